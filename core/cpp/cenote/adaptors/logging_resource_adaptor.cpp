@@ -1,0 +1,94 @@
+#include "cenote/adaptors/logging_resource_adaptor.hpp"
+
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <ctime>
+#include <filesystem>
+#include <stdexcept>
+
+namespace cenote {
+namespace {
+
+constexpr const char* default_name_variable = "CENOTE_LOG_FILE";
+
+std::string name_or_default(const std::string& given) {
+  if (!given.empty()) return given;
+  const char* const named = std::getenv(default_name_variable);
+  if (named != nullptr && *named != '\0') return named;
+  throw std::invalid_argument("the logging adaptor needs a file: give log_file_name, or set the environment variable " +
+                              std::string(default_name_variable));
+}
+
+std::string path_with_device(const std::string& name, int device) {
+  std::filesystem::path path = std::filesystem::absolute(name);
+  const std::string extension = path.extension().string();
+  path.replace_extension();
+  return path.string() + ".dev" + std::to_string(device) + extension;
+}
+
+/// "HH:MM:SS.ffffff", local time.
+std::array<char, 32> time_of_day() {
+  timeval now{};
+  gettimeofday(&now, nullptr);
+  std::tm local{};
+  localtime_r(&now.tv_sec, &local);
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%02d:%02d:%02d.%06ld", local.tm_hour, local.tm_min, local.tm_sec,
+                static_cast<long>(now.tv_usec));
+  return text;
+}
+
+long thread_id() noexcept {
+  thread_local const long id = syscall(SYS_gettid);
+  return id;
+}
+
+}  // namespace
+
+logging_resource_adaptor::logging_resource_adaptor(std::shared_ptr<memory_resource> upstream,
+                                                   const std::string& file_name)
+    : resource_adaptor(std::move(upstream), "logging"),
+      named_(name_or_default(file_name)),
+      file_name_(path_with_device(named_, device())),
+      file_(std::fopen(file_name_.c_str(), "w"), &std::fclose) {
+  if (!file_) throw std::runtime_error("the log file '" + file_name_ + "' cannot be opened: " + std::strerror(errno));
+  std::fputs("Thread,Time,Action,Pointer,Size,Stream\n", file_.get());
+}
+
+logging_resource_adaptor::~logging_resource_adaptor() = default;
+
+void logging_resource_adaptor::flush() {
+  const std::lock_guard lock(mutex_);
+  if (std::fflush(file_.get()) != 0) {
+    throw std::runtime_error("the log file '" + file_name_ + "' cannot be written: " + std::strerror(errno));
+  }
+}
+
+void* logging_resource_adaptor::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
+  void* const pointer = next().try_allocate(stream, bytes, alignment);
+  write(pointer != nullptr ? "allocate" : "allocate failure", pointer, bytes, stream);
+  return pointer;
+}
+
+void logging_resource_adaptor::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes,
+                                             std::size_t alignment) noexcept {
+  write("free", pointer, bytes, stream);
+  next().deallocate(stream, pointer, bytes, alignment);
+}
+
+void logging_resource_adaptor::write(const char* action, const void* pointer, std::size_t bytes,
+                                     stream_ref stream) noexcept {
+  const auto handle = static_cast<unsigned long long>(reinterpret_cast<std::uintptr_t>(stream.value()));
+  const std::lock_guard lock(mutex_);
+  const int written = std::fprintf(file_.get(), handle == 0 ? "%ld,%s,%s,%p,%zu,%llu\n" : "%ld,%s,%s,%p,%zu,0x%llx\n",
+                                   thread_id(), time_of_day().data(), action, pointer, bytes, handle);
+  if (written < 0) report_once("the log file '" + file_name_ + "' cannot be written; lines are missing");
+}
+
+}  // namespace cenote

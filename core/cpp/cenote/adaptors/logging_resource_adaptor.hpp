@@ -1,0 +1,48 @@
+// Writes one line of CSV for each allocation and free, in the form of RMM's logging adaptor:
+//
+//     Thread,Time,Action,Pointer,Size,Stream
+//     4711,12:05:59.123456,allocate,0x7f5c00000000,1024,0x1
+//
+// Time is local wall-clock time. Actions are `allocate`, `allocate failure` (the pointer is then `(nil)`) and `free`.
+// An `allocate` line is written after the upstream returned and a `free` line before it is called, so that the life of
+// one pointer never overlaps the next in file order. Size is what was asked for, in bytes.
+//
+// Threads: `mutex_` guards the file, and the order of its lines; the upstream is not called under it.
+// Cost: one formatted line, buffered; flush() or the destructor writes it out.
+#pragma once
+
+#include <cstdio>
+#include <memory>
+#include <mutex>
+
+#include "cenote/memory_resource.hpp"
+
+namespace cenote {
+
+class logging_resource_adaptor final : public resource_adaptor {
+ public:
+  /// Truncates `file_name`, with ".dev<device>" put before its extension. An empty name means the environment variable
+  /// CENOTE_LOG_FILE; std::invalid_argument if that is not set either. std::runtime_error if it cannot be opened.
+  logging_resource_adaptor(std::shared_ptr<memory_resource> upstream, const std::string& file_name);
+  ~logging_resource_adaptor() override;
+
+  void flush();
+
+  /// The absolute path that is written, with the device in it.
+  const std::string& file_name() const noexcept { return file_name_; }
+
+  std::string kind() const override { return "logging"; }
+  std::string specification() const override { return spell_specification(kind(), {"file=" + named_}); }
+
+ private:
+  void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
+  void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept override;
+  void write(const char* action, const void* pointer, std::size_t bytes, stream_ref stream) noexcept;
+
+  std::string named_;
+  std::string file_name_;
+  std::mutex mutex_;
+  std::unique_ptr<std::FILE, int (*)(std::FILE*)> file_;
+};
+
+}  // namespace cenote

@@ -1,0 +1,75 @@
+#include "cenote/containers/device_buffer.hpp"
+
+#include <stdexcept>
+#include <utility>
+
+#include "cenote/driver/memory.hpp"
+
+namespace cenote {
+
+device_buffer::device_buffer(std::size_t bytes, stream_ref stream, std::shared_ptr<memory_resource> resource)
+    : resource_(require_upstream(std::move(resource), "device_buffer")),
+      stream_(stream),
+      data_(resource_->allocate(stream, bytes)),
+      size_(bytes),
+      capacity_(bytes) {}
+
+device_buffer::device_buffer(const void* source, std::size_t bytes, stream_ref stream,
+                             std::shared_ptr<memory_resource> resource)
+    : device_buffer(bytes, stream, std::move(resource)) {
+  if (bytes != 0 && source == nullptr) throw std::logic_error("a buffer cannot be copied from a null pointer");
+  copy_from(source, bytes, stream);
+}
+
+device_buffer::~device_buffer() { release(); }
+
+device_buffer::device_buffer(device_buffer&& other) noexcept
+    : resource_(other.resource_),
+      stream_(other.stream_),
+      data_(std::exchange(other.data_, nullptr)),
+      size_(std::exchange(other.size_, 0)),
+      capacity_(std::exchange(other.capacity_, 0)) {}
+
+device_buffer& device_buffer::operator=(device_buffer&& other) noexcept {
+  if (this == &other) return *this;
+  release();
+  resource_ = other.resource_;
+  stream_ = other.stream_;
+  data_ = std::exchange(other.data_, nullptr);
+  size_ = std::exchange(other.size_, 0);
+  capacity_ = std::exchange(other.capacity_, 0);
+  return *this;
+}
+
+void device_buffer::release() noexcept {
+  resource_->deallocate(stream_, data_, capacity_);
+  data_ = nullptr;
+  size_ = capacity_ = 0;
+}
+
+void device_buffer::reserve(std::size_t capacity, stream_ref stream) {
+  if (capacity > capacity_) {
+    device_buffer larger(capacity, stream, resource_);
+    copy_async(larger.data_, data_, size_, stream, device());
+    larger.size_ = size_;
+    stream_ = stream;  // the old memory is freed after the copy out of it
+    *this = std::move(larger);
+  }
+  stream_ = stream;
+}
+
+void device_buffer::resize(std::size_t size, stream_ref stream) {
+  reserve(size, stream);
+  size_ = size;
+}
+
+void device_buffer::copy_from(const void* source, std::size_t bytes, stream_ref stream) {
+  copy_async(data_, source, bytes, stream, device());
+  stream_ = stream;
+}
+
+void device_buffer::copy_to(void* target, std::size_t bytes, stream_ref stream) const {
+  copy_async(target, data_, bytes, stream, device());
+}
+
+}  // namespace cenote

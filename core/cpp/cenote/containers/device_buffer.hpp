@@ -1,0 +1,54 @@
+// Untyped memory of a resource that frees itself: allocation, size, copies, all in stream order.
+//
+// It remembers its resource (and keeps it alive), its stream and its device, and is freed on the stream it used last.
+// Contents are not initialised. capacity() ≥ size(); shrinking keeps the memory.
+//
+// Threads: as std::vector: reading from several, changing from one.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+
+#include "cenote/memory_resource.hpp"
+
+namespace cenote {
+
+class device_buffer {
+ public:
+  device_buffer(std::size_t bytes, stream_ref stream, std::shared_ptr<memory_resource> resource);
+  /// Copies `bytes` from host or device memory.
+  device_buffer(const void* source, std::size_t bytes, stream_ref stream, std::shared_ptr<memory_resource> resource);
+  ~device_buffer();
+  device_buffer(device_buffer&& other) noexcept;
+  device_buffer& operator=(device_buffer&& other) noexcept;
+
+  void* data() const noexcept { return data_; }
+  std::size_t size() const noexcept { return size_; }
+  std::size_t capacity() const noexcept { return capacity_; }
+  stream_ref stream() const noexcept { return stream_; }
+  int device() const noexcept { return resource_->device(); }
+  const std::shared_ptr<memory_resource>& resource() const noexcept { return resource_; }
+
+  /// From now on the buffer is used on, and freed on, `stream`; ordering the two is the caller's affair.
+  void set_stream(stream_ref stream) noexcept { stream_ = stream; }
+
+  /// Contents are kept. Nothing has changed if it throws.
+  void reserve(std::size_t capacity, stream_ref stream);
+  void resize(std::size_t size, stream_ref stream);
+
+  /// Copies into, or out of, the first bytes of the buffer; the other side is host or device memory. The caller keeps
+  /// within size().
+  void copy_from(const void* source, std::size_t bytes, stream_ref stream);
+  void copy_to(void* target, std::size_t bytes, stream_ref stream) const;
+
+ private:
+  void release() noexcept;
+
+  std::shared_ptr<memory_resource> resource_;
+  stream_ref stream_;
+  void* data_ = nullptr;
+  std::size_t size_ = 0;
+  std::size_t capacity_ = 0;
+};
+
+}  // namespace cenote

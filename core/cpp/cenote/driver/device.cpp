@@ -1,0 +1,110 @@
+#include "cenote/driver/device.hpp"
+
+#include <array>
+#include <atomic>
+#include <mutex>
+#include <stdexcept>
+
+#include "cenote/driver/driver.hpp"
+#include "cenote/ground/error.hpp"
+
+namespace cenote {
+namespace {
+
+constexpr int max_devices = 64;  // the CUDA runtime enumerates no more
+std::array<std::atomic<CUcontext>, max_devices> primary_contexts{};
+
+CUdevice device_handle(int device) {
+  check_device(device);
+  CUdevice handle = 0;
+  CENOTE_DRIVER_CALL(cuDeviceGet, &handle, device);
+  return handle;
+}
+
+int device_attribute(int device, CUdevice_attribute attribute) {
+  int value = 0;
+  CENOTE_DRIVER_CALL(cuDeviceGetAttribute, &value, attribute, device_handle(device));
+  return value;
+}
+
+/// Retained once per device and never released: the frameworks hold it for the life of the process as well.
+CUcontext primary_context(int device) {
+  if (device >= 0 && device < max_devices) {
+    if (CUcontext known = primary_contexts[static_cast<std::size_t>(device)].load(std::memory_order_acquire)) {
+      return known;
+    }
+  }
+  const CUdevice handle = device_handle(device);
+  static auto* const mutex = new std::mutex;
+  const std::lock_guard lock(*mutex);
+  auto& slot = primary_contexts.at(static_cast<std::size_t>(device));
+  if (CUcontext known = slot.load(std::memory_order_acquire)) return known;
+  CUcontext context = nullptr;
+  CENOTE_DRIVER_CALL(cuDevicePrimaryCtxRetain, &context, handle);
+  slot.store(context, std::memory_order_release);
+  return context;
+}
+
+}  // namespace
+
+int device_count() {
+  int count = 0;
+  CENOTE_DRIVER_CALL(cuDeviceGetCount, &count);
+  return count;
+}
+
+int current_device() {
+  CUcontext context = nullptr;
+  CENOTE_DRIVER_CALL(cuCtxGetCurrent, &context);
+  if (context == nullptr) return 0;
+  CUdevice device = 0;
+  CENOTE_DRIVER_CALL(cuCtxGetDevice, &device);
+  return device;
+}
+
+void check_device(int device) {
+  const int count = device_count();
+  if (device >= 0 && device < count) return;
+  throw std::out_of_range("there is no device " + std::to_string(device) + ": this machine has " +
+                          (count == 1 ? "device 0 only" : "devices 0 to " + std::to_string(count - 1)));
+}
+
+std::string device_name(int device) {
+  std::array<char, 256> name{};
+  CENOTE_DRIVER_CALL(cuDeviceGetName, name.data(), static_cast<int>(name.size()), device_handle(device));
+  return name.data();
+}
+
+int device_compute_capability(int device) {
+  return 10 * device_attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) +
+         device_attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
+}
+
+device_memory device_memory_info(int device) {
+  const device_scope scope(device);
+  device_memory memory{};
+  CENOTE_DRIVER_CALL(cuMemGetInfo, &memory.free_bytes, &memory.total_bytes);
+  return memory;
+}
+
+void synchronize_device(int device) {
+  const device_scope scope(device);
+  CENOTE_DRIVER_CALL(cuCtxSynchronize);
+}
+
+device_scope::device_scope(int device) : context_(primary_context(device)), pushed_(false) {
+  CUcontext current = nullptr;
+  CENOTE_DRIVER_CALL(cuCtxGetCurrent, &current);
+  if (current == context_) return;
+  CENOTE_DRIVER_CALL(cuCtxPushCurrent, context_);
+  pushed_ = true;
+}
+
+device_scope::~device_scope() {
+  if (!pushed_) return;
+  CUcontext popped = nullptr;
+  const CUresult result = driver().cuCtxPopCurrent(&popped);
+  if (result != CUDA_SUCCESS) report_once(driver_failure("cuCtxPopCurrent", result));
+}
+
+}  // namespace cenote

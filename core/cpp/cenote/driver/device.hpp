@@ -1,0 +1,53 @@
+// Devices: how many there are, which one is current, its memory, and the scope in which calls go to one of them.
+//
+// As the frameworks do, cenote uses each device's primary context, retained once and kept for the process. A
+// device_scope makes it current for a few driver calls, whatever device the caller has chosen, and puts the caller's
+// back. Cost: 8 ns where the device is current already, 32 ns where it is not (driver 580, H100).
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+struct CUctx_st;
+
+namespace cenote {
+
+struct device_memory {
+  std::size_t free_bytes;
+  std::size_t total_bytes;
+};
+
+int device_count();
+
+/// The device of the calling thread's current context; 0 where there is none, as in the CUDA runtime.
+int current_device();
+
+/// Throws std::out_of_range unless `device` is one of 0 … device_count() - 1.
+void check_device(int device);
+
+std::string device_name(int device);
+
+/// 10 * major + minor of the device's compute capability.
+int device_compute_capability(int device);
+
+/// What cuMemGetInfo says of the device.
+device_memory device_memory_info(int device);
+
+/// Waits, on the host, for all work of the device's primary context.
+void synchronize_device(int device);
+
+class device_scope {
+ public:
+  explicit device_scope(int device);
+  ~device_scope();
+  device_scope(const device_scope&) = delete;
+  device_scope& operator=(const device_scope&) = delete;
+
+  CUctx_st* context() const noexcept { return context_; }
+
+ private:
+  CUctx_st* context_;
+  bool pushed_;
+};
+
+}  // namespace cenote

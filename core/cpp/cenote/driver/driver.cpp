@@ -1,0 +1,178 @@
+#include "cenote/driver/driver.hpp"
+
+#include <dlfcn.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <filesystem>
+#include <mutex>
+#include <optional>
+
+#include "cenote/driver/driver_info.hpp"
+#include "cenote/ground/error.hpp"
+#include "cenote/ground/process.hpp"
+
+namespace cenote {
+namespace {
+
+constexpr int oldest_driver = 12000;  // cuStreamGetId came with it
+constexpr const char* remedy =
+    " To run without a GPU, set CENOTE_CUDA_DRIVER=sim: a simulated device takes its place (CENOTE_SIM sizes it).";
+
+struct loaded_driver {
+  driver_table table;
+  std::string library;
+};
+
+/// The outcome of the one attempt to load: a table, or the reason why there is none. Leaked, as frees may come late.
+struct load_outcome {
+  std::optional<loaded_driver> loaded;
+  std::string failure;
+};
+
+std::atomic<const load_outcome*> outcome{nullptr};
+
+std::string library_name() {
+  const char* named = std::getenv("CENOTE_CUDA_DRIVER");
+  if (named == nullptr || *named == '\0') return "libcuda.so.1";
+  if (std::string_view(named) != "sim") return named;
+  Dl_info self{};
+  dladdr(reinterpret_cast<const void*>(&library_name), &self);
+  return (std::filesystem::path(self.dli_fname).parent_path() / "libcenote_sim.so").string();
+}
+
+[[noreturn]] void unavailable(const std::string& why) { throw driver_unavailable(why + remedy); }
+
+/// Takes entry points from one loaded library.
+class entry_point_source {
+ public:
+  explicit entry_point_source(void* library)
+      : get_(reinterpret_cast<PFN_cuGetProcAddress_v12000>(dlsym(library, "cuGetProcAddress_v2"))) {}
+
+  bool usable() const { return get_ != nullptr; }
+
+  void* find(const char* name, int version) const {
+    void* address = nullptr;
+    CUdriverProcAddressQueryResult status{};
+    const CUresult result = get_(name, &address, version, CU_GET_PROC_ADDRESS_LEGACY_STREAM, &status);
+    return result == CUDA_SUCCESS && status == CU_GET_PROC_ADDRESS_SUCCESS ? address : nullptr;
+  }
+
+ private:
+  PFN_cuGetProcAddress_v12000 get_;
+};
+
+driver_table fill_table(const entry_point_source& source, const std::string& library) {
+  driver_table table;
+#define CENOTE_DRIVER_REQUIRED(name, version)                                                            \
+  table.name = reinterpret_cast<PFN_##name##_v##version>(source.find(#name, version));                   \
+  if (table.name == nullptr) {                                                                           \
+    unavailable("the CUDA driver '" + library + "' lacks " #name ": cenote needs driver 12.0 or newer."); \
+  }
+#define CENOTE_DRIVER_OPTIONAL(name, version) \
+  table.name = reinterpret_cast<PFN_##name##_v##version>(source.find(#name, version));
+#include "cenote/driver/entry_points.hpp"
+#undef CENOTE_DRIVER_REQUIRED
+#undef CENOTE_DRIVER_OPTIONAL
+  return table;
+}
+
+std::string version_text(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
+loaded_driver load() {
+  const std::string name = library_name();
+  void* const library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) {
+    unavailable("the CUDA driver could not be loaded (" + std::string(dlerror()) + "): is an NVIDIA driver installed?");
+  }
+  const entry_point_source source(library);
+  if (!source.usable()) {
+    unavailable("'" + name + "' is no CUDA driver of 12.0 or newer: it has no cuGetProcAddress_v2.");
+  }
+  const auto init = reinterpret_cast<PFN_cuInit_v2000>(source.find("cuInit", 2000));
+  const auto get_version = reinterpret_cast<PFN_cuDriverGetVersion_v2020>(source.find("cuDriverGetVersion", 2020));
+  if (init == nullptr || get_version == nullptr) unavailable("'" + name + "' is no CUDA driver: it lacks cuInit.");
+
+  int version = 0;
+  if (get_version(&version) == CUDA_SUCCESS && version < oldest_driver) {
+    unavailable("the CUDA driver is of version " + version_text(version) + "; cenote needs " +
+                version_text(oldest_driver) + " or newer.");
+  }
+  const CUresult result = init(0);
+  if (result == CUDA_ERROR_NO_DEVICE) unavailable("the CUDA driver finds no device (cuInit: CUDA_ERROR_NO_DEVICE).");
+  loaded_driver loaded{fill_table(source, name), name};
+  if (result != CUDA_SUCCESS) {
+    const char* error_name = "unknown error";
+    loaded.table.cuGetErrorName(result, &error_name);
+    unavailable("the CUDA driver could not be initialised (cuInit: " + std::string(error_name) + ").");
+  }
+  watch_process();
+  return loaded;
+}
+
+const load_outcome& load_once() {
+  static auto* const mutex = new std::mutex;
+  const std::lock_guard lock(*mutex);
+  if (const load_outcome* known = outcome.load(std::memory_order_acquire)) return *known;
+  auto* const fresh = new load_outcome;
+  try {
+    fresh->loaded = load();
+  } catch (const driver_unavailable& error) {
+    fresh->failure = error.what();
+  }
+  outcome.store(fresh, std::memory_order_release);
+  return *fresh;
+}
+
+const loaded_driver& loaded() {
+  const load_outcome* known = outcome.load(std::memory_order_acquire);
+  if (known == nullptr) known = &load_once();
+  if (!known->loaded) throw driver_unavailable(known->failure);
+  if (process_is_forked_child()) {
+    throw driver_unavailable(
+        "this process was forked from one that had used the CUDA driver, which cannot be used here: start workers with "
+        "the 'spawn' or 'forkserver' method instead of 'fork'.");
+  }
+  return *known->loaded;
+}
+
+}  // namespace
+
+const driver_table& driver() { return loaded().table; }
+
+bool driver_is_loaded() noexcept {
+  const load_outcome* known = outcome.load(std::memory_order_acquire);
+  return known != nullptr && known->loaded.has_value();
+}
+
+std::string driver_library() { return loaded().library; }
+
+int driver_version() {
+  int version = 0;
+  CENOTE_DRIVER_CALL(cuDriverGetVersion, &version);
+  return version;
+}
+
+bool driver_is_simulated() {
+  return std::filesystem::path(driver_library()).filename() == "libcenote_sim.so";
+}
+
+std::string driver_failure(const char* call, CUresult result) {
+  const char* name = nullptr;
+  const char* text = nullptr;
+  driver().cuGetErrorName(result, &name);
+  driver().cuGetErrorString(result, &text);
+  return cuda_error(call, result, name ? name : "unknown error", text ? text : "no description").what();
+}
+
+void throw_cuda_error(const char* call, CUresult result) {
+  const char* name = nullptr;
+  const char* text = nullptr;
+  driver().cuGetErrorName(result, &name);
+  driver().cuGetErrorString(result, &text);
+  throw cuda_error(call, result, name ? name : "unknown error", text ? text : "no description");
+}
+
+}  // namespace cenote

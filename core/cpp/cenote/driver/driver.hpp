@@ -1,0 +1,45 @@
+// The table of the CUDA driver's entry points: the only way from cenote to a GPU, real or simulated.
+//
+// How it works
+//   1. driver() loads the library at first use: libcuda.so.1, or what CENOTE_CUDA_DRIVER names; the word `sim` names
+//      libcenote_sim.so, which lies beside libcenote.so.
+//   2. Each entry point of entry_points.hpp is taken through cuGetProcAddress by base name and explicit version.
+//   3. cuInit runs once. What fails is kept and thrown again at every later call, as driver_unavailable.
+//
+// Threads: the first call loads under a lock; later calls are one atomic load.
+// Cost: 1 ns a call besides the driver's own. Internal to layer 1: the only header that includes <cuda.h>.
+#pragma once
+
+#include <cuda.h>
+#include <cudaTypedefs.h>
+
+#include <string>
+
+namespace cenote {
+
+struct driver_table {
+#define CENOTE_DRIVER_REQUIRED(name, version) PFN_##name##_v##version name = nullptr;
+#define CENOTE_DRIVER_OPTIONAL(name, version) PFN_##name##_v##version name = nullptr;
+#include "cenote/driver/entry_points.hpp"
+#undef CENOTE_DRIVER_REQUIRED
+#undef CENOTE_DRIVER_OPTIONAL
+};
+
+/// The table; throws driver_unavailable where there is no usable driver.
+const driver_table& driver();
+
+/// Throws cuda_error for `result`, naming `call`.
+[[noreturn]] void throw_cuda_error(const char* call, CUresult result);
+
+inline void check_driver(const char* call, CUresult result) {
+  if (result != CUDA_SUCCESS) throw_cuda_error(call, result);
+}
+
+/// "cuMemFree failed: …", for report_once.
+std::string driver_failure(const char* call, CUresult result);
+
+}  // namespace cenote
+
+/// Calls an entry point and throws cuda_error unless it succeeded: CENOTE_DRIVER_CALL(cuMemFree, pointer).
+#define CENOTE_DRIVER_CALL(name, ...) \
+  ::cenote::check_driver(#name, ::cenote::driver().name(__VA_ARGS__))

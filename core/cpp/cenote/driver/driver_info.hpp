@@ -1,0 +1,20 @@
+// Which driver this process uses: facts to show people. Nothing of the allocation path asks.
+#pragma once
+
+#include <string>
+
+namespace cenote {
+
+/// Whether the driver has been used in this process. Never loads it.
+bool driver_is_loaded() noexcept;
+
+/// The library that was loaded, as given to dlopen.
+std::string driver_library();
+
+/// 1000 * major + 10 * minor, as cuDriverGetVersion has it.
+int driver_version();
+
+/// Whether that is cenote's simulated device.
+bool driver_is_simulated();
+
+}  // namespace cenote

@@ -1,0 +1,45 @@
+#include "cenote/driver/event.hpp"
+
+#include "cenote/driver/device.hpp"
+#include "cenote/driver/driver.hpp"
+#include "cenote/ground/error.hpp"
+#include "cenote/ground/process.hpp"
+
+namespace cenote {
+
+event::event(int device) {
+  const device_scope scope(device);
+  CENOTE_DRIVER_CALL(cuEventCreate, &handle_, CU_EVENT_DISABLE_TIMING);
+}
+
+event::~event() {
+  if (driver_is_gone()) return;
+  const CUresult result = driver().cuEventDestroy(handle_);
+  if (result != CUDA_SUCCESS) report_once(driver_failure("cuEventDestroy", result));
+}
+
+std::shared_ptr<event> event::record(stream_ref stream, int device) {
+  const device_scope scope(device);
+  std::shared_ptr<event> recorded(new event(device));
+  CENOTE_DRIVER_CALL(cuEventRecord, recorded->handle_, stream.value());
+  return recorded;
+}
+
+std::shared_ptr<event> event::record_context(int device) {
+  if (driver().cuCtxRecordEvent == nullptr) return nullptr;
+  const device_scope scope(device);
+  std::shared_ptr<event> recorded(new event(device));
+  CENOTE_DRIVER_CALL(cuCtxRecordEvent, scope.context(), recorded->handle_);
+  return recorded;
+}
+
+bool event::is_complete() const {
+  const CUresult result = driver().cuEventQuery(handle_);
+  if (result == CUDA_ERROR_NOT_READY) return false;
+  check_driver("cuEventQuery", result);
+  return true;
+}
+
+void event::synchronize() const { CENOTE_DRIVER_CALL(cuEventSynchronize, handle_); }
+
+}  // namespace cenote

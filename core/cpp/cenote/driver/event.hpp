@@ -1,0 +1,40 @@
+// An event: a moment in a stream's work, or in that of a whole context, for which others can wait.
+#pragma once
+
+#include <memory>
+
+#include "cenote/driver/stream.hpp"
+
+struct CUevent_st;
+
+namespace cenote {
+
+class event {
+ public:
+  ~event();
+  event(const event&) = delete;
+  event& operator=(const event&) = delete;
+
+  /// The moment after all work queued on `stream` so far.
+  static std::shared_ptr<event> record(stream_ref stream, int device);
+
+  /// The moment after all work queued so far on any stream of the device's primary context, also on streams that have
+  /// been destroyed since. Null where the driver cannot (before 12.5). Not while anything is being captured: that
+  /// capture would be invalidated.
+  static std::shared_ptr<event> record_context(int device);
+
+  /// Whether the moment has passed. Never waits.
+  bool is_complete() const;
+
+  /// Waits on the host for the moment to pass.
+  void synchronize() const;
+
+  CUevent_st* value() const noexcept { return handle_; }
+
+ private:
+  explicit event(int device);
+
+  CUevent_st* handle_ = nullptr;
+};
+
+}  // namespace cenote

@@ -1,0 +1,106 @@
+#include "cenote/driver/memory.hpp"
+
+#include <cstring>
+
+#include "cenote/driver/device.hpp"
+#include "cenote/driver/driver.hpp"
+#include "cenote/ground/error.hpp"
+#include "cenote/ground/process.hpp"
+
+namespace cenote {
+namespace {
+
+CUdeviceptr device_pointer(const void* pointer) { return reinterpret_cast<CUdeviceptr>(pointer); }
+
+/// The one place that tells "memory ran out" (null) from "the call failed" (throws).
+void* allocated(const char* call, CUresult result, CUdeviceptr pointer) {
+  if (result == CUDA_ERROR_OUT_OF_MEMORY) return nullptr;
+  check_driver(call, result);
+  return reinterpret_cast<void*>(pointer);
+}
+
+template <class Free>
+void free_quietly(int device, const char* call, Free&& free) noexcept {
+  if (driver_is_gone()) return;
+  try {
+    const device_scope scope(device);
+    const CUresult result = free();
+    if (result != CUDA_SUCCESS) report_once(driver_failure(call, result));
+  } catch (const std::exception& error) {
+    report_once(error.what());
+  }
+}
+
+}  // namespace
+
+void* device_allocate(int device, std::size_t bytes) {
+  const device_scope scope(device);
+  const relaxed_capture_scope relaxed;
+  CUdeviceptr pointer = 0;
+  return allocated("cuMemAlloc", driver().cuMemAlloc(&pointer, bytes), pointer);
+}
+
+void* managed_allocate(int device, std::size_t bytes) {
+  const device_scope scope(device);
+  const relaxed_capture_scope relaxed;
+  CUdeviceptr pointer = 0;
+  return allocated("cuMemAllocManaged", driver().cuMemAllocManaged(&pointer, bytes, CU_MEM_ATTACH_GLOBAL), pointer);
+}
+
+void device_free(int device, void* pointer) noexcept {
+  free_quietly(device, "cuMemFree", [=] { return driver().cuMemFree(device_pointer(pointer)); });
+}
+
+void* pinned_allocate(int device, std::size_t bytes) {
+  const device_scope scope(device);
+  const relaxed_capture_scope relaxed;
+  void* pointer = nullptr;
+  const CUresult result = driver().cuMemHostAlloc(&pointer, bytes, CU_MEMHOSTALLOC_PORTABLE);
+  return allocated("cuMemHostAlloc", result, device_pointer(pointer));
+}
+
+void pinned_free(int device, void* pointer) noexcept {
+  free_quietly(device, "cuMemFreeHost", [=] { return driver().cuMemFreeHost(pointer); });
+}
+
+void copy_async(void* to, const void* from, std::size_t bytes, stream_ref stream, int device) {
+  if (bytes == 0) return;
+  const device_scope scope(device);
+  CENOTE_DRIVER_CALL(cuMemcpyAsync, device_pointer(to), device_pointer(from), bytes, stream.value());
+}
+
+void fill_async(void* to, unsigned char value, std::size_t bytes, stream_ref stream, int device) {
+  if (bytes == 0) return;
+  const device_scope scope(device);
+  CENOTE_DRIVER_CALL(cuMemsetD8Async, device_pointer(to), value, bytes, stream.value());
+}
+
+address_range find_address_range(const void* pointer, int device) {
+  const device_scope scope(device);
+  CUdeviceptr base = 0;
+  std::size_t bytes = 0;
+  CENOTE_DRIVER_CALL(cuMemGetAddressRange, &base, &bytes, device_pointer(pointer));
+  return {reinterpret_cast<void*>(base), bytes};
+}
+
+std::optional<int> device_of(const void* pointer, int device) {
+  const device_scope scope(device);
+  int ordinal = 0;
+  const CUresult result =
+      driver().cuPointerGetAttribute(&ordinal, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, device_pointer(pointer));
+  if (result == CUDA_ERROR_INVALID_VALUE) return std::nullopt;
+  check_driver("cuPointerGetAttribute", result);
+  return ordinal;
+}
+
+std::array<unsigned char, 64> ipc_handle(const void* pointer, int device) {
+  const device_scope scope(device);
+  CUipcMemHandle handle{};
+  CENOTE_DRIVER_CALL(cuIpcGetMemHandle, &handle, device_pointer(pointer));
+  std::array<unsigned char, 64> bytes{};
+  static_assert(sizeof(handle) == sizeof(bytes));
+  std::memcpy(bytes.data(), &handle, sizeof(handle));
+  return bytes;
+}
+
+}  // namespace cenote

@@ -1,0 +1,42 @@
+// The driver's own memory: allocate and free of each kind, copies, and what a pointer is.
+//
+// `*_allocate` returns null when memory ran out and throws cuda_error for any other failure; `*_free` cannot throw.
+// All sizes are in bytes. The device is made current around each call.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <optional>
+
+#include "cenote/driver/stream.hpp"
+
+namespace cenote {
+
+void* device_allocate(int device, std::size_t bytes);
+void* managed_allocate(int device, std::size_t bytes);
+void device_free(int device, void* pointer) noexcept;  // managed memory too; waits for the device
+
+void* pinned_allocate(int device, std::size_t bytes);
+void pinned_free(int device, void* pointer) noexcept;
+
+/// Copies in stream order; either side may be host or device memory. From pageable host memory the source may be
+/// changed as soon as this returns.
+void copy_async(void* to, const void* from, std::size_t bytes, stream_ref stream, int device);
+
+/// Sets each byte in stream order.
+void fill_async(void* to, unsigned char value, std::size_t bytes, stream_ref stream, int device);
+
+/// The allocation of the driver that `pointer` lies in.
+struct address_range {
+  void* base;
+  std::size_t bytes;
+};
+address_range find_address_range(const void* pointer, int device);
+
+/// The device that `pointer` belongs to; nothing where the driver does not know the pointer.
+std::optional<int> device_of(const void* pointer, int device);
+
+/// A handle by which another process can open the allocation that `pointer` lies in.
+std::array<unsigned char, 64> ipc_handle(const void* pointer, int device);
+
+}  // namespace cenote

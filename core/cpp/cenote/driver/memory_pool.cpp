@@ -1,0 +1,85 @@
+#include "cenote/driver/memory_pool.hpp"
+
+#include <stdexcept>
+
+#include "cenote/driver/device.hpp"
+#include "cenote/driver/driver.hpp"
+#include "cenote/ground/error.hpp"
+#include "cenote/ground/process.hpp"
+
+namespace cenote {
+namespace {
+
+int handle_types(export_handles handles) {
+  return (handles.posix_file_descriptor ? CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR : 0) |
+         (handles.fabric ? CU_MEM_HANDLE_TYPE_FABRIC : 0);
+}
+
+void check_supported(int device, int wanted) {
+  int pools = 0;
+  CENOTE_DRIVER_CALL(cuDeviceGetAttribute, &pools, CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED, device);
+  if (pools == 0) throw std::runtime_error("the driver has no memory pools on device " + std::to_string(device));
+  int kinds = 0;
+  CENOTE_DRIVER_CALL(cuDeviceGetAttribute, &kinds, CU_DEVICE_ATTRIBUTE_MEMPOOL_SUPPORTED_HANDLE_TYPES, device);
+  if ((kinds & wanted) != wanted) throw std::runtime_error("Requested IPC memory handle type not supported");
+}
+
+std::size_t pool_attribute(CUmemoryPool pool, CUmemPool_attribute attribute) {
+  cuuint64_t value = 0;
+  CENOTE_DRIVER_CALL(cuMemPoolGetAttribute, pool, attribute, &value);
+  return value;
+}
+
+}  // namespace
+
+memory_pool::memory_pool(int device, std::uint64_t release_threshold, export_handles handles) : device_(device) {
+  const device_scope scope(device);
+  const int types = handle_types(handles);
+  check_supported(device, types);
+  CUmemPoolProps properties{};
+  properties.allocType = CU_MEM_ALLOCATION_TYPE_PINNED;
+  properties.handleTypes = static_cast<CUmemAllocationHandleType>(types);
+  properties.location = {CU_MEM_LOCATION_TYPE_DEVICE, {device}};
+  CENOTE_DRIVER_CALL(cuMemPoolCreate, &handle_, &properties);
+  cuuint64_t threshold = release_threshold;
+  const CUresult result = driver().cuMemPoolSetAttribute(handle_, CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, &threshold);
+  if (result != CUDA_SUCCESS) {
+    driver().cuMemPoolDestroy(handle_);
+    throw_cuda_error("cuMemPoolSetAttribute", result);
+  }
+}
+
+memory_pool::~memory_pool() {
+  if (driver_is_gone()) return;
+  const CUresult result = driver().cuMemPoolDestroy(handle_);
+  if (result != CUDA_SUCCESS) report_once(driver_failure("cuMemPoolDestroy", result));
+}
+
+void* memory_pool::allocate(stream_ref stream, std::size_t bytes) {
+  const device_scope scope(device_);
+  CUdeviceptr pointer = 0;
+  const CUresult result = driver().cuMemAllocFromPoolAsync(&pointer, bytes, handle_, stream.value());
+  if (result == CUDA_ERROR_OUT_OF_MEMORY) return nullptr;
+  check_driver("cuMemAllocFromPoolAsync", result);
+  return reinterpret_cast<void*>(pointer);
+}
+
+void memory_pool::free(stream_ref stream, void* pointer) noexcept {
+  try {
+    const device_scope scope(device_);
+    const CUresult result = driver().cuMemFreeAsync(reinterpret_cast<CUdeviceptr>(pointer), stream.value());
+    if (result != CUDA_SUCCESS) report_once(driver_failure("cuMemFreeAsync", result));
+  } catch (const std::exception& error) {
+    report_once(error.what());
+  }
+}
+
+std::size_t memory_pool::used_bytes() const { return pool_attribute(handle_, CU_MEMPOOL_ATTR_USED_MEM_CURRENT); }
+
+std::size_t memory_pool::reserved_bytes() const {
+  return pool_attribute(handle_, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT);
+}
+
+void memory_pool::trim(std::size_t keep_bytes) { CENOTE_DRIVER_CALL(cuMemPoolTrimTo, handle_, keep_bytes); }
+
+}  // namespace cenote

@@ -1,0 +1,97 @@
+#include "cenote/driver/stream.hpp"
+
+#include "cenote/driver/device.hpp"
+#include "cenote/driver/driver.hpp"
+#include "cenote/driver/event.hpp"
+#include "cenote/ground/error.hpp"
+#include "cenote/ground/process.hpp"
+
+namespace cenote {
+namespace {
+
+/// Ids that the driver gives out count up from small numbers; this one it does not reach.
+constexpr stream_id legacy_default_id{~std::uint64_t{0}, false};
+
+CUstreamCaptureStatus capture_status(CUstream handle) {
+  CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
+  CENOTE_DRIVER_CALL(cuStreamIsCapturing, handle, &status);
+  return status;
+}
+
+stream_id identify_in_current_context(CUstream handle) {
+  stream_id id;
+  if (capture_status(handle) == CU_STREAM_CAPTURE_STATUS_NONE) {
+    unsigned long long value = 0;
+    CENOTE_DRIVER_CALL(cuStreamGetId, handle, &value);
+    id.value = value;
+  } else {
+    CUstreamCaptureStatus status{};
+    cuuint64_t value = 0;
+    CENOTE_DRIVER_CALL(cuStreamGetCaptureInfo, handle, &status, &value, nullptr, nullptr, nullptr);
+    id = {value, true};
+  }
+  return id;
+}
+
+/// The per-thread default stream is one of the current context; a handle of its own carries its context with it.
+template <class Ask>
+auto ask_in_context(stream_ref stream, int device, Ask&& ask) {
+  if (!stream.is_per_thread_default()) return ask(stream.value());
+  const device_scope scope(device);
+  return ask(stream.value());
+}
+
+}  // namespace
+
+stream_id identify(stream_ref stream, int device) {
+  if (stream.is_legacy_default()) return legacy_default_id;
+  return ask_in_context(stream, device, identify_in_current_context);
+}
+
+bool is_capturing(stream_ref stream, int device) {
+  if (stream.is_legacy_default()) return false;  // the driver refuses to capture it
+  return ask_in_context(stream, device, capture_status) != CU_STREAM_CAPTURE_STATUS_NONE;
+}
+
+void synchronize(stream_ref stream, int device) {
+  const device_scope scope(device);
+  CENOTE_DRIVER_CALL(cuStreamSynchronize, stream.value());
+}
+
+bool is_done(stream_ref stream, int device) {
+  const device_scope scope(device);
+  const CUresult result = driver().cuStreamQuery(stream.value());
+  if (result == CUDA_ERROR_NOT_READY) return false;
+  check_driver("cuStreamQuery", result);
+  return true;
+}
+
+void wait(stream_ref stream, const event& happened, int device) {
+  const device_scope scope(device);
+  CENOTE_DRIVER_CALL(cuStreamWaitEvent, stream.value(), happened.value(), CU_EVENT_WAIT_DEFAULT);
+}
+
+cuda_stream::cuda_stream(int device, kind flags) : device_(device) {
+  const device_scope scope(device);
+  CENOTE_DRIVER_CALL(cuStreamCreate, &handle_, static_cast<unsigned>(flags));
+}
+
+cuda_stream::~cuda_stream() {
+  if (driver_is_gone()) return;
+  const CUresult result = driver().cuStreamDestroy(handle_);
+  if (result != CUDA_SUCCESS) report_once(driver_failure("cuStreamDestroy", result));
+}
+
+relaxed_capture_scope::relaxed_capture_scope() {
+  CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+  CENOTE_DRIVER_CALL(cuThreadExchangeStreamCaptureMode, &mode);
+  previous_mode_ = mode;
+}
+
+relaxed_capture_scope::~relaxed_capture_scope() {
+  auto mode = static_cast<CUstreamCaptureMode>(previous_mode_);
+  const CUresult result = driver().cuThreadExchangeStreamCaptureMode(&mode);
+  if (result != CUDA_SUCCESS) report_once(driver_failure("cuThreadExchangeStreamCaptureMode", result));
+}
+
+}  // namespace cenote

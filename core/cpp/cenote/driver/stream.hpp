@@ -1,0 +1,98 @@
+// Streams: a reference to anyone's, one of our own, and the identity by which memory is ordered.
+//
+// A stream's handle is no identity: the driver hands the handle value of a destroyed stream to the next one that is
+// created (100 times out of 100, driver 580). stream_id is unique for the process. A stream that is being captured into
+// a graph may not even be asked for its id (that ends the capture), so it goes by the id of its capture.
+//
+// Rule: a user's stream is touched only inside a call that passes it. It may be gone at any other time, and the driver
+// crashes on a dead handle.
+//
+// Cost: an id is 0 ns for the legacy default stream, 16 + 27 ns for any other (driver 580, H100).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+struct CUstream_st;
+
+namespace cenote {
+
+class event;
+
+/// A stream that somebody else owns: the driver's own handle, as a value.
+class stream_ref {
+ public:
+  constexpr stream_ref() noexcept = default;
+  constexpr stream_ref(CUstream_st* handle) noexcept : handle_(handle) {}  // implicit: it is the same thing
+  CUstream_st* value() const noexcept { return handle_; }
+
+  /// The legacy default stream: handle 0, or CU_STREAM_LEGACY (1).
+  bool is_legacy_default() const noexcept { return reinterpret_cast<std::uintptr_t>(handle_) <= 1; }
+  bool is_per_thread_default() const noexcept { return reinterpret_cast<std::uintptr_t>(handle_) == 2; }
+
+  friend bool operator==(stream_ref a, stream_ref b) noexcept { return a.handle_ == b.handle_; }
+
+ private:
+  CUstream_st* handle_ = nullptr;
+};
+
+/// What memory is ordered by: one stream of the process for ever, or one capture.
+struct stream_id {
+  std::uint64_t value = 0;
+  bool capturing = false;
+  friend bool operator==(const stream_id&, const stream_id&) noexcept = default;
+};
+
+/// The identity of `stream` on `device`. Legal at any time, also while it is being captured.
+stream_id identify(stream_ref stream, int device);
+
+bool is_capturing(stream_ref stream, int device);
+
+/// Waits on the host for the work queued on `stream`.
+void synchronize(stream_ref stream, int device);
+
+/// Whether all work queued on `stream` is done. Never waits.
+bool is_done(stream_ref stream, int device);
+
+/// Work queued on `stream` from now on runs after `happened`. The device waits, the host does not.
+void wait(stream_ref stream, const event& happened, int device);
+
+/// A stream of our own.
+class cuda_stream {
+ public:
+  enum class kind : unsigned { sync_default = 0, non_blocking = 1 };  // CU_STREAM_DEFAULT, CU_STREAM_NON_BLOCKING
+
+  explicit cuda_stream(int device, kind flags = kind::sync_default);
+  ~cuda_stream();
+  cuda_stream(const cuda_stream&) = delete;
+  cuda_stream& operator=(const cuda_stream&) = delete;
+
+  stream_ref view() const noexcept { return handle_; }
+  int device() const noexcept { return device_; }
+
+ private:
+  CUstream_st* handle_ = nullptr;
+  int device_;
+};
+
+/// While it lives, calls that a capture in another stream would forbid (asking an event, taking memory) are legal on
+/// this thread, as in PyTorch's allocator: they have nothing to do with what is being captured.
+class relaxed_capture_scope {
+ public:
+  relaxed_capture_scope();
+  ~relaxed_capture_scope();
+  relaxed_capture_scope(const relaxed_capture_scope&) = delete;
+  relaxed_capture_scope& operator=(const relaxed_capture_scope&) = delete;
+
+ private:
+  int previous_mode_;
+};
+
+}  // namespace cenote
+
+template <>
+struct std::hash<cenote::stream_id> {
+  std::size_t operator()(const cenote::stream_id& id) const noexcept {
+    return std::hash<std::uint64_t>{}(id.value * 2 + (id.capturing ? 1 : 0));
+  }
+};

@@ -1,0 +1,67 @@
+// What can go wrong, one type a kind, and the one channel for failures that cannot be thrown.
+//
+// | type               | means                                                  | Python                        |
+// |--------------------|--------------------------------------------------------|-------------------------------|
+// | out_of_memory      | a resource had no memory to give; carries the numbers  | cenote.OutOfMemoryError       |
+// | cuda_error         | a driver call failed; carries the call and its code    | cenote.CudaError              |
+// | driver_unavailable | no driver, too old a driver, no device, a forked child | cenote.DriverUnavailableError |
+// | std::logic_error and its children | the caller's mistake                    | ValueError, IndexError, …     |
+#pragma once
+
+#include <cstddef>
+#include <new>
+#include <optional>
+#include <stdexcept>
+#include <string>
+
+namespace cenote {
+
+/// A resource's figures, in bytes; what a resource does not know is left empty.
+struct memory_state {
+  std::optional<std::size_t> in_use;        ///< handed out and not yet freed
+  std::optional<std::size_t> held;          ///< taken from the upstream
+  std::optional<std::size_t> limit;         ///< never holds more
+  std::optional<std::size_t> largest_free;  ///< the largest block that it could hand out without growing
+  std::optional<std::size_t> device_free;   ///< what the device itself has left
+  std::optional<std::size_t> device_total;
+};
+
+/// Memory ran out. Thrown once, at the public edge; inside the core it is a null pointer.
+class out_of_memory : public std::bad_alloc {
+ public:
+  out_of_memory(const std::string& resource, std::size_t requested, const memory_state& state);
+  const char* what() const noexcept override { return text_.c_str(); }
+  std::size_t requested() const noexcept { return requested_; }
+  const memory_state& state() const noexcept { return state_; }
+
+ private:
+  std::size_t requested_;
+  memory_state state_;
+  std::string text_;
+};
+
+/// A driver call failed for another reason than memory. Never retried, never turned into out_of_memory.
+class cuda_error : public std::runtime_error {
+ public:
+  cuda_error(const std::string& call, int code, const std::string& name, const std::string& description);
+  const std::string& call() const noexcept { return call_; }
+  const std::string& name() const noexcept { return name_; }
+  int code() const noexcept { return code_; }
+
+ private:
+  std::string call_;
+  std::string name_;
+  int code_;
+};
+
+/// There is no driver to call; the text says why and what to do.
+class driver_unavailable : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// The channel for what cannot be thrown (frees, destructors): one line on stderr, each distinct text once per process,
+/// silent while the process exits.
+void report_once(const std::string& text) noexcept;
+
+}  // namespace cenote

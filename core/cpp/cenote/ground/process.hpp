@@ -1,0 +1,19 @@
+// What state the process is in: exiting, or a forked child of one that had used the driver.
+//
+// After the process has started to exit, frees are no-ops and no driver call is made: the driver may be gone. In a
+// forked child the parent's CUDA state is unusable (the driver forbids it), so calls raise a plain error.
+#pragma once
+
+namespace cenote {
+
+/// Starts watching for exit and fork. Called once, right after the driver was initialised: handlers run in reverse
+/// order of registration, so that this one runs before the driver's own.
+void watch_process() noexcept;
+
+bool process_is_exiting() noexcept;
+bool process_is_forked_child() noexcept;
+
+/// No driver call may be made any more; memory is left to the operating system.
+inline bool driver_is_gone() noexcept { return process_is_exiting() || process_is_forked_child(); }
+
+}  // namespace cenote

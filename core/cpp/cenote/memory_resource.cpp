@@ -1,0 +1,87 @@
+#include "cenote/memory_resource.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "cenote/driver/device.hpp"
+#include "cenote/ground/process.hpp"
+
+namespace cenote {
+
+void* memory_resource::allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
+  void* const pointer = try_allocate(stream, bytes, alignment);
+  if (pointer == nullptr && bytes != 0) throw out_of_memory(describe(*this), bytes, state());
+  return pointer;
+}
+
+void* memory_resource::try_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
+  if (!is_power_of_two(alignment)) {
+    throw std::invalid_argument("alignment must be a power of two, not " + std::to_string(alignment));
+  }
+  if (bytes == 0 || bytes > max_allocation || alignment > max_allocation) return nullptr;
+  return do_allocate(stream, bytes, std::max(alignment, default_alignment));
+}
+
+void memory_resource::deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept {
+  if (pointer == nullptr || driver_is_gone()) return;
+  do_deallocate(stream, pointer, bytes, std::max(alignment, default_alignment));
+}
+
+void* memory_resource::allocate_sync(std::size_t bytes, std::size_t alignment) {
+  void* const pointer = allocate({}, bytes, alignment);
+  if (pointer == nullptr || !is_stream_ordered()) return pointer;
+  try {
+    synchronize(stream_ref{}, device());
+  } catch (...) {
+    deallocate({}, pointer, bytes, alignment);
+    throw;
+  }
+  return pointer;
+}
+
+void memory_resource::deallocate_sync(void* pointer, std::size_t bytes, std::size_t alignment) noexcept {
+  if (pointer == nullptr || driver_is_gone()) return;
+  try {
+    synchronize(stream_ref{}, device());
+  } catch (const std::exception& error) {
+    report_once(error.what());
+  }
+  deallocate({}, pointer, bytes, alignment);
+}
+
+memory_state memory_resource::state() const {
+  if (const auto under = upstream()) return under->state();
+  const auto memory = device_memory_info(device());
+  memory_state figures;
+  figures.device_free = memory.free_bytes;
+  figures.device_total = memory.total_bytes;
+  return figures;
+}
+
+void memory_resource::check() const {
+  if (const auto under = upstream()) under->check();
+}
+
+std::string describe(const memory_resource& resource) {
+  std::string text = resource.specification();
+  for (auto under = resource.upstream(); under; under = under->upstream()) text += " | " + under->specification();
+  return text;
+}
+
+std::string spell_specification(const std::string& kind, std::initializer_list<std::string> parameters) {
+  std::string text = kind;
+  char separator = ':';
+  for (const std::string& parameter : parameters) {
+    if (parameter.empty()) continue;
+    text += separator + parameter;
+    separator = ',';
+  }
+  return text;
+}
+
+std::shared_ptr<memory_resource> require_upstream(std::shared_ptr<memory_resource> upstream, const char* resource) {
+  if (!upstream) throw std::invalid_argument(std::string(resource) + " needs an upstream resource, not null");
+  return upstream;
+}
+
+}  // namespace cenote

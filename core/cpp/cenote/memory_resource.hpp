@@ -1,0 +1,114 @@
+// A memory resource: the one interface that every pool, every kind of memory and every adaptor has.
+//
+//     outermost                              innermost
+//     statistics  →  logging  →  pool  →  cuda  →  the driver
+//     └─ adaptors: same interface, ─┘    └─ resources: own memory ─┘
+//
+// Contract
+//   * Stream-ordered: memory is usable by work queued on `stream` after allocate returns, and may still be in use by
+//     work queued on `stream` before deallocate.
+//   * allocate and deallocate may be called from any thread, whatever device is current.
+//   * A resource keeps its upstream alive. Freeing needs the same bytes and alignment as allocating did.
+//   * Memory that ran out is a null pointer inside (try_allocate) and out_of_memory at the public edge (allocate). Any
+//     other failure of the driver is cuda_error.
+//   * Zero bytes are a null pointer and cost nothing; freeing null does nothing.
+//   * While the process exits, frees do nothing.
+#pragma once
+
+#include <cstddef>
+#include <initializer_list>
+#include <memory>
+#include <string>
+
+#include "cenote/driver/stream.hpp"
+#include "cenote/ground/bytes.hpp"
+#include "cenote/ground/error.hpp"
+
+namespace cenote {
+
+class memory_resource {
+ public:
+  virtual ~memory_resource() = default;
+  memory_resource(const memory_resource&) = delete;
+  memory_resource& operator=(const memory_resource&) = delete;
+
+  /// Throws out_of_memory, cuda_error, or std::invalid_argument for an alignment that is no power of two.
+  void* allocate(stream_ref stream, std::size_t bytes, std::size_t alignment = default_alignment);
+
+  /// As allocate, but null when memory ran out.
+  void* try_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment = default_alignment);
+
+  void deallocate(stream_ref stream, void* pointer, std::size_t bytes,
+                  std::size_t alignment = default_alignment) noexcept;
+
+  /// Allocates on the legacy default stream and waits until the memory is usable everywhere.
+  void* allocate_sync(std::size_t bytes, std::size_t alignment = default_alignment);
+
+  /// Frees memory that no work uses any more: waits for the legacy default stream first.
+  void deallocate_sync(void* pointer, std::size_t bytes, std::size_t alignment = default_alignment) noexcept;
+
+  /// The device whose memory this is.
+  int device() const noexcept { return device_; }
+
+  /// The word for this resource in a specification: "pool", "cuda", "statistics".
+  virtual std::string kind() const = 0;
+
+  /// This resource with its parameters, as a specification spells it, without its upstream: "pool:max=8GiB".
+  virtual std::string specification() const { return kind(); }
+
+  /// What stands under this one; null for a resource that takes from the driver.
+  virtual std::shared_ptr<memory_resource> upstream() const { return nullptr; }
+
+  /// The figures of this resource; an adaptor gives its upstream's.
+  virtual memory_state state() const;
+
+  /// Whether the host can read and write the memory.
+  virtual bool is_host_accessible() const noexcept { return upstream() && upstream()->is_host_accessible(); }
+
+  /// False where memory is usable on every stream as soon as allocate returns.
+  virtual bool is_stream_ordered() const noexcept { return !upstream() || upstream()->is_stream_ordered(); }
+
+  /// Gives unused memory back towards the device until at most `keep_bytes` are held; returns the bytes given back.
+  virtual std::size_t trim(std::size_t keep_bytes = 0) { return upstream() ? upstream()->trim(keep_bytes) : 0; }
+
+  /// Throws std::logic_error if the bookkeeping is inconsistent. Checks the upstream too.
+  virtual void check() const;
+
+ protected:
+  explicit memory_resource(int device) : device_(device) {}
+
+ private:
+  /// `bytes` is neither 0 nor above max_allocation, `alignment` a power of two of at least 256.
+  virtual void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) = 0;
+  virtual void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept = 0;
+
+  int device_;
+};
+
+/// The whole stack, outermost first: "statistics | pool:max=8GiB | cuda".
+std::string describe(const memory_resource& resource);
+
+/// "pool:initial=1GiB,max=8GiB": a kind and those of its parameters that are not empty.
+std::string spell_specification(const std::string& kind, std::initializer_list<std::string> parameters);
+
+/// `upstream`, or std::invalid_argument naming `resource` if it is null.
+std::shared_ptr<memory_resource> require_upstream(std::shared_ptr<memory_resource> upstream, const char* resource);
+
+/// A resource that only changes what passes through it: all but allocate and deallocate is its upstream's.
+class resource_adaptor : public memory_resource {
+ public:
+  std::shared_ptr<memory_resource> upstream() const override { return upstream_; }
+
+ protected:
+  resource_adaptor(std::shared_ptr<memory_resource> upstream, const char* name)
+      : resource_adaptor(require_upstream(std::move(upstream), name)) {}
+  memory_resource& next() const noexcept { return *upstream_; }
+
+ private:
+  explicit resource_adaptor(std::shared_ptr<memory_resource> upstream)
+      : memory_resource(upstream->device()), upstream_(std::move(upstream)) {}
+
+  std::shared_ptr<memory_resource> upstream_;
+};
+
+}  // namespace cenote

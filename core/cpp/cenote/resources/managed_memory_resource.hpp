@@ -1,0 +1,25 @@
+// Managed memory (cuMemAllocManaged): one address for host and device, pages move to whoever touches them.
+//
+// May exceed the device's memory. Freeing waits for the device to finish all its work.
+#pragma once
+
+#include "cenote/memory_resource.hpp"
+
+namespace cenote {
+
+class managed_memory_resource final : public memory_resource {
+ public:
+  /// On the current device, or on `device`.
+  managed_memory_resource();
+  explicit managed_memory_resource(int device);
+
+  std::string kind() const override { return "managed"; }
+  bool is_host_accessible() const noexcept override { return true; }
+  bool is_stream_ordered() const noexcept override { return false; }
+
+ private:
+  void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
+  void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept override;
+};
+
+}  // namespace cenote

@@ -1,0 +1,412 @@
+#include "cenote/resources/pool_memory_resource.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <stdexcept>
+
+#include "cenote/driver/device.hpp"
+#include "cenote/ground/check.hpp"
+#include "cenote/ground/process.hpp"
+
+namespace cenote {
+namespace {
+
+// Chunks are multiples of what the driver maps at once (2 MiB, driver 580, H100). A pool doubles while it is small;
+// beyond a gigabyte a chunk's price, 85 µs, no longer matters and taking more than is needed does.
+constexpr std::size_t chunk_granularity = 2 * MiB;
+constexpr std::size_t largest_unasked_growth = 1 * GiB;
+
+/// Blocks freed on a stream that the driver would not identify: no stream may use them before a reclaim.
+constexpr stream_id orphans{~std::uint64_t{1}, false};
+
+void check_pool_size(const char* which, std::optional<std::size_t> bytes) {
+  if (bytes && *bytes % block_granularity != 0) {
+    throw std::logic_error(std::string(which) + " pool size must be a multiple of " +
+                           std::to_string(block_granularity) + " bytes, not " + std::to_string(*bytes));
+  }
+}
+
+std::size_t half_of_free_memory(int device) {
+  return align_down(device_memory_info(device).free_bytes / 2, block_granularity);
+}
+
+}  // namespace
+
+pool_memory_resource::pool_memory_resource(std::shared_ptr<memory_resource> upstream,
+                                           std::optional<std::size_t> initial, std::optional<std::size_t> maximum)
+    : memory_resource(require_upstream(upstream, "pool")->device()),
+      upstream_(std::move(upstream)),
+      initial_(initial),
+      maximum_(maximum),
+      ready_(heap_.create_owner()) {
+  check_pool_size("initial", initial);
+  check_pool_size("maximum", maximum);
+  std::size_t first = initial ? *initial : half_of_free_memory(device());
+  if (!initial && maximum) first = std::min(first, *maximum);
+  if (maximum && first > *maximum) {
+    throw std::logic_error("Initial pool size exceeds the maximum pool size! (" + format_bytes(first) + " > " +
+                           format_bytes(*maximum) + ")");
+  }
+  if (first == 0) return;
+  void* const base = upstream_->allocate_sync(first);
+  try {
+    heap_.add_chunk({static_cast<std::byte*>(base), first}, ready_, 0);
+  } catch (...) {
+    upstream_->deallocate_sync(base, first);
+    throw;
+  }
+  pool_size_ = first;
+  ++counters_.upstream_allocations;
+}
+
+pool_memory_resource::~pool_memory_resource() {
+  if (driver_is_gone()) return;
+  if (heap_.blocks_in_use() != 0) {
+    report_once("a pool is destroyed with " + std::to_string(heap_.blocks_in_use()) + " blocks (" +
+                format_bytes(heap_.bytes_in_use()) + ") still in use");
+  }
+  try {
+    synchronize_device(device());
+  } catch (const std::exception& error) {
+    report_once(error.what());
+  }
+  for (const chunk& c : heap_.all_chunks()) upstream_->deallocate({}, c.base, c.bytes);
+}
+
+void* pool_memory_resource::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
+  const request wanted{stream, identify(stream, device()), align_up(bytes, block_granularity), alignment};
+  if (void* p = take_without_wait(wanted)) return p;
+
+  const relaxed_capture_scope relaxed;
+  if (void* p = take_from_other_stream(wanted)) return p;
+  if (void* p = take_settled(wanted)) return p;
+
+  const std::lock_guard one_at_a_time(growth_);
+  if (void* p = take_without_wait(wanted)) return p;  // another thread may have grown the pool for both
+  if (void* p = grow(wanted)) return p;
+  if (void* p = reclaim(wanted)) return p;
+  return make_room_and_grow(wanted);
+}
+
+void pool_memory_resource::do_deallocate(stream_ref stream, void* pointer, std::size_t, std::size_t) noexcept {
+  stream_id id = orphans;
+  try {
+    id = identify(stream, device());
+  } catch (const std::exception& error) {
+    report_once(error.what());
+  }
+  try {
+    std::optional<stamp> closed;
+    {
+      const std::lock_guard lock(mutex_);
+      const auto bytes = heap_.size_of(pointer);
+      if (!bytes) {
+        report_once("a pointer was freed that the pool did not give out, or that was freed already; it is ignored");
+        return;
+      }
+      stream_timeline& mine = timeline_locked(id);
+      heap_.give(pointer, mine.owner(), mine.open_epoch());
+      const bool worth_a_mark = mine.count_free(*bytes, pool_size_);
+      if (worth_a_mark && timelines_.size() > 1 && !id.capturing && id != orphans) closed = mine.close_epoch();
+      if constexpr (check_level >= 2) heap_.check();
+    }
+    if (closed) place_mark(stream, id, *closed);
+  } catch (const std::exception& error) {
+    report_once(std::string("a block is leaked, as freeing it failed: ") + error.what());
+  }
+}
+
+/// Steps 1 and 2: what the stream may use at once.
+void* pool_memory_resource::take_without_wait(const request& wanted) {
+  const std::lock_guard lock(mutex_);
+  if (void* p = take_locked(wanted, timeline_locked(wanted.id).owner(), counters_.from_own_stream)) return p;
+  return take_locked(wanted, ready_, counters_.from_ready);
+}
+
+/// Step 3: a block that another stream has freed, after an event that covers the free.
+void* pool_memory_resource::take_from_other_stream(const request& wanted) {
+  if (wanted.id.capturing) return nullptr;  // a captured stream cannot wait for what happened outside
+  void* pointer = nullptr;
+  stream_id lender;
+  mark awaited;
+  stamp freed_at = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    const stream_timeline& mine = timeline_locked(wanted.id);
+    for (const auto& [id, other] : timelines_) {
+      if (id == wanted.id || id.capturing) continue;
+      const block_index found = heap_.find(other.owner(), wanted.bytes, wanted.alignment);
+      if (found == no_block) continue;
+      freed_at = heap_[found].freed_at;
+      if (freed_at <= mine.known_of(id)) return take_locked(wanted, other.owner(), counters_.from_other_stream);
+      const mark* const covering = other.covering(freed_at);
+      if (covering == nullptr) continue;
+      awaited = *covering;
+      lender = id;
+      pointer = take_locked(wanted, other.owner(), counters_.from_other_stream);
+      break;
+    }
+  }
+  if (pointer == nullptr) return nullptr;
+  try {
+    wait(wanted.stream, *awaited.happened, device());
+  } catch (...) {
+    const std::lock_guard lock(mutex_);
+    heap_.give(pointer, timeline_locked(lender).owner(), freed_at);
+    throw;
+  }
+  const std::lock_guard lock(mutex_);
+  ++counters_.waits;
+  timeline_locked(wanted.id).learn(lender, awaited.epoch);
+  return pointer;
+}
+
+/// Step 4: what has become ready meanwhile.
+void* pool_memory_resource::take_settled(const request& wanted) {
+  settle();
+  void* const pointer = take_without_wait(wanted);
+  std::vector<stream_timeline> dropped;  // outlives the lock: its events are the driver's to destroy
+  const std::lock_guard lock(mutex_);
+  drop_idle_timelines_locked(wanted.id, dropped);
+  return pointer;
+}
+
+/// Step 5: more memory, in a chunk that halves until the upstream has it.
+void* pool_memory_resource::grow(const request& wanted) {
+  const std::size_t minimum = align_up(wanted.bytes + (wanted.alignment - block_granularity), block_granularity);
+  const std::size_t unasked = std::clamp(pool_size(), chunk_granularity, largest_unasked_growth);
+  std::size_t bytes = align_up(std::max(minimum, unasked), chunk_granularity);
+  for (;;) {
+    const auto reserved = reserve_growth(bytes, minimum);
+    if (!reserved) return nullptr;
+    void* base = nullptr;
+    try {
+      base = allocate_chunk(wanted, *reserved);
+    } catch (...) {
+      const std::lock_guard lock(mutex_);
+      pool_size_ -= *reserved;
+      throw;
+    }
+    if (base != nullptr) return add_chunk_and_take(wanted, {static_cast<std::byte*>(base), *reserved});
+    {
+      const std::lock_guard lock(mutex_);
+      pool_size_ -= *reserved;
+    }
+    if (*reserved == minimum) return nullptr;
+    bytes = std::max(minimum, align_down(*reserved / 2, block_granularity));
+  }
+}
+
+/// Step 6: every free block of the pool, after one event that covers all of them.
+void* pool_memory_resource::reclaim(const request& wanted) {
+  if (wanted.id.capturing) return nullptr;
+  const auto closed = close_epochs();
+  if (closed.empty()) return nullptr;
+  const auto all_work = event::record_context(device());
+  if (all_work) {
+    wait(wanted.stream, *all_work, device());
+  } else {
+    synchronize_device(device());  // a driver before 12.5 leaves no other way
+  }
+  const std::lock_guard lock(mutex_);
+  stream_timeline& mine = timeline_locked(wanted.id);
+  counters_.events += all_work ? 1 : 0;
+  counters_.waits += all_work ? 1 : 0;
+  for (const auto& [id, epoch] : closed) {
+    const auto timeline = timelines_.find(id);
+    if (timeline != timelines_.end()) heap_.reown(timeline->second.owner(), epoch, mine.owner(), mine.open_epoch());
+  }
+  heap_.reown(ready_, std::numeric_limits<stamp>::max(), mine.owner(), mine.open_epoch());
+  return take_locked(wanted, mine.owner(), counters_.from_reclaim);
+}
+
+/// Step 7: free chunks that are each too small are worth one that is large enough.
+void* pool_memory_resource::make_room_and_grow(const request& wanted) {
+  owner_index own = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    own = timeline_locked(wanted.id).owner();
+  }
+  std::size_t released = release_chunks({}, ready_, 0);
+  if (!wanted.id.capturing) released += release_chunks(wanted.stream, own, 0);
+  return released == 0 ? nullptr : grow(wanted);
+}
+
+void* pool_memory_resource::take_locked(const request& wanted, owner_index from, std::uint64_t& path) {
+  const block_index found = heap_.find(from, wanted.bytes, wanted.alignment);
+  if (found == no_block) return nullptr;
+  std::optional<owner_index> keeper;
+  if (wanted.id.capturing) keeper = timeline_locked(wanted.id).owner();
+  void* const pointer = heap_.take(found, wanted.bytes, wanted.alignment, keeper);
+  ++counters_.allocations;
+  ++path;
+  if constexpr (check_level >= 2) heap_.check();
+  return pointer;
+}
+
+void* pool_memory_resource::add_chunk_and_take(const request& wanted, chunk fresh) {
+  const std::lock_guard lock(mutex_);
+  ++counters_.upstream_allocations;
+  stream_timeline& mine = timeline_locked(wanted.id);
+  // From a stream-ordered upstream the memory is this stream's for the time being; from another it is everybody's.
+  const bool is_mine = upstream_->is_stream_ordered() && !wanted.id.capturing;
+  const owner_index owner = is_mine ? mine.owner() : ready_;
+  try {
+    heap_.add_chunk(fresh, owner, is_mine ? mine.open_epoch() : 0);
+  } catch (...) {
+    pool_size_ -= fresh.bytes;
+    upstream_->deallocate(wanted.stream, fresh.base, fresh.bytes);
+    throw;
+  }
+  return take_locked(wanted, owner, counters_.from_upstream);
+}
+
+/// Passes the blocks whose events are complete to `ready`.
+void pool_memory_resource::settle() {
+  std::vector<std::pair<stream_id, std::deque<mark>>> asked;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const auto& [id, timeline] : timelines_) {
+      if (!timeline.marks().empty()) asked.emplace_back(id, timeline.marks());
+    }
+  }
+  std::vector<std::pair<stream_id, stamp>> settled;
+  for (const auto& [id, marks] : asked) {
+    const auto complete =
+        std::find_if(marks.rbegin(), marks.rend(), [](const mark& m) { return m.happened->is_complete(); });
+    if (complete != marks.rend()) settled.emplace_back(id, complete->epoch);
+  }
+  const std::lock_guard lock(mutex_);
+  for (const auto& [id, epoch] : settled) {
+    const auto timeline = timelines_.find(id);
+    if (timeline == timelines_.end()) continue;
+    heap_.reown(timeline->second.owner(), epoch, ready_, 0);
+    timeline->second.forget_marks(epoch);
+  }
+  if constexpr (check_level >= 2) heap_.check();
+}
+
+/// Ends the open epoch of every stream that has free blocks; empty if only captures have any.
+std::vector<std::pair<stream_id, stamp>> pool_memory_resource::close_epochs() {
+  const std::lock_guard lock(mutex_);
+  std::vector<std::pair<stream_id, stamp>> closed;
+  for (auto& [id, timeline] : timelines_) {
+    if (!id.capturing && heap_.free_bytes(timeline.owner()) != 0) closed.emplace_back(id, timeline.close_epoch());
+  }
+  return closed;
+}
+
+/// Streams come and go; what has no free block left need not be remembered.
+void pool_memory_resource::drop_idle_timelines_locked(stream_id spared, std::vector<stream_timeline>& dropped) {
+  for (auto it = timelines_.begin(); it != timelines_.end();) {
+    const auto current = it++;
+    const stream_id id = current->first;
+    if (id == spared || id.capturing || heap_.free_bytes(current->second.owner()) != 0) continue;
+    first_epoch_ = std::max(first_epoch_, current->second.open_epoch() + 1);
+    heap_.destroy_owner(current->second.owner());
+    dropped.push_back(std::move(current->second));
+    timelines_.erase(current);
+    for (auto& [other_id, other] : timelines_) other.unlearn(id);
+  }
+}
+
+stream_timeline& pool_memory_resource::timeline_locked(stream_id id) {
+  const auto known = timelines_.find(id);
+  if (known != timelines_.end()) return known->second;
+  const owner_index owner = heap_.create_owner();
+  return timelines_.try_emplace(id, id, owner, first_epoch_).first->second;
+}
+
+/// Books up to `wanted` bytes, at least `minimum`, against the maximum; nothing if there is no room for them.
+std::optional<std::size_t> pool_memory_resource::reserve_growth(std::size_t wanted, std::size_t minimum) {
+  const std::lock_guard lock(mutex_);
+  const std::size_t room = (maximum_ ? *maximum_ : max_allocation) - pool_size_;
+  if (minimum > room) return std::nullopt;
+  const std::size_t reserved = std::min(wanted, align_down(room, block_granularity));
+  pool_size_ += reserved;
+  return reserved;
+}
+
+void* pool_memory_resource::allocate_chunk(const request& wanted, std::size_t bytes) {
+  if (!wanted.id.capturing || !upstream_->is_stream_ordered()) return upstream_->try_allocate(wanted.stream, bytes);
+  // On the captured stream a stream-ordered allocation would become a node of the graph.
+  const cuda_stream aside(device(), cuda_stream::kind::non_blocking);
+  void* const base = upstream_->try_allocate(aside.view(), bytes);
+  synchronize(aside.view(), device());
+  return base;
+}
+
+std::size_t pool_memory_resource::release_chunks(stream_ref stream, owner_index owner, std::size_t keep_bytes) {
+  std::vector<chunk> released;
+  std::size_t bytes = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    released = heap_.remove_free_chunks(owner, [&](const chunk& c) {
+      if (pool_size_ - bytes < keep_bytes + c.bytes) return false;
+      bytes += c.bytes;
+      return true;
+    });
+    pool_size_ -= bytes;
+    counters_.upstream_frees += released.size();
+  }
+  for (const chunk& c : released) upstream_->deallocate(stream, c.base, c.bytes);
+  return bytes;
+}
+
+void pool_memory_resource::place_mark(stream_ref stream, stream_id id, stamp epoch) noexcept {
+  try {
+    const mark placed{epoch, event::record(stream, device())};
+    std::optional<mark> superseded;  // outlives the lock: its event is the driver's to destroy
+    const std::lock_guard lock(mutex_);
+    ++counters_.events;
+    const auto timeline = timelines_.find(id);
+    if (timeline != timelines_.end()) superseded = timeline->second.place_mark(placed);
+  } catch (const std::exception& error) {
+    report_once(error.what());  // the blocks stay this stream's own until a later mark covers them
+  }
+}
+
+std::size_t pool_memory_resource::trim(std::size_t keep_bytes) {
+  settle();
+  return release_chunks({}, ready_, keep_bytes);
+}
+
+std::size_t pool_memory_resource::pool_size() const {
+  const std::lock_guard lock(mutex_);
+  return pool_size_;
+}
+
+pool_counters pool_memory_resource::counters() const {
+  const std::lock_guard lock(mutex_);
+  return counters_;
+}
+
+std::string pool_memory_resource::specification() const {
+  return spell_specification(kind(), {initial_ ? "initial=" + spell_bytes(*initial_) : "",
+                                      maximum_ ? "max=" + spell_bytes(*maximum_) : ""});
+}
+
+memory_state pool_memory_resource::state() const {
+  memory_state figures = upstream_->state();
+  const std::lock_guard lock(mutex_);
+  figures.in_use = heap_.bytes_in_use();
+  figures.held = pool_size_;
+  figures.limit = maximum_;
+  std::size_t largest = heap_.largest_free(ready_);
+  for (const auto& [id, timeline] : timelines_) largest = std::max(largest, heap_.largest_free(timeline.owner()));
+  figures.largest_free = largest;
+  return figures;
+}
+
+void pool_memory_resource::check() const {
+  {
+    const std::lock_guard lock(mutex_);
+    heap_.check();
+    if (pool_size_ < heap_.chunk_bytes() || (maximum_ && pool_size_ > *maximum_)) {
+      throw std::logic_error("pool I1: the pool's size is wrong");
+    }
+  }
+  upstream_->check();
+}
+
+}  // namespace cenote

@@ -1,0 +1,128 @@
+// A pool over any upstream: takes memory in large chunks and hands it out in blocks, with no driver call in the common
+// case and no host wait in any but the last.
+//
+// How it works. Bookkeeping is a block_heap: every free block belongs to the stream that it was freed on, or to `ready`,
+// whose blocks any stream may use at once. allocate takes, in this order:
+//
+//   1. a block freed on its own stream           no driver call
+//   2. a ready block                             no driver call
+//   3. a block of another stream whose frees an event covers: the device waits for the event, unless it did before
+//   4. what has become ready meanwhile           (asks the events; joins blocks across streams)
+//   5. a new chunk from the upstream             (outside the lock that others need)
+//   6. any free block at all: one event over the context covers every stream, also those that are gone
+//   7. a new chunk, after chunks that are wholly free have been given back
+//
+// and only then is memory out. deallocate returns the block to its stream and merges it; once for many frees it records
+// an event (stream_timeline), and none at all while the pool has met only one stream.
+//
+// While a stream is being captured into a graph, its allocations come from steps 1, 2, 4 and 5; such a block belongs to
+// that capture for ever, as the graph will use the addresses whenever it is replayed.
+//
+// Invariants: those of block_heap; besides
+//   I1  pool_size() = bytes of all chunks + bytes being asked of the upstream, and never passes the maximum
+//
+// Threads: `mutex_` guards the heap and the timelines; no driver call and no upstream call is made under it.
+// `growth_` lets one thread at a time ask the upstream, so that a burst does not grow the pool twice.
+// Cost: O(1) for 1 to 3; see docs/design/pool.md for figures.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "cenote/memory_resource.hpp"
+#include "cenote/resources/stream_timeline.hpp"
+#include "cenote/structures/block_heap.hpp"
+
+namespace cenote {
+
+/// How often each path was taken since the pool was made.
+struct pool_counters {
+  std::uint64_t allocations = 0;
+  std::uint64_t from_own_stream = 0;
+  std::uint64_t from_ready = 0;
+  std::uint64_t from_other_stream = 0;
+  std::uint64_t from_upstream = 0;
+  std::uint64_t from_reclaim = 0;
+  std::uint64_t waits = 0;               ///< device-side waits issued
+  std::uint64_t events = 0;              ///< events recorded
+  std::uint64_t upstream_allocations = 0;
+  std::uint64_t upstream_frees = 0;
+};
+
+class pool_memory_resource final : public memory_resource {
+ public:
+  /// Sizes in bytes, multiples of 256; std::logic_error if they are not, or if `initial` is above `maximum`.
+  /// Without `initial` the pool starts with half of the device's free memory; without `maximum` it grows while the
+  /// upstream gives.
+  explicit pool_memory_resource(std::shared_ptr<memory_resource> upstream, std::optional<std::size_t> initial = {},
+                                std::optional<std::size_t> maximum = {});
+  ~pool_memory_resource() override;
+
+  /// Bytes taken from the upstream.
+  std::size_t pool_size() const;
+  pool_counters counters() const;
+
+  std::string kind() const override { return "pool"; }
+  std::string specification() const override;
+  std::shared_ptr<memory_resource> upstream() const override { return upstream_; }
+  bool is_stream_ordered() const noexcept override { return true; }
+  memory_state state() const override;
+
+  /// Gives chunks that are wholly free, and whose work is done, back to the upstream.
+  std::size_t trim(std::size_t keep_bytes = 0) override;
+  void check() const override;
+
+ private:
+  struct request {
+    stream_ref stream;
+    stream_id id;
+    std::size_t bytes;
+    std::size_t alignment;
+  };
+
+  void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
+  void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept override;
+
+  // The steps of allocate; null where a step has nothing to give.
+  void* take_without_wait(const request& wanted);
+  void* take_from_other_stream(const request& wanted);
+  void* take_settled(const request& wanted);
+  void* grow(const request& wanted);
+  void* reclaim(const request& wanted);
+  void* make_room_and_grow(const request& wanted);
+
+  void* take_locked(const request& wanted, owner_index from, std::uint64_t& path);
+  void* add_chunk_and_take(const request& wanted, chunk fresh);
+  void settle();
+  std::vector<std::pair<stream_id, stamp>> close_epochs();
+  void drop_idle_timelines_locked(stream_id spared, std::vector<stream_timeline>& dropped);
+  stream_timeline& timeline_locked(stream_id id);
+
+  std::optional<std::size_t> reserve_growth(std::size_t wanted, std::size_t minimum);
+  void* allocate_chunk(const request& wanted, std::size_t bytes);
+  std::size_t release_chunks(stream_ref stream, owner_index owner, std::size_t keep_bytes);
+  void place_mark(stream_ref stream, stream_id id, stamp epoch) noexcept;
+
+  std::shared_ptr<memory_resource> upstream_;
+  std::optional<std::size_t> initial_;
+  std::optional<std::size_t> maximum_;
+
+  // Taken in this order: growth_, then mutex_.
+  std::mutex growth_;
+  mutable std::mutex mutex_;
+
+  // Guarded by mutex_.
+  block_heap heap_;
+  owner_index ready_;
+  std::unordered_map<stream_id, stream_timeline> timelines_;
+  stamp first_epoch_ = 1;  // of a new timeline: above every epoch of those that were dropped
+  std::size_t pool_size_ = 0;
+  pool_counters counters_;
+};
+
+}  // namespace cenote

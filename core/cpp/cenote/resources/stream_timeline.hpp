@@ -1,0 +1,83 @@
+// What a pool knows of one stream: which of the blocks freed on it other streams may use, and after what.
+//
+//     frees on the stream   f f f f │ f f f │ f f          time →
+//     epoch                    1    │   2   │  3 (open)
+//     marks                         E1      E2
+//
+// A block freed in epoch n may be used by another stream once that stream has waited for any mark at n or later. Blocks
+// of the open epoch have no mark yet: only the stream itself may use them. An event is recorded when an epoch is
+// closed, which happens once for many frees, and only inside a call that passes the stream.
+//
+// Invariants
+//   I1  marks are in order of epoch, and all below the open epoch
+//   I2  at most max_marks are kept; dropping the oldest makes others wait for a later one, never for too little
+//
+// Threads: none of its own; the pool locks.
+#pragma once
+
+#include <cstddef>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <unordered_map>
+
+#include "cenote/driver/event.hpp"
+#include "cenote/structures/block.hpp"
+
+namespace cenote {
+
+struct mark {
+  stamp epoch;
+  std::shared_ptr<event> happened;
+};
+
+class stream_timeline {
+ public:
+  /// `first_epoch` must be above every epoch of an earlier timeline of the same stream.
+  stream_timeline(stream_id id, owner_index owner, stamp first_epoch)
+      : id_(id), owner_(owner), open_epoch_(first_epoch) {}
+
+  stream_id id() const noexcept { return id_; }
+
+  /// The owner of the blocks freed on this stream, in the pool's heap.
+  owner_index owner() const noexcept { return owner_; }
+
+  stamp open_epoch() const noexcept { return open_epoch_; }
+
+  /// Counts a block freed in the open epoch of a pool of `pool_bytes`. True if enough has been freed that the epoch is
+  /// worth a mark: 32 blocks, or a thirty-second of the pool.
+  bool count_free(std::size_t bytes, std::size_t pool_bytes) noexcept;
+
+  /// Ends the open epoch and returns it; a mark for it can be placed once an event has been recorded.
+  stamp close_epoch() noexcept;
+
+  /// Returns the mark that had to go for it, if one had to.
+  std::optional<mark> place_mark(const mark& placed);
+
+  /// The earliest mark that covers blocks freed at `freed_at`; null if there is none yet.
+  const mark* covering(stamp freed_at) const noexcept;
+
+  /// All marks, earliest first.
+  const std::deque<mark>& marks() const noexcept { return marks_; }
+
+  /// Forgets the marks up to `epoch`: nothing that they cover is left.
+  void forget_marks(stamp epoch) noexcept;
+
+  /// Up to which epoch of `other` this stream has waited already.
+  stamp known_of(stream_id other) const noexcept;
+  void learn(stream_id other, stamp epoch);
+  void unlearn(stream_id other) noexcept { known_.erase(other); }
+
+ private:
+  static constexpr std::size_t max_marks = 8;
+
+  stream_id id_;
+  owner_index owner_;
+  stamp open_epoch_;
+  std::size_t unmarked_frees_ = 0;
+  std::size_t unmarked_bytes_ = 0;
+  std::deque<mark> marks_;
+  std::unordered_map<stream_id, stamp> known_;
+};
+
+}  // namespace cenote

@@ -1,0 +1,219 @@
+#include "cenote/structures/block_heap.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace cenote {
+namespace {
+
+/// A block of this size holds `bytes` at `alignment`, wherever it starts.
+std::size_t bytes_to_look_for(std::size_t bytes, std::size_t alignment) {
+  return bytes + (alignment > block_granularity ? alignment - block_granularity : 0);
+}
+
+std::byte* align_address(std::byte* address, std::size_t alignment) {
+  return reinterpret_cast<std::byte*>(align_up(reinterpret_cast<std::uintptr_t>(address), alignment));
+}
+
+}  // namespace
+
+owner_index block_heap::create_owner() {
+  const auto vacant = std::find(indexes_.begin(), indexes_.end(), nullptr);
+  if (vacant != indexes_.end()) {
+    *vacant = std::make_unique<free_index>();
+    return static_cast<owner_index>(vacant - indexes_.begin());
+  }
+  indexes_.push_back(std::make_unique<free_index>());
+  return static_cast<owner_index>(indexes_.size() - 1);
+}
+
+void block_heap::destroy_owner(owner_index owner) noexcept { indexes_[owner].reset(); }
+
+void block_heap::add_chunk(chunk memory, owner_index owner, stamp freed_at) {
+  blocks_.reserve(1);
+  const auto [place, fresh] = chunks_.try_emplace(memory.base, chunk_record{memory.bytes, no_block});
+  if (!fresh) throw std::logic_error("a chunk at this address is there already");
+  block whole;
+  whole.address = memory.base;
+  whole.bytes = memory.bytes;
+  whole.owner = owner;
+  whole.freed_at = freed_at;
+  place->second.first = blocks_.create(whole);
+  chunk_bytes_ += memory.bytes;
+  insert_merged(place->second.first);
+}
+
+block_index block_heap::find(owner_index owner, std::size_t bytes, std::size_t alignment) const noexcept {
+  return indexes_[owner]->find(blocks_, bytes_to_look_for(bytes, alignment));
+}
+
+void* block_heap::take(block_index index, std::size_t bytes, std::size_t alignment,
+                       std::optional<owner_index> keeper) {
+  taken_.reserve_one();
+  blocks_.reserve(2);  // nothing below throws
+  indexes_[blocks_[index].owner]->remove(blocks_, index);
+  blocks_[index].is_free = false;
+
+  const auto lead = static_cast<std::size_t>(align_address(blocks_[index].address, alignment) - blocks_[index].address);
+  if (lead != 0) {
+    const block_index aligned = split(index, lead);
+    insert_merged(index);
+    index = aligned;
+  }
+  if (blocks_[index].bytes != bytes) insert_merged(split(index, bytes));
+
+  block& taken = blocks_[index];
+  taken.is_kept = keeper.has_value();
+  if (keeper) taken.owner = *keeper;
+  taken_.insert(taken.address, index);
+  bytes_in_use_ += bytes;
+  return taken.address;
+}
+
+std::optional<std::size_t> block_heap::size_of(const void* address) const noexcept {
+  const block_index index = taken_.find(address);
+  if (index == address_map::none) return std::nullopt;
+  return blocks_[index].bytes;
+}
+
+bool block_heap::give(const void* address, owner_index owner, stamp freed_at) noexcept {
+  const block_index index = taken_.erase(address);
+  if (index == address_map::none) return false;
+  block& freed = blocks_[index];
+  bytes_in_use_ -= freed.bytes;
+  if (!freed.is_kept) freed.owner = owner;
+  freed.is_kept = false;
+  freed.freed_at = freed_at;
+  insert_merged(index);
+  return true;
+}
+
+void block_heap::reown(owner_index from, stamp until, owner_index to, stamp freed_at) {
+  std::vector<block_index> passing;
+  indexes_[from]->for_each(blocks_, [&](block_index i) {
+    if (blocks_[i].freed_at <= until) passing.push_back(i);
+  });
+  for (const block_index index : passing) {
+    indexes_[from]->remove(blocks_, index);
+    blocks_[index].owner = to;
+    blocks_[index].freed_at = freed_at;
+    insert_merged(index);
+  }
+}
+
+std::vector<chunk> block_heap::remove_free_chunks(owner_index owner, const std::function<bool(const chunk&)>& wanted) {
+  std::vector<chunk> whole;
+  for (const auto& [base, record] : chunks_) {
+    if (is_free_of(record.first, owner) && blocks_[record.first].bytes == record.bytes) {
+      whole.push_back({base, record.bytes});
+    }
+  }
+  std::stable_sort(whole.begin(), whole.end(), [](const chunk& a, const chunk& b) { return a.bytes > b.bytes; });
+  std::erase_if(whole, [&](const chunk& c) { return !wanted(c); });
+  for (const chunk& c : whole) {
+    const auto place = chunks_.find(c.base);
+    indexes_[owner]->remove(blocks_, place->second.first);
+    blocks_.destroy(place->second.first);
+    chunks_.erase(place);
+    chunk_bytes_ -= c.bytes;
+  }
+  return whole;
+}
+
+std::vector<chunk> block_heap::all_chunks() const {
+  std::vector<chunk> all;
+  for (const auto& [base, record] : chunks_) all.push_back({base, record.bytes});
+  return all;
+}
+
+bool block_heap::is_free_of(block_index index, owner_index owner) const noexcept {
+  return index != no_block && blocks_[index].is_free && blocks_[index].owner == owner;
+}
+
+/// Cuts a block that is in no index in two; returns the upper one, which starts `bytes` further on.
+block_index block_heap::split(block_index index, std::size_t bytes) noexcept {
+  block upper = blocks_[index];
+  upper.address += bytes;
+  upper.bytes -= bytes;
+  upper.prev = index;
+  const block_index upper_index = blocks_.create(upper);
+  if (upper.next != no_block) blocks_[upper.next].prev = upper_index;
+  blocks_[index].next = upper_index;
+  blocks_[index].bytes = bytes;
+  return upper_index;
+}
+
+/// Joins a block with its upper neighbour, both in no index.
+void block_heap::absorb_next(block_index index) noexcept {
+  block& lower = blocks_[index];
+  const block_index upper_index = lower.next;
+  const block& upper = blocks_[upper_index];
+  lower.bytes += upper.bytes;
+  lower.freed_at = std::max(lower.freed_at, upper.freed_at);
+  lower.next = upper.next;
+  if (lower.next != no_block) blocks_[lower.next].prev = index;
+  blocks_.destroy(upper_index);
+}
+
+/// Puts a block into its owner's index, joined with the free neighbours of that owner.
+void block_heap::insert_merged(block_index index) noexcept {
+  free_index& free = *indexes_[blocks_[index].owner];
+  if (const block_index next = blocks_[index].next; is_free_of(next, blocks_[index].owner)) {
+    free.remove(blocks_, next);
+    absorb_next(index);
+  }
+  if (const block_index prev = blocks_[index].prev; is_free_of(prev, blocks_[index].owner)) {
+    free.remove(blocks_, prev);
+    absorb_next(prev);
+    index = prev;
+  }
+  blocks_[index].is_free = true;
+  free.insert(blocks_, index);
+}
+
+void block_heap::check_chunk(std::byte* base, const chunk_record& record, std::size_t& in_use,
+                             std::size_t& taken) const {
+  std::byte* expected = base;
+  block_index previous = no_block;
+  for (block_index i = record.first; i != no_block; previous = i, i = blocks_[i].next) {
+    const block& b = blocks_[i];
+    if (b.address != expected || b.prev != previous || b.bytes == 0 || b.bytes % block_granularity != 0) {
+      throw std::logic_error("block_heap I1: a chunk's blocks do not tile it");
+    }
+    if (b.is_free && previous != no_block && is_free_of(previous, b.owner)) {
+      throw std::logic_error("block_heap I2: two free neighbours have the same owner");
+    }
+    if (b.is_free == (taken_.find(b.address) == i)) {
+      throw std::logic_error("block_heap I3: the address map and the blocks disagree");
+    }
+    if (!b.is_free) {
+      in_use += b.bytes;
+      ++taken;
+    }
+    expected += b.bytes;
+  }
+  if (expected != base + record.bytes) throw std::logic_error("block_heap I1: a chunk's blocks do not tile it");
+}
+
+void block_heap::check() const {
+  taken_.check();
+  std::size_t in_use = 0;
+  std::size_t taken = 0;
+  for (const auto& [base, record] : chunks_) check_chunk(base, record, in_use, taken);
+  if (taken != taken_.size()) throw std::logic_error("block_heap I3: the address map and the blocks disagree");
+
+  std::size_t free_total = 0;
+  for (owner_index owner = 0; owner < indexes_.size(); ++owner) {
+    if (!indexes_[owner]) continue;
+    indexes_[owner]->check(blocks_);
+    indexes_[owner]->for_each(blocks_, [&](block_index i) {
+      if (blocks_[i].owner != owner) throw std::logic_error("block_heap I3: a block is in another owner's index");
+    });
+    free_total += indexes_[owner]->free_bytes();
+  }
+  if (in_use != bytes_in_use_ || bytes_in_use_ + free_total != chunk_bytes_) {
+    throw std::logic_error("block_heap I4: bytes in use and free bytes do not add up");
+  }
+}
+
+}  // namespace cenote

@@ -1,0 +1,108 @@
+// The blocks of a pool: chunks of memory cut into blocks, handed out, taken back and merged. Bookkeeping only.
+//
+// How it works
+//   1. add_chunk() brings memory in, as one free block of an owner.
+//   2. find() asks one owner's free index for a block that fits; take() cuts the wanted bytes out of it:
+//
+//          |        free block, owner S        |
+//          | lead  |  taken          |  rest   |      lead: only where the alignment is above 256
+//            free S                    free S
+//
+//   3. give() frees a block to an owner and merges it with the free neighbours that have the same owner. Neighbours of
+//      other owners stay apart: who takes them must wait for other work.
+//   4. reown() passes blocks from one owner to another, merging as give() does.
+//   5. A chunk that is one free block may be removed again, and goes back to where it came from.
+//
+// Invariants
+//   I1  the blocks of a chunk tile it: they are linked in address order without gap or overlap
+//   I2  no two neighbours are free with the same owner
+//   I3  exactly the free blocks are in their owner's index; exactly the taken ones in the address map
+//   I4  bytes_in_use() + the free bytes of all owners = chunk_bytes()
+//
+// A stamp travels with a free block; merging keeps the later one.
+//
+// Threads: none of its own; the pool locks.
+// Cost: O(1) for find, take and give; O(blocks of the owner) for reown; about 80 bytes of host memory a block.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "cenote/structures/address_map.hpp"
+#include "cenote/structures/block.hpp"
+#include "cenote/structures/free_index.hpp"
+
+namespace cenote {
+
+struct chunk {
+  std::byte* base;
+  std::size_t bytes;
+};
+
+class block_heap {
+ public:
+  owner_index create_owner();
+  /// The owner must have no free block and keep none.
+  void destroy_owner(owner_index owner) noexcept;
+
+  /// `base` aligned to 256, `bytes` a multiple of 256 and not 0. Nothing has changed if it throws std::bad_alloc.
+  void add_chunk(chunk memory, owner_index owner, stamp freed_at);
+
+  /// A free block of `owner` from which `bytes` (a multiple of 256) can be taken at `alignment`, or no_block.
+  block_index find(owner_index owner, std::size_t bytes, std::size_t alignment) const noexcept;
+
+  /// Takes `bytes` out of a block that find() returned for the same arguments. With a `keeper`, the block will go to
+  /// that owner when it is freed, whoever frees it. Nothing has changed if it throws std::bad_alloc.
+  void* take(block_index index, std::size_t bytes, std::size_t alignment, std::optional<owner_index> keeper = {});
+
+  /// The size of the block that was taken at `address`; nothing if none was.
+  std::optional<std::size_t> size_of(const void* address) const noexcept;
+
+  /// Frees the block that was taken at `address` to `owner`. False, and nothing changed, if there is none.
+  bool give(const void* address, owner_index owner, stamp freed_at) noexcept;
+
+  /// Passes the blocks of `from` that were freed at `until` or before to `to`, as if freed there at `freed_at`.
+  void reown(owner_index from, stamp until, owner_index to, stamp freed_at);
+
+  /// Removes chunks that are one free block of `owner`, largest first, while `wanted(chunk)` says so.
+  std::vector<chunk> remove_free_chunks(owner_index owner, const std::function<bool(const chunk&)>& wanted);
+
+  const block& operator[](block_index index) const noexcept { return blocks_[index]; }
+  std::size_t free_bytes(owner_index owner) const noexcept { return indexes_[owner]->free_bytes(); }
+  std::size_t largest_free(owner_index owner) const noexcept { return indexes_[owner]->largest_bytes(blocks_); }
+  std::size_t bytes_in_use() const noexcept { return bytes_in_use_; }
+  std::size_t blocks_in_use() const noexcept { return taken_.size(); }
+  std::size_t chunk_bytes() const noexcept { return chunk_bytes_; }
+  std::size_t chunk_count() const noexcept { return chunks_.size(); }
+
+  /// Every chunk, for a pool that is being destroyed.
+  std::vector<chunk> all_chunks() const;
+
+  /// Throws std::logic_error naming the invariant that does not hold. O(blocks).
+  void check() const;
+
+ private:
+  struct chunk_record {
+    std::size_t bytes;
+    block_index first;  // splitting and merging keep the index of the lower block, so this one never changes
+  };
+
+  bool is_free_of(block_index index, owner_index owner) const noexcept;
+  block_index split(block_index index, std::size_t bytes) noexcept;
+  void absorb_next(block_index index) noexcept;
+  void insert_merged(block_index index) noexcept;
+  void check_chunk(std::byte* base, const chunk_record& record, std::size_t& in_use, std::size_t& taken) const;
+
+  block_table blocks_;
+  address_map taken_;
+  std::vector<std::unique_ptr<free_index>> indexes_;  // by owner; null: that number is vacant
+  std::map<std::byte*, chunk_record> chunks_;
+  std::size_t bytes_in_use_ = 0;
+  std::size_t chunk_bytes_ = 0;
+};
+
+}  // namespace cenote

@@ -1,0 +1,36 @@
+// Every allocation made on behalf of a client: which resource made it, for how many bytes, on which stream.
+//
+// A plugin's free function is told a pointer and little else, and the current resource may have been replaced since the
+// pointer was made. The ledger remembers, so that a block is always freed to the resource that made it; and since each
+// entry keeps its resource alive, a replaced resource lives until its last block is freed.
+//
+// How a block is freed
+//   * on the stream that it was allocated on, and never used on another: in the order of that stream;
+//   * otherwise after all work of the device (reclaimer): correct whatever streams used it, alive or not.
+//
+// Threads: all functions from any thread. Entries lie in shards by address, each with a lock of its own that is held
+// only for the look-up: never during a driver call or a resource's.
+#pragma once
+
+#include <cstddef>
+
+#include "cenote/memory_resource.hpp"
+#include "cenote/surface/client.hpp"
+
+namespace cenote {
+
+/// Allocates from the current resource of `device`. Throws as memory_resource::allocate does; null for 0 bytes.
+void* client_allocate(client_index client, int device, std::size_t bytes, stream_ref stream);
+
+/// Frees what client_allocate returned. `stream` is any live stream, on which the caller's uses of the block are queued
+/// or finished. An unknown pointer is reported and ignored.
+void client_deallocate(void* pointer, stream_ref stream) noexcept;
+
+/// The block is used on `stream` too: when it is freed, it is not reused before the work queued there by then is done.
+/// An unknown pointer is ignored, as PyTorch does.
+void client_record_stream(void* pointer, stream_ref stream);
+
+/// The block may be used on any stream, at any time until it is freed.
+void client_share(void* pointer) noexcept;
+
+}  // namespace cenote

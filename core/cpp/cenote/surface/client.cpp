@@ -1,0 +1,78 @@
+#include "cenote/surface/client.hpp"
+
+#include <array>
+#include <atomic>
+#include <mutex>
+#include <stdexcept>
+
+namespace cenote {
+namespace {
+
+constexpr std::size_t max_clients = 32;
+constexpr std::size_t cache_line = 64;
+
+struct alignas(cache_line) client_counters {
+  std::atomic<std::uint64_t> bytes{0};
+  std::atomic<std::uint64_t> peak_bytes{0};
+  std::atomic<std::uint64_t> allocations{0};
+  std::atomic<std::uint64_t> total_allocations{0};
+};
+
+struct client_table {
+  std::array<client_counters, max_clients> counters;
+  std::mutex mutex;  // guards `names`
+  std::vector<std::string> names;
+};
+
+client_table& clients() noexcept {
+  static auto* const leaked = new client_table;
+  return *leaked;
+}
+
+client_counters& counters_of(client_index client) noexcept {
+  return clients().counters[static_cast<std::size_t>(client)];
+}
+
+}  // namespace
+
+client_index register_client(const std::string& name) {
+  client_table& table = clients();
+  const std::lock_guard lock(table.mutex);
+  for (std::size_t i = 0; i < table.names.size(); ++i) {
+    if (table.names[i] == name) return static_cast<client_index>(i);
+  }
+  if (table.names.size() == max_clients) throw std::length_error("there are too many clients of cenote");
+  table.names.push_back(name);
+  return static_cast<client_index>(table.names.size() - 1);
+}
+
+void client_allocated(client_index client, std::size_t bytes) noexcept {
+  client_counters& counters = counters_of(client);
+  const std::uint64_t now = counters.bytes.fetch_add(bytes, std::memory_order_relaxed) + bytes;
+  std::uint64_t peak = counters.peak_bytes.load(std::memory_order_relaxed);
+  while (peak < now && !counters.peak_bytes.compare_exchange_weak(peak, now, std::memory_order_relaxed)) {
+  }
+  counters.allocations.fetch_add(1, std::memory_order_relaxed);
+  counters.total_allocations.fetch_add(1, std::memory_order_relaxed);
+}
+
+void client_freed(client_index client, std::size_t bytes) noexcept {
+  client_counters& counters = counters_of(client);
+  counters.bytes.fetch_sub(bytes, std::memory_order_relaxed);
+  counters.allocations.fetch_sub(1, std::memory_order_relaxed);
+}
+
+std::vector<client_usage> usage() {
+  client_table& table = clients();
+  const std::lock_guard lock(table.mutex);
+  std::vector<client_usage> all;
+  for (std::size_t i = 0; i < table.names.size(); ++i) {
+    const client_counters& c = table.counters[i];
+    all.push_back({table.names[i], c.bytes.load(std::memory_order_relaxed),
+                   c.peak_bytes.load(std::memory_order_relaxed), c.allocations.load(std::memory_order_relaxed),
+                   c.total_allocations.load(std::memory_order_relaxed)});
+  }
+  return all;
+}
+
+}  // namespace cenote

@@ -1,0 +1,34 @@
+// Clients: who holds how many bytes. Every plugin allocates under a name of its own.
+//
+// Counting takes no lock and does not depend on what resources are stacked up: it happens where a client enters.
+//
+// Threads: all functions from any thread; the counters are relaxed atomics, one cache line a client.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace cenote {
+
+using client_index = int;
+
+struct client_usage {
+  std::string name;
+  std::uint64_t bytes;         ///< held now, as requested
+  std::uint64_t peak_bytes;
+  std::uint64_t allocations;   ///< live now
+  std::uint64_t total_allocations;
+};
+
+/// The client of that name, made if there is none. std::length_error past 32 of them.
+client_index register_client(const std::string& name);
+
+void client_allocated(client_index client, std::size_t bytes) noexcept;
+void client_freed(client_index client, std::size_t bytes) noexcept;
+
+/// Every client, in order of registration.
+std::vector<client_usage> usage();
+
+}  // namespace cenote

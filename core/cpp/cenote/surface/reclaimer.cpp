@@ -1,0 +1,108 @@
+#include "cenote/surface/reclaimer.hpp"
+
+#include <array>
+#include <iterator>
+#include <utility>
+
+#include "cenote/driver/device.hpp"
+#include "cenote/driver/event.hpp"
+#include "cenote/ground/process.hpp"
+
+namespace cenote {
+namespace {
+
+constexpr std::size_t max_devices = 64;  // the CUDA runtime enumerates no more
+constexpr int stream_capture_unsupported = 900;  // CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED
+
+}  // namespace
+
+reclaimer& reclaimer::of(int device) {
+  static auto* const table = new std::array<std::unique_ptr<reclaimer>, max_devices>;
+  static auto* const mutex = new std::mutex;
+  const std::lock_guard lock(*mutex);
+  auto& place = table->at(static_cast<std::size_t>(device));
+  if (!place) place.reset(new reclaimer(device));
+  return *place;
+}
+
+void reclaimer::free_after_all_work(std::shared_ptr<memory_resource> resource, void* pointer, std::size_t bytes,
+                                    stream_ref freed_on) noexcept {
+  if (driver_is_gone()) return;
+  try {
+    const bool in_capture = is_capturing(freed_on, device_);
+    {
+      const std::lock_guard lock(mutex_);
+      pending_.push_back({std::move(resource), pointer, bytes});
+      if (in_capture || captures_underway_ != 0) return;
+    }
+    free_pending();
+  } catch (const std::exception& error) {
+    report_once(std::string("a block is leaked, as its free could not be ordered: ") + error.what());
+  }
+}
+
+void reclaimer::hold() noexcept {
+  const std::lock_guard lock(mutex_);
+  ++captures_underway_;
+}
+
+void reclaimer::release() noexcept {
+  {
+    const std::lock_guard lock(mutex_);
+    if (captures_underway_ == 0 || --captures_underway_ != 0) return;
+  }
+  free_pending();
+}
+
+std::size_t reclaimer::held_back() const {
+  const std::lock_guard lock(mutex_);
+  return pending_.size();
+}
+
+void reclaimer::free_pending() noexcept {
+  if (driver_is_gone()) return;
+  std::vector<pending_free> frees;
+  {
+    const std::lock_guard lock(mutex_);
+    frees.swap(pending_);
+  }
+  if (frees.empty()) return;
+  try {
+    free_now(frees);
+  } catch (const cuda_error& error) {
+    // A capture that nobody told of. The frees wait for the next one; any other failure is worth a word.
+    if (error.code() != stream_capture_unsupported) report_once(error.what());
+    put_back(std::move(frees));
+  } catch (const std::exception& error) {
+    report_once(error.what());
+    put_back(std::move(frees));
+  }
+}
+
+void reclaimer::free_now(const std::vector<pending_free>& frees) {
+  const stream_ref ours = own_stream();
+  if (const auto all_work = event::record_context(device_)) {
+    wait(ours, *all_work, device_);
+  } else {
+    synchronize_device(device_);  // a driver before 12.5 leaves no other way
+  }
+  for (const pending_free& f : frees) f.resource->deallocate(ours, f.pointer, f.bytes);
+}
+
+void reclaimer::put_back(std::vector<pending_free> frees) {
+  const std::lock_guard lock(mutex_);
+  pending_.insert(pending_.end(), std::make_move_iterator(frees.begin()), std::make_move_iterator(frees.end()));
+}
+
+stream_ref reclaimer::own_stream() {
+  {
+    const std::lock_guard lock(mutex_);
+    if (stream_) return stream_->view();
+  }
+  auto fresh = std::make_unique<cuda_stream>(device_, cuda_stream::kind::non_blocking);
+  const std::lock_guard lock(mutex_);
+  if (!stream_) stream_.swap(fresh);
+  return stream_->view();
+}
+
+}  // namespace cenote

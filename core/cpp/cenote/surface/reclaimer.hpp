@@ -1,0 +1,60 @@
+// Frees blocks whose last use is on streams that nobody names any more: after all work that the device has been given.
+//
+// Such are blocks passed to record_stream, and blocks whose allocation stream may be gone when they are freed. No user
+// stream is touched, and none is made to wait: one event over the whole context is awaited by a stream of our own, and
+// the block is freed in the order of that stream. It becomes reusable as that work completes.
+//
+// Such an event would invalidate a capture in progress. Frees are therefore held back while anyone says that a capture
+// is underway (hold … release), or the freeing stream itself is being captured.
+//
+// Threads: all functions from any thread. `mutex_` guards what is held back; no driver call is made under it.
+// Cost: an event, a record and a wait for each free: 0.7 µs (driver 580, H100).
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "cenote/memory_resource.hpp"
+
+namespace cenote {
+
+class reclaimer {
+ public:
+  /// The one of `device`; never destroyed.
+  static reclaimer& of(int device);
+
+  /// `freed_on` is a live stream of the caller's.
+  void free_after_all_work(std::shared_ptr<memory_resource> resource, void* pointer, std::size_t bytes,
+                           stream_ref freed_on) noexcept;
+
+  /// A capture begins, or has ended.
+  void hold() noexcept;
+  void release() noexcept;
+
+  std::size_t held_back() const;
+
+ private:
+  struct pending_free {
+    std::shared_ptr<memory_resource> resource;
+    void* pointer;
+    std::size_t bytes;
+  };
+
+  explicit reclaimer(int device) : device_(device) {}
+  stream_ref own_stream();
+  void free_pending() noexcept;
+  void free_now(const std::vector<pending_free>& frees);
+  void put_back(std::vector<pending_free> frees);
+
+  int device_;
+  mutable std::mutex mutex_;
+
+  // Guarded by mutex_.
+  std::unique_ptr<cuda_stream> stream_;
+  std::vector<pending_free> pending_;
+  int captures_underway_ = 0;
+};
+
+}  // namespace cenote

@@ -1,0 +1,85 @@
+#include "cenote/surface/registry.hpp"
+
+#include <array>
+#include <cstdlib>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "cenote/driver/device.hpp"
+#include "cenote/resources/cuda_memory_resource.hpp"
+#include "cenote/surface/specification.hpp"
+
+namespace cenote {
+namespace {
+
+constexpr std::size_t max_devices = 64;  // the CUDA runtime enumerates no more
+constexpr const char* default_variable = "CENOTE_RESOURCE";
+
+struct slot {
+  std::mutex mutex;  // guards `resource`
+  std::shared_ptr<memory_resource> resource;
+};
+
+using table = std::array<slot, max_devices>;
+
+table& slots() noexcept {
+  static auto* const leaked = new table;
+  return *leaked;
+}
+
+slot& slot_of(int device) {
+  if (device >= 0 && static_cast<std::size_t>(device) < max_devices) return slots()[static_cast<std::size_t>(device)];
+  throw std::out_of_range("there is no device " + std::to_string(device));
+}
+
+std::shared_ptr<memory_resource> default_resource(int device) {
+  check_device(device);
+  const char* const specified = std::getenv(default_variable);
+  if (specified == nullptr || *specified == '\0') return std::make_shared<cuda_memory_resource>(device);
+  try {
+    return make_resource(specified, device);
+  } catch (const std::invalid_argument& error) {
+    throw std::invalid_argument(std::string("in the environment variable ") + default_variable + ": " + error.what());
+  }
+}
+
+}  // namespace
+
+std::shared_ptr<memory_resource> get_per_device_resource(int device) {
+  slot& place = slot_of(device);
+  {
+    const std::lock_guard lock(place.mutex);
+    if (place.resource) return place.resource;
+  }
+  // Made outside the lock, as it calls the driver; where two threads race, the first to arrive wins.
+  auto made = default_resource(device);
+  const std::lock_guard lock(place.mutex);
+  if (!place.resource) place.resource = std::move(made);
+  return place.resource;
+}
+
+std::shared_ptr<memory_resource> set_per_device_resource(int device, std::shared_ptr<memory_resource> resource) {
+  if (!resource) throw std::invalid_argument("the resource of a device cannot be null");
+  check_device(device);
+  if (resource->device() != device) {
+    throw std::invalid_argument("a resource of device " + std::to_string(resource->device()) +
+                                " cannot serve device " + std::to_string(device));
+  }
+  auto previous = get_per_device_resource(device);
+  slot& place = slot_of(device);
+  const std::lock_guard lock(place.mutex);
+  previous = std::exchange(place.resource, std::move(resource));
+  return previous;
+}
+
+std::shared_ptr<memory_resource> get_current_device_resource() { return get_per_device_resource(current_device()); }
+
+std::shared_ptr<memory_resource> set_current_device_resource(std::shared_ptr<memory_resource> resource) {
+  return set_per_device_resource(current_device(), std::move(resource));
+}
+
+const void* registry_address() noexcept { return &slots(); }
+
+}  // namespace cenote

@@ -1,0 +1,28 @@
+// The current memory resource of each device: one table for the whole process, in libcenote.so.
+//
+// C++, C, Python and every plugin read and set this one. Until one is set, a device's resource is what the environment
+// variable CENOTE_RESOURCE specifies, else the driver's plain device memory. Setting affects new allocations only.
+//
+// Threads: all functions from any thread. The table is never destroyed.
+#pragma once
+
+#include <memory>
+
+#include "cenote/memory_resource.hpp"
+
+namespace cenote {
+
+/// std::out_of_range if there is no such device.
+std::shared_ptr<memory_resource> get_per_device_resource(int device);
+
+/// Returns the previous one. std::invalid_argument if `resource` is null or belongs to another device.
+std::shared_ptr<memory_resource> set_per_device_resource(int device, std::shared_ptr<memory_resource> resource);
+
+/// Those of the device that is current on the calling thread.
+std::shared_ptr<memory_resource> get_current_device_resource();
+std::shared_ptr<memory_resource> set_current_device_resource(std::shared_ptr<memory_resource> resource);
+
+/// Where the table lies: every user in the process must see the same address.
+const void* registry_address() noexcept;
+
+}  // namespace cenote

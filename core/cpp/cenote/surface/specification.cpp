@@ -1,0 +1,210 @@
+#include "cenote/surface/specification.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <map>
+#include <optional>
+#include <stdexcept>
+#include <vector>
+
+#include "cenote/adaptors/logging_resource_adaptor.hpp"
+#include "cenote/adaptors/statistics_resource_adaptor.hpp"
+#include "cenote/driver/device.hpp"
+#include "cenote/resources/cuda_async_memory_resource.hpp"
+#include "cenote/resources/cuda_memory_resource.hpp"
+#include "cenote/resources/managed_memory_resource.hpp"
+#include "cenote/resources/pinned_host_memory_resource.hpp"
+#include "cenote/resources/pool_memory_resource.hpp"
+
+namespace cenote {
+namespace {
+
+using resource_ptr = std::shared_ptr<memory_resource>;
+
+std::string_view trimmed(std::string_view text) {
+  const auto first = text.find_first_not_of(" \t\n");
+  if (first == std::string_view::npos) return {};
+  return text.substr(first, text.find_last_not_of(" \t\n") - first + 1);
+}
+
+std::vector<std::string_view> split(std::string_view text, char separator) {
+  std::vector<std::string_view> parts;
+  for (;;) {
+    const auto end = text.find(separator);
+    parts.push_back(trimmed(text.substr(0, end)));
+    if (end == std::string_view::npos) return parts;
+    text.remove_prefix(end + 1);
+  }
+}
+
+std::string joined(const std::vector<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
+  return text;
+}
+
+std::string quoted(std::string_view text) { return "'" + std::string(text) + "'"; }
+
+/// The parameters of one word, read by the builder of its kind.
+class parameters {
+ public:
+  parameters(int device, std::map<std::string, std::string> values) : device_(device), values_(std::move(values)) {}
+
+  int device() const noexcept { return device_; }
+
+  std::string text(const std::string& name) const {
+    const auto found = values_.find(name);
+    return found == values_.end() ? std::string{} : found->second;
+  }
+
+  std::optional<std::size_t> size(const std::string& name) const {
+    const auto found = values_.find(name);
+    if (found == values_.end()) return std::nullopt;
+    if (const auto share = percentage(found->second)) return *share;
+    if (const auto bytes = parse_bytes(found->second)) return bytes;
+    throw std::invalid_argument(quoted(found->second) + " is no size for '" + name +
+                                "': write 4096, 512MiB, 1.5GB or 50%");
+  }
+
+  bool flag(const std::string& name) const {
+    const std::string value = text(name);
+    if (value.empty() || value == "false" || value == "0") return false;
+    if (value == "true" || value == "1") return true;
+    throw std::invalid_argument(quoted(value) + " is neither true nor false for '" + name + "'");
+  }
+
+ private:
+  std::optional<std::size_t> percentage(const std::string& value) const {
+    if (value.empty() || value.back() != '%') return std::nullopt;
+    char* end = nullptr;
+    const double percent = std::strtod(value.c_str(), &end);
+    if (end != value.c_str() + value.size() - 1 || !(percent >= 0 && percent <= 100)) return std::nullopt;
+    const auto free_bytes = static_cast<double>(device_memory_info(device_).free_bytes);
+    return align_down(static_cast<std::size_t>(free_bytes * percent / 100), default_alignment);
+  }
+
+  int device_;
+  std::map<std::string, std::string> values_;
+};
+
+struct kind {
+  const char* name;
+  bool needs_upstream;
+  std::vector<std::string> parameter_names;
+  resource_ptr (*make)(const parameters&, resource_ptr upstream);
+};
+
+resource_ptr make_async(const parameters& given, resource_ptr) {
+  cuda_async_memory_resource::options options;
+  options.initial_pool_size = given.size("initial").value_or(options.initial_pool_size);
+  options.release_threshold = given.size("release_threshold").value_or(options.release_threshold);
+  options.handles = {given.flag("ipc"), given.flag("fabric")};
+  return std::make_shared<cuda_async_memory_resource>(given.device(), options);
+}
+
+resource_ptr make_pool(const parameters& given, resource_ptr upstream) {
+  return std::make_shared<pool_memory_resource>(std::move(upstream), given.size("initial"), given.size("max"));
+}
+
+resource_ptr make_logging(const parameters& given, resource_ptr upstream) {
+  return std::make_shared<logging_resource_adaptor>(std::move(upstream), given.text("file"));
+}
+
+template <class Resource>
+resource_ptr make_on_device(const parameters& given, resource_ptr) {
+  return std::make_shared<Resource>(given.device());
+}
+
+template <class Adaptor>
+resource_ptr make_adaptor(const parameters&, resource_ptr upstream) {
+  return std::make_shared<Adaptor>(std::move(upstream));
+}
+
+const std::vector<kind>& kinds() {
+  static const auto* const all = new std::vector<kind>{
+      {"cuda", false, {}, make_on_device<cuda_memory_resource>},
+      {"managed", false, {}, make_on_device<managed_memory_resource>},
+      {"pinned", false, {}, make_on_device<pinned_host_memory_resource>},
+      {"async", false, {"initial", "release_threshold", "ipc", "fabric"}, make_async},
+      {"pool", true, {"initial", "max"}, make_pool},
+      {"statistics", true, {}, make_adaptor<statistics_resource_adaptor>},
+      {"logging", true, {"file"}, make_logging},
+  };
+  return *all;
+}
+
+const kind& find_kind(std::string_view name) {
+  std::vector<std::string> known;
+  for (const kind& k : kinds()) {
+    if (k.name == name) return k;
+    known.emplace_back(k.name);
+  }
+  if (name.empty()) throw std::invalid_argument("a resource is missing; known are: " + joined(known));
+  throw std::invalid_argument(quoted(name) + " is not a known resource; known are: " + joined(known));
+}
+
+parameters read_parameters(const kind& of, std::string_view text, int device) {
+  std::map<std::string, std::string> values;
+  for (const std::string_view part : split(text, ',')) {
+    const auto equals = part.find('=');
+    const std::string name(trimmed(part.substr(0, equals)));
+    const auto& names = of.parameter_names;
+    if (std::find(names.begin(), names.end(), name) == names.end()) {
+      throw std::invalid_argument(quoted(name) + " is not a parameter of '" + of.name + "'; " +
+                                  (names.empty() ? "it has none" : "known are: " + joined(names)));
+    }
+    if (equals == std::string_view::npos) {
+      throw std::invalid_argument(quoted(name) + " of '" + of.name + "' needs a value: " + name + "=…");
+    }
+    if (!values.emplace(name, trimmed(part.substr(equals + 1))).second) {
+      throw std::invalid_argument(quoted(name) + " of '" + of.name + "' is given twice");
+    }
+  }
+  return {device, std::move(values)};
+}
+
+struct parsed_word {
+  const kind* of;
+  parameters given;
+};
+
+parsed_word parse_word(std::string_view word, int device) {
+  const auto colon = word.find(':');
+  const kind& of = find_kind(trimmed(word.substr(0, colon)));
+  if (colon == std::string_view::npos) return {&of, {device, {}}};
+  return {&of, read_parameters(of, word.substr(colon + 1), device)};
+}
+
+}  // namespace
+
+resource_ptr make_resource(std::string_view specification, int device) {
+  check_device(device);
+  std::vector<parsed_word> chain;
+  for (const std::string_view word : split(specification, '|')) chain.push_back(parse_word(word, device));
+  for (std::size_t i = 0; i + 1 < chain.size(); ++i) {
+    if (chain[i].of->needs_upstream) continue;
+    throw std::invalid_argument(quoted(chain[i].of->name) + " takes its memory from the driver: nothing can stand under it");
+  }
+  resource_ptr resource;
+  if (chain.back().of->needs_upstream) resource = std::make_shared<cuda_memory_resource>(device);
+  for (auto word = chain.rbegin(); word != chain.rend(); ++word) {
+    resource = word->of->make(word->given, std::move(resource));
+  }
+  return resource;
+}
+
+std::string known_specifications() {
+  std::string text;
+  for (const kind& k : kinds()) {
+    text += k.name;
+    char separator = ':';
+    for (const std::string& name : k.parameter_names) {
+      text += separator + name + "=…";
+      separator = ',';
+    }
+    text += '\n';
+  }
+  return text;
+}
+
+}  // namespace cenote

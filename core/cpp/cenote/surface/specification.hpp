@@ -1,0 +1,25 @@
+// Resources as text: "statistics | pool:initial=1GiB,max=8GiB | cuda".
+//
+//     specification = word { "|" word }                  outermost first
+//     word          = kind [ ":" parameter { "," parameter } ]
+//     parameter     = name "=" value
+//
+// A size is a number of bytes, a number with a unit (KB = 1000, KiB = 1024), or a percentage of the device's free memory.
+// A chain that ends with a kind that needs an upstream stands on `cuda`.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "cenote/memory_resource.hpp"
+
+namespace cenote {
+
+/// Makes the resources on `device`. std::invalid_argument names the word that is wrong and the words that are known.
+std::shared_ptr<memory_resource> make_resource(std::string_view specification, int device);
+
+/// Each kind with its parameters, one a line, for people.
+std::string known_specifications();
+
+}  // namespace cenote

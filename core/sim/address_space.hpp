@@ -1,0 +1,51 @@
+// The addresses that the simulated driver hands out: host memory that exists only once it is touched.
+//
+// 1. Address space is reserved from the operating system in chunks (readable, writable, MAP_NORESERVE): 80 GiB of it
+//    cost nothing until they are written.
+// 2. A piece is taken from the lowest chunk that has room; what is given back is handed out again.
+// 3. Chunks are never returned to the operating system, so that an address in one of them is the simulator's for good:
+//    a pointer is either known, or dead, or the host's own.
+//
+// Contents: fresh memory is no zeros by promise. The first bytes of a taken piece are overwritten with a pattern, and
+// large pieces lose their pages when they are given back; the rest is whatever was there.
+//
+// Threads: guarded by Driver::mutex. Cost: that of Ranges.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "ranges.hpp"
+
+namespace cenote::sim {
+
+class AddressSpace {
+public:
+    static constexpr std::size_t chunk_bytes = std::size_t{64} << 30;
+    static constexpr std::size_t poisoned_bytes = 256;
+    static constexpr unsigned char poison = 0xa5;
+
+    /// Throws Failure(CUDA_ERROR_OUT_OF_MEMORY) where the host has no addresses left.
+    std::uintptr_t take(std::size_t bytes, std::size_t alignment);
+    void give_back(std::uintptr_t address, std::size_t bytes);
+
+    /// True for every address of every chunk, whether anything lives there or not.
+    bool owns(std::uintptr_t address) const;
+
+private:
+    struct Chunk {
+        std::uintptr_t start;
+        std::size_t bytes;
+    };
+    std::vector<Chunk> chunks_;
+    Ranges free_;
+};
+
+/// Makes [address, address + bytes) fresh memory that nothing may touch. Throws Failure.
+void seal(std::uintptr_t address, std::size_t bytes);
+
+/// Makes [address, address + bytes) fresh memory of the ordinary kind. Throws Failure.
+void unseal(std::uintptr_t address, std::size_t bytes);
+
+}  // namespace cenote::sim

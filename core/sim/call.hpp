@@ -1,0 +1,90 @@
+// The one way into the simulated driver: every exported entry point is `return call(Entry::<symbol>, body);`.
+//
+// Around the body, in this order:
+// 1. a forked child that inherited the driver is turned away (CUDA_ERROR_NOT_INITIALIZED), as is a host function that
+//    calls back into the driver (CUDA_ERROR_NOT_PERMITTED);
+// 2. the driver's mutex is taken;
+// 3. the call is counted, and an armed failure is returned in its place, with no effect;
+// 4. what the entry's row in entry_points.hpp asks for is checked: cuInit, a current context, no capture in the way;
+// 5. the body runs; a thrown Failure, or the host's own lack of memory, becomes the returned code.
+// The body returns nothing (then the answer is CUDA_SUCCESS) or a CUresult.
+//
+// Threads: any. Bodies run under Driver::mutex; user code (host functions) runs outside it, see work.hpp.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <mutex>
+#include <new>
+#include <type_traits>
+
+#include "failure.hpp"
+
+namespace cenote::sim {
+
+enum class Entry {
+#define SIM_ENTRY_POINT(symbol, name, version, scope, capture) symbol,
+#include "entry_points.hpp"
+#undef SIM_ENTRY_POINT
+    count
+};
+
+enum class Scope { anytime, initialised, in_context };
+enum class CaptureRule { allowed, relaxed, own };
+
+struct EntryPoint {
+    const char* symbol;
+    const char* name;
+    int version;
+    Scope scope;
+    CaptureRule capture;
+    void* address;
+};
+
+inline constexpr std::size_t entry_count = static_cast<std::size_t>(Entry::count);
+
+/// The rows of entry_points.hpp, in their order.
+const std::array<EntryPoint, entry_count>& entry_points();
+
+/// Counts and armed failures of one base name. Guarded by Driver::mutex.
+struct CallRecord {
+    const char* name = nullptr;
+    std::uint64_t calls = 0;
+    int fail_in = 0;  ///< 0: not armed; 1: the next call fails
+    CUresult error = CUDA_SUCCESS;
+};
+
+/// The record of a base name; null for a name that the driver does not have. The caller holds Driver::mutex.
+CallRecord* call_record(const char* name);
+
+/// Every record, one for each base name, in the order of the table. The caller holds Driver::mutex.
+struct CallRecords {
+    std::array<CallRecord, entry_count> rows;
+    std::size_t count = 0;
+};
+CallRecords& call_records();
+
+/// Base name of the driver call that this thread is in, for messages.
+const char* current_call();
+
+/// Steps 1 to 4 above; the returned lock is held while the body runs. Throws Failure.
+std::unique_lock<std::mutex> enter(Entry entry);
+
+template <class Body>
+CUresult call(Entry entry, Body&& body) noexcept {
+    try {
+        const auto lock = enter(entry);
+        if constexpr (std::is_void_v<std::invoke_result_t<Body>>) {
+            body();
+            return CUDA_SUCCESS;
+        } else {
+            return body();
+        }
+    } catch (const Failure& failure) {
+        return failure.code;
+    } catch (const std::bad_alloc&) {
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    }
+}
+
+}  // namespace cenote::sim

@@ -1,0 +1,71 @@
+// The simulated driver: all that it knows, in one object that is made at the first call and never destroyed, so that it
+// answers while the process exits.
+//
+// Threads: `mutex` guards every field here and everything reachable from them, and is taken in one place (call.hpp).
+// It is released only while a host function runs (work.cpp).
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "address_space.hpp"
+#include "block.hpp"
+#include "capture.hpp"
+#include "context.hpp"
+#include "device.hpp"
+#include "event.hpp"
+#include "handles.hpp"
+#include "memory.hpp"
+#include "physical_memory.hpp"
+#include "pool.hpp"
+#include "settings.hpp"
+#include "stream.hpp"
+#include "violations.hpp"
+
+namespace cenote::sim {
+
+struct Driver {
+    std::mutex mutex;
+    std::condition_variable_any progress;  ///< a host function has returned
+
+    bool initialised = false;
+    Settings settings;
+    Violations violations;
+    std::vector<std::unique_ptr<Device>> devices;
+
+    AddressSpace addresses;
+    PhysicalMemory physical_memory;
+    Blocks blocks;
+    std::map<std::uintptr_t, std::size_t> reservations;  ///< bytes by address, of cuMemAddressReserve
+
+    Handles<CUstream, Stream> streams{0x51};
+    Handles<CUevent, Event> events{0x52};
+    Handles<CUmemoryPool, Pool> pools{0x53};
+    Handles<CUgraph, Graph> graphs{0x54};
+    Handles<CUmemGenericAllocationHandle, Physical> physical{0x55};
+
+    Captures captures;
+    std::uint64_t last_stream_id = 0;
+
+    /// Every stream, default streams included; `visit(const std::shared_ptr<Stream>&)`.
+    template <class Visit>
+    void for_each_stream(Visit&& visit) {
+        streams.for_each([&](CUstream, const std::shared_ptr<Stream>& stream) { visit(stream); });
+        for (const auto& device : devices) {
+            for (const auto& [thread, stream] : device->context.thread_streams) {
+                visit(stream);
+            }
+        }
+    }
+
+    /// What a synchronisation does for every pool: memory above the release threshold goes back to its device.
+    void release_unused_pool_memory();
+};
+
+Driver& driver();
+
+}  // namespace cenote::sim

@@ -1,0 +1,37 @@
+// An event: a name for the points that its last record reached.
+//
+// Recording makes a new Record and leaves the old one to those who already wait for it: a wait binds to the record that
+// is current at the call. An event that was never recorded is complete, and waiting for it is nothing.
+//
+// Threads: guarded by Driver::mutex.
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <optional>
+
+#include "capture.hpp"
+#include "context.hpp"
+#include "work.hpp"
+
+namespace cenote::sim {
+
+struct Record {
+    Points points;
+    std::optional<std::chrono::steady_clock::time_point> time;  ///< when it was reached
+    std::shared_ptr<Capture> capture;                           ///< recorded in it, with `clock` before it
+    Clock clock;
+};
+
+struct Event {
+    Event(Context& context, unsigned int flags) : context(context), flags(flags) {}
+
+    Context& context;
+    const unsigned int flags;
+    std::shared_ptr<Record> record;
+};
+
+/// Throws Failure(CUDA_ERROR_INVALID_HANDLE), and writes a violation down, for a dead handle.
+std::shared_ptr<Event> event_of(CUevent handle);
+
+}  // namespace cenote::sim

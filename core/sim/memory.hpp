@@ -1,0 +1,31 @@
+// Device, pinned and managed memory: allocated at once, freed only after all work of the device is done.
+//
+// Device memory is charged in steps of 512 bytes, the driver's own alignment; pinned and managed memory live on the
+// host and are charged to no card, so that managed memory may be larger than it.
+//
+// Threads: guarded by Driver::mutex.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+
+#include "block.hpp"
+
+namespace cenote::sim {
+
+/// Alignment of every address that the driver hands out, and the step in which memory is charged.
+inline constexpr std::size_t allocation_step = 512;
+
+/// More than any machine has; sizes above it are refused before any arithmetic is done on them.
+inline constexpr std::size_t max_allocation_bytes = std::size_t{1} << 46;
+
+/// Throws Failure(CUDA_ERROR_OUT_OF_MEMORY). Pooled and mapped blocks are made by their own kinds.
+std::shared_ptr<Block> allocate_block(BlockKind kind, Device& device, std::size_t bytes);
+
+/// Gives the memory back at once; the caller has waited for the work that uses it. Not for mapped blocks.
+void free_block(Block& block);
+
+/// Writes down and refuses a pointer that is not the start of a live block that the current call may free.
+[[noreturn]] void refuse_free(std::uintptr_t address);
+
+}  // namespace cenote::sim

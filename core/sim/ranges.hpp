@@ -1,0 +1,37 @@
+// A set of free ranges of numbers (addresses, offsets): first fit, neighbours merged.
+//
+//      free:   [ 0x1000, 0x3000 )          [ 0x8000, 0x9000 )
+//      take(0x1000, aligned to 0x2000)  ->  0x2000, and two ranges are left where one was
+//
+// Invariants: I1 no range is empty; I2 ranges neither overlap nor touch.
+// Cost: take is O(ranges), insert and remove are O(log ranges). First fit gives the lowest address back first, as the
+// driver tends to, so that memory that was freed is soon handed out again and a use of it after the free shows.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <optional>
+
+namespace cenote::sim {
+
+class Ranges {
+public:
+    void insert(std::uintptr_t start, std::size_t bytes);
+
+    /// Takes the lowest aligned piece of that size out of the set.
+    std::optional<std::uintptr_t> take(std::size_t bytes, std::size_t alignment = 1);
+
+    /// Takes exactly this piece out of the set; false, and nothing is changed, unless all of it is in there.
+    bool take_exactly(std::uintptr_t start, std::size_t bytes);
+
+private:
+    std::map<std::uintptr_t, std::size_t> bytes_at_;
+};
+
+/// `alignment` is a power of two; the caller knows that the sum fits.
+constexpr std::size_t round_up(std::size_t value, std::size_t alignment) {
+    return (value + alignment - 1) & ~(alignment - 1);
+}
+
+}  // namespace cenote::sim

@@ -1,0 +1,31 @@
+// What the simulated machine is: read once, at cuInit, from the environment variable CENOTE_SIM.
+//
+//   CENOTE_SIM="devices=2,memory=80GiB,driver=12040,name=my card"
+//
+//   devices  how many (0: cuInit answers CUDA_ERROR_NO_DEVICE)            default 1, at most 64
+//   memory   of each device; units B, KB … TB (1000s) and KiB … TiB       default 80GiB, at most 4TiB
+//   driver   the CUDA version that the driver implements (1000 a major)   default 13000
+//   name     of each device                                               default "cenote simulated device"
+#pragma once
+
+#include <cstddef>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+
+namespace cenote::sim {
+
+struct Settings {
+    int devices = 1;
+    std::size_t memory_bytes = std::size_t{80} << 30;
+    int driver_version = 13000;
+    std::string name = "cenote simulated device";
+};
+
+/// Throws std::invalid_argument with one line that says what is wrong and what is known.
+Settings parse_settings(std::string_view text);
+
+/// From the environment; the defaults where the variable is not set. Throws as parse_settings does.
+Settings settings_from_environment();
+
+}  // namespace cenote::sim

@@ -1,0 +1,47 @@
+// A stream: a work queue with an identity.
+//
+// 1. The id is unique and never used again; the handle value is (handles.hpp).
+// 2. The legacy stream of a context is ordered with every blocking stream of it, both ways: work on it comes after all
+//    that they have, and work on them after all that it has. Non-blocking streams are ordered with nothing.
+// 3. A stream that captures hands its work to the capture instead.
+//
+// Threads: guarded by Driver::mutex.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "capture.hpp"
+#include "context.hpp"
+#include "work.hpp"
+
+namespace cenote::sim {
+
+enum class StreamKind { created, legacy, per_thread };
+
+struct Stream {
+    Stream(Context& context, StreamKind kind, unsigned int flags, int priority);
+
+    bool blocking() const { return queue->blocking; }
+
+    /// What comes before anything that is issued on this stream now.
+    Points horizon() const;
+
+    /// Queues the work behind the horizon, or records it where the stream captures.
+    /// Returns the point that is reached once it is done; a captured one is reached already.
+    Point submit(Work work);
+
+    Context& context;
+    const StreamKind kind;
+    const std::uint64_t id;
+    const int priority;
+    const std::shared_ptr<WorkQueue> queue;
+    std::shared_ptr<Capture> capture;
+};
+
+/// The stream that a handle means to this thread: a created one, or a default stream of the current context.
+/// Throws Failure: CUDA_ERROR_INVALID_HANDLE for a dead handle (a violation), CUDA_ERROR_INVALID_CONTEXT for a default
+/// stream without a context, CUDA_ERROR_STREAM_CAPTURE_IMPLICIT as Captures::require_no_implied_wait says.
+std::shared_ptr<Stream> stream_of(CUstream handle, bool naming_invalidates = true);
+
+}  // namespace cenote::sim

@@ -1,0 +1,88 @@
+// A queue of work that advances only when something waits for it.
+//
+// 1. Work is an action and the points that it comes after. A Point is a place in a queue: "queue S, once 5 pieces of it
+//    are done". An event's record is a point; waiting for an event is work with a point and no action.
+//
+//        S:  [copy][memset][record e]          e = Point{S, 3}
+//        T:  [wait for e][copy]                the wait is Work{after = {Point{S, 3}}}
+//
+// 2. advance(point) runs just what the point needs: its own queue up to there and, where a piece of work comes after a
+//    point of another queue, that queue up to that point. Nothing else runs. Work that was not ordered is therefore not
+//    done, and a program that relied on luck sees wrong bytes every time.
+// 3. A host function runs outside the driver's mutex; its queue is marked running meanwhile, and whoever needs that
+//    queue waits for it.
+//
+// The points of queued work always lie in the past (they were made before it), so they form no cycle.
+//
+// Threads: guarded by Driver::mutex, which advance and step release while a host function runs.
+// Cost: a piece of work costs its own action; the stack of advance is explicit, so that a chain of any length is fine.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <vector>
+
+namespace cenote::sim {
+
+class WorkQueue;
+
+struct Point {
+    std::shared_ptr<WorkQueue> queue;
+    std::uint64_t count;  ///< pieces of work of that queue, since its beginning
+
+    bool reached() const;
+};
+
+using Points = std::vector<Point>;
+
+bool all_reached(const Points& points);
+
+struct Work {
+    Points after;
+    std::function<void()> action;
+    bool is_host_function = false;
+};
+
+class WorkQueue : public std::enable_shared_from_this<WorkQueue> {
+public:
+    /// Past this many pieces of waiting work, a new one first runs the oldest: the real queue has an end as well.
+    static constexpr std::size_t capacity = 16'384;
+
+    /// `blocking`: it belongs to a stream that is ordered with the legacy stream.
+    explicit WorkQueue(bool blocking) : blocking(blocking) {}
+
+    /// The returned point is reached once the work is done.
+    Point push(Work work);
+
+    /// Reached once all that is in the queue now is done.
+    Point end();
+
+    bool idle() const { return waiting_.empty(); }
+    std::size_t pending() const { return waiting_.size(); }
+
+    const bool blocking;
+
+private:
+    friend struct Point;
+    friend void advance(const Points&);
+    friend void step(const Points&);
+
+    const Work& front() const { return waiting_.front(); }
+    void run_front();
+
+    std::deque<Work> waiting_;
+    std::uint64_t pushed_ = 0;
+    std::uint64_t done_ = 0;
+    bool running_ = false;
+};
+
+/// Runs what the points need, until all of them are reached.
+void advance(const Points& points);
+
+/// Runs one piece of work towards the first point that is not reached; nothing where all are, or where that piece is a
+/// host function that another thread is running.
+void step(const Points& points);
+
+}  // namespace cenote::sim
