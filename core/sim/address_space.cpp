@@ -16,46 +16,44 @@ constexpr std::size_t page_bytes = 4096;
 constexpr std::size_t discarded_from_bytes = std::size_t{64} << 10;
 
 void map_fresh(std::uintptr_t address, std::size_t bytes, int protection) {
-    void* const at = reinterpret_cast<void*>(address);
-    constexpr int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
-    require(mmap(at, bytes, protection, flags, -1, 0) == at, CUDA_ERROR_OUT_OF_MEMORY);
+  void* const at = reinterpret_cast<void*>(address);
+  constexpr int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+  require(mmap(at, bytes, protection, flags, -1, 0) == at, CUDA_ERROR_OUT_OF_MEMORY);
 }
 
 }  // namespace
 
 std::uintptr_t AddressSpace::take(std::size_t bytes, std::size_t alignment) {
-    auto taken = free_.take(bytes, alignment);
-    if (!taken) {
-        const std::size_t wanted = std::max(chunk_bytes, round_up(bytes, page_bytes) + alignment);
-        void* const start = mmap(nullptr, wanted, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        require(start != MAP_FAILED, CUDA_ERROR_OUT_OF_MEMORY);
-        chunks_.push_back({reinterpret_cast<std::uintptr_t>(start), wanted});
-        free_.insert(chunks_.back().start, wanted);
-        taken = free_.take(bytes, alignment);
-    }
-    std::memset(reinterpret_cast<void*>(*taken), poison, std::min(bytes, poisoned_bytes));
-    return *taken;
+  auto taken = free_.take(bytes, alignment);
+  if (!taken) {
+    const std::size_t wanted = std::max(chunk_bytes, round_up(bytes, page_bytes) + alignment);
+    void* const start =
+        mmap(nullptr, wanted, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    require(start != MAP_FAILED, CUDA_ERROR_OUT_OF_MEMORY);
+    chunks_.push_back({reinterpret_cast<std::uintptr_t>(start), wanted});
+    free_.insert(chunks_.back().start, wanted);
+    taken = free_.take(bytes, alignment);
+  }
+  std::memset(reinterpret_cast<void*>(*taken), poison, std::min(bytes, poisoned_bytes));
+  return *taken;
 }
 
 void AddressSpace::give_back(std::uintptr_t address, std::size_t bytes) {
-    if (bytes >= discarded_from_bytes) {
-        const auto first = round_up(address, page_bytes);
-        const auto last = (address + bytes) & ~(page_bytes - 1);
-        madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
-    }
-    free_.insert(address, bytes);
+  if (bytes >= discarded_from_bytes) {
+    const auto first = round_up(address, page_bytes);
+    const auto last = (address + bytes) & ~(page_bytes - 1);
+    madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+  }
+  free_.insert(address, bytes);
 }
 
 bool AddressSpace::owns(std::uintptr_t address) const {
-    return std::any_of(chunks_.begin(), chunks_.end(), [&](const Chunk& chunk) { return address - chunk.start < chunk.bytes; });
+  return std::any_of(chunks_.begin(), chunks_.end(),
+                     [&](const Chunk& chunk) { return address - chunk.start < chunk.bytes; });
 }
 
-void seal(std::uintptr_t address, std::size_t bytes) {
-    map_fresh(address, bytes, PROT_NONE);
-}
+void seal(std::uintptr_t address, std::size_t bytes) { map_fresh(address, bytes, PROT_NONE); }
 
-void unseal(std::uintptr_t address, std::size_t bytes) {
-    map_fresh(address, bytes, PROT_READ | PROT_WRITE);
-}
+void unseal(std::uintptr_t address, std::size_t bytes) { map_fresh(address, bytes, PROT_READ | PROT_WRITE); }
 
 }  // namespace cenote::sim

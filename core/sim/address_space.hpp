@@ -21,25 +21,25 @@
 namespace cenote::sim {
 
 class AddressSpace {
-public:
-    static constexpr std::size_t chunk_bytes = std::size_t{64} << 30;
-    static constexpr std::size_t poisoned_bytes = 256;
-    static constexpr unsigned char poison = 0xa5;
+ public:
+  static constexpr std::size_t chunk_bytes = std::size_t{64} << 30;
+  static constexpr std::size_t poisoned_bytes = 256;
+  static constexpr unsigned char poison = 0xa5;
 
-    /// Throws Failure(CUDA_ERROR_OUT_OF_MEMORY) where the host has no addresses left.
-    std::uintptr_t take(std::size_t bytes, std::size_t alignment);
-    void give_back(std::uintptr_t address, std::size_t bytes);
+  /// Throws Failure(CUDA_ERROR_OUT_OF_MEMORY) where the host has no addresses left.
+  std::uintptr_t take(std::size_t bytes, std::size_t alignment);
+  void give_back(std::uintptr_t address, std::size_t bytes);
 
-    /// True for every address of every chunk, whether anything lives there or not.
-    bool owns(std::uintptr_t address) const;
+  /// True for every address of every chunk, whether anything lives there or not.
+  bool owns(std::uintptr_t address) const;
 
-private:
-    struct Chunk {
-        std::uintptr_t start;
-        std::size_t bytes;
-    };
-    std::vector<Chunk> chunks_;
-    Ranges free_;
+ private:
+  struct Chunk {
+    std::uintptr_t start;
+    std::size_t bytes;
+  };
+  std::vector<Chunk> chunks_;
+  Ranges free_;
 };
 
 /// Makes [address, address + bytes) fresh memory that nothing may touch. Throws Failure.

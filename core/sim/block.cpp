@@ -6,41 +6,39 @@
 namespace cenote::sim {
 
 std::shared_ptr<Block> Blocks::insert(Block block) {
-    auto shared = std::make_shared<Block>(std::move(block));
-    by_base_.emplace(shared->base, shared);
-    return shared;
+  auto shared = std::make_shared<Block>(std::move(block));
+  by_base_.emplace(shared->base, shared);
+  return shared;
 }
 
-void Blocks::remove(const Block& block) {
-    by_base_.erase(block.base);
-}
+void Blocks::remove(const Block& block) { by_base_.erase(block.base); }
 
 std::shared_ptr<Block> Blocks::find(std::uintptr_t address) const {
-    const auto after = by_base_.upper_bound(address);
-    if (after == by_base_.begin()) {
-        return nullptr;
-    }
-    const auto& block = std::prev(after)->second;
-    return address - block->base < block->bytes ? block : nullptr;
+  const auto after = by_base_.upper_bound(address);
+  if (after == by_base_.begin()) {
+    return nullptr;
+  }
+  const auto& block = std::prev(after)->second;
+  return address - block->base < block->bytes ? block : nullptr;
 }
 
 std::shared_ptr<Block> Blocks::find_base(std::uintptr_t address) const {
-    const auto at = by_base_.find(address);
-    return at == by_base_.end() ? nullptr : at->second;
+  const auto at = by_base_.find(address);
+  return at == by_base_.end() ? nullptr : at->second;
 }
 
 std::vector<std::shared_ptr<Block>> Blocks::covering(std::uintptr_t address, std::size_t bytes) const {
-    std::vector<std::shared_ptr<Block>> found;
-    while (auto block = find(address)) {
-        found.push_back(block);
-        const std::size_t rest = block->base + block->bytes - address;
-        if (rest >= bytes) {
-            return found;
-        }
-        address += rest;
-        bytes -= rest;
+  std::vector<std::shared_ptr<Block>> found;
+  while (auto block = find(address)) {
+    found.push_back(block);
+    const std::size_t rest = block->base + block->bytes - address;
+    if (rest >= bytes) {
+      return found;
     }
-    return {};
+    address += rest;
+    bytes -= rest;
+  }
+  return {};
 }
 
 }  // namespace cenote::sim

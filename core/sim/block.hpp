@@ -25,41 +25,43 @@ enum class BlockKind { device, pinned, managed, pooled, graph_owned, mapped };
 enum class BlockState { live, freeing, dead };
 
 struct Block {
-    std::uintptr_t base;
-    std::size_t bytes;  ///< as asked for
-    std::size_t held;   ///< as taken from the device, the pool or the address space
-    BlockKind kind;
-    Device* device;
-    std::shared_ptr<Pool> pool;          ///< pooled blocks
-    std::shared_ptr<Physical> physical;  ///< mapped blocks
-    bool accessible = true;              ///< false: mapped, and cuMemSetAccess has not been called yet
-    BlockState state = BlockState::live;
-    const char* freed_by = "";
+  std::uintptr_t base;
+  std::size_t bytes;  ///< as asked for
+  std::size_t held;   ///< as taken from the device, the pool or the address space
+  BlockKind kind;
+  Device* device;
+  std::shared_ptr<Pool> pool;          ///< pooled blocks
+  std::shared_ptr<Physical> physical;  ///< mapped blocks
+  bool accessible = true;              ///< false: mapped, and cuMemSetAccess has not been called yet
+  BlockState state = BlockState::live;
+  const char* ended_by = "";  ///< the call that freed, unmapped or sealed it
 
-    bool in_context() const { return kind == BlockKind::device || kind == BlockKind::pinned || kind == BlockKind::managed; }
-    bool host_visible() const { return kind == BlockKind::pinned || kind == BlockKind::managed; }
+  bool in_context() const {
+    return kind == BlockKind::device || kind == BlockKind::pinned || kind == BlockKind::managed;
+  }
+  bool host_visible() const { return kind == BlockKind::pinned || kind == BlockKind::managed; }
 };
 
 class Blocks {
-public:
-    using Map = std::map<std::uintptr_t, std::shared_ptr<Block>>;
+ public:
+  using Map = std::map<std::uintptr_t, std::shared_ptr<Block>>;
 
-    std::shared_ptr<Block> insert(Block block);
-    void remove(const Block& block);
+  std::shared_ptr<Block> insert(Block block);
+  void remove(const Block& block);
 
-    /// The block that holds the address; null where there is none.
-    std::shared_ptr<Block> find(std::uintptr_t address) const;
+  /// The block that holds the address; null where there is none.
+  std::shared_ptr<Block> find(std::uintptr_t address) const;
 
-    /// The block that starts at the address; null where there is none.
-    std::shared_ptr<Block> find_base(std::uintptr_t address) const;
+  /// The block that starts at the address; null where there is none.
+  std::shared_ptr<Block> find_base(std::uintptr_t address) const;
 
-    /// The blocks that cover the whole range, in order of address; empty where a byte of it is in no block.
-    std::vector<std::shared_ptr<Block>> covering(std::uintptr_t address, std::size_t bytes) const;
+  /// The blocks that cover the whole range, in order of address; empty where a byte of it is in no block.
+  std::vector<std::shared_ptr<Block>> covering(std::uintptr_t address, std::size_t bytes) const;
 
-    const Map& all() const { return by_base_; }
+  const Map& all() const { return by_base_; }
 
-private:
-    Map by_base_;
+ private:
+  Map by_base_;
 };
 
 }  // namespace cenote::sim

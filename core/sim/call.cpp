@@ -18,82 +18,80 @@ std::atomic<bool> inherited_by_fork{false};
 thread_local const char* call_of_this_thread = "";
 
 std::array<std::size_t, entry_count> record_of_entry() {
-    std::array<std::size_t, entry_count> record{};
-    auto& records = call_records();
-    for (std::size_t i = 0; i < entry_count; ++i) {
-        record[i] = static_cast<std::size_t>(call_record(entry_points()[i].name) - records.rows.data());
-    }
-    return record;
+  std::array<std::size_t, entry_count> record{};
+  auto& records = call_records();
+  for (std::size_t i = 0; i < entry_count; ++i) {
+    record[i] = static_cast<std::size_t>(call_record(entry_points()[i].name) - records.rows.data());
+  }
+  return record;
 }
 
 void count_or_fail(Entry entry) {
-    static const auto record_index = record_of_entry();
-    CallRecord& record = call_records().rows[record_index[static_cast<std::size_t>(entry)]];
-    ++record.calls;
-    if (record.fail_in > 0 && --record.fail_in == 0) {
-        fail(record.error);
-    }
+  static const auto record_index = record_of_entry();
+  CallRecord& record = call_records().rows[record_index[static_cast<std::size_t>(entry)]];
+  ++record.calls;
+  if (record.fail_in > 0 && --record.fail_in == 0) {
+    fail(record.error);
+  }
 }
 
 void check_scope(Scope scope) {
-    if (scope != Scope::anytime) {
-        require(driver().initialised, CUDA_ERROR_NOT_INITIALIZED);
-    }
-    if (scope == Scope::in_context) {
-        current_context();
-    }
+  if (scope != Scope::anytime) {
+    require(driver().initialised, CUDA_ERROR_NOT_INITIALIZED);
+  }
+  if (scope == Scope::in_context) {
+    current_context();
+  }
 }
 
 }  // namespace
 
 const std::array<EntryPoint, entry_count>& entry_points() {
-    static const std::array<EntryPoint, entry_count> rows{{
+  static const std::array<EntryPoint, entry_count> rows{{
 #define SIM_ENTRY_POINT(symbol, name, version, scope, capture) \
-    {#symbol, #name, version, Scope::scope, CaptureRule::capture, reinterpret_cast<void*>(&::symbol)},
+  {#symbol, #name, version, Scope::scope, CaptureRule::capture, reinterpret_cast<void*>(&::symbol)},
 #include "entry_points.hpp"
 #undef SIM_ENTRY_POINT
-    }};
-    return rows;
+  }};
+  return rows;
 }
 
 CallRecords& call_records() {
-    static CallRecords* const records = [] {
-        auto* made = new CallRecords;  // never destroyed: calls may come while the process exits
-        for (const EntryPoint& entry : entry_points()) {
-            if (made->count == 0 || std::string_view(made->rows[made->count - 1].name) != entry.name) {
-                made->rows[made->count++].name = entry.name;
-            }
-        }
-        return made;
-    }();
-    return *records;
+  static CallRecords* const records = [] {
+    auto* made = new CallRecords;  // never destroyed: calls may come while the process exits
+    for (const EntryPoint& entry : entry_points()) {
+      if (made->count == 0 || std::string_view(made->rows[made->count - 1].name) != entry.name) {
+        made->rows[made->count++].name = entry.name;
+      }
+    }
+    return made;
+  }();
+  return *records;
 }
 
 CallRecord* call_record(const char* name) {
-    CallRecords& records = call_records();
-    auto* const end = records.rows.data() + records.count;
-    auto* const found =
-        std::find_if(records.rows.data(), end, [&](const CallRecord& row) { return std::string_view(row.name) == name; });
-    return found == end ? nullptr : found;
+  CallRecords& records = call_records();
+  auto* const end = records.rows.data() + records.count;
+  auto* const found =
+      std::find_if(records.rows.data(), end, [&](const CallRecord& row) { return std::string_view(row.name) == name; });
+  return found == end ? nullptr : found;
 }
 
-const char* current_call() {
-    return call_of_this_thread;
-}
+const char* current_call() { return call_of_this_thread; }
 
 std::unique_lock<std::mutex> enter(Entry entry) {
-    require(!inherited_by_fork, CUDA_ERROR_NOT_INITIALIZED);
-    require(!this_thread().in_host_function, CUDA_ERROR_NOT_PERMITTED);
-    const EntryPoint& row = entry_points()[static_cast<std::size_t>(entry)];
-    call_of_this_thread = row.name;
+  require(!inherited_by_fork, CUDA_ERROR_NOT_INITIALIZED);
+  require(!this_thread().in_host_function, CUDA_ERROR_NOT_PERMITTED);
+  const EntryPoint& row = entry_points()[static_cast<std::size_t>(entry)];
+  call_of_this_thread = row.name;
 
-    std::unique_lock lock(driver().mutex);
-    count_or_fail(entry);
-    check_scope(row.scope);
-    if (row.capture == CaptureRule::relaxed) {
-        driver().captures.require_relaxed();
-    }
-    return lock;
+  std::unique_lock lock(driver().mutex);
+  count_or_fail(entry);
+  check_scope(row.scope);
+  if (row.capture == CaptureRule::relaxed) {
+    driver().captures.require_relaxed();
+  }
+  return lock;
 }
 
 }  // namespace cenote::sim

@@ -26,19 +26,19 @@ enum class Entry {
 #define SIM_ENTRY_POINT(symbol, name, version, scope, capture) symbol,
 #include "entry_points.hpp"
 #undef SIM_ENTRY_POINT
-    count
+  count
 };
 
 enum class Scope { anytime, initialised, in_context };
 enum class CaptureRule { allowed, relaxed, own };
 
 struct EntryPoint {
-    const char* symbol;
-    const char* name;
-    int version;
-    Scope scope;
-    CaptureRule capture;
-    void* address;
+  const char* symbol;
+  const char* name;
+  int version;
+  Scope scope;
+  CaptureRule capture;
+  void* address;
 };
 
 inline constexpr std::size_t entry_count = static_cast<std::size_t>(Entry::count);
@@ -48,10 +48,10 @@ const std::array<EntryPoint, entry_count>& entry_points();
 
 /// Counts and armed failures of one base name. Guarded by Driver::mutex.
 struct CallRecord {
-    const char* name = nullptr;
-    std::uint64_t calls = 0;
-    int fail_in = 0;  ///< 0: not armed; 1: the next call fails
-    CUresult error = CUDA_SUCCESS;
+  const char* name = nullptr;
+  std::uint64_t calls = 0;
+  int fail_in = 0;  ///< 0: not armed; 1: the next call fails
+  CUresult error = CUDA_SUCCESS;
 };
 
 /// The record of a base name; null for a name that the driver does not have. The caller holds Driver::mutex.
@@ -59,8 +59,8 @@ CallRecord* call_record(const char* name);
 
 /// Every record, one for each base name, in the order of the table. The caller holds Driver::mutex.
 struct CallRecords {
-    std::array<CallRecord, entry_count> rows;
-    std::size_t count = 0;
+  std::array<CallRecord, entry_count> rows;
+  std::size_t count = 0;
 };
 CallRecords& call_records();
 
@@ -72,19 +72,19 @@ std::unique_lock<std::mutex> enter(Entry entry);
 
 template <class Body>
 CUresult call(Entry entry, Body&& body) noexcept {
-    try {
-        const auto lock = enter(entry);
-        if constexpr (std::is_void_v<std::invoke_result_t<Body>>) {
-            body();
-            return CUDA_SUCCESS;
-        } else {
-            return body();
-        }
-    } catch (const Failure& failure) {
-        return failure.code;
-    } catch (const std::bad_alloc&) {
-        return CUDA_ERROR_OUT_OF_MEMORY;
+  try {
+    const auto lock = enter(entry);
+    if constexpr (std::is_void_v<std::invoke_result_t<Body>>) {
+      body();
+      return CUDA_SUCCESS;
+    } else {
+      return body();
     }
+  } catch (const Failure& failure) {
+    return failure.code;
+  } catch (const std::bad_alloc&) {
+    return CUDA_ERROR_OUT_OF_MEMORY;
+  }
 }
 
 }  // namespace cenote::sim

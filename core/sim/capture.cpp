@@ -9,194 +9,194 @@
 namespace cenote::sim {
 
 Graph::~Graph() {
-    for (const auto& block : blocks) {
-        free_block(*block);
-    }
+  for (const auto& block : blocks) {
+    free_block(*block);
+  }
 }
 
 void Capture::record(const Stream& stream) {
-    require_valid();
-    ++graph->nodes;
-    ++clocks[stream.id][stream.id];
+  require_valid();
+  ++graph->nodes;
+  ++clocks[stream.id][stream.id];
 }
 
 void Capture::order_after(const Stream& stream, const Clock& clock) {
-    Clock& known = clocks[stream.id];
-    for (const auto& [id, nodes] : clock) {
-        known[id] = std::max(known[id], nodes);
-    }
+  Clock& known = clocks[stream.id];
+  for (const auto& [id, nodes] : clock) {
+    known[id] = std::max(known[id], nodes);
+  }
 }
 
 bool Capture::joined() const {
-    const Clock& known = clocks.at(origin);
-    return std::all_of(clocks.begin(), clocks.end(), [&](const auto& entry) {
-        const auto& [id, clock] = entry;
-        const auto own = clock.find(id);
-        const auto seen = known.find(id);
-        return own == clock.end() || (seen != known.end() && seen->second >= own->second);
-    });
+  const Clock& known = clocks.at(origin);
+  return std::all_of(clocks.begin(), clocks.end(), [&](const auto& entry) {
+    const auto& [id, clock] = entry;
+    const auto own = clock.find(id);
+    const auto seen = known.find(id);
+    return own == clock.end() || (seen != known.end() && seen->second >= own->second);
+  });
 }
 
 void Captures::begin(const std::shared_ptr<Stream>& stream, CUstreamCaptureMode mode) {
-    require(mode <= CU_STREAM_CAPTURE_MODE_RELAXED);
-    require(stream->kind != StreamKind::legacy, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
-    require(!stream->capture, CUDA_ERROR_ILLEGAL_STATE);
-    auto graph = std::make_shared<Graph>();
-    auto capture = std::make_shared<Capture>(Capture{.id = ++last_id_,
-                                                     .mode = mode,
-                                                     .thread = this_thread().number,
-                                                     .origin = stream->id,
-                                                     .context = &stream->context,
-                                                     .graph_handle = driver().graphs.insert(graph),
-                                                     .graph = graph,
-                                                     .clocks = {{stream->id, {}}}});
-    ongoing_.push_back(capture);
-    stream->capture = std::move(capture);
+  require(mode <= CU_STREAM_CAPTURE_MODE_RELAXED);
+  require(stream->kind != StreamKind::legacy, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+  require(!stream->capture, CUDA_ERROR_ILLEGAL_STATE);
+  auto graph = std::make_shared<Graph>();
+  auto capture = std::make_shared<Capture>(Capture{.id = ++last_id_,
+                                                   .mode = mode,
+                                                   .thread = this_thread().number,
+                                                   .origin = stream->id,
+                                                   .context = &stream->context,
+                                                   .graph_handle = driver().graphs.insert(graph),
+                                                   .graph = graph,
+                                                   .clocks = {{stream->id, {}}}});
+  ongoing_.push_back(capture);
+  stream->capture = std::move(capture);
 }
 
 CUgraph Captures::end(const Stream& stream) {
-    const auto capture = stream.capture;
-    require(capture != nullptr, CUDA_ERROR_ILLEGAL_STATE);
-    if (stream.id != capture->origin) {
-        refuse(*capture, CUDA_ERROR_STREAM_CAPTURE_UNMATCHED, "the capture was begun on another stream");
+  const auto capture = stream.capture;
+  require(capture != nullptr, CUDA_ERROR_ILLEGAL_STATE);
+  if (stream.id != capture->origin) {
+    refuse(*capture, CUDA_ERROR_STREAM_CAPTURE_UNMATCHED, "the capture was begun on another stream");
+  }
+  drop(capture);
+  const auto outcome = [&] {
+    if (capture->mode != CU_STREAM_CAPTURE_MODE_RELAXED && capture->thread != this_thread().number) {
+      return CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD;
     }
-    drop(capture);
-    const auto outcome = [&] {
-        if (capture->mode != CU_STREAM_CAPTURE_MODE_RELAXED && capture->thread != this_thread().number) {
-            return CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD;
-        }
-        if (capture->invalidated) {
-            return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
-        }
-        return capture->joined() ? CUDA_SUCCESS : CUDA_ERROR_STREAM_CAPTURE_UNJOINED;
-    }();
-    if (outcome != CUDA_SUCCESS) {
-        driver().graphs.remove(capture->graph_handle);
-        fail(outcome);
+    if (capture->invalidated) {
+      return CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
     }
-    return capture->graph_handle;
+    return capture->joined() ? CUDA_SUCCESS : CUDA_ERROR_STREAM_CAPTURE_UNJOINED;
+  }();
+  if (outcome != CUDA_SUCCESS) {
+    driver().graphs.remove(capture->graph_handle);
+    fail(outcome);
+  }
+  return capture->graph_handle;
 }
 
 void Captures::require_relaxed() {
-    const ThreadState& thread = this_thread();
-    if (thread.capture_mode == CU_STREAM_CAPTURE_MODE_RELAXED) {
-        return;
+  const ThreadState& thread = this_thread();
+  if (thread.capture_mode == CU_STREAM_CAPTURE_MODE_RELAXED) {
+    return;
+  }
+  bool forbidden = false;
+  for (const auto& capture : ongoing_) {
+    const bool mine = capture->thread == thread.number && capture->mode != CU_STREAM_CAPTURE_MODE_RELAXED;
+    const bool everyones =
+        thread.capture_mode == CU_STREAM_CAPTURE_MODE_GLOBAL && capture->mode == CU_STREAM_CAPTURE_MODE_GLOBAL;
+    if (mine || everyones) {
+      capture->invalidated = true;
+      forbidden = true;
     }
-    bool forbidden = false;
-    for (const auto& capture : ongoing_) {
-        const bool mine = capture->thread == thread.number && capture->mode != CU_STREAM_CAPTURE_MODE_RELAXED;
-        const bool everyones = thread.capture_mode == CU_STREAM_CAPTURE_MODE_GLOBAL &&
-                               capture->mode == CU_STREAM_CAPTURE_MODE_GLOBAL;
-        if (mine || everyones) {
-            capture->invalidated = true;
-            forbidden = true;
-        }
-    }
-    if (forbidden) {
-        driver().violations.add("unsafe while a stream is capturing; the capture is invalidated");
-        fail(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
-    }
+  }
+  if (forbidden) {
+    driver().violations.add("unsafe while a stream is capturing; the capture is invalidated");
+    fail(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+  }
 }
 
 void Captures::forbid(Context& context) {
-    bool forbidden = false;
-    for (const auto& capture : ongoing_) {
-        if (capture->context == &context) {
-            capture->invalidated = true;
-            forbidden = true;
-        }
+  bool forbidden = false;
+  for (const auto& capture : ongoing_) {
+    if (capture->context == &context) {
+      capture->invalidated = true;
+      forbidden = true;
     }
-    if (forbidden) {
-        driver().violations.add("illegal while a stream of the context is capturing; the capture is invalidated");
-        fail(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
-    }
+  }
+  if (forbidden) {
+    driver().violations.add("illegal while a stream of the context is capturing; the capture is invalidated");
+    fail(CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+  }
 }
 
 void Captures::require_no_implied_wait(Context& context, bool invalidates) {
-    const auto check = [&](const std::shared_ptr<Stream>& stream) {
-        if (&stream->context != &context || !stream->blocking() || !stream->capture) {
-            return;
-        }
-        if (invalidates) {
-            refuse(*stream->capture, CUDA_ERROR_STREAM_CAPTURE_IMPLICIT,
-                   "the legacy stream would wait for a blocking stream that is capturing; the capture is invalidated");
-        }
-        fail(CUDA_ERROR_STREAM_CAPTURE_IMPLICIT);
-    };
-    if (!ongoing_.empty()) {
-        driver().for_each_stream(check);
+  const auto check = [&](const std::shared_ptr<Stream>& stream) {
+    if (&stream->context != &context || !stream->blocking() || !stream->capture) {
+      return;
     }
+    if (invalidates) {
+      refuse(*stream->capture, CUDA_ERROR_STREAM_CAPTURE_IMPLICIT,
+             "the legacy stream would wait for a blocking stream that is capturing; the capture is invalidated");
+    }
+    fail(CUDA_ERROR_STREAM_CAPTURE_IMPLICIT);
+  };
+  if (!ongoing_.empty()) {
+    driver().for_each_stream(check);
+  }
 }
 
 void Captures::refuse(Capture& capture, CUresult code, const std::string& why) {
-    capture.invalidated = true;
-    driver().violations.add(why);
-    fail(code);
+  capture.invalidated = true;
+  driver().violations.add(why);
+  fail(code);
 }
 
 void Captures::forget(const Stream& stream) {
-    const auto capture = stream.capture;
-    if (!capture) {
-        return;
-    }
-    capture->invalidated = true;
-    if (stream.id == capture->origin) {
-        drop(capture);
-        driver().graphs.remove(capture->graph_handle);
-    }
+  const auto capture = stream.capture;
+  if (!capture) {
+    return;
+  }
+  capture->invalidated = true;
+  if (stream.id == capture->origin) {
+    drop(capture);
+    driver().graphs.remove(capture->graph_handle);
+  }
 }
 
 void Captures::forget(const Context& context) {
-    const auto ongoing = ongoing_;
-    for (const auto& capture : ongoing) {
-        if (capture->context == &context) {
-            drop(capture);
-            driver().graphs.remove(capture->graph_handle);
-        }
+  const auto ongoing = ongoing_;
+  for (const auto& capture : ongoing) {
+    if (capture->context == &context) {
+      drop(capture);
+      driver().graphs.remove(capture->graph_handle);
     }
+  }
 }
 
 void Captures::drop(const std::shared_ptr<Capture>& capture) {
-    capture->ended = true;
-    driver().for_each_stream([&](const std::shared_ptr<Stream>& stream) {
-        if (stream->capture == capture) {
-            stream->capture = nullptr;
-        }
-    });
-    std::erase(ongoing_, capture);
+  capture->ended = true;
+  driver().for_each_stream([&](const std::shared_ptr<Stream>& stream) {
+    if (stream->capture == capture) {
+      stream->capture = nullptr;
+    }
+  });
+  std::erase(ongoing_, capture);
 }
 
 namespace {
 
 /// The status that cuStreamIsCapturing tells; the capture too, for those that ask for more.
 CUstreamCaptureStatus status_of(const std::shared_ptr<Capture>& capture) {
-    if (!capture) {
-        return CU_STREAM_CAPTURE_STATUS_NONE;
-    }
-    return capture->invalidated ? CU_STREAM_CAPTURE_STATUS_INVALIDATED : CU_STREAM_CAPTURE_STATUS_ACTIVE;
+  if (!capture) {
+    return CU_STREAM_CAPTURE_STATUS_NONE;
+  }
+  return capture->invalidated ? CU_STREAM_CAPTURE_STATUS_INVALIDATED : CU_STREAM_CAPTURE_STATUS_ACTIVE;
 }
 
 template <class Out, class Value>
 void tell(Out* out, Value value) {
-    if (out != nullptr) {
-        *out = value;
-    }
+  if (out != nullptr) {
+    *out = value;
+  }
 }
 
 /// Dependencies are told as none: a simulated graph counts its nodes and does not keep them.
 CUresult capture_info(CUstream handle, CUstreamCaptureStatus* status, cuuint64_t* id, CUgraph* graph,
                       const CUgraphNode** dependencies, const CUgraphEdgeData** edges, std::size_t* dependency_count) {
-    require(status != nullptr);
-    const auto capture = stream_of(handle)->capture;
-    *status = status_of(capture);
-    if (*status == CU_STREAM_CAPTURE_STATUS_ACTIVE) {
-        tell(id, capture->id);
-        tell(graph, capture->graph_handle);
-        tell(dependencies, nullptr);
-        tell(edges, nullptr);
-        tell(dependency_count, std::size_t{0});
-    }
-    return CUDA_SUCCESS;
+  require(status != nullptr);
+  const auto capture = stream_of(handle)->capture;
+  *status = status_of(capture);
+  if (*status == CU_STREAM_CAPTURE_STATUS_ACTIVE) {
+    tell(id, capture->id);
+    tell(graph, capture->graph_handle);
+    tell(dependencies, nullptr);
+    tell(edges, nullptr);
+    tell(dependency_count, std::size_t{0});
+  }
+  return CUDA_SUCCESS;
 }
 
 }  // namespace
@@ -207,54 +207,54 @@ using namespace cenote::sim;
 extern "C" {
 
 CUresult cuStreamBeginCapture_v2(CUstream handle, CUstreamCaptureMode mode) {
-    return call(Entry::cuStreamBeginCapture_v2, [&] { driver().captures.begin(stream_of(handle), mode); });
+  return call(Entry::cuStreamBeginCapture_v2, [&] { driver().captures.begin(stream_of(handle), mode); });
 }
 
 CUresult cuStreamEndCapture(CUstream handle, CUgraph* graph) {
-    return call(Entry::cuStreamEndCapture, [&] {
-        require(graph != nullptr);
-        *graph = nullptr;
-        *graph = driver().captures.end(*stream_of(handle));
-    });
+  return call(Entry::cuStreamEndCapture, [&] {
+    require(graph != nullptr);
+    *graph = nullptr;
+    *graph = driver().captures.end(*stream_of(handle));
+  });
 }
 
 CUresult cuStreamIsCapturing(CUstream handle, CUstreamCaptureStatus* status) {
-    return call(Entry::cuStreamIsCapturing, [&] {
-        require(status != nullptr);
-        *status = status_of(stream_of(handle, /*naming_invalidates=*/false)->capture);
-    });
+  return call(Entry::cuStreamIsCapturing, [&] {
+    require(status != nullptr);
+    *status = status_of(stream_of(handle, /*naming_invalidates=*/false)->capture);
+  });
 }
 
 CUresult cuStreamGetCaptureInfo(CUstream handle, CUstreamCaptureStatus* status, cuuint64_t* id) {
-    return call(Entry::cuStreamGetCaptureInfo,
-                [&] { return capture_info(handle, status, id, nullptr, nullptr, nullptr, nullptr); });
+  return call(Entry::cuStreamGetCaptureInfo,
+              [&] { return capture_info(handle, status, id, nullptr, nullptr, nullptr, nullptr); });
 }
 
 CUresult cuStreamGetCaptureInfo_v2(CUstream handle, CUstreamCaptureStatus* status, cuuint64_t* id, CUgraph* graph,
                                    const CUgraphNode** dependencies, std::size_t* dependency_count) {
-    return call(Entry::cuStreamGetCaptureInfo_v2,
-                [&] { return capture_info(handle, status, id, graph, dependencies, nullptr, dependency_count); });
+  return call(Entry::cuStreamGetCaptureInfo_v2,
+              [&] { return capture_info(handle, status, id, graph, dependencies, nullptr, dependency_count); });
 }
 
 CUresult cuStreamGetCaptureInfo_v3(CUstream handle, CUstreamCaptureStatus* status, cuuint64_t* id, CUgraph* graph,
                                    const CUgraphNode** dependencies, const CUgraphEdgeData** edges,
                                    std::size_t* dependency_count) {
-    return call(Entry::cuStreamGetCaptureInfo_v3,
-                [&] { return capture_info(handle, status, id, graph, dependencies, edges, dependency_count); });
+  return call(Entry::cuStreamGetCaptureInfo_v3,
+              [&] { return capture_info(handle, status, id, graph, dependencies, edges, dependency_count); });
 }
 
 CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode* mode) {
-    return call(Entry::cuThreadExchangeStreamCaptureMode, [&] {
-        require(mode != nullptr && *mode <= CU_STREAM_CAPTURE_MODE_RELAXED);
-        std::swap(*mode, this_thread().capture_mode);
-    });
+  return call(Entry::cuThreadExchangeStreamCaptureMode, [&] {
+    require(mode != nullptr && *mode <= CU_STREAM_CAPTURE_MODE_RELAXED);
+    std::swap(*mode, this_thread().capture_mode);
+  });
 }
 
 CUresult cuGraphDestroy(CUgraph handle) {
-    return call(Entry::cuGraphDestroy, [&] {
-        require(driver().graphs.find(handle) != nullptr);
-        driver().graphs.remove(handle);
-    });
+  return call(Entry::cuGraphDestroy, [&] {
+    find_live(driver().graphs, handle, CUDA_ERROR_INVALID_VALUE);
+    driver().graphs.remove(handle);
+  });
 }
 
 }  // extern "C"

@@ -36,66 +36,66 @@ struct Stream;
 using Clock = std::map<std::uint64_t, std::uint64_t>;
 
 struct Graph {
-    std::uint64_t nodes = 0;
-    std::vector<std::shared_ptr<Block>> blocks;  ///< allocated by the graph's own nodes
+  std::uint64_t nodes = 0;
+  std::vector<std::shared_ptr<Block>> blocks;  ///< allocated by the graph's own nodes
 
-    ~Graph();
+  ~Graph();
 };
 
 struct Capture {
-    std::uint64_t id;
-    CUstreamCaptureMode mode;
-    std::uint64_t thread;  ///< ThreadState::number of the one that began it
-    std::uint64_t origin;  ///< stream id
-    Context* context;
-    CUgraph graph_handle;
-    std::shared_ptr<Graph> graph;
-    bool invalidated = false;
-    bool ended = false;
-    std::map<std::uint64_t, Clock> clocks;  ///< by stream id
+  std::uint64_t id;
+  CUstreamCaptureMode mode;
+  std::uint64_t thread;  ///< ThreadState::number of the one that began it
+  std::uint64_t origin;  ///< stream id
+  Context* context;
+  CUgraph graph_handle;
+  std::shared_ptr<Graph> graph;
+  bool invalidated = false;
+  bool ended = false;
+  std::map<std::uint64_t, Clock> clocks;  ///< by stream id
 
-    /// Throws Failure(CUDA_ERROR_STREAM_CAPTURE_INVALIDATED).
-    void require_valid() const { require(!invalidated, CUDA_ERROR_STREAM_CAPTURE_INVALIDATED); }
+  /// Throws Failure(CUDA_ERROR_STREAM_CAPTURE_INVALIDATED).
+  void require_valid() const { require(!invalidated, CUDA_ERROR_STREAM_CAPTURE_INVALIDATED); }
 
-    /// Adds a node behind all that the stream has in this capture. Throws Failure where it was invalidated.
-    void record(const Stream& stream);
+  /// Adds a node behind all that the stream has in this capture. Throws Failure where it was invalidated.
+  void record(const Stream& stream);
 
-    /// What the stream captures from now on comes after `clock`.
-    void order_after(const Stream& stream, const Clock& clock);
+  /// What the stream captures from now on comes after `clock`.
+  void order_after(const Stream& stream, const Clock& clock);
 
-    /// True where every captured piece of work comes before the origin's end.
-    bool joined() const;
+  /// True where every captured piece of work comes before the origin's end.
+  bool joined() const;
 };
 
 class Captures {
-public:
-    void begin(const std::shared_ptr<Stream>& stream, CUstreamCaptureMode mode);
+ public:
+  void begin(const std::shared_ptr<Stream>& stream, CUstreamCaptureMode mode);
 
-    /// Ends the stream's capture and hands out its graph. Throws Failure, with the capture ended or not as the real one.
-    CUgraph end(const Stream& stream);
+  /// Ends the stream's capture and hands out its graph. Throws Failure, with the capture ended or not as the real one.
+  CUgraph end(const Stream& stream);
 
-    /// A potentially unsafe call. Throws Failure and invalidates every capture that forbids it to this thread.
-    void require_relaxed();
+  /// A potentially unsafe call. Throws Failure and invalidates every capture that forbids it to this thread.
+  void require_relaxed();
 
-    /// A call that no capture of the context allows, in any mode.
-    void forbid(Context& context);
+  /// A call that no capture of the context allows, in any mode.
+  void forbid(Context& context);
 
-    /// The legacy stream of a context was named while one of its blocking streams captures: illegal, as the legacy
-    /// stream would wait for that one. `invalidates` is false for the one call that only asks.
-    void require_no_implied_wait(Context& context, bool invalidates);
+  /// The legacy stream of a context was named while one of its blocking streams captures: illegal, as the legacy
+  /// stream would wait for that one. `invalidates` is false for the one call that only asks.
+  void require_no_implied_wait(Context& context, bool invalidates);
 
-    /// Invalidates the capture, writes the violation down and fails.
-    [[noreturn]] void refuse(Capture& capture, CUresult code, const std::string& why);
+  /// Invalidates the capture, writes the violation down and fails.
+  [[noreturn]] void refuse(Capture& capture, CUresult code, const std::string& why);
 
-    /// Drops captures whose origin is gone.
-    void forget(const Stream& stream);
-    void forget(const Context& context);
+  /// Drops captures whose origin is gone.
+  void forget(const Stream& stream);
+  void forget(const Context& context);
 
-private:
-    void drop(const std::shared_ptr<Capture>& capture);
+ private:
+  void drop(const std::shared_ptr<Capture>& capture);
 
-    std::vector<std::shared_ptr<Capture>> ongoing_;
-    std::uint64_t last_id_ = 0;
+  std::vector<std::shared_ptr<Capture>> ongoing_;
+  std::uint64_t last_id_ = 0;
 };
 
 }  // namespace cenote::sim

@@ -23,34 +23,34 @@ struct Device;
 struct Stream;
 
 struct Context {
-    explicit Context(Device& device) : device(device) {}
+  explicit Context(Device& device) : device(device) {}
 
-    CUcontext handle() { return reinterpret_cast<CUcontext>(this); }
+  CUcontext handle() { return reinterpret_cast<CUcontext>(this); }
 
-    /// What "all work of this context" means now.
-    Points all_work() const;
+  /// What "all work of this context" means now.
+  Points all_work() const;
 
-    /// Drops the queues of destroyed streams that have nothing left to do.
-    void forget_finished_queues();
+  /// Drops the queues of destroyed streams that have nothing left to do.
+  void forget_finished_queues();
 
-    Device& device;
-    int retained = 0;
-    std::vector<std::shared_ptr<WorkQueue>> queues;
-    std::shared_ptr<Stream> legacy_stream;
-    std::map<std::uint64_t, std::shared_ptr<Stream>> thread_streams;  ///< by ThreadState::number
+  Device& device;
+  int retained = 0;
+  std::vector<std::shared_ptr<WorkQueue>> queues;
+  std::shared_ptr<Stream> legacy_stream;
+  std::map<std::uint64_t, std::shared_ptr<Stream>> thread_streams;  ///< by ThreadState::number
 };
 
 /// What the driver keeps for a thread. Trivial on purpose: it is usable while the process exits.
 struct ThreadState {
-    static constexpr std::size_t max_depth = 256;
+  static constexpr std::size_t max_depth = 256;
 
-    std::array<Context*, max_depth> stack{};
-    std::size_t depth = 0;
-    CUstreamCaptureMode capture_mode = CU_STREAM_CAPTURE_MODE_GLOBAL;
-    std::uint64_t number = 0;
-    bool in_host_function = false;
+  std::array<Context*, max_depth> stack{};
+  std::size_t depth = 0;
+  CUstreamCaptureMode capture_mode = CU_STREAM_CAPTURE_MODE_GLOBAL;
+  std::uint64_t number = 0;
+  bool in_host_function = false;
 
-    Context* current() const { return depth == 0 ? nullptr : stack[depth - 1]; }
+  Context* current() const { return depth == 0 ? nullptr : stack[depth - 1]; }
 };
 
 ThreadState& this_thread();

@@ -12,43 +12,43 @@ namespace {
 
 /// What a program may ask of a card and plan by: an H100's answers. An attribute that is not here is 0.
 int attribute_of(const Device& device, CUdevice_attribute attribute) {
-    static const auto& known = *new std::map<CUdevice_attribute, int>{
-        {CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK, 1024},
-        {CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X, 1024},
-        {CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Y, 1024},
-        {CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Z, 64},
-        {CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK, 49152},
-        {CU_DEVICE_ATTRIBUTE_WARP_SIZE, 32},
-        {CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, 132},
-        {CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY, 1},
-        {CU_DEVICE_ATTRIBUTE_CONCURRENT_KERNELS, 1},
-        {CU_DEVICE_ATTRIBUTE_ASYNC_ENGINE_COUNT, 3},
-        {CU_DEVICE_ATTRIBUTE_UNIFIED_ADDRESSING, 1},
-        {CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, 9},
-        {CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, 0},
-        {CU_DEVICE_ATTRIBUTE_STREAM_PRIORITIES_SUPPORTED, 1},
-        {CU_DEVICE_ATTRIBUTE_MANAGED_MEMORY, 1},
-        {CU_DEVICE_ATTRIBUTE_CONCURRENT_MANAGED_ACCESS, 1},
-        {CU_DEVICE_ATTRIBUTE_CAN_USE_HOST_POINTER_FOR_REGISTERED_MEM, 1},
-        {CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED, 1},
-        {CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED, 1},
-        {CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED, 1},
-        {CU_DEVICE_ATTRIBUTE_MEMPOOL_SUPPORTED_HANDLE_TYPES, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR},
-    };
-    require(attribute > 0 && attribute < CU_DEVICE_ATTRIBUTE_MAX);
-    if (attribute == CU_DEVICE_ATTRIBUTE_PCI_BUS_ID) {
-        return device.ordinal + 1;
-    }
-    const auto found = known.find(attribute);
-    return found == known.end() ? 0 : found->second;
+  static const auto& known = *new std::map<CUdevice_attribute, int>{
+      {CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK, 1024},
+      {CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X, 1024},
+      {CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Y, 1024},
+      {CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Z, 64},
+      {CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK, 49152},
+      {CU_DEVICE_ATTRIBUTE_WARP_SIZE, 32},
+      {CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, 132},
+      {CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY, 1},
+      {CU_DEVICE_ATTRIBUTE_CONCURRENT_KERNELS, 1},
+      {CU_DEVICE_ATTRIBUTE_ASYNC_ENGINE_COUNT, 3},
+      {CU_DEVICE_ATTRIBUTE_UNIFIED_ADDRESSING, 1},
+      {CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, 9},
+      {CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, 0},
+      {CU_DEVICE_ATTRIBUTE_STREAM_PRIORITIES_SUPPORTED, 1},
+      {CU_DEVICE_ATTRIBUTE_MANAGED_MEMORY, 1},
+      {CU_DEVICE_ATTRIBUTE_CONCURRENT_MANAGED_ACCESS, 1},
+      {CU_DEVICE_ATTRIBUTE_CAN_USE_HOST_POINTER_FOR_REGISTERED_MEM, 1},
+      {CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED, 1},
+      {CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED, 1},
+      {CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED, 1},
+      {CU_DEVICE_ATTRIBUTE_MEMPOOL_SUPPORTED_HANDLE_TYPES, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR},
+  };
+  require(attribute > 0 && attribute < CU_DEVICE_ATTRIBUTE_MAX);
+  if (attribute == CU_DEVICE_ATTRIBUTE_PCI_BUS_ID) {
+    return device.ordinal + 1;
+  }
+  const auto found = known.find(attribute);
+  return found == known.end() ? 0 : found->second;
 }
 
 }  // namespace
 
 Device& device(CUdevice ordinal) {
-    auto& devices = driver().devices;
-    require(ordinal >= 0 && static_cast<std::size_t>(ordinal) < devices.size(), CUDA_ERROR_INVALID_DEVICE);
-    return *devices[static_cast<std::size_t>(ordinal)];
+  auto& devices = driver().devices;
+  require(ordinal >= 0 && static_cast<std::size_t>(ordinal) < devices.size(), CUDA_ERROR_INVALID_DEVICE);
+  return *devices[static_cast<std::size_t>(ordinal)];
 }
 
 }  // namespace cenote::sim
@@ -58,50 +58,50 @@ using namespace cenote::sim;
 extern "C" {
 
 CUresult cuDeviceGet(CUdevice* handle, int ordinal) {
-    return call(Entry::cuDeviceGet, [&] {
-        require(handle != nullptr);
-        *handle = device(ordinal).ordinal;
-    });
+  return call(Entry::cuDeviceGet, [&] {
+    require(handle != nullptr);
+    *handle = device(ordinal).ordinal;
+  });
 }
 
 CUresult cuDeviceGetCount(int* count) {
-    return call(Entry::cuDeviceGetCount, [&] {
-        require(count != nullptr);
-        *count = static_cast<int>(driver().devices.size());
-    });
+  return call(Entry::cuDeviceGetCount, [&] {
+    require(count != nullptr);
+    *count = static_cast<int>(driver().devices.size());
+  });
 }
 
 CUresult cuDeviceGetName(char* name, int capacity, CUdevice ordinal) {
-    return call(Entry::cuDeviceGetName, [&] {
-        require(name != nullptr && capacity > 0);
-        const auto& full = device(ordinal).name;
-        const auto length = std::min(full.size(), static_cast<std::size_t>(capacity) - 1);
-        std::memcpy(name, full.data(), length);
-        name[length] = '\0';
-    });
+  return call(Entry::cuDeviceGetName, [&] {
+    require(name != nullptr && capacity > 0);
+    const auto& full = device(ordinal).name;
+    const auto length = std::min(full.size(), static_cast<std::size_t>(capacity) - 1);
+    std::memcpy(name, full.data(), length);
+    name[length] = '\0';
+  });
 }
 
 CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice ordinal) {
-    return call(Entry::cuDeviceGetAttribute, [&] {
-        require(value != nullptr);
-        *value = attribute_of(device(ordinal), attribute);
-    });
+  return call(Entry::cuDeviceGetAttribute, [&] {
+    require(value != nullptr);
+    *value = attribute_of(device(ordinal), attribute);
+  });
 }
 
 CUresult cuDeviceTotalMem_v2(std::size_t* bytes, CUdevice ordinal) {
-    return call(Entry::cuDeviceTotalMem_v2, [&] {
-        require(bytes != nullptr);
-        *bytes = device(ordinal).memory_bytes;
-    });
+  return call(Entry::cuDeviceTotalMem_v2, [&] {
+    require(bytes != nullptr);
+    *bytes = device(ordinal).memory_bytes;
+  });
 }
 
 CUresult cuMemGetInfo_v2(std::size_t* free, std::size_t* total) {
-    return call(Entry::cuMemGetInfo_v2, [&] {
-        require(free != nullptr && total != nullptr);
-        const Device& device = current_context().device;
-        *free = device.free_bytes();
-        *total = device.memory_bytes;
-    });
+  return call(Entry::cuMemGetInfo_v2, [&] {
+    require(free != nullptr && total != nullptr);
+    const Device& device = current_context().device;
+    *free = device.free_bytes();
+    *total = device.memory_bytes;
+  });
 }
 
 }  // extern "C"

@@ -19,27 +19,27 @@ namespace cenote::sim {
 class Pool;
 
 struct Device {
-    Device(int ordinal, std::string name, std::size_t memory_bytes)
-        : ordinal(ordinal), name(std::move(name)), memory_bytes(memory_bytes), context(*this) {}
+  Device(int ordinal, std::string name, std::size_t memory_bytes)
+      : ordinal(ordinal), name(std::move(name)), memory_bytes(memory_bytes), context(*this) {}
 
-    Device(const Device&) = delete;
+  Device(const Device&) = delete;
 
-    std::size_t free_bytes() const { return memory_bytes - used_bytes; }
+  std::size_t free_bytes() const { return memory_bytes - used_bytes; }
 
-    /// Throws Failure(CUDA_ERROR_OUT_OF_MEMORY), and nothing is taken, where the card has no such room.
-    void charge(std::size_t bytes) {
-        require(bytes <= free_bytes(), CUDA_ERROR_OUT_OF_MEMORY);
-        used_bytes += bytes;
-    }
-    void discharge(std::size_t bytes) { used_bytes -= bytes; }
+  /// Throws Failure(CUDA_ERROR_OUT_OF_MEMORY), and nothing is taken, where the card has no such room.
+  void charge(std::size_t bytes) {
+    require(bytes <= free_bytes(), CUDA_ERROR_OUT_OF_MEMORY);
+    used_bytes += bytes;
+  }
+  void discharge(std::size_t bytes) { used_bytes -= bytes; }
 
-    const int ordinal;
-    const std::string name;
-    const std::size_t memory_bytes;
-    std::size_t used_bytes = 0;
-    Context context;
-    CUmemoryPool default_pool = nullptr;
-    CUmemoryPool current_pool = nullptr;
+  const int ordinal;
+  const std::string name;
+  const std::size_t memory_bytes;
+  std::size_t used_bytes = 0;
+  Context context;
+  CUmemoryPool default_pool = nullptr;
+  CUmemoryPool current_pool = nullptr;
 };
 
 /// Throws Failure(CUDA_ERROR_INVALID_DEVICE).

@@ -8,36 +8,43 @@
 namespace cenote::sim {
 namespace {
 
-Settings read_settings() {
-    try {
-        return settings_from_environment();
-    } catch (const std::invalid_argument& error) {
-        std::fprintf(stderr, "%s\n", error.what());
-        fail(CUDA_ERROR_INVALID_VALUE);
-    }
-}
-
 void initialise(Driver& sim) {
-    sim.settings = read_settings();
-    require(sim.settings.devices > 0, CUDA_ERROR_NO_DEVICE);
-    for (int ordinal = 0; ordinal < sim.settings.devices; ++ordinal) {
-        auto made = std::make_unique<Device>(ordinal, sim.settings.name, sim.settings.memory_bytes);
-        made->default_pool = sim.pools.insert(std::make_shared<Pool>(*made, 0));
-        made->current_pool = made->default_pool;
-        sim.devices.push_back(std::move(made));
-    }
-    sim.initialised = true;
+  try {
+    sim.settings = settings_from_environment();
+  } catch (const std::invalid_argument& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    fail(CUDA_ERROR_INVALID_VALUE);
+  }
+  require(sim.settings.devices > 0, CUDA_ERROR_NO_DEVICE);
+  for (int ordinal = 0; ordinal < sim.settings.devices; ++ordinal) {
+    auto made = std::make_unique<Device>(ordinal, sim.settings.name, sim.settings.memory_bytes);
+    made->default_pool = sim.pools.insert(std::make_shared<Pool>(*made, 0));
+    made->current_pool = made->default_pool;
+    sim.devices.push_back(std::move(made));
+  }
+  sim.initialised = true;
 }
 
 }  // namespace
 
 Driver& driver() {
-    static Driver* const sim = new Driver;
-    return *sim;
+  static Driver* const sim = new Driver;
+  return *sim;
+}
+
+int Driver::version() const {
+  if (initialised) {
+    return settings.driver_version;
+  }
+  try {
+    return settings_from_environment().driver_version;
+  } catch (const std::invalid_argument&) {
+    return Settings{}.driver_version;  // cuInit will say what is wrong
+  }
 }
 
 void Driver::release_unused_pool_memory() {
-    pools.for_each([](CUmemoryPool, const std::shared_ptr<Pool>& pool) { pool->trim_to(pool->release_threshold); });
+  pools.for_each([](CUmemoryPool, const std::shared_ptr<Pool>& pool) { pool->trim_to(pool->release_threshold); });
 }
 
 }  // namespace cenote::sim
@@ -47,19 +54,19 @@ using namespace cenote::sim;
 extern "C" {
 
 CUresult cuInit(unsigned int flags) {
-    return call(Entry::cuInit, [&] {
-        require(flags == 0);
-        if (!driver().initialised) {
-            initialise(driver());
-        }
-    });
+  return call(Entry::cuInit, [&] {
+    require(flags == 0);
+    if (!driver().initialised) {
+      initialise(driver());
+    }
+  });
 }
 
 CUresult cuDriverGetVersion(int* version) {
-    return call(Entry::cuDriverGetVersion, [&] {
-        require(version != nullptr);
-        *version = driver().initialised ? driver().settings.driver_version : read_settings().driver_version;
-    });
+  return call(Entry::cuDriverGetVersion, [&] {
+    require(version != nullptr);
+    *version = driver().version();
+  });
 }
 
 }  // extern "C"

@@ -29,43 +29,58 @@
 namespace cenote::sim {
 
 struct Driver {
-    std::mutex mutex;
-    std::condition_variable_any progress;  ///< a host function has returned
+  std::mutex mutex;
+  std::condition_variable_any progress;  ///< a host function has returned
 
-    bool initialised = false;
-    Settings settings;
-    Violations violations;
-    std::vector<std::unique_ptr<Device>> devices;
+  bool initialised = false;
+  Settings settings;
+  Violations violations;
+  std::vector<std::unique_ptr<Device>> devices;
 
-    AddressSpace addresses;
-    PhysicalMemory physical_memory;
-    Blocks blocks;
-    std::map<std::uintptr_t, std::size_t> reservations;  ///< bytes by address, of cuMemAddressReserve
+  AddressSpace addresses;
+  PhysicalMemory physical_memory;
+  Blocks blocks;
+  std::map<std::uintptr_t, std::size_t> reservations;  ///< bytes by address, of cuMemAddressReserve
 
-    Handles<CUstream, Stream> streams{0x51};
-    Handles<CUevent, Event> events{0x52};
-    Handles<CUmemoryPool, Pool> pools{0x53};
-    Handles<CUgraph, Graph> graphs{0x54};
-    Handles<CUmemGenericAllocationHandle, Physical> physical{0x55};
+  Handles<CUstream, Stream> streams{"stream", 0x51};
+  Handles<CUevent, Event> events{"event", 0x52};
+  Handles<CUmemoryPool, Pool> pools{"pool", 0x53};
+  Handles<CUgraph, Graph> graphs{"graph", 0x54};
+  Handles<CUmemGenericAllocationHandle, Physical> physical{"memory handle", 0x55};
 
-    Captures captures;
-    std::uint64_t last_stream_id = 0;
+  Captures captures;
+  std::uint64_t last_stream_id = 0;
 
-    /// Every stream, default streams included; `visit(const std::shared_ptr<Stream>&)`.
-    template <class Visit>
-    void for_each_stream(Visit&& visit) {
-        streams.for_each([&](CUstream, const std::shared_ptr<Stream>& stream) { visit(stream); });
-        for (const auto& device : devices) {
-            for (const auto& [thread, stream] : device->context.thread_streams) {
-                visit(stream);
-            }
-        }
+  /// The CUDA version that the driver implements, known before cuInit as well.
+  int version() const;
+
+  /// Every stream, default streams included; `visit(const std::shared_ptr<Stream>&)`.
+  template <class Visit>
+  void for_each_stream(Visit&& visit) {
+    streams.for_each([&](CUstream, const std::shared_ptr<Stream>& stream) { visit(stream); });
+    for (const auto& device : devices) {
+      for (const auto& [thread, stream] : device->context.thread_streams) {
+        visit(stream);
+      }
     }
+  }
 
-    /// What a synchronisation does for every pool: memory above the release threshold goes back to its device.
-    void release_unused_pool_memory();
+  /// What a synchronisation does for every pool: memory above the release threshold goes back to its device.
+  void release_unused_pool_memory();
 };
 
 Driver& driver();
+
+/// The object behind a handle. A dead one is written down, and the call fails with `otherwise`.
+template <class Handle, class Object>
+std::shared_ptr<Object> find_live(const Handles<Handle, Object>& handles, Handle handle, CUresult otherwise) {
+  auto object = handles.find(handle);
+  if (!object) {
+    driver().violations.add(std::string(handles.kind) + " " + hex((std::uintptr_t)handle) +
+                            " does not exist, or was destroyed");
+    fail(otherwise);
+  }
+  return object;
+}
 
 }  // namespace cenote::sim

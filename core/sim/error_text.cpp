@@ -1,5 +1,7 @@
 // Names and texts of error codes. The text is the name in lower case with spaces, which for most codes is the driver's
 // own wording ("out of memory").
+#include "error_text.hpp"
+
 #include <algorithm>
 #include <array>
 #include <cctype>
@@ -7,33 +9,32 @@
 #include <string_view>
 
 #include "call.hpp"
-#include "error_text.hpp"
 
 namespace cenote::sim {
 namespace {
 
 struct ErrorText {
-    CUresult code;
-    const char* name;
-    std::string text;
+  CUresult code;
+  const char* name;
+  std::string text;
 };
 
 std::string text_of(std::string_view name) {
-    constexpr std::string_view error_prefix = "CUDA_ERROR_";
-    if (!name.starts_with(error_prefix)) {
-        return "no error";
-    }
-    std::string text(name.substr(error_prefix.size()));
-    std::transform(text.begin(), text.end(), text.begin(), [](unsigned char letter) {
-        return letter == '_' ? ' ' : static_cast<char>(std::tolower(letter));
-    });
-    return text;
+  constexpr std::string_view error_prefix = "CUDA_ERROR_";
+  if (!name.starts_with(error_prefix)) {
+    return "no error";
+  }
+  std::string text(name.substr(error_prefix.size()));
+  std::transform(text.begin(), text.end(), text.begin(),
+                 [](unsigned char letter) { return letter == '_' ? ' ' : static_cast<char>(std::tolower(letter)); });
+  return text;
 }
 
 #define SIM_ERROR(code) \
-    ErrorText { code, #code, text_of(#code) }
+  ErrorText { code, #code, text_of(#code) }
 
-const auto& texts = *new std::array{  // never destroyed: the driver answers while the process exits
+const auto& texts = *new std::array{
+    // never destroyed: the driver answers while the process exits
     SIM_ERROR(CUDA_SUCCESS),
     SIM_ERROR(CUDA_ERROR_INVALID_VALUE),
     SIM_ERROR(CUDA_ERROR_OUT_OF_MEMORY),
@@ -145,19 +146,19 @@ const auto& texts = *new std::array{  // never destroyed: the driver answers whi
 #undef SIM_ERROR
 
 CUresult tell(CUresult code, const char** out, const char* (*part)(const ErrorText&)) {
-    require(out != nullptr);
-    *out = nullptr;
-    const auto found = std::find_if(texts.begin(), texts.end(), [&](const ErrorText& row) { return row.code == code; });
-    require(found != texts.end());
-    *out = part(*found);
-    return CUDA_SUCCESS;
+  require(out != nullptr);
+  *out = nullptr;
+  const auto found = std::find_if(texts.begin(), texts.end(), [&](const ErrorText& row) { return row.code == code; });
+  require(found != texts.end());
+  *out = part(*found);
+  return CUDA_SUCCESS;
 }
 
 }  // namespace
 
 std::optional<CUresult> error_code(std::string_view name) {
-    const auto found = std::find_if(texts.begin(), texts.end(), [&](const ErrorText& row) { return row.name == name; });
-    return found == texts.end() ? std::nullopt : std::optional(found->code);
+  const auto found = std::find_if(texts.begin(), texts.end(), [&](const ErrorText& row) { return row.name == name; });
+  return found == texts.end() ? std::nullopt : std::optional(found->code);
 }
 
 }  // namespace cenote::sim
@@ -167,13 +168,12 @@ using namespace cenote::sim;
 extern "C" {
 
 CUresult cuGetErrorName(CUresult code, const char** name) {
-    return call(Entry::cuGetErrorName,
-                [&] { return tell(code, name, [](const ErrorText& row) { return row.name; }); });
+  return call(Entry::cuGetErrorName, [&] { return tell(code, name, [](const ErrorText& row) { return row.name; }); });
 }
 
 CUresult cuGetErrorString(CUresult code, const char** text) {
-    return call(Entry::cuGetErrorString,
-                [&] { return tell(code, text, [](const ErrorText& row) { return row.text.c_str(); }); });
+  return call(Entry::cuGetErrorString,
+              [&] { return tell(code, text, [](const ErrorText& row) { return row.text.c_str(); }); });
 }
 
 }  // extern "C"

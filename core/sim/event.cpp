@@ -7,85 +7,79 @@ namespace cenote::sim {
 namespace {
 
 void record_event(Event& event, Stream& stream) {
-    require(&event.context == &stream.context, CUDA_ERROR_INVALID_HANDLE);
-    auto record = std::make_shared<Record>();
-    if (stream.capture) {
-        stream.capture->require_valid();
-        record->capture = stream.capture;
-        record->clock = stream.capture->clocks[stream.id];
-    } else {
-        const auto note_time = [record] { record->time = std::chrono::steady_clock::now(); };
-        record->points = {stream.submit({.after = {}, .action = note_time})};
-    }
-    event.record = std::move(record);
+  require(&event.context == &stream.context, CUDA_ERROR_INVALID_HANDLE);
+  auto record = std::make_shared<Record>();
+  if (stream.capture) {
+    stream.capture->require_valid();
+    record->capture = stream.capture;
+    record->clock = stream.capture->clocks[stream.id];
+  } else {
+    const auto note_time = [record] { record->time = std::chrono::steady_clock::now(); };
+    record->points = {stream.submit({.after = {}, .action = note_time})};
+  }
+  event.record = std::move(record);
 }
 
 void wait_for_captured(Stream& stream, const Record& record) {
-    Capture& capture = *record.capture;
-    Captures& captures = driver().captures;
-    require(!capture.ended, CUDA_ERROR_CAPTURED_EVENT);
-    capture.require_valid();
-    if (stream.kind == StreamKind::legacy) {
-        captures.refuse(capture, CUDA_ERROR_STREAM_CAPTURE_IMPLICIT, "the legacy stream cannot join a capture");
-    }
-    if (stream.capture && stream.capture != record.capture) {
-        stream.capture->invalidated = true;
-        captures.refuse(capture, CUDA_ERROR_STREAM_CAPTURE_MERGE, "the wait would merge two captures");
-    }
-    stream.capture = record.capture;
-    capture.order_after(stream, record.clock);
+  Capture& capture = *record.capture;
+  Captures& captures = driver().captures;
+  require(!capture.ended, CUDA_ERROR_CAPTURED_EVENT);
+  capture.require_valid();
+  if (stream.kind == StreamKind::legacy) {
+    captures.refuse(capture, CUDA_ERROR_STREAM_CAPTURE_IMPLICIT, "the legacy stream cannot join a capture");
+  }
+  if (stream.capture && stream.capture != record.capture) {
+    stream.capture->invalidated = true;
+    captures.refuse(capture, CUDA_ERROR_STREAM_CAPTURE_MERGE, "the wait would merge two captures");
+  }
+  stream.capture = record.capture;
+  capture.order_after(stream, record.clock);
 }
 
 void wait_for_event(Stream& stream, const Event& event) {
-    if (!event.record) {
-        return;
-    }
-    if (event.record->capture) {
-        wait_for_captured(stream, *event.record);
-    } else if (stream.capture) {
-        driver().captures.refuse(*stream.capture, CUDA_ERROR_STREAM_CAPTURE_ISOLATION,
-                                 "the event was recorded outside the capture");
-    } else {
-        stream.submit({.after = event.record->points, .action = nullptr});
-    }
+  if (!event.record) {
+    return;
+  }
+  if (event.record->capture) {
+    wait_for_captured(stream, *event.record);
+  } else if (stream.capture) {
+    driver().captures.refuse(*stream.capture, CUDA_ERROR_STREAM_CAPTURE_ISOLATION,
+                             "the event was recorded outside the capture");
+  } else {
+    stream.submit({.after = event.record->points, .action = nullptr});
+  }
 }
 
 /// What must be reached for the event to be complete; asking is unsafe beside a capture, and illegal in it.
 Points observed(const Event& event) {
-    if (event.record && event.record->capture) {
-        event.record->capture->invalidated = true;
-        driver().violations.add("the event was recorded in a capture");
-        fail(CUDA_ERROR_CAPTURED_EVENT);
-    }
-    driver().captures.require_relaxed();
-    return event.record ? event.record->points : Points{};
+  if (event.record && event.record->capture) {
+    event.record->capture->invalidated = true;
+    driver().violations.add("the event was recorded in a capture");
+    fail(CUDA_ERROR_CAPTURED_EVENT);
+  }
+  driver().captures.require_relaxed();
+  return event.record ? event.record->points : Points{};
 }
 
 CUresult elapsed(float* milliseconds, CUevent start, CUevent end) {
-    require(milliseconds != nullptr);
-    const auto first = event_of(start);
-    const auto second = event_of(end);
-    const auto timed = [](const Event& event) {
-        return event.record && !event.record->capture && (event.flags & CU_EVENT_DISABLE_TIMING) == 0;
-    };
-    require(timed(*first) && timed(*second), CUDA_ERROR_INVALID_HANDLE);
-    if (!first->record->time || !second->record->time) {
-        return CUDA_ERROR_NOT_READY;
-    }
-    *milliseconds = std::chrono::duration<float, std::milli>(*second->record->time - *first->record->time).count();
-    return CUDA_SUCCESS;
+  require(milliseconds != nullptr);
+  const auto first = event_of(start);
+  const auto second = event_of(end);
+  const auto timed = [](const Event& event) {
+    return event.record && !event.record->capture && (event.flags & CU_EVENT_DISABLE_TIMING) == 0;
+  };
+  require(timed(*first) && timed(*second), CUDA_ERROR_INVALID_HANDLE);
+  if (!first->record->time || !second->record->time) {
+    return CUDA_ERROR_NOT_READY;
+  }
+  *milliseconds = std::chrono::duration<float, std::milli>(*second->record->time - *first->record->time).count();
+  return CUDA_SUCCESS;
 }
 
 }  // namespace
 
 std::shared_ptr<Event> event_of(CUevent handle) {
-    auto event = driver().events.find(handle);
-    if (!event) {
-        driver().violations.add("event " + hex(reinterpret_cast<std::uintptr_t>(handle)) +
-                                " does not exist, or was destroyed");
-        fail(CUDA_ERROR_INVALID_HANDLE);
-    }
-    return event;
+  return find_live(driver().events, handle, CUDA_ERROR_INVALID_HANDLE);
 }
 
 }  // namespace cenote::sim
@@ -95,66 +89,66 @@ using namespace cenote::sim;
 extern "C" {
 
 CUresult cuEventCreate(CUevent* handle, unsigned int flags) {
-    return call(Entry::cuEventCreate, [&] {
-        constexpr unsigned int known = CU_EVENT_BLOCKING_SYNC | CU_EVENT_DISABLE_TIMING;
-        require(handle != nullptr && (flags & ~known) == 0);
-        *handle = driver().events.insert(std::make_shared<Event>(current_context(), flags));
-    });
+  return call(Entry::cuEventCreate, [&] {
+    constexpr unsigned int known = CU_EVENT_BLOCKING_SYNC | CU_EVENT_DISABLE_TIMING;
+    require(handle != nullptr && (flags & ~known) == 0);
+    *handle = driver().events.insert(std::make_shared<Event>(current_context(), flags));
+  });
 }
 
 CUresult cuEventDestroy_v2(CUevent handle) {
-    return call(Entry::cuEventDestroy_v2, [&] {
-        event_of(handle);
-        driver().events.remove(handle);
-    });
+  return call(Entry::cuEventDestroy_v2, [&] {
+    event_of(handle);
+    driver().events.remove(handle);
+  });
 }
 
 CUresult cuEventRecord(CUevent handle, CUstream stream) {
-    return call(Entry::cuEventRecord, [&] { record_event(*event_of(handle), *stream_of(stream)); });
+  return call(Entry::cuEventRecord, [&] { record_event(*event_of(handle), *stream_of(stream)); });
 }
 
 CUresult cuStreamWaitEvent(CUstream stream, CUevent handle, unsigned int flags) {
-    return call(Entry::cuStreamWaitEvent, [&] {
-        require(flags == CU_EVENT_WAIT_DEFAULT);
-        wait_for_event(*stream_of(stream), *event_of(handle));
-    });
+  return call(Entry::cuStreamWaitEvent, [&] {
+    require(flags == CU_EVENT_WAIT_DEFAULT);
+    wait_for_event(*stream_of(stream), *event_of(handle));
+  });
 }
 
 CUresult cuCtxRecordEvent(CUcontext handle, CUevent event_handle) {
-    return call(Entry::cuCtxRecordEvent, [&] {
-        Context& context = handle == nullptr ? current_context() : context_of(handle);
-        const auto event = event_of(event_handle);
-        require(&event->context == &context, CUDA_ERROR_INVALID_HANDLE);
-        driver().captures.forbid(context);
-        event->record = std::make_shared<Record>();
-        event->record->points = context.all_work();
-    });
+  return call(Entry::cuCtxRecordEvent, [&] {
+    Context& context = handle == nullptr ? current_context() : context_of(handle);
+    const auto event = event_of(event_handle);
+    require(&event->context == &context, CUDA_ERROR_INVALID_HANDLE);
+    driver().captures.forbid(context);
+    event->record = std::make_shared<Record>();
+    event->record->points = context.all_work();
+  });
 }
 
 CUresult cuEventQuery(CUevent handle) {
-    return call(Entry::cuEventQuery, [&] {
-        const Points points = observed(*event_of(handle));
-        if (all_reached(points)) {
-            return CUDA_SUCCESS;
-        }
-        step(points);
-        return CUDA_ERROR_NOT_READY;
-    });
+  return call(Entry::cuEventQuery, [&] {
+    const Points points = observed(*event_of(handle));
+    if (all_reached(points)) {
+      return CUDA_SUCCESS;
+    }
+    step(points);
+    return CUDA_ERROR_NOT_READY;
+  });
 }
 
 CUresult cuEventSynchronize(CUevent handle) {
-    return call(Entry::cuEventSynchronize, [&] {
-        advance(observed(*event_of(handle)));
-        driver().release_unused_pool_memory();
-    });
+  return call(Entry::cuEventSynchronize, [&] {
+    advance(observed(*event_of(handle)));
+    driver().release_unused_pool_memory();
+  });
 }
 
 CUresult cuEventElapsedTime(float* milliseconds, CUevent start, CUevent end) {
-    return call(Entry::cuEventElapsedTime, [&] { return elapsed(milliseconds, start, end); });
+  return call(Entry::cuEventElapsedTime, [&] { return elapsed(milliseconds, start, end); });
 }
 
 CUresult cuEventElapsedTime_v2(float* milliseconds, CUevent start, CUevent end) {
-    return call(Entry::cuEventElapsedTime_v2, [&] { return elapsed(milliseconds, start, end); });
+  return call(Entry::cuEventElapsedTime_v2, [&] { return elapsed(milliseconds, start, end); });
 }
 
 }  // extern "C"

@@ -17,18 +17,18 @@
 namespace cenote::sim {
 
 struct Record {
-    Points points;
-    std::optional<std::chrono::steady_clock::time_point> time;  ///< when it was reached
-    std::shared_ptr<Capture> capture;                           ///< recorded in it, with `clock` before it
-    Clock clock;
+  Points points;
+  std::optional<std::chrono::steady_clock::time_point> time;  ///< when it was reached
+  std::shared_ptr<Capture> capture;                           ///< recorded in it, with `clock` before it
+  Clock clock;
 };
 
 struct Event {
-    Event(Context& context, unsigned int flags) : context(context), flags(flags) {}
+  Event(Context& context, unsigned int flags) : context(context), flags(flags) {}
 
-    Context& context;
-    const unsigned int flags;
-    std::shared_ptr<Record> record;
+  Context& context;
+  const unsigned int flags;
+  std::shared_ptr<Record> record;
 };
 
 /// Throws Failure(CUDA_ERROR_INVALID_HANDLE), and writes a violation down, for a dead handle.

@@ -7,17 +7,15 @@
 namespace cenote::sim {
 
 struct Failure {
-    CUresult code;
+  CUresult code;
 };
 
-[[noreturn]] inline void fail(CUresult code) {
-    throw Failure{code};
-}
+[[noreturn]] inline void fail(CUresult code) { throw Failure{code}; }
 
 inline void require(bool holds, CUresult otherwise = CUDA_ERROR_INVALID_VALUE) {
-    if (!holds) {
-        fail(otherwise);
-    }
+  if (!holds) {
+    fail(otherwise);
+  }
 }
 
 }  // namespace cenote::sim

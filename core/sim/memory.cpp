@@ -7,62 +7,64 @@ namespace cenote::sim {
 namespace {
 
 CUresult allocate_pinned(void** address, std::size_t bytes) {
-    require(address != nullptr);
-    *address = nullptr;
-    if (bytes > 0) {
-        *address = reinterpret_cast<void*>(allocate_block(BlockKind::pinned, current_context().device, bytes)->base);
-    }
-    return CUDA_SUCCESS;
+  require(address != nullptr);
+  *address = nullptr;
+  if (bytes > 0) {
+    *address = reinterpret_cast<void*>(allocate_block(BlockKind::pinned, current_context().device, bytes)->base);
+  }
+  return CUDA_SUCCESS;
 }
 
 /// The block at the address, once all work of its device is done; refused unless `may_free(kind)`.
 template <class MayFree>
 void synchronise_and_free(std::uintptr_t address, MayFree&& may_free) {
-    const auto found = [&] {
-        auto block = driver().blocks.find_base(address);
-        if (!block || !may_free(block->kind)) {
-            refuse_free(address);
-        }
-        return block;
-    };
-    advance(found()->device->context.all_work());
-    free_block(*found());  // looked up again: a host function may have run, and another thread freed it meanwhile
+  const auto found = [&] {
+    auto block = driver().blocks.find_base(address);
+    if (!block || !may_free(block->kind)) {
+      refuse_free(address);
+    }
+    return block;
+  };
+  advance(found()->device->context.all_work());
+  free_block(*found());  // looked up again: a host function may have run, and another thread freed it meanwhile
 }
 
 }  // namespace
 
 std::shared_ptr<Block> allocate_block(BlockKind kind, Device& device, std::size_t bytes) {
-    require(bytes <= max_allocation_bytes, CUDA_ERROR_OUT_OF_MEMORY);
-    const std::size_t held = round_up(bytes, allocation_step);
-    const bool charged = kind == BlockKind::device;
-    require(!charged || held <= device.free_bytes(), CUDA_ERROR_OUT_OF_MEMORY);
-    const auto base = driver().addresses.take(held, allocation_step);
-    if (charged) {
-        device.charge(held);
-    }
-    return driver().blocks.insert({.base = base, .bytes = bytes, .held = held, .kind = kind, .device = &device, .pool = {}, .physical = {}});
+  require(bytes <= max_allocation_bytes, CUDA_ERROR_OUT_OF_MEMORY);
+  const std::size_t held = round_up(bytes, allocation_step);
+  const bool charged = kind == BlockKind::device;
+  require(!charged || held <= device.free_bytes(), CUDA_ERROR_OUT_OF_MEMORY);
+  const auto base = driver().addresses.take(held, allocation_step);
+  if (charged) {
+    device.charge(held);
+  }
+  return driver().blocks.insert(
+      {.base = base, .bytes = bytes, .held = held, .kind = kind, .device = &device, .pool = {}, .physical = {}});
 }
 
 void free_block(Block& block) {
-    if (block.state == BlockState::live) {
-        driver().blocks.remove(block);
-    }
-    block.state = BlockState::dead;
-    block.freed_by = current_call();
-    if (block.kind == BlockKind::pooled) {
-        block.pool->free(block);
-        return;
-    }
-    if (block.kind == BlockKind::device) {
-        block.device->discharge(block.held);
-    }
-    driver().addresses.give_back(block.base, block.held);
+  if (block.state == BlockState::live) {
+    driver().blocks.remove(block);
+    block.ended_by = current_call();
+  }
+  block.state = BlockState::dead;
+  if (block.kind == BlockKind::pooled) {
+    block.pool->free(block);
+    return;
+  }
+  if (block.kind == BlockKind::device) {
+    block.device->discharge(block.held);
+  }
+  driver().addresses.give_back(block.base, block.held);
 }
 
 void refuse_free(std::uintptr_t address) {
-    driver().violations.add("pointer " + hex(address) +
-                            " is not the start of memory that this call may free: unknown, of another kind, or freed before");
-    fail(CUDA_ERROR_INVALID_VALUE);
+  driver().violations.add(
+      "pointer " + hex(address) +
+      " is not the start of memory that this call may free: unknown, of another kind, or freed before");
+  fail(CUDA_ERROR_INVALID_VALUE);
 }
 
 }  // namespace cenote::sim
@@ -72,50 +74,49 @@ using namespace cenote::sim;
 extern "C" {
 
 CUresult cuMemAlloc_v2(CUdeviceptr* address, std::size_t bytes) {
-    return call(Entry::cuMemAlloc_v2, [&] {
-        require(address != nullptr && bytes > 0);
-        *address = allocate_block(BlockKind::device, current_context().device, bytes)->base;
-    });
+  return call(Entry::cuMemAlloc_v2, [&] {
+    require(address != nullptr && bytes > 0);
+    *address = allocate_block(BlockKind::device, current_context().device, bytes)->base;
+  });
 }
 
 CUresult cuMemAllocManaged(CUdeviceptr* address, std::size_t bytes, unsigned int flags) {
-    return call(Entry::cuMemAllocManaged, [&] {
-        require(address != nullptr && bytes > 0);
-        require(flags == CU_MEM_ATTACH_GLOBAL || flags == CU_MEM_ATTACH_HOST);
-        *address = allocate_block(BlockKind::managed, current_context().device, bytes)->base;
-    });
+  return call(Entry::cuMemAllocManaged, [&] {
+    require(address != nullptr && bytes > 0);
+    require(flags == CU_MEM_ATTACH_GLOBAL || flags == CU_MEM_ATTACH_HOST);
+    *address = allocate_block(BlockKind::managed, current_context().device, bytes)->base;
+  });
 }
 
 CUresult cuMemHostAlloc(void** address, std::size_t bytes, unsigned int flags) {
-    return call(Entry::cuMemHostAlloc, [&] {
-        constexpr unsigned int known =
-            CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP | CU_MEMHOSTALLOC_WRITECOMBINED;
-        require((flags & ~known) == 0);
-        return allocate_pinned(address, bytes);
-    });
+  return call(Entry::cuMemHostAlloc, [&] {
+    constexpr unsigned int known = CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP | CU_MEMHOSTALLOC_WRITECOMBINED;
+    require((flags & ~known) == 0);
+    return allocate_pinned(address, bytes);
+  });
 }
 
 CUresult cuMemAllocHost_v2(void** address, std::size_t bytes) {
-    return call(Entry::cuMemAllocHost_v2, [&] { return allocate_pinned(address, bytes); });
+  return call(Entry::cuMemAllocHost_v2, [&] { return allocate_pinned(address, bytes); });
 }
 
 CUresult cuMemFree_v2(CUdeviceptr address) {
-    return call(Entry::cuMemFree_v2, [&] {
-        if (address != 0) {
-            synchronise_and_free(address, [](BlockKind kind) {
-                return kind == BlockKind::device || kind == BlockKind::managed || kind == BlockKind::pooled;
-            });
-        }
-    });
+  return call(Entry::cuMemFree_v2, [&] {
+    if (address != 0) {
+      synchronise_and_free(address, [](BlockKind kind) {
+        return kind == BlockKind::device || kind == BlockKind::managed || kind == BlockKind::pooled;
+      });
+    }
+  });
 }
 
 CUresult cuMemFreeHost(void* address) {
-    return call(Entry::cuMemFreeHost, [&] {
-        if (address != nullptr) {
-            synchronise_and_free(reinterpret_cast<std::uintptr_t>(address),
-                                 [](BlockKind kind) { return kind == BlockKind::pinned; });
-        }
-    });
+  return call(Entry::cuMemFreeHost, [&] {
+    if (address != nullptr) {
+      synchronise_and_free(reinterpret_cast<std::uintptr_t>(address),
+                           [](BlockKind kind) { return kind == BlockKind::pinned; });
+    }
+  });
 }
 
 }  // extern "C"

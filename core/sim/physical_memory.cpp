@@ -9,36 +9,36 @@
 namespace cenote::sim {
 
 std::uintptr_t PhysicalMemory::take(std::size_t bytes) {
-    if (file_ < 0) {
-        file_ = memfd_create("cenote_sim", MFD_CLOEXEC);
-        require(file_ >= 0 && ftruncate(file_, static_cast<off_t>(file_bytes)) == 0, CUDA_ERROR_OUT_OF_MEMORY);
-        free_.insert(0, file_bytes);
-    }
-    const auto offset = free_.take(bytes);
-    require(offset.has_value(), CUDA_ERROR_OUT_OF_MEMORY);
-    return *offset;
+  if (file_ < 0) {
+    file_ = memfd_create("cenote_sim", MFD_CLOEXEC);
+    require(file_ >= 0 && ftruncate(file_, static_cast<off_t>(file_bytes)) == 0, CUDA_ERROR_OUT_OF_MEMORY);
+    free_.insert(0, file_bytes);
+  }
+  const auto offset = free_.take(bytes);
+  require(offset.has_value(), CUDA_ERROR_OUT_OF_MEMORY);
+  return *offset;
 }
 
 void PhysicalMemory::give_back(std::uintptr_t offset, std::size_t bytes) {
-    fallocate(file_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset), static_cast<off_t>(bytes));
-    free_.insert(offset, bytes);
+  fallocate(file_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset), static_cast<off_t>(bytes));
+  free_.insert(offset, bytes);
 }
 
 void PhysicalMemory::show(std::uintptr_t address, std::size_t bytes, std::uintptr_t offset) const {
-    void* const at = reinterpret_cast<void*>(address);
-    constexpr int flags = MAP_SHARED | MAP_NORESERVE | MAP_FIXED;
-    require(mmap(at, bytes, PROT_NONE, flags, file_, static_cast<off_t>(offset)) == at, CUDA_ERROR_OUT_OF_MEMORY);
+  void* const at = reinterpret_cast<void*>(address);
+  constexpr int flags = MAP_SHARED | MAP_NORESERVE | MAP_FIXED;
+  require(mmap(at, bytes, PROT_NONE, flags, file_, static_cast<off_t>(offset)) == at, CUDA_ERROR_OUT_OF_MEMORY);
 }
 
-Physical::Physical(Device& device, std::size_t bytes)
-    : device(device), bytes(bytes), offset((require(bytes <= device.free_bytes(), CUDA_ERROR_OUT_OF_MEMORY),
-                                            driver().physical_memory.take(bytes))) {
-    device.charge(bytes);
+Physical::Physical(Device& device, std::size_t bytes) : device(device), bytes(bytes) {
+  require(bytes <= device.free_bytes(), CUDA_ERROR_OUT_OF_MEMORY);
+  offset = driver().physical_memory.take(bytes);
+  device.charge(bytes);
 }
 
 Physical::~Physical() {
-    driver().physical_memory.give_back(offset, bytes);
-    device.discharge(bytes);
+  driver().physical_memory.give_back(offset, bytes);
+  device.discharge(bytes);
 }
 
 }  // namespace cenote::sim

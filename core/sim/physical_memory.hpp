@@ -19,33 +19,33 @@ namespace cenote::sim {
 struct Device;
 
 class PhysicalMemory {
-public:
-    /// Sizes, offsets and addresses of the virtual memory interface are multiples of this.
-    static constexpr std::size_t granularity = std::size_t{2} << 20;
+ public:
+  /// Sizes, offsets and addresses of the virtual memory interface are multiples of this.
+  static constexpr std::size_t granularity = std::size_t{2} << 20;
 
-    /// Throws Failure(CUDA_ERROR_OUT_OF_MEMORY) where the host has no such file.
-    std::uintptr_t take(std::size_t bytes);
-    void give_back(std::uintptr_t offset, std::size_t bytes);
+  /// Throws Failure(CUDA_ERROR_OUT_OF_MEMORY) where the host has no such file.
+  std::uintptr_t take(std::size_t bytes);
+  void give_back(std::uintptr_t offset, std::size_t bytes);
 
-    /// Shows the range at the address, where nothing may touch it yet. Throws Failure.
-    void show(std::uintptr_t address, std::size_t bytes, std::uintptr_t offset) const;
+  /// Shows the range at the address, where nothing may touch it yet. Throws Failure.
+  void show(std::uintptr_t address, std::size_t bytes, std::uintptr_t offset) const;
 
-private:
-    /// As far as offsets go: more than all cards hold, so that no order of sizes runs out of places.
-    static constexpr std::size_t file_bytes = std::size_t{1} << 50;
+ private:
+  /// As far as offsets go: more than all cards hold, so that no order of sizes runs out of places.
+  static constexpr std::size_t file_bytes = std::size_t{1} << 50;
 
-    int file_ = -1;
-    Ranges free_;
+  int file_ = -1;
+  Ranges free_;
 };
 
 struct Physical {
-    Physical(Device& device, std::size_t bytes);
-    ~Physical();
-    Physical(const Physical&) = delete;
+  Physical(Device& device, std::size_t bytes);
+  ~Physical();
+  Physical(const Physical&) = delete;
 
-    Device& device;
-    const std::size_t bytes;
-    const std::uintptr_t offset;
+  Device& device;
+  const std::size_t bytes;
+  std::uintptr_t offset = 0;
 };
 
 }  // namespace cenote::sim

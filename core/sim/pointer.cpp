@@ -11,54 +11,54 @@ namespace {
 
 template <class Value>
 void answer(void* data, Value value) {
-    *static_cast<Value*>(data) = value;
+  *static_cast<Value*>(data) = value;
 }
 
 CUmemoryPool handle_of(const std::shared_ptr<Pool>& wanted) {
-    CUmemoryPool found = nullptr;
-    driver().pools.for_each([&](CUmemoryPool handle, const std::shared_ptr<Pool>& pool) {
-        if (pool == wanted) {
-            found = handle;
-        }
-    });
-    return found;
+  CUmemoryPool found = nullptr;
+  driver().pools.for_each([&](CUmemoryPool handle, const std::shared_ptr<Pool>& pool) {
+    if (pool == wanted) {
+      found = handle;
+    }
+  });
+  return found;
 }
 
 void answer_attribute(void* data, CUpointer_attribute attribute, std::uintptr_t address, const Block& block) {
-    switch (attribute) {
-        case CU_POINTER_ATTRIBUTE_CONTEXT:
-            return answer<CUcontext>(data, block.in_context() ? block.device->context.handle() : nullptr);
-        case CU_POINTER_ATTRIBUTE_MEMORY_TYPE:
-            return answer<unsigned int>(data, block.kind == BlockKind::pinned ? CU_MEMORYTYPE_HOST : CU_MEMORYTYPE_DEVICE);
-        case CU_POINTER_ATTRIBUTE_DEVICE_POINTER:
-            return answer<CUdeviceptr>(data, address);
-        case CU_POINTER_ATTRIBUTE_HOST_POINTER:
-            require(block.host_visible());
-            return answer<void*>(data, reinterpret_cast<void*>(address));
-        case CU_POINTER_ATTRIBUTE_IS_MANAGED:
-            return answer<unsigned int>(data, block.kind == BlockKind::managed);
-        case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL:
-            return answer<int>(data, block.device->ordinal);
-        case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE:
-            return answer<unsigned int>(data, block.kind == BlockKind::device);
-        case CU_POINTER_ATTRIBUTE_RANGE_START_ADDR:
-            return answer<CUdeviceptr>(data, block.base);
-        case CU_POINTER_ATTRIBUTE_RANGE_SIZE:
-            return answer<std::size_t>(data, block.bytes);
-        case CU_POINTER_ATTRIBUTE_MAPPED:
-            return answer<unsigned int>(data, 1);
-        case CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE:
-            return answer<CUmemoryPool>(data, block.pool ? handle_of(block.pool) : nullptr);
-        default:
-            fail(CUDA_ERROR_NOT_SUPPORTED);
-    }
+  switch (attribute) {
+    case CU_POINTER_ATTRIBUTE_CONTEXT:
+      return answer<CUcontext>(data, block.in_context() ? block.device->context.handle() : nullptr);
+    case CU_POINTER_ATTRIBUTE_MEMORY_TYPE:
+      return answer<unsigned int>(data, block.kind == BlockKind::pinned ? CU_MEMORYTYPE_HOST : CU_MEMORYTYPE_DEVICE);
+    case CU_POINTER_ATTRIBUTE_DEVICE_POINTER:
+      return answer<CUdeviceptr>(data, address);
+    case CU_POINTER_ATTRIBUTE_HOST_POINTER:
+      require(block.host_visible());
+      return answer<void*>(data, reinterpret_cast<void*>(address));
+    case CU_POINTER_ATTRIBUTE_IS_MANAGED:
+      return answer<unsigned int>(data, block.kind == BlockKind::managed);
+    case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL:
+      return answer<int>(data, block.device->ordinal);
+    case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE:
+      return answer<unsigned int>(data, block.kind == BlockKind::device);
+    case CU_POINTER_ATTRIBUTE_RANGE_START_ADDR:
+      return answer<CUdeviceptr>(data, block.base);
+    case CU_POINTER_ATTRIBUTE_RANGE_SIZE:
+      return answer<std::size_t>(data, block.bytes);
+    case CU_POINTER_ATTRIBUTE_MAPPED:
+      return answer<unsigned int>(data, 1);
+    case CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE:
+      return answer<CUmemoryPool>(data, block.pool ? handle_of(block.pool) : nullptr);
+    default:
+      fail(CUDA_ERROR_NOT_SUPPORTED);
+  }
 }
 
 /// Throws Failure(CUDA_ERROR_INVALID_VALUE) for a pointer that the driver does not know.
 std::shared_ptr<Block> block_of(std::uintptr_t address) {
-    auto block = driver().blocks.find(address);
-    require(block != nullptr);
-    return block;
+  auto block = driver().blocks.find(address);
+  require(block != nullptr);
+  return block;
 }
 
 }  // namespace
@@ -69,42 +69,42 @@ using namespace cenote::sim;
 extern "C" {
 
 CUresult cuPointerGetAttribute(void* data, CUpointer_attribute attribute, CUdeviceptr address) {
-    return call(Entry::cuPointerGetAttribute, [&] {
-        require(data != nullptr);
-        answer_attribute(data, attribute, address, *block_of(address));
-    });
+  return call(Entry::cuPointerGetAttribute, [&] {
+    require(data != nullptr);
+    answer_attribute(data, attribute, address, *block_of(address));
+  });
 }
 
 CUresult cuMemGetAddressRange_v2(CUdeviceptr* base, std::size_t* bytes, CUdeviceptr address) {
-    return call(Entry::cuMemGetAddressRange_v2, [&] {
-        const auto block = driver().blocks.find(address);
-        require(block != nullptr, CUDA_ERROR_NOT_FOUND);
-        if (base != nullptr) {
-            *base = block->base;
-        }
-        if (bytes != nullptr) {
-            *bytes = block->bytes;
-        }
-    });
+  return call(Entry::cuMemGetAddressRange_v2, [&] {
+    const auto block = driver().blocks.find(address);
+    require(block != nullptr, CUDA_ERROR_NOT_FOUND);
+    if (base != nullptr) {
+      *base = block->base;
+    }
+    if (bytes != nullptr) {
+      *bytes = block->bytes;
+    }
+  });
 }
 
 CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr* device_address, void* address, unsigned int flags) {
-    return call(Entry::cuMemHostGetDevicePointer_v2, [&] {
-        require(device_address != nullptr && flags == 0);
-        const auto pointer = reinterpret_cast<std::uintptr_t>(address);
-        require(block_of(pointer)->kind == BlockKind::pinned);
-        *device_address = pointer;
-    });
+  return call(Entry::cuMemHostGetDevicePointer_v2, [&] {
+    require(device_address != nullptr && flags == 0);
+    const auto pointer = reinterpret_cast<std::uintptr_t>(address);
+    require(block_of(pointer)->kind == BlockKind::pinned);
+    *device_address = pointer;
+  });
 }
 
 CUresult cuIpcGetMemHandle(CUipcMemHandle* handle, CUdeviceptr address) {
-    return call(Entry::cuIpcGetMemHandle, [&] {
-        require(handle != nullptr);
-        const auto block = block_of(address);
-        require(block->kind == BlockKind::device);
-        *handle = {};
-        std::memcpy(handle->reserved, &block->base, sizeof block->base);
-    });
+  return call(Entry::cuIpcGetMemHandle, [&] {
+    require(handle != nullptr);
+    const auto block = block_of(address);
+    require(block->kind == BlockKind::device);
+    *handle = {};
+    std::memcpy(handle->reserved, &block->base, sizeof block->base);
+  });
 }
 
 }  // extern "C"

@@ -30,64 +30,64 @@ struct Block;
 struct Device;
 
 class Pool : public std::enable_shared_from_this<Pool> {
-public:
-    /// Segments are multiples of this, what the driver maps at the least.
-    static constexpr std::size_t segment_step = std::size_t{2} << 20;
+ public:
+  /// Segments are multiples of this, what the driver maps at the least.
+  static constexpr std::size_t segment_step = std::size_t{2} << 20;
 
-    /// max_bytes 0: as much as the device has.
-    Pool(Device& device, std::size_t max_bytes);
-    ~Pool();
+  /// max_bytes 0: as much as the device has.
+  Pool(Device& device, std::size_t max_bytes);
+  ~Pool();
 
-    /// Throws Failure(CUDA_ERROR_OUT_OF_MEMORY).
-    std::shared_ptr<Block> allocate(std::size_t bytes, std::uint64_t stream_id);
+  /// Throws Failure(CUDA_ERROR_OUT_OF_MEMORY).
+  std::shared_ptr<Block> allocate(std::size_t bytes, std::uint64_t stream_id);
 
-    /// The block was freed on a stream, and the free has not run yet. The ticket names it to settle.
-    std::uint64_t park(const Block& block, std::uint64_t stream_id);
-    void settle(std::uint64_t ticket);
+  /// The block was freed on a stream, and the free has not run yet. The ticket names it to settle.
+  std::uint64_t park(const Block& block, std::uint64_t stream_id);
+  void settle(std::uint64_t ticket);
 
-    /// The block was freed, and nothing uses it any more.
-    void free(const Block& block);
+  /// The block was freed, and nothing uses it any more.
+  void free(const Block& block);
 
-    /// Gives segments that are all free back, as long as `kept_bytes` stay reserved.
-    void trim_to(std::size_t kept_bytes);
+  /// Gives segments that are all free back, as long as `kept_bytes` stay reserved.
+  void trim_to(std::size_t kept_bytes);
 
-    /// The program has destroyed the pool.
-    void close();
+  /// The program has destroyed the pool.
+  void close();
 
-    CUresult get(CUmemPool_attribute attribute, void* value) const;
-    CUresult set(CUmemPool_attribute attribute, const void* value);
+  CUresult get(CUmemPool_attribute attribute, void* value) const;
+  CUresult set(CUmemPool_attribute attribute, const void* value);
 
-    Device& device;
-    std::uint64_t release_threshold = 0;
+  Device& device;
+  std::uint64_t release_threshold = 0;
 
-private:
-    struct Parked {
-        std::size_t bytes;
-        std::uint64_t stream_id;
-        std::uint64_t ticket;
-    };
+ private:
+  struct Parked {
+    std::size_t bytes;
+    std::uint64_t stream_id;
+    std::uint64_t ticket;
+  };
 
-    std::optional<std::uintptr_t> take_parked(std::size_t bytes, std::uint64_t stream_id);
-    void grow(std::size_t bytes);
-    void trim_if_closed();
+  std::optional<std::uintptr_t> take_parked(std::size_t bytes, std::uint64_t stream_id);
+  void grow(std::size_t bytes);
+  void trim_if_closed();
 
-    const std::size_t max_bytes_;
-    std::map<std::uintptr_t, std::size_t> segments_;
-    std::map<std::uintptr_t, Parked> parked_;
-    Ranges free_;
-    std::uint64_t last_ticket_ = 0;
-    bool closed_ = false;
+  const std::size_t max_bytes_;
+  std::map<std::uintptr_t, std::size_t> segments_;
+  std::map<std::uintptr_t, Parked> parked_;
+  Ranges free_;
+  std::uint64_t last_ticket_ = 0;
+  bool closed_ = false;
 
-    std::uint64_t reserved_bytes_ = 0;
-    std::uint64_t reserved_high_ = 0;
-    std::uint64_t used_bytes_ = 0;
-    std::uint64_t used_high_ = 0;
-    int follow_event_dependencies_ = 1;
-    int allow_opportunistic_ = 1;
-    int allow_internal_dependencies_ = 1;
+  std::uint64_t reserved_bytes_ = 0;
+  std::uint64_t reserved_high_ = 0;
+  std::uint64_t used_bytes_ = 0;
+  std::uint64_t used_high_ = 0;
+  int follow_event_dependencies_ = 1;
+  int allow_opportunistic_ = 1;
+  int allow_internal_dependencies_ = 1;
 };
 
-/// Throws Failure(CUDA_ERROR_INVALID_VALUE) for a handle that is no live pool.
+/// Throws Failure(CUDA_ERROR_INVALID_VALUE), and writes a violation down, for a dead handle.
 std::shared_ptr<Pool> pool_of(CUmemoryPool handle);
 
 }  // namespace cenote::sim

@@ -16,22 +16,22 @@
 namespace cenote::sim {
 
 class Ranges {
-public:
-    void insert(std::uintptr_t start, std::size_t bytes);
+ public:
+  void insert(std::uintptr_t start, std::size_t bytes);
 
-    /// Takes the lowest aligned piece of that size out of the set.
-    std::optional<std::uintptr_t> take(std::size_t bytes, std::size_t alignment = 1);
+  /// Takes the lowest aligned piece of that size out of the set.
+  std::optional<std::uintptr_t> take(std::size_t bytes, std::size_t alignment = 1);
 
-    /// Takes exactly this piece out of the set; false, and nothing is changed, unless all of it is in there.
-    bool take_exactly(std::uintptr_t start, std::size_t bytes);
+  /// Takes exactly this piece out of the set; false, and nothing is changed, unless all of it is in there.
+  bool take_exactly(std::uintptr_t start, std::size_t bytes);
 
-private:
-    std::map<std::uintptr_t, std::size_t> bytes_at_;
+ private:
+  std::map<std::uintptr_t, std::size_t> bytes_at_;
 };
 
 /// `alignment` is a power of two; the caller knows that the sum fits.
 constexpr std::size_t round_up(std::size_t value, std::size_t alignment) {
-    return (value + alignment - 1) & ~(alignment - 1);
+  return (value + alignment - 1) & ~(alignment - 1);
 }
 
 }  // namespace cenote::sim

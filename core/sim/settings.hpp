@@ -16,10 +16,10 @@
 namespace cenote::sim {
 
 struct Settings {
-    int devices = 1;
-    std::size_t memory_bytes = std::size_t{80} << 30;
-    int driver_version = 13000;
-    std::string name = "cenote simulated device";
+  int devices = 1;
+  std::size_t memory_bytes = std::size_t{80} << 30;
+  int driver_version = 13000;
+  std::string name = "cenote simulated device";
 };
 
 /// Throws std::invalid_argument with one line that says what is wrong and what is known.

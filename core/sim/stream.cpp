@@ -9,24 +9,24 @@ namespace cenote::sim {
 namespace {
 
 CUresult create_stream(CUstream* handle, unsigned int flags, int priority) {
-    require(handle != nullptr && flags <= CU_STREAM_NON_BLOCKING);
-    *handle = driver().streams.insert(std::make_shared<Stream>(current_context(), StreamKind::created, flags, priority));
-    return CUDA_SUCCESS;
+  require(handle != nullptr && flags <= CU_STREAM_NON_BLOCKING);
+  *handle = driver().streams.insert(std::make_shared<Stream>(current_context(), StreamKind::created, flags, priority));
+  return CUDA_SUCCESS;
 }
 
 std::shared_ptr<Stream> default_stream(std::shared_ptr<Stream>& made, StreamKind kind) {
-    if (!made) {
-        made = std::make_shared<Stream>(current_context(), kind, CU_STREAM_DEFAULT, 0);
-    }
-    return made;
+  if (!made) {
+    made = std::make_shared<Stream>(current_context(), kind, CU_STREAM_DEFAULT, 0);
+  }
+  return made;
 }
 
 /// Waiting for a stream, or asking how far it is, is unsafe beside a capture and illegal on a stream that captures.
 void require_observable(const Stream& stream) {
-    if (stream.capture) {
-        driver().captures.refuse(*stream.capture, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, "the stream is capturing");
-    }
-    driver().captures.require_relaxed();
+  if (stream.capture) {
+    driver().captures.refuse(*stream.capture, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, "the stream is capturing");
+  }
+  driver().captures.require_relaxed();
 }
 
 }  // namespace
@@ -37,55 +37,49 @@ Stream::Stream(Context& context, StreamKind kind, unsigned int flags, int priori
       id(++driver().last_stream_id),
       priority(priority),
       queue(std::make_shared<WorkQueue>((flags & CU_STREAM_NON_BLOCKING) == 0)) {
-    context.forget_finished_queues();
-    context.queues.push_back(queue);
+  context.forget_finished_queues();
+  context.queues.push_back(queue);
 }
 
 Points Stream::horizon() const {
-    Points points;
-    if (kind == StreamKind::legacy) {
-        for (const auto& other : context.queues) {
-            if (other->blocking && !other->idle()) {
-                points.push_back(other->end());
-            }
-        }
-    } else {
-        if (blocking() && context.legacy_stream && !context.legacy_stream->queue->idle()) {
-            points.push_back(context.legacy_stream->queue->end());
-        }
-        points.push_back(queue->end());
+  Points points;
+  if (kind == StreamKind::legacy) {
+    for (const auto& other : context.queues) {
+      if (other->blocking && !other->idle()) {
+        points.push_back(other->end());
+      }
     }
-    return points;
+  } else {
+    if (blocking() && context.legacy_stream && !context.legacy_stream->queue->idle()) {
+      points.push_back(context.legacy_stream->queue->end());
+    }
+    points.push_back(queue->end());
+  }
+  return points;
 }
 
 Point Stream::submit(Work work) {
-    if (capture) {
-        capture->record(*this);
-        return {queue, 0};
+  if (capture) {
+    capture->record(*this);
+    return {queue, 0};
+  }
+  for (Point& point : horizon()) {
+    if (point.queue != queue) {
+      work.after.push_back(std::move(point));
     }
-    for (Point& point : horizon()) {
-        if (point.queue != queue) {
-            work.after.push_back(std::move(point));
-        }
-    }
-    return queue->push(std::move(work));
+  }
+  return queue->push(std::move(work));
 }
 
 std::shared_ptr<Stream> stream_of(CUstream handle, bool naming_invalidates) {
-    if (handle == CU_STREAM_PER_THREAD) {
-        return default_stream(current_context().thread_streams[this_thread().number], StreamKind::per_thread);
-    }
-    if (handle == nullptr || handle == CU_STREAM_LEGACY) {
-        driver().captures.require_no_implied_wait(current_context(), naming_invalidates);
-        return default_stream(current_context().legacy_stream, StreamKind::legacy);
-    }
-    auto stream = driver().streams.find(handle);
-    if (!stream) {
-        driver().violations.add("stream " + hex(reinterpret_cast<std::uintptr_t>(handle)) +
-                                " does not exist, or was destroyed");
-        fail(CUDA_ERROR_INVALID_HANDLE);
-    }
-    return stream;
+  if (handle == CU_STREAM_PER_THREAD) {
+    return default_stream(current_context().thread_streams[this_thread().number], StreamKind::per_thread);
+  }
+  if (handle == nullptr || handle == CU_STREAM_LEGACY) {
+    driver().captures.require_no_implied_wait(current_context(), naming_invalidates);
+    return default_stream(current_context().legacy_stream, StreamKind::legacy);
+  }
+  return find_live(driver().streams, handle, CUDA_ERROR_INVALID_HANDLE);
 }
 
 }  // namespace cenote::sim
@@ -95,60 +89,60 @@ using namespace cenote::sim;
 extern "C" {
 
 CUresult cuStreamCreate(CUstream* handle, unsigned int flags) {
-    return call(Entry::cuStreamCreate, [&] { return create_stream(handle, flags, 0); });
+  return call(Entry::cuStreamCreate, [&] { return create_stream(handle, flags, 0); });
 }
 
 CUresult cuStreamCreateWithPriority(CUstream* handle, unsigned int flags, int priority) {
-    return call(Entry::cuStreamCreateWithPriority, [&] { return create_stream(handle, flags, priority); });
+  return call(Entry::cuStreamCreateWithPriority, [&] { return create_stream(handle, flags, priority); });
 }
 
 CUresult cuStreamDestroy_v2(CUstream handle) {
-    return call(Entry::cuStreamDestroy_v2, [&] {
-        const auto stream = stream_of(handle);
-        require(stream->kind == StreamKind::created, CUDA_ERROR_INVALID_HANDLE);
-        driver().captures.forget(*stream);
-        driver().streams.remove(handle);
-    });
+  return call(Entry::cuStreamDestroy_v2, [&] {
+    const auto stream = stream_of(handle);
+    require(stream->kind == StreamKind::created, CUDA_ERROR_INVALID_HANDLE);
+    driver().captures.forget(*stream);
+    driver().streams.remove(handle);
+  });
 }
 
 CUresult cuStreamSynchronize(CUstream handle) {
-    return call(Entry::cuStreamSynchronize, [&] {
-        const auto stream = stream_of(handle);
-        require_observable(*stream);
-        advance(stream->horizon());
-        driver().release_unused_pool_memory();
-    });
+  return call(Entry::cuStreamSynchronize, [&] {
+    const auto stream = stream_of(handle);
+    require_observable(*stream);
+    advance(stream->horizon());
+    driver().release_unused_pool_memory();
+  });
 }
 
 CUresult cuStreamQuery(CUstream handle) {
-    return call(Entry::cuStreamQuery, [&] {
-        const auto stream = stream_of(handle);
-        require_observable(*stream);
-        const Points points = stream->horizon();
-        if (all_reached(points)) {
-            return CUDA_SUCCESS;
-        }
-        step(points);
-        return CUDA_ERROR_NOT_READY;
-    });
+  return call(Entry::cuStreamQuery, [&] {
+    const auto stream = stream_of(handle);
+    require_observable(*stream);
+    const Points points = stream->horizon();
+    if (all_reached(points)) {
+      return CUDA_SUCCESS;
+    }
+    step(points);
+    return CUDA_ERROR_NOT_READY;
+  });
 }
 
 CUresult cuStreamGetId(CUstream handle, unsigned long long* id) {
-    return call(Entry::cuStreamGetId, [&] {
-        require(id != nullptr);
-        const auto stream = stream_of(handle);
-        if (stream->capture) {
-            driver().captures.refuse(*stream->capture, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, "the stream is capturing");
-        }
-        *id = stream->id;
-    });
+  return call(Entry::cuStreamGetId, [&] {
+    require(id != nullptr);
+    const auto stream = stream_of(handle);
+    if (stream->capture) {
+      driver().captures.refuse(*stream->capture, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, "the stream is capturing");
+    }
+    *id = stream->id;
+  });
 }
 
 CUresult cuLaunchHostFunc(CUstream handle, CUhostFn function, void* user_data) {
-    return call(Entry::cuLaunchHostFunc, [&] {
-        require(function != nullptr);
-        stream_of(handle)->submit({.after = {}, .action = [=] { function(user_data); }, .is_host_function = true});
-    });
+  return call(Entry::cuLaunchHostFunc, [&] {
+    require(function != nullptr);
+    stream_of(handle)->submit({.after = {}, .action = [=] { function(user_data); }, .is_host_function = true});
+  });
 }
 
 }  // extern "C"

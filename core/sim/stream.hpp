@@ -20,23 +20,23 @@ namespace cenote::sim {
 enum class StreamKind { created, legacy, per_thread };
 
 struct Stream {
-    Stream(Context& context, StreamKind kind, unsigned int flags, int priority);
+  Stream(Context& context, StreamKind kind, unsigned int flags, int priority);
 
-    bool blocking() const { return queue->blocking; }
+  bool blocking() const { return queue->blocking; }
 
-    /// What comes before anything that is issued on this stream now.
-    Points horizon() const;
+  /// What comes before anything that is issued on this stream now.
+  Points horizon() const;
 
-    /// Queues the work behind the horizon, or records it where the stream captures.
-    /// Returns the point that is reached once it is done; a captured one is reached already.
-    Point submit(Work work);
+  /// Queues the work behind the horizon, or records it where the stream captures.
+  /// Returns the point that is reached once it is done; a captured one is reached already.
+  Point submit(Work work);
 
-    Context& context;
-    const StreamKind kind;
-    const std::uint64_t id;
-    const int priority;
-    const std::shared_ptr<WorkQueue> queue;
-    std::shared_ptr<Capture> capture;
+  Context& context;
+  const StreamKind kind;
+  const std::uint64_t id;
+  const int priority;
+  const std::shared_ptr<WorkQueue> queue;
+  std::shared_ptr<Capture> capture;
 };
 
 /// The stream that a handle means to this thread: a created one, or a default stream of the current context.

@@ -8,48 +8,48 @@ namespace {
 /// An allocation on a capturing stream is a node of the graph: the graph owns its memory, and no pool or card is
 /// charged before the graph would run.
 std::uintptr_t allocate_in_graph(const Stream& stream, Device& device, std::size_t bytes) {
-    stream.capture->record(stream);
-    auto block = allocate_block(BlockKind::graph_owned, device, bytes);
-    stream.capture->graph->blocks.push_back(block);
-    return block->base;
+  stream.capture->record(stream);
+  auto block = allocate_block(BlockKind::graph_owned, device, bytes);
+  stream.capture->graph->blocks.push_back(block);
+  return block->base;
 }
 
 std::uintptr_t allocate_in_order(const Stream& stream, Pool& pool, std::size_t bytes) {
-    if (!stream.capture) {
-        driver().captures.require_relaxed();
-    }
-    if (bytes == 0) {
-        return 0;
-    }
-    return stream.capture ? allocate_in_graph(stream, pool.device, bytes) : pool.allocate(bytes, stream.id)->base;
+  if (!stream.capture) {
+    driver().captures.require_relaxed();
+  }
+  if (bytes == 0) {
+    return 0;
+  }
+  return stream.capture ? allocate_in_graph(stream, pool.device, bytes) : pool.allocate(bytes, stream.id)->base;
 }
 
 void free_in_graph(const Stream& stream, std::uintptr_t address) {
-    const auto block = driver().blocks.find_base(address);
-    if (!block || block->kind != BlockKind::graph_owned) {
-        refuse_free(address);
-    }
-    stream.capture->record(stream);
+  const auto block = driver().blocks.find_base(address);
+  if (!block || block->kind != BlockKind::graph_owned) {
+    refuse_free(address);
+  }
+  stream.capture->record(stream);
 }
 
 /// cuMemFreeAsync takes memory of cuMemAlloc as well, which goes when the free runs.
 void free_in_order(Stream& stream, std::uintptr_t address) {
-    driver().captures.require_relaxed();
-    const auto block = driver().blocks.find_base(address);
-    if (!block || (block->kind != BlockKind::pooled && block->kind != BlockKind::device)) {
-        refuse_free(address);
-    }
-    driver().blocks.remove(*block);
-    block->state = BlockState::freeing;
-    block->freed_by = current_call();
-    if (block->kind == BlockKind::device) {
-        stream.submit({.after = {}, .action = [block] { free_block(*block); }});
-        return;
-    }
-    stream.submit({.after = {}, .action = [block, ticket = block->pool->park(*block, stream.id)] {
-                       block->state = BlockState::dead;
-                       block->pool->settle(ticket);
-                   }});
+  driver().captures.require_relaxed();
+  const auto block = driver().blocks.find_base(address);
+  if (!block || (block->kind != BlockKind::pooled && block->kind != BlockKind::device)) {
+    refuse_free(address);
+  }
+  driver().blocks.remove(*block);
+  block->state = BlockState::freeing;
+  block->ended_by = current_call();
+  if (block->kind == BlockKind::device) {
+    stream.submit({.after = {}, .action = [block] { free_block(*block); }});
+    return;
+  }
+  stream.submit({.after = {}, .action = [block, ticket = block->pool->park(*block, stream.id)] {
+                   block->state = BlockState::dead;
+                   block->pool->settle(ticket);
+                 }});
 }
 
 }  // namespace
@@ -60,32 +60,32 @@ using namespace cenote::sim;
 extern "C" {
 
 CUresult cuMemAllocFromPoolAsync(CUdeviceptr* address, std::size_t bytes, CUmemoryPool pool, CUstream stream) {
-    return call(Entry::cuMemAllocFromPoolAsync, [&] {
-        require(address != nullptr);
-        *address = allocate_in_order(*stream_of(stream), *pool_of(pool), bytes);
-    });
+  return call(Entry::cuMemAllocFromPoolAsync, [&] {
+    require(address != nullptr);
+    *address = allocate_in_order(*stream_of(stream), *pool_of(pool), bytes);
+  });
 }
 
 CUresult cuMemAllocAsync(CUdeviceptr* address, std::size_t bytes, CUstream handle) {
-    return call(Entry::cuMemAllocAsync, [&] {
-        require(address != nullptr);
-        const auto stream = stream_of(handle);
-        *address = allocate_in_order(*stream, *pool_of(stream->context.device.current_pool), bytes);
-    });
+  return call(Entry::cuMemAllocAsync, [&] {
+    require(address != nullptr);
+    const auto stream = stream_of(handle);
+    *address = allocate_in_order(*stream, *pool_of(stream->context.device.current_pool), bytes);
+  });
 }
 
 CUresult cuMemFreeAsync(CUdeviceptr address, CUstream handle) {
-    return call(Entry::cuMemFreeAsync, [&] {
-        const auto stream = stream_of(handle);
-        if (address == 0) {
-            return;
-        }
-        if (stream->capture) {
-            free_in_graph(*stream, address);
-        } else {
-            free_in_order(*stream, address);
-        }
-    });
+  return call(Entry::cuMemFreeAsync, [&] {
+    const auto stream = stream_of(handle);
+    if (address == 0) {
+      return;
+    }
+    if (stream->capture) {
+      free_in_graph(*stream, address);
+    } else {
+      free_in_order(*stream, address);
+    }
+  });
 }
 
 }  // extern "C"

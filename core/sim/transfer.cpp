@@ -1,10 +1,11 @@
 // Copies, fills and prefetches: work that touches memory.
 //
-// 1. At the call, each operand is looked up: known memory (its blocks are kept by the work), or the host's own, pageable
-//    memory. An address of the simulator's where nothing lives is refused.
+// 1. At the call, each operand is looked up: known memory (its blocks are kept by the work), or the host's own,
+//    pageable memory. An address of the simulator's where nothing lives is refused.
 // 2. Pageable memory is staged as the driver does: a source is read at the call; a destination makes the call wait.
-// 3. When the work runs, blocks that died in between are written down: they were freed before this work in stream order.
-//    Memory of a pool is still there and is touched all the same, so that the wrong bytes show; unmapped memory is not.
+// 3. When the work runs, blocks that died in between are written down: they were freed before this work in the order of
+//    streams. Memory of a pool is still there and is touched all the same, so that the wrong bytes show; unmapped
+//    memory is not.
 #include <cstddef>
 #include <cstring>
 #include <utility>
@@ -17,117 +18,115 @@ namespace cenote::sim {
 namespace {
 
 struct Operand {
-    std::uintptr_t address;
-    std::size_t bytes;
-    std::vector<std::shared_ptr<Block>> blocks;  ///< empty: pageable
+  std::uintptr_t address;
+  std::size_t bytes;
+  std::vector<std::shared_ptr<Block>> blocks;  ///< empty: pageable
 
-    bool pageable() const { return blocks.empty(); }
-    std::byte* data() const { return reinterpret_cast<std::byte*>(address); }
+  bool pageable() const { return blocks.empty(); }
+  std::byte* data() const { return reinterpret_cast<std::byte*>(address); }
 };
 
 Operand operand(std::uintptr_t address, std::size_t bytes) {
-    Driver& sim = driver();
-    require(address != 0 && address + bytes > address);
-    Operand found{address, bytes, sim.blocks.covering(address, bytes)};
-    if (found.pageable() && (sim.addresses.owns(address) || sim.addresses.owns(address + bytes - 1))) {
-        sim.violations.add(std::to_string(bytes) + " bytes at " + hex(address) +
-                           " are not all in live memory: freed, unmapped, or past the end of an allocation");
-        fail(CUDA_ERROR_INVALID_VALUE);
+  Driver& sim = driver();
+  require(address != 0 && address + bytes > address);
+  Operand found{address, bytes, sim.blocks.covering(address, bytes)};
+  if (found.pageable() && (sim.addresses.owns(address) || sim.addresses.owns(address + bytes - 1))) {
+    sim.violations.add(std::to_string(bytes) + " bytes at " + hex(address) +
+                       " are not all in live memory: freed, unmapped, or past the end of an allocation");
+    fail(CUDA_ERROR_INVALID_VALUE);
+  }
+  for (const auto& block : found.blocks) {
+    if (!block->accessible) {
+      sim.violations.add("memory at " + hex(block->base) + " is mapped, and access to it was never set");
+      fail(CUDA_ERROR_INVALID_VALUE);
     }
-    for (const auto& block : found.blocks) {
-        if (!block->accessible) {
-            sim.violations.add("memory at " + hex(block->base) + " is mapped, and access to it was never set");
-            fail(CUDA_ERROR_INVALID_VALUE);
-        }
-    }
-    return found;
+  }
+  return found;
 }
 
 /// False where the memory is not there any more; work that comes after the free of its memory is written down.
 bool still_there(const Operand& operand, const char* call_name) {
-    bool there = true;
-    for (const auto& block : operand.blocks) {
-        if (block->state == BlockState::dead || !block->accessible) {
-            driver().violations.add("work of " + std::string(call_name) + " ran after memory at " + hex(block->base) +
-                                    " was freed in stream order by " + block->freed_by);
-            there = there && block->kind != BlockKind::mapped;
-        }
+  bool there = true;
+  for (const auto& block : operand.blocks) {
+    if (block->state == BlockState::dead || !block->accessible) {
+      driver().violations.add("work of " + std::string(call_name) + " ran after " + block->ended_by +
+                              " had taken away its memory at " + hex(block->base));
+      there = there && block->kind != BlockKind::mapped;
     }
-    return there;
+  }
+  return there;
 }
 
 /// The copy as work: it moves the bytes when it runs. A pageable source is read now.
 Work copy_work(const Operand& to, const Operand& from) {
-    std::vector<std::byte> staged;
-    if (from.pageable()) {
-        staged.assign(from.data(), from.data() + from.bytes);
-    }
-    return {.after = {}, .action = [to, from, staged = std::move(staged), name = current_call()] {
-                if (still_there(to, name) && still_there(from, name)) {
-                    std::memmove(to.data(), staged.empty() ? from.data() : staged.data(), to.bytes);
-                }
-            }};
+  std::vector<std::byte> staged;
+  if (from.pageable()) {
+    staged.assign(from.data(), from.data() + from.bytes);
+  }
+  return {.after = {}, .action = [to, from, staged = std::move(staged), name = current_call()] {
+            if (still_there(to, name) && still_there(from, name)) {
+              std::memmove(to.data(), staged.empty() ? from.data() : staged.data(), to.bytes);
+            }
+          }};
 }
 
 enum class Until { queued, done };
 
 CUresult copy(Stream& stream, std::uintptr_t to_address, std::uintptr_t from_address, std::size_t bytes, Until until) {
-    if (bytes == 0) {
-        return CUDA_SUCCESS;
-    }
-    const Operand to = operand(to_address, bytes);
-    const Operand from = operand(from_address, bytes);
-    const Point done = stream.submit(copy_work(to, from));
-    if (until == Until::done || to.pageable()) {
-        advance({done});
-    }
+  if (bytes == 0) {
     return CUDA_SUCCESS;
+  }
+  const Operand to = operand(to_address, bytes);
+  const Operand from = operand(from_address, bytes);
+  const Point done = stream.submit(copy_work(to, from));
+  if (until == Until::done || to.pageable()) {
+    advance({done});
+  }
+  return CUDA_SUCCESS;
 }
 
-std::uintptr_t address_of(const void* pointer) {
-    return reinterpret_cast<std::uintptr_t>(pointer);
-}
+std::uintptr_t address_of(const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer); }
 
 void require_managed(std::uintptr_t address, std::size_t bytes) {
-    require(bytes > 0);
-    const auto blocks = driver().blocks.covering(address, bytes);
-    require(!blocks.empty() && blocks.front()->kind == BlockKind::managed);
+  require(bytes > 0);
+  const auto blocks = driver().blocks.covering(address, bytes);
+  require(!blocks.empty() && blocks.front()->kind == BlockKind::managed);
 }
 
 void check_location(CUmemLocation location) {
-    if (location.type == CU_MEM_LOCATION_TYPE_DEVICE) {
-        device(location.id);
-    } else {
-        require(location.type >= CU_MEM_LOCATION_TYPE_HOST && location.type <= CU_MEM_LOCATION_TYPE_HOST_NUMA_CURRENT);
-    }
+  if (location.type == CU_MEM_LOCATION_TYPE_DEVICE) {
+    device(location.id);
+  } else {
+    require(location.type >= CU_MEM_LOCATION_TYPE_HOST && location.type <= CU_MEM_LOCATION_TYPE_HOST_NUMA_CURRENT);
+  }
 }
 
 /// The older ABIs name a device by its ordinal, and the host by CU_DEVICE_CPU.
 CUmemLocation location_of(CUdevice ordinal) {
-    CUmemLocation location{};
-    location.type = ordinal == CU_DEVICE_CPU ? CU_MEM_LOCATION_TYPE_HOST : CU_MEM_LOCATION_TYPE_DEVICE;
-    location.id = ordinal == CU_DEVICE_CPU ? 0 : ordinal;
-    return location;
+  CUmemLocation location{};
+  location.type = ordinal == CU_DEVICE_CPU ? CU_MEM_LOCATION_TYPE_HOST : CU_MEM_LOCATION_TYPE_DEVICE;
+  location.id = ordinal == CU_DEVICE_CPU ? 0 : ordinal;
+  return location;
 }
 
 /// Nothing moves: the simulated card and the host share their memory. It takes its place in the stream's order.
 CUresult prefetch(std::uintptr_t address, std::size_t bytes, CUmemLocation location, CUstream stream) {
-    const auto on = stream_of(stream);
-    require_managed(address, bytes);
-    check_location(location);
-    on->submit({.after = {}, .action = nullptr});
-    return CUDA_SUCCESS;
+  const auto on = stream_of(stream);
+  require_managed(address, bytes);
+  check_location(location);
+  on->submit({.after = {}, .action = nullptr});
+  return CUDA_SUCCESS;
 }
 
 CUresult advise(std::uintptr_t address, std::size_t bytes, CUmem_advise advice, CUmemLocation location) {
-    require(advice >= CU_MEM_ADVISE_SET_READ_MOSTLY && advice <= CU_MEM_ADVISE_UNSET_ACCESSED_BY);
-    require_managed(address, bytes);
-    const bool names_a_place = advice == CU_MEM_ADVISE_SET_PREFERRED_LOCATION ||
-                               advice == CU_MEM_ADVISE_SET_ACCESSED_BY || advice == CU_MEM_ADVISE_UNSET_ACCESSED_BY;
-    if (names_a_place) {
-        check_location(location);
-    }
-    return CUDA_SUCCESS;
+  require(advice >= CU_MEM_ADVISE_SET_READ_MOSTLY && advice <= CU_MEM_ADVISE_UNSET_ACCESSED_BY);
+  require_managed(address, bytes);
+  const bool names_a_place = advice == CU_MEM_ADVISE_SET_PREFERRED_LOCATION ||
+                             advice == CU_MEM_ADVISE_SET_ACCESSED_BY || advice == CU_MEM_ADVISE_UNSET_ACCESSED_BY;
+  if (names_a_place) {
+    check_location(location);
+  }
+  return CUDA_SUCCESS;
 }
 
 }  // namespace
@@ -138,57 +137,57 @@ using namespace cenote::sim;
 extern "C" {
 
 CUresult cuMemcpy(CUdeviceptr to, CUdeviceptr from, std::size_t bytes) {
-    return call(Entry::cuMemcpy, [&] { return copy(*stream_of(nullptr), to, from, bytes, Until::done); });
+  return call(Entry::cuMemcpy, [&] { return copy(*stream_of(nullptr), to, from, bytes, Until::done); });
 }
 
 CUresult cuMemcpyHtoD_v2(CUdeviceptr to, const void* from, std::size_t bytes) {
-    return call(Entry::cuMemcpyHtoD_v2,
-                [&] { return copy(*stream_of(nullptr), to, address_of(from), bytes, Until::done); });
+  return call(Entry::cuMemcpyHtoD_v2,
+              [&] { return copy(*stream_of(nullptr), to, address_of(from), bytes, Until::done); });
 }
 
 CUresult cuMemcpyDtoH_v2(void* to, CUdeviceptr from, std::size_t bytes) {
-    return call(Entry::cuMemcpyDtoH_v2,
-                [&] { return copy(*stream_of(nullptr), address_of(to), from, bytes, Until::done); });
+  return call(Entry::cuMemcpyDtoH_v2,
+              [&] { return copy(*stream_of(nullptr), address_of(to), from, bytes, Until::done); });
 }
 
 CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, std::size_t bytes, CUstream stream) {
-    return call(Entry::cuMemcpyAsync, [&] { return copy(*stream_of(stream), to, from, bytes, Until::queued); });
+  return call(Entry::cuMemcpyAsync, [&] { return copy(*stream_of(stream), to, from, bytes, Until::queued); });
 }
 
 CUresult cuMemsetD8Async(CUdeviceptr address, unsigned char value, std::size_t bytes, CUstream stream) {
-    return call(Entry::cuMemsetD8Async, [&] {
-        const auto on = stream_of(stream);
-        if (bytes == 0) {
-            return;
-        }
-        const Operand to = operand(address, bytes);
-        require(!to.pageable());
-        on->submit({.after = {}, .action = [to, value, name = current_call()] {
-                        if (still_there(to, name)) {
-                            std::memset(to.data(), value, to.bytes);
-                        }
-                    }});
-    });
+  return call(Entry::cuMemsetD8Async, [&] {
+    const auto on = stream_of(stream);
+    if (bytes == 0) {
+      return;
+    }
+    const Operand to = operand(address, bytes);
+    require(!to.pageable());
+    on->submit({.after = {}, .action = [to, value, name = current_call()] {
+                  if (still_there(to, name)) {
+                    std::memset(to.data(), value, to.bytes);
+                  }
+                }});
+  });
 }
 
 CUresult cuMemPrefetchAsync(CUdeviceptr address, std::size_t bytes, CUdevice ordinal, CUstream stream) {
-    return call(Entry::cuMemPrefetchAsync, [&] { return prefetch(address, bytes, location_of(ordinal), stream); });
+  return call(Entry::cuMemPrefetchAsync, [&] { return prefetch(address, bytes, location_of(ordinal), stream); });
 }
 
 CUresult cuMemPrefetchAsync_v2(CUdeviceptr address, std::size_t bytes, CUmemLocation location, unsigned int flags,
                                CUstream stream) {
-    return call(Entry::cuMemPrefetchAsync_v2, [&] {
-        require(flags == 0);
-        return prefetch(address, bytes, location, stream);
-    });
+  return call(Entry::cuMemPrefetchAsync_v2, [&] {
+    require(flags == 0);
+    return prefetch(address, bytes, location, stream);
+  });
 }
 
 CUresult cuMemAdvise(CUdeviceptr address, std::size_t bytes, CUmem_advise advice, CUdevice ordinal) {
-    return call(Entry::cuMemAdvise, [&] { return advise(address, bytes, advice, location_of(ordinal)); });
+  return call(Entry::cuMemAdvise, [&] { return advise(address, bytes, advice, location_of(ordinal)); });
 }
 
 CUresult cuMemAdvise_v2(CUdeviceptr address, std::size_t bytes, CUmem_advise advice, CUmemLocation location) {
-    return call(Entry::cuMemAdvise_v2, [&] { return advise(address, bytes, advice, location); });
+  return call(Entry::cuMemAdvise_v2, [&] { return advise(address, bytes, advice, location); });
 }
 
 }  // extern "C"

@@ -7,19 +7,17 @@
 namespace cenote::sim {
 
 void Violations::add(const std::string& what) {
-    if (lines_.size() < capacity) {
-        lines_.push_back(std::string(current_call()) + ": " + what);
-    }
+  if (lines_.size() < capacity) {
+    lines_.push_back(std::string(current_call()) + ": " + what);
+  }
 }
 
-void Violations::clear() {
-    lines_.clear();
-}
+void Violations::clear() { lines_.clear(); }
 
 std::string hex(std::uintptr_t value) {
-    char text[2 + 2 * sizeof value + 1];
-    std::snprintf(text, sizeof text, "0x%llx", static_cast<unsigned long long>(value));
-    return text;
+  char text[2 + 2 * sizeof value + 1];
+  std::snprintf(text, sizeof text, "0x%llx", static_cast<unsigned long long>(value));
+  return text;
 }
 
 }  // namespace cenote::sim

@@ -13,17 +13,17 @@
 namespace cenote::sim {
 
 class Violations {
-public:
-    static constexpr std::size_t capacity = 10'000;
+ public:
+  static constexpr std::size_t capacity = 10'000;
 
-    /// Writes "<current call>: <what>".
-    void add(const std::string& what);
-    void clear();
+  /// Writes "<current call>: <what>".
+  void add(const std::string& what);
+  void clear();
 
-    const std::vector<std::string>& lines() const { return lines_; }
+  const std::vector<std::string>& lines() const { return lines_; }
 
-private:
-    std::vector<std::string> lines_;
+ private:
+  std::vector<std::string> lines_;
 };
 
 /// "0x7f00…", for messages.

@@ -18,63 +18,57 @@ namespace {
 
 constexpr std::size_t granularity = PhysicalMemory::granularity;
 
-bool is_multiple(std::uintptr_t value) {
-    return value % granularity == 0;
-}
+bool is_multiple(std::uintptr_t value) { return value % granularity == 0; }
 
 void check_properties(const CUmemAllocationProp* properties) {
-    require(properties != nullptr && properties->type == CU_MEM_ALLOCATION_TYPE_PINNED);
-    require(properties->location.type == CU_MEM_LOCATION_TYPE_DEVICE, CUDA_ERROR_NOT_SUPPORTED);
-    require(properties->requestedHandleTypes == CU_MEM_HANDLE_TYPE_NONE ||
-                properties->requestedHandleTypes == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR,
-            CUDA_ERROR_NOT_SUPPORTED);
+  require(properties != nullptr && properties->type == CU_MEM_ALLOCATION_TYPE_PINNED);
+  require(properties->location.type == CU_MEM_LOCATION_TYPE_DEVICE, CUDA_ERROR_NOT_SUPPORTED);
+  require(properties->requestedHandleTypes == CU_MEM_HANDLE_TYPE_NONE ||
+              properties->requestedHandleTypes == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR,
+          CUDA_ERROR_NOT_SUPPORTED);
 }
 
 /// The range lies within one reservation.
 void require_reserved(std::uintptr_t address, std::size_t bytes) {
-    const auto& reservations = driver().reservations;
-    const auto after = reservations.upper_bound(address);
-    require(bytes > 0 && after != reservations.begin());
-    const auto& [start, held] = *std::prev(after);
-    require(address - start < held && bytes <= held - (address - start));
+  const auto& reservations = driver().reservations;
+  const auto after = reservations.upper_bound(address);
+  require(bytes > 0 && after != reservations.begin());
+  const auto& [start, held] = *std::prev(after);
+  require(address - start < held && bytes <= held - (address - start));
 }
 
 /// The mapped blocks within the range; fails where one of them sticks out of it.
 std::vector<std::shared_ptr<Block>> whole_mappings(std::uintptr_t address, std::size_t bytes) {
-    const auto& blocks = driver().blocks;
-    const auto first = blocks.find(address);
-    require(first == nullptr || first->base == address);
-    std::vector<std::shared_ptr<Block>> found;
-    for (auto at = blocks.all().lower_bound(address); at != blocks.all().end() && at->first < address + bytes; ++at) {
-        require(at->first + at->second->bytes <= address + bytes);
-        found.push_back(at->second);
-    }
-    return found;
+  const auto& blocks = driver().blocks;
+  const auto first = blocks.find(address);
+  require(first == nullptr || first->base == address);
+  std::vector<std::shared_ptr<Block>> found;
+  for (auto at = blocks.all().lower_bound(address); at != blocks.all().end() && at->first < address + bytes; ++at) {
+    require(at->first + at->second->bytes <= address + bytes);
+    found.push_back(at->second);
+  }
+  return found;
 }
 
 std::shared_ptr<Physical> physical_of(CUmemGenericAllocationHandle handle) {
-    auto physical = driver().physical.find(handle);
-    if (!physical) {
-        driver().violations.add("memory handle " + hex(handle) + " does not exist, or was released");
-        fail(CUDA_ERROR_INVALID_VALUE);
-    }
-    return physical;
+  return find_live(driver().physical, handle, CUDA_ERROR_INVALID_VALUE);
 }
 
 void set_access(std::uintptr_t address, std::size_t bytes, const CUmemAccessDesc* access, std::size_t count) {
-    const auto covered = driver().blocks.covering(address, bytes);
-    require(!covered.empty() && whole_mappings(address, bytes).size() == covered.size());
-    bool accessible = covered.front()->accessible;
-    for (std::size_t i = 0; i < count; ++i) {
-        require(access[i].location.type == CU_MEM_LOCATION_TYPE_DEVICE, CUDA_ERROR_NOT_SUPPORTED);
-        device(access[i].location.id);
-        accessible = access[i].flags != CU_MEM_ACCESS_FLAGS_PROT_NONE;
-    }
-    const int protection = accessible ? PROT_READ | PROT_WRITE : PROT_NONE;
-    require(mprotect(reinterpret_cast<void*>(address), bytes, protection) == 0, CUDA_ERROR_OUT_OF_MEMORY);
-    for (const auto& block : covered) {
-        block->accessible = accessible;
-    }
+  const auto covered = driver().blocks.covering(address, bytes);
+  require(!covered.empty() && whole_mappings(address, bytes).size() == covered.size());
+  bool accessible = covered.front()->accessible;
+  for (std::size_t i = 0; i < count; ++i) {
+    require(access[i].location.type == CU_MEM_LOCATION_TYPE_DEVICE, CUDA_ERROR_NOT_SUPPORTED);
+    device(access[i].location.id);
+    accessible = access[i].flags != CU_MEM_ACCESS_FLAGS_PROT_NONE;
+  }
+  const int protection = accessible ? PROT_READ | PROT_WRITE : PROT_NONE;
+  require(mprotect(reinterpret_cast<void*>(address), bytes, protection) == 0, CUDA_ERROR_OUT_OF_MEMORY);
+  for (const auto& block : covered) {
+    block->accessible = accessible;
+    block->ended_by = current_call();
+  }
 }
 
 }  // namespace
@@ -86,95 +80,95 @@ extern "C" {
 
 CUresult cuMemGetAllocationGranularity(std::size_t* bytes, const CUmemAllocationProp* properties,
                                        CUmemAllocationGranularity_flags) {
-    return call(Entry::cuMemGetAllocationGranularity, [&] {
-        require(bytes != nullptr);
-        check_properties(properties);
-        device(properties->location.id);
-        *bytes = granularity;
-    });
+  return call(Entry::cuMemGetAllocationGranularity, [&] {
+    require(bytes != nullptr);
+    check_properties(properties);
+    device(properties->location.id);
+    *bytes = granularity;
+  });
 }
 
 CUresult cuMemAddressReserve(CUdeviceptr* address, std::size_t bytes, std::size_t alignment, CUdeviceptr /*hint*/,
                              unsigned long long flags) {
-    return call(Entry::cuMemAddressReserve, [&] {
-        require(address != nullptr && bytes > 0 && is_multiple(bytes) && flags == 0);
-        require((alignment & (alignment - 1)) == 0);
-        require(bytes <= max_allocation_bytes && alignment <= max_allocation_bytes, CUDA_ERROR_OUT_OF_MEMORY);
-        const auto base = driver().addresses.take(bytes, std::max(alignment, granularity));
-        seal(base, bytes);
-        driver().reservations.emplace(base, bytes);
-        *address = base;
-    });
+  return call(Entry::cuMemAddressReserve, [&] {
+    require(address != nullptr && bytes > 0 && is_multiple(bytes) && flags == 0);
+    require((alignment & (alignment - 1)) == 0);
+    require(bytes <= max_allocation_bytes && alignment <= max_allocation_bytes, CUDA_ERROR_OUT_OF_MEMORY);
+    const auto base = driver().addresses.take(bytes, std::max(alignment, granularity));
+    seal(base, bytes);
+    driver().reservations.emplace(base, bytes);
+    *address = base;
+  });
 }
 
 CUresult cuMemAddressFree(CUdeviceptr address, std::size_t bytes) {
-    return call(Entry::cuMemAddressFree, [&] {
-        auto& reservations = driver().reservations;
-        const auto at = reservations.find(address);
-        require(at != reservations.end() && at->second == bytes);
-        require(whole_mappings(address, bytes).empty());
-        reservations.erase(at);
-        unseal(address, bytes);
-        driver().addresses.give_back(address, bytes);
-    });
+  return call(Entry::cuMemAddressFree, [&] {
+    auto& reservations = driver().reservations;
+    const auto at = reservations.find(address);
+    require(at != reservations.end() && at->second == bytes);
+    require(whole_mappings(address, bytes).empty());
+    reservations.erase(at);
+    unseal(address, bytes);
+    driver().addresses.give_back(address, bytes);
+  });
 }
 
 CUresult cuMemCreate(CUmemGenericAllocationHandle* handle, std::size_t bytes, const CUmemAllocationProp* properties,
                      unsigned long long flags) {
-    return call(Entry::cuMemCreate, [&] {
-        require(handle != nullptr && bytes > 0 && is_multiple(bytes) && flags == 0);
-        check_properties(properties);
-        *handle = driver().physical.insert(std::make_shared<Physical>(device(properties->location.id), bytes));
-    });
+  return call(Entry::cuMemCreate, [&] {
+    require(handle != nullptr && bytes > 0 && is_multiple(bytes) && flags == 0);
+    check_properties(properties);
+    *handle = driver().physical.insert(std::make_shared<Physical>(device(properties->location.id), bytes));
+  });
 }
 
 CUresult cuMemRelease(CUmemGenericAllocationHandle handle) {
-    return call(Entry::cuMemRelease, [&] {
-        physical_of(handle);
-        driver().physical.remove(handle);
-    });
+  return call(Entry::cuMemRelease, [&] {
+    physical_of(handle);
+    driver().physical.remove(handle);
+  });
 }
 
 CUresult cuMemMap(CUdeviceptr address, std::size_t bytes, std::size_t offset, CUmemGenericAllocationHandle handle,
                   unsigned long long flags) {
-    return call(Entry::cuMemMap, [&] {
-        require(is_multiple(address) && is_multiple(bytes) && is_multiple(offset) && flags == 0);
-        require_reserved(address, bytes);
-        const auto physical = physical_of(handle);
-        require(offset <= physical->bytes && bytes <= physical->bytes - offset);
-        require(whole_mappings(address, bytes).empty());
-        driver().physical_memory.show(address, bytes, physical->offset + offset);
-        driver().blocks.insert({.base = address,
-                                .bytes = bytes,
-                                .held = bytes,
-                                .kind = BlockKind::mapped,
-                                .device = &physical->device,
-                                .pool = {},
-                                .physical = physical,
-                                .accessible = false});
-    });
+  return call(Entry::cuMemMap, [&] {
+    require(is_multiple(address) && is_multiple(bytes) && is_multiple(offset) && flags == 0);
+    require_reserved(address, bytes);
+    const auto physical = physical_of(handle);
+    require(offset <= physical->bytes && bytes <= physical->bytes - offset);
+    require(whole_mappings(address, bytes).empty());
+    driver().physical_memory.show(address, bytes, physical->offset + offset);
+    driver().blocks.insert({.base = address,
+                            .bytes = bytes,
+                            .held = bytes,
+                            .kind = BlockKind::mapped,
+                            .device = &physical->device,
+                            .pool = {},
+                            .physical = physical,
+                            .accessible = false});
+  });
 }
 
 CUresult cuMemUnmap(CUdeviceptr address, std::size_t bytes) {
-    return call(Entry::cuMemUnmap, [&] {
-        require_reserved(address, bytes);
-        const auto mappings = whole_mappings(address, bytes);
-        seal(address, bytes);
-        for (const auto& block : mappings) {
-            block->state = BlockState::dead;
-            block->freed_by = current_call();
-            block->physical = nullptr;
-            driver().blocks.remove(*block);
-        }
-    });
+  return call(Entry::cuMemUnmap, [&] {
+    require_reserved(address, bytes);
+    const auto mappings = whole_mappings(address, bytes);
+    seal(address, bytes);
+    for (const auto& block : mappings) {
+      block->state = BlockState::dead;
+      block->ended_by = current_call();
+      block->physical = nullptr;
+      driver().blocks.remove(*block);
+    }
+  });
 }
 
 CUresult cuMemSetAccess(CUdeviceptr address, std::size_t bytes, const CUmemAccessDesc* access, std::size_t count) {
-    return call(Entry::cuMemSetAccess, [&] {
-        require(access != nullptr && count > 0);
-        require_reserved(address, bytes);
-        set_access(address, bytes, access, count);
-    });
+  return call(Entry::cuMemSetAccess, [&] {
+    require(access != nullptr && count > 0);
+    require_reserved(address, bytes);
+    set_access(address, bytes, access, count);
+  });
 }
 
 }  // extern "C"

@@ -29,10 +29,10 @@ namespace cenote::sim {
 class WorkQueue;
 
 struct Point {
-    std::shared_ptr<WorkQueue> queue;
-    std::uint64_t count;  ///< pieces of work of that queue, since its beginning
+  std::shared_ptr<WorkQueue> queue;
+  std::uint64_t count;  ///< pieces of work of that queue, since its beginning
 
-    bool reached() const;
+  bool reached() const;
 };
 
 using Points = std::vector<Point>;
@@ -40,42 +40,42 @@ using Points = std::vector<Point>;
 bool all_reached(const Points& points);
 
 struct Work {
-    Points after;
-    std::function<void()> action;
-    bool is_host_function = false;
+  Points after;
+  std::function<void()> action;
+  bool is_host_function = false;
 };
 
 class WorkQueue : public std::enable_shared_from_this<WorkQueue> {
-public:
-    /// Past this many pieces of waiting work, a new one first runs the oldest: the real queue has an end as well.
-    static constexpr std::size_t capacity = 16'384;
+ public:
+  /// Past this many pieces of waiting work, a new one first runs the oldest: the real queue has an end as well.
+  static constexpr std::size_t capacity = 16'384;
 
-    /// `blocking`: it belongs to a stream that is ordered with the legacy stream.
-    explicit WorkQueue(bool blocking) : blocking(blocking) {}
+  /// `blocking`: it belongs to a stream that is ordered with the legacy stream.
+  explicit WorkQueue(bool blocking) : blocking(blocking) {}
 
-    /// The returned point is reached once the work is done.
-    Point push(Work work);
+  /// The returned point is reached once the work is done.
+  Point push(Work work);
 
-    /// Reached once all that is in the queue now is done.
-    Point end();
+  /// Reached once all that is in the queue now is done.
+  Point end();
 
-    bool idle() const { return waiting_.empty(); }
-    std::size_t pending() const { return waiting_.size(); }
+  bool idle() const { return waiting_.empty(); }
+  std::size_t pending() const { return waiting_.size(); }
 
-    const bool blocking;
+  const bool blocking;
 
-private:
-    friend struct Point;
-    friend void advance(const Points&);
-    friend void step(const Points&);
+ private:
+  friend struct Point;
+  friend void advance(const Points&);
+  friend void step(const Points&);
 
-    const Work& front() const { return waiting_.front(); }
-    void run_front();
+  const Work& front() const { return waiting_.front(); }
+  void run_front();
 
-    std::deque<Work> waiting_;
-    std::uint64_t pushed_ = 0;
-    std::uint64_t done_ = 0;
-    bool running_ = false;
+  std::deque<Work> waiting_;
+  std::uint64_t pushed_ = 0;
+  std::uint64_t done_ = 0;
+  bool running_ = false;
 };
 
 /// Runs what the points need, until all of them are reached.

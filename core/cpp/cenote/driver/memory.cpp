@@ -37,14 +37,16 @@ void* device_allocate(int device, std::size_t bytes) {
   const device_scope scope(device);
   const relaxed_capture_scope relaxed;
   CUdeviceptr pointer = 0;
-  return allocated("cuMemAlloc", driver().cuMemAlloc(&pointer, bytes), pointer);
+  const CUresult result = driver().cuMemAlloc(&pointer, bytes);
+  return allocated("cuMemAlloc", result, pointer);
 }
 
 void* managed_allocate(int device, std::size_t bytes) {
   const device_scope scope(device);
   const relaxed_capture_scope relaxed;
   CUdeviceptr pointer = 0;
-  return allocated("cuMemAllocManaged", driver().cuMemAllocManaged(&pointer, bytes, CU_MEM_ATTACH_GLOBAL), pointer);
+  const CUresult result = driver().cuMemAllocManaged(&pointer, bytes, CU_MEM_ATTACH_GLOBAL);
+  return allocated("cuMemAllocManaged", result, pointer);
 }
 
 void device_free(int device, void* pointer) noexcept {

@@ -171,9 +171,14 @@ void* pool_memory_resource::take_settled(const request& wanted) {
   return pointer;
 }
 
+/// A chunk of this size holds the wanted bytes at their alignment, wherever it starts.
+std::size_t pool_memory_resource::smallest_chunk(const request& wanted) {
+  return align_up(wanted.bytes + (wanted.alignment - block_granularity), block_granularity);
+}
+
 /// Step 5: more memory, in a chunk that halves until the upstream has it.
 void* pool_memory_resource::grow(const request& wanted) {
-  const std::size_t minimum = align_up(wanted.bytes + (wanted.alignment - block_granularity), block_granularity);
+  const std::size_t minimum = smallest_chunk(wanted);
   const std::size_t unasked = std::clamp(pool_size(), chunk_granularity, largest_unasked_growth);
   std::size_t bytes = align_up(std::max(minimum, unasked), chunk_granularity);
   for (;;) {
@@ -222,6 +227,7 @@ void* pool_memory_resource::reclaim(const request& wanted) {
 
 /// Step 7: free chunks that are each too small are worth one that is large enough.
 void* pool_memory_resource::make_room_and_grow(const request& wanted) {
+  if (maximum_ && smallest_chunk(wanted) > *maximum_) return nullptr;  // no room that could be made is enough
   owner_index own = 0;
   {
     const std::lock_guard lock(mutex_);
@@ -286,6 +292,23 @@ void pool_memory_resource::settle() {
   if constexpr (check_level >= 2) heap_.check();
 }
 
+/// Passes the blocks that no mark covers yet to `ready`, if the device has done all that it was given: a pool that has
+/// met only one stream has no marks at all.
+void pool_memory_resource::settle_unmarked() {
+  const auto closed = close_epochs();
+  if (closed.empty()) return;
+  const auto all_work = event::record_context(device());
+  if (!all_work || !all_work->is_complete()) return;
+  const std::lock_guard lock(mutex_);
+  ++counters_.events;
+  for (const auto& [id, epoch] : closed) {
+    const auto timeline = timelines_.find(id);
+    if (timeline == timelines_.end()) continue;
+    heap_.reown(timeline->second.owner(), epoch, ready_, 0);
+    timeline->second.forget_marks(epoch);
+  }
+}
+
 /// Ends the open epoch of every stream that has free blocks; empty if only captures have any.
 std::vector<std::pair<stream_id, stamp>> pool_memory_resource::close_epochs() {
   const std::lock_guard lock(mutex_);
@@ -342,7 +365,7 @@ std::size_t pool_memory_resource::release_chunks(stream_ref stream, owner_index 
   {
     const std::lock_guard lock(mutex_);
     released = heap_.remove_free_chunks(owner, [&](const chunk& c) {
-      if (pool_size_ - bytes < keep_bytes + c.bytes) return false;
+      if (pool_size_ - bytes - c.bytes < keep_bytes) return false;
       bytes += c.bytes;
       return true;
     });
@@ -368,6 +391,7 @@ void pool_memory_resource::place_mark(stream_ref stream, stream_id id, stamp epo
 
 std::size_t pool_memory_resource::trim(std::size_t keep_bytes) {
   settle();
+  settle_unmarked();
   return release_chunks({}, ready_, keep_bytes);
 }
 

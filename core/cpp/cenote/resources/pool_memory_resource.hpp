@@ -73,7 +73,8 @@ class pool_memory_resource final : public memory_resource {
   bool is_stream_ordered() const noexcept override { return true; }
   memory_state state() const override;
 
-  /// Gives chunks that are wholly free, and whose work is done, back to the upstream.
+  /// Gives chunks that are wholly free, and whose work is done, back to the upstream. Not while anything is being
+  /// captured: asking the device whether all its work is done would invalidate that capture.
   std::size_t trim(std::size_t keep_bytes = 0) override;
   void check() const override;
 
@@ -99,10 +100,12 @@ class pool_memory_resource final : public memory_resource {
   void* take_locked(const request& wanted, owner_index from, std::uint64_t& path);
   void* add_chunk_and_take(const request& wanted, chunk fresh);
   void settle();
+  void settle_unmarked();
   std::vector<std::pair<stream_id, stamp>> close_epochs();
   void drop_idle_timelines_locked(stream_id spared, std::vector<stream_timeline>& dropped);
   stream_timeline& timeline_locked(stream_id id);
 
+  static std::size_t smallest_chunk(const request& wanted);
   std::optional<std::size_t> reserve_growth(std::size_t wanted, std::size_t minimum);
   void* allocate_chunk(const request& wanted, std::size_t bytes);
   std::size_t release_chunks(stream_ref stream, owner_index owner, std::size_t keep_bytes);

@@ -1,0 +1,66 @@
+"""One GPU memory pool under PyTorch, CuPy, Numba and C++.
+
+Importing this package loads neither the CUDA driver nor a framework. See `cenote.mr` for resources, `cenote.install` to
+put every framework onto one of them, `cenote.sim` to run all of it without a GPU.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from cenote import mr
+from cenote._device_buffer import DeviceBuffer
+from cenote.errors import CudaError, DriverUnavailableError, OutOfMemoryError
+from cenote.registry import Usage, usage
+from cenote.statistics import Statistics
+from cenote.stream import (
+    DEFAULT_STREAM,
+    LEGACY_DEFAULT_STREAM,
+    PER_THREAD_DEFAULT_STREAM,
+    CudaStreamFlags,
+    Stream,
+)
+
+__all__ = [
+    "DEFAULT_STREAM",
+    "LEGACY_DEFAULT_STREAM",
+    "PER_THREAD_DEFAULT_STREAM",
+    "CudaError",
+    "CudaStreamFlags",
+    "DeviceBuffer",
+    "DriverUnavailableError",
+    "InstallReport",
+    "OutOfMemoryError",
+    "Statistics",
+    "Stream",
+    "Usage",
+    "__version__",
+    "allocators",
+    "driver",
+    "install",
+    "mr",
+    "registry",
+    "sim",
+    "usage",
+]
+
+# Loaded when first asked for: what most programs do not need.
+_modules = ("allocators", "driver", "registry", "replay", "sim", "timeline", "trace")
+_names = {"install": "cenote.frameworks", "InstallReport": "cenote.frameworks"}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version  # 40 ms, which few programs need
+
+        return version("cenote")
+    if name in _modules:
+        return importlib.import_module(f"cenote.{name}")
+    if name in _names:
+        return getattr(importlib.import_module(_names[name]), name)
+    raise AttributeError(f"module 'cenote' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(set(__all__) | set(globals()))

@@ -1,0 +1,216 @@
+# Declarations of libcenote's C++ API: the one place where Cython learns of it.
+from libc.stdint cimport int64_t, uint64_t
+from libcpp cimport bool
+from libcpp.memory cimport shared_ptr
+from libcpp.optional cimport optional
+from libcpp.string cimport string
+from libcpp.vector cimport vector
+
+
+cdef extern from "python_error.hpp" namespace "cenote" nogil:
+    void raise_python_error()
+
+
+cdef extern from "cenote/ground/bytes.hpp" namespace "cenote" nogil:
+    optional[size_t] parse_bytes(const string& text)
+    string format_bytes(size_t bytes)
+
+
+cdef extern from "cenote/ground/error.hpp" namespace "cenote" nogil:
+    cdef struct memory_state:
+        optional[size_t] in_use
+        optional[size_t] held
+        optional[size_t] limit
+        optional[size_t] largest_free
+        optional[size_t] device_free
+        optional[size_t] device_total
+
+
+cdef extern from "cenote/driver/driver_info.hpp" namespace "cenote" nogil:
+    bool driver_is_loaded()
+    string driver_library() except +raise_python_error
+    int driver_version() except +raise_python_error
+    bool driver_is_simulated() except +raise_python_error
+
+
+cdef extern from "cenote/driver/device.hpp" namespace "cenote" nogil:
+    cdef struct device_memory:
+        size_t free_bytes
+        size_t total_bytes
+    int device_count() except +raise_python_error
+    int current_device() except +raise_python_error
+    string device_name(int device) except +raise_python_error
+    int device_compute_capability(int device) except +raise_python_error
+    device_memory device_memory_info(int device) except +raise_python_error
+    void synchronize_device(int device) except +raise_python_error
+
+
+cdef extern from *:
+    cdef struct CUstream_st:
+        pass
+
+
+cdef extern from "cenote/driver/stream.hpp" namespace "cenote" nogil:
+    cdef cppclass stream_ref:
+        stream_ref()
+        stream_ref(CUstream_st*)
+        CUstream_st* value()
+        bool is_legacy_default()
+
+    cdef enum stream_kind "cenote::cuda_stream::kind":
+        pass
+
+    cdef cppclass cuda_stream:
+        cuda_stream(int device, stream_kind kind) except +raise_python_error
+        stream_ref view()
+
+    void synchronize(stream_ref stream, int device) except +raise_python_error
+    bool is_done(stream_ref stream, int device) except +raise_python_error
+
+
+cdef extern from "cenote/driver/memory.hpp" namespace "cenote" nogil:
+    void copy_async(void* to, const void* source, size_t bytes, stream_ref stream,
+                    int device) except +raise_python_error
+    cdef struct address_range:
+        void* base
+        size_t bytes
+    address_range find_address_range(const void* pointer, int device) except +raise_python_error
+    cdef cppclass ipc_bytes "std::array<unsigned char, 64>":
+        const unsigned char* data()
+    ipc_bytes ipc_handle(const void* pointer, int device) except +raise_python_error
+
+
+cdef extern from "cenote/driver/memory_pool.hpp" namespace "cenote" nogil:
+    cdef struct export_handles:
+        bool posix_file_descriptor
+        bool fabric
+
+
+cdef extern from "cenote/memory_resource.hpp" namespace "cenote" nogil:
+    cdef cppclass memory_resource:
+        void* allocate(stream_ref stream, size_t bytes) except +raise_python_error
+        void deallocate(stream_ref stream, void* pointer, size_t bytes)
+        int device()
+        string kind() except +raise_python_error
+        shared_ptr[memory_resource] upstream()
+        memory_state state() except +raise_python_error
+        bool is_host_accessible()
+        size_t trim(size_t keep_bytes) except +raise_python_error
+        void check() except +raise_python_error
+    string describe(const memory_resource& resource) except +raise_python_error
+
+
+cdef extern from "cenote/resources/cuda_memory_resource.hpp" namespace "cenote" nogil:
+    cdef cppclass cuda_memory_resource(memory_resource):
+        cuda_memory_resource() except +raise_python_error
+
+
+cdef extern from "cenote/resources/managed_memory_resource.hpp" namespace "cenote" nogil:
+    cdef cppclass managed_memory_resource(memory_resource):
+        managed_memory_resource() except +raise_python_error
+
+
+cdef extern from "cenote/resources/pinned_host_memory_resource.hpp" namespace "cenote" nogil:
+    cdef cppclass pinned_host_memory_resource(memory_resource):
+        pinned_host_memory_resource() except +raise_python_error
+
+
+cdef extern from "cenote/resources/cuda_async_memory_resource.hpp" namespace "cenote" nogil:
+    cdef struct async_options "cenote::cuda_async_memory_resource::options":
+        size_t initial_pool_size
+        uint64_t release_threshold
+        export_handles handles
+    cdef cppclass cuda_async_memory_resource(memory_resource):
+        cuda_async_memory_resource(const async_options&) except +raise_python_error
+        void* pool_handle()
+
+
+cdef extern from "cenote/resources/pool_memory_resource.hpp" namespace "cenote" nogil:
+    cdef struct pool_counters:
+        uint64_t allocations
+        uint64_t from_own_stream
+        uint64_t from_ready
+        uint64_t from_other_stream
+        uint64_t from_upstream
+        uint64_t from_reclaim
+        uint64_t waits
+        uint64_t events
+        uint64_t upstream_allocations
+        uint64_t upstream_frees
+    cdef cppclass pool_memory_resource(memory_resource):
+        pool_memory_resource(shared_ptr[memory_resource], optional[size_t],
+                             optional[size_t]) except +raise_python_error
+        size_t pool_size()
+        pool_counters counters()
+
+
+cdef extern from "cenote/adaptors/statistics_resource_adaptor.hpp" namespace "cenote" nogil:
+    cdef struct counter:
+        int64_t current
+        int64_t peak
+        int64_t total
+    cdef struct allocation_counters:
+        counter bytes
+        counter count
+    cdef cppclass statistics_resource_adaptor(memory_resource):
+        statistics_resource_adaptor(shared_ptr[memory_resource]) except +raise_python_error
+        allocation_counters counters()
+        allocation_counters push_counters() except +raise_python_error
+        allocation_counters pop_counters() except +raise_python_error
+
+
+cdef extern from "cenote/adaptors/logging_resource_adaptor.hpp" namespace "cenote" nogil:
+    cdef cppclass logging_resource_adaptor(memory_resource):
+        logging_resource_adaptor(shared_ptr[memory_resource], string) except +raise_python_error
+        void flush() except +raise_python_error
+        const string& file_name()
+
+
+cdef extern from "cenote/containers/device_buffer.hpp" namespace "cenote" nogil:
+    cdef cppclass device_buffer:
+        device_buffer(size_t bytes, stream_ref stream, shared_ptr[memory_resource]) except +raise_python_error
+        void* data()
+        size_t size()
+        size_t capacity()
+        stream_ref stream()
+        int device()
+        void set_stream(stream_ref stream)
+        void reserve(size_t capacity, stream_ref stream) except +raise_python_error
+        void resize(size_t size, stream_ref stream) except +raise_python_error
+        void copy_from(const void* source, size_t bytes, stream_ref stream) except +raise_python_error
+        void copy_to(void* target, size_t bytes, stream_ref stream) except +raise_python_error
+
+
+cdef extern from "cenote/surface/registry.hpp" namespace "cenote" nogil:
+    shared_ptr[memory_resource] get_per_device_resource(int device) except +raise_python_error
+    shared_ptr[memory_resource] set_per_device_resource(
+        int device, shared_ptr[memory_resource]) except +raise_python_error
+    shared_ptr[memory_resource] get_current_device_resource() except +raise_python_error
+    shared_ptr[memory_resource] set_current_device_resource(
+        shared_ptr[memory_resource]) except +raise_python_error
+    const void* registry_address()
+
+
+cdef extern from "cenote/surface/specification.hpp" namespace "cenote" nogil:
+    shared_ptr[memory_resource] make_resource(const string& specification, int device) except +raise_python_error
+    string known_specifications() except +raise_python_error
+
+
+cdef extern from "cenote/surface/client.hpp" namespace "cenote" nogil:
+    cdef cppclass client_usage:
+        string name
+        uint64_t bytes
+        uint64_t peak_bytes
+        uint64_t allocations
+        uint64_t total_allocations
+    int register_client(const string& name) except +raise_python_error
+    void client_allocated(int client, size_t bytes)
+    void client_freed(int client, size_t bytes)
+    vector[client_usage] usage() except +raise_python_error
+
+
+cdef extern from "cenote/surface/allocation_ledger.hpp" namespace "cenote" nogil:
+    void* client_allocate(int client, int device, size_t bytes, stream_ref stream) except +raise_python_error
+    void client_deallocate(void* pointer, stream_ref stream)
+    void client_record_stream(void* pointer, stream_ref stream) except +raise_python_error
+    void client_share(void* pointer)

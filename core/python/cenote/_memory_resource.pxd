@@ -1,0 +1,13 @@
+from cenote cimport _libcenote as lib
+
+
+cdef class DeviceMemoryResource:
+    cdef lib.shared_ptr[lib.memory_resource] _resource
+    cdef object __weakref__
+
+
+cdef class UpstreamResourceAdaptor(DeviceMemoryResource):
+    cdef readonly DeviceMemoryResource upstream_mr
+
+
+cdef DeviceMemoryResource wrap(lib.shared_ptr[lib.memory_resource] resource)

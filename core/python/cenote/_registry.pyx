@@ -1,0 +1,151 @@
+"""Current resources and clients. Documented in `cenote.mr` and `cenote.registry`."""
+from dataclasses import dataclass
+
+from libc.stdint cimport uintptr_t
+from libcpp.memory cimport shared_ptr
+from libcpp.vector cimport vector
+
+from cenote cimport _libcenote as lib
+from cenote._memory_resource cimport DeviceMemoryResource, wrap
+from cenote._stream cimport Stream, as_stream
+
+from cenote._stream import DEFAULT_STREAM
+
+
+cdef shared_ptr[lib.memory_resource] resource_argument(object mr) except *:
+    if not isinstance(mr, DeviceMemoryResource):
+        raise TypeError(f"expected a memory resource, not {type(mr).__name__}")
+    return (<DeviceMemoryResource> mr)._resource
+
+
+def get_per_device_resource(int device) -> DeviceMemoryResource:
+    """The current resource of `device`; IndexError if there is no such device."""
+    cdef shared_ptr[lib.memory_resource] current
+    with nogil:
+        current = lib.get_per_device_resource(device)
+    return wrap(current)
+
+
+def set_per_device_resource(int device, mr) -> DeviceMemoryResource:
+    """Make `mr` the current resource of `device`, for allocations from now on.
+
+    Returns
+    -------
+    DeviceMemoryResource
+        The previous one.
+
+    Raises
+    ------
+    IndexError
+        If there is no such device.
+    ValueError
+        If `mr` is of another device.
+    """
+    cdef shared_ptr[lib.memory_resource] resource = resource_argument(mr)
+    with nogil:
+        resource = lib.set_per_device_resource(device, resource)
+    return wrap(resource)
+
+
+def get_current_device_resource() -> DeviceMemoryResource:
+    """The current resource of the device that is current on this thread."""
+    cdef shared_ptr[lib.memory_resource] current
+    with nogil:
+        current = lib.get_current_device_resource()
+    return wrap(current)
+
+
+def set_current_device_resource(mr) -> DeviceMemoryResource:
+    """Make `mr` the current resource of the device that is current on this thread; return the previous one."""
+    cdef shared_ptr[lib.memory_resource] resource = resource_argument(mr)
+    with nogil:
+        resource = lib.set_current_device_resource(resource)
+    return wrap(resource)
+
+
+def registry_address() -> int:
+    """Where the one table of current resources lies in this process."""
+    return <uintptr_t> lib.registry_address()
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one client holds: bytes as requested, and allocations."""
+
+    bytes: int
+    peak_bytes: int
+    allocations: int
+    total_allocations: int
+
+
+def usage() -> dict[str, Usage]:
+    """What each client (PyTorch, CuPy, Numba, cenote's own buffers, …) holds of the current resources.
+
+    Returns
+    -------
+    dict
+        `Usage` by the client's name, over all devices.
+    """
+    cdef vector[lib.client_usage] all_clients = lib.usage()
+    cdef lib.client_usage* c
+    cdef size_t i
+    result = {}
+    for i in range(all_clients.size()):
+        c = &all_clients[i]
+        result[c.name.decode()] = Usage(c.bytes, c.peak_bytes, c.allocations, c.total_allocations)
+    return result
+
+
+cdef class Client:
+    """One who allocates from the current resources under a name, for which `usage` counts.
+
+    A block is always freed to the resource that made it, whatever is current by then.
+
+    Parameters
+    ----------
+    name : str
+        The same name gives the same client.
+    """
+
+    cdef int _index
+    cdef readonly str name
+
+    def __init__(self, str name):
+        self._index = lib.register_client(name.encode())
+        self.name = name
+
+    def allocate(self, size_t nbytes, stream=DEFAULT_STREAM, device=None) -> int:
+        """Allocate `nbytes` from the current resource of `device` (the current one if not given); the address."""
+        cdef Stream on = as_stream(stream)
+        cdef int where = -1 if device is None else device
+        cdef void* pointer
+        with nogil:
+            pointer = lib.client_allocate(self._index, where if where >= 0 else lib.current_device(), nbytes,
+                                          on._handle)
+        return <uintptr_t> pointer
+
+    def deallocate(self, uintptr_t ptr, stream=DEFAULT_STREAM) -> None:
+        """Free what `allocate` returned.
+
+        Parameters
+        ----------
+        ptr : int
+            The address.
+        stream : Stream or any framework's stream
+            A live stream on which the uses of the block are queued or finished. If it is not the one of the
+            allocation, the block is reused only after all work that the device has been given by now.
+        """
+        cdef Stream on = as_stream(stream)
+        with nogil:
+            lib.client_deallocate(<void*> ptr, on._handle)
+
+    def record_stream(self, uintptr_t ptr, stream) -> None:
+        """The block is used on `stream` too: it is not reused before the work queued there when it is freed."""
+        cdef Stream on = as_stream(stream)
+        with nogil:
+            lib.client_record_stream(<void*> ptr, on._handle)
+
+    def share(self, uintptr_t ptr) -> None:
+        """The block may be used on any stream until it is freed."""
+        with nogil:
+            lib.client_share(<void*> ptr)

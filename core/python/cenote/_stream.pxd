@@ -1,0 +1,11 @@
+from cenote cimport _libcenote as lib
+
+
+cdef class Stream:
+    cdef lib.stream_ref _handle
+    cdef lib.shared_ptr[lib.cuda_stream] _owned
+    cdef readonly object owner
+    cdef readonly int device
+
+
+cdef Stream as_stream(object obj)

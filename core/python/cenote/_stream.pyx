@@ -1,0 +1,131 @@
+"""Streams: one of our own, or anyone else's. Documented in `cenote.stream`."""
+from enum import IntEnum
+
+from libc.stdint cimport uintptr_t
+from libcpp.memory cimport make_shared
+
+from cenote cimport _libcenote as lib
+
+
+class CudaStreamFlags(IntEnum):
+    """How a stream made by cenote relates to the legacy default stream."""
+
+    SYNC_DEFAULT = 0
+    """Its work waits for the legacy default stream's, and the other way round."""
+    NON_BLOCKING = 1
+    """Its work is independent of the legacy default stream's."""
+
+
+cdef class Stream:
+    """A stream of device work.
+
+    Parameters
+    ----------
+    obj : object, optional
+        Anyone's stream: a `Stream`; an object with ``__cuda_stream__`` (CuPy, Numba, cuda.core, PyTorch); a
+        ``torch.cuda.Stream``; a handle as int. The object is kept alive. Without it a new stream is made on the
+        current device.
+    flags : CudaStreamFlags, optional
+        For a new stream only; `CudaStreamFlags.SYNC_DEFAULT` if not given.
+
+    Raises
+    ------
+    TypeError
+        If `obj` is no stream.
+    ValueError
+        If `flags` are given together with `obj`.
+    """
+
+    def __init__(self, obj=None, flags=None):
+        cdef int device
+        cdef int kind
+        if obj is None:
+            kind = CudaStreamFlags.SYNC_DEFAULT if flags is None else CudaStreamFlags(flags)
+            with nogil:
+                device = lib.current_device()
+                self._owned = make_shared[lib.cuda_stream](device, <lib.stream_kind> kind)
+            self._handle = self._owned.get().view()
+            self.device = device
+            return
+        if flags is not None:
+            raise ValueError("flags are for a new stream; they cannot be given together with an existing one")
+        self._handle = lib.stream_ref(<lib.CUstream_st*> <uintptr_t> stream_handle(obj))
+        self.owner = obj
+        self.device = (<Stream> obj).device if isinstance(obj, Stream) else -1
+
+    @property
+    def handle(self) -> int:
+        """The driver's handle (``CUstream``)."""
+        return <uintptr_t> self._handle.value()
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        """The protocol by which libraries share streams: (version 0, handle)."""
+        return 0, self.handle
+
+    def synchronize(self) -> None:
+        """Wait for all work queued on the stream."""
+        cdef int device
+        with nogil:
+            device = self.device if self.device >= 0 else lib.current_device()
+            lib.synchronize(self._handle, device)
+
+    def is_done(self) -> bool:
+        """Whether all work queued on the stream is done. Does not wait."""
+        cdef int device
+        cdef bint done
+        with nogil:
+            device = self.device if self.device >= 0 else lib.current_device()
+            done = lib.is_done(self._handle, device)
+        return done
+
+    def is_default(self) -> bool:
+        """Whether this is the legacy default stream."""
+        return self._handle.is_legacy_default()
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, Stream) and self.handle == other.handle
+
+    def __hash__(self) -> int:
+        return hash(self.handle)
+
+    def __repr__(self) -> str:
+        names = {0: "default", 1: "legacy default", 2: "per-thread default"}
+        return f"<cenote.Stream {names.get(self.handle, hex(self.handle))}>"
+
+
+cdef stream_handle(object obj):
+    """The handle of any object that is a stream, as int."""
+    if isinstance(obj, Stream):
+        return obj.handle
+    if isinstance(obj, int) and not isinstance(obj, bool):
+        if obj < 0:
+            raise ValueError(f"a stream handle cannot be negative: {obj}")
+        return obj
+    protocol = getattr(obj, "__cuda_stream__", None)
+    if protocol is not None:
+        version, handle = protocol() if callable(protocol) else protocol
+        if version != 0:
+            raise NotImplementedError(f"version {version} of the stream protocol is not known; version 0 is")
+        return int(handle)
+    for name in ("cuda_stream", "ptr", "handle"):  # PyTorch, CuPy, Numba
+        handle = getattr(obj, name, None)
+        if handle is not None:
+            return int(getattr(handle, "value", handle) or 0)
+    raise TypeError(
+        f"Cannot create stream from {type(obj).__name__}: expected a cenote.Stream, an object with __cuda_stream__, "
+        "a stream of PyTorch, CuPy or Numba, or a handle as int"
+    )
+
+
+cdef Stream as_stream(object obj):
+    """`obj` as a Stream; TypeError for None and for what is no stream."""
+    if isinstance(obj, Stream):
+        return <Stream> obj
+    if obj is None:
+        raise TypeError("stream argument cannot be None; for the default stream pass cenote.DEFAULT_STREAM")
+    return Stream(obj)
+
+
+DEFAULT_STREAM = Stream(0)
+LEGACY_DEFAULT_STREAM = Stream(1)
+PER_THREAD_DEFAULT_STREAM = Stream(2)

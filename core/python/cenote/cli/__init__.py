@@ -1,0 +1,155 @@
+"""The command ``cenote``, which is ``python -m cenote`` too."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import cenote
+from cenote.cli.terminal import open_terminal
+
+__all__ = ["main"]
+
+EXIT_FAILURE = 1
+EXIT_BAD_INPUT = 2
+
+_DESCRIPTION = "One GPU memory pool under PyTorch, CuPy, Numba and C++."
+
+_EPILOG = """\
+examples:
+  cenote demo                          see one pool at work, on the GPU or on a simulated one
+  cenote info                          what driver, devices and frameworks there are
+  cenote replay run.csv --limit 8GiB   would this recorded workload fit into 8 GiB?
+
+environment:
+  CENOTE_CUDA_DRIVER   the driver's library; "sim" is the simulated device
+  CENOTE_SIM           what is simulated, such as "devices=2,memory=80GiB"
+"""
+
+_DEMO = """\
+Makes a pool with statistics and logging, and puts PyTorch, CuPy and Numba onto it, those that are installed. Each does
+a little real work; a table shows who holds how many bytes of the one pool. Without a GPU the device is simulated, and
+a recorded training run takes the frameworks' place.
+"""
+
+_DEMO_EPILOG = """\
+examples:
+  cenote demo
+  cenote demo --simulate --output /tmp/demo
+  CENOTE_SIM=memory=6GiB cenote demo --simulate   watch it run out of memory
+
+writes into the output folder:
+  allocations.dev0.csv   what was taken from the pool, a line for each allocation and free
+  chunks.dev0.csv        what the pool took from the driver
+  timeline.png           both against time; needs matplotlib, which 'cenote[cli]' brings
+"""
+
+_INFO = """\
+Shows the driver, the devices with the resource that is current on each, and the frameworks that are installed, and says
+what the others need. Imports none of them. The exit status is 0 without a driver, too.
+"""
+
+_INFO_EPILOG = """\
+examples:
+  cenote info
+  cenote info --json | python -m json.tool
+"""
+
+_REPLAY = """\
+Makes the allocations and frees of a recorded trace, to see how much a resource holds and whether the workload fits. A
+trace is a CSV file as the logging adaptors of cenote and RMM write it, or one compressed with gzip.
+"""
+
+_REPLAY_EPILOG = """\
+examples:
+  cenote replay allocations.dev0.csv
+  cenote replay run.csv.gz --limit 8GiB --simulate
+  cenote replay run.csv.gz --resource "pool:initial=1GiB | managed" --output run.png
+
+The exit status is 1 if the workload does not fit.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments, without the command's name; those of the process if not given.
+
+    Returns
+    -------
+    int
+        The exit status: 0, 1 if something failed, 2 if the arguments or an input file are wrong.
+    """
+    args = _parser().parse_args(argv)
+    try:
+        return int(importlib.import_module(args.command).run(args, open_terminal()))
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILURE
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except (ValueError, OSError) as error:
+        return _fail(error, EXIT_BAD_INPUT)
+    except (MemoryError, RuntimeError) as error:
+        return _fail(error, EXIT_FAILURE)
+
+
+def _fail(why: object, status: int) -> int:
+    print(f"cenote: {why}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cenote", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=f"cenote {cenote.__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def add(name: str, summary: str, description: str, epilog: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.set_defaults(command=f"cenote.cli.{name}")
+        return command
+
+    demo = add("demo", "see one pool at work", _DEMO, _DEMO_EPILOG)
+    demo.add_argument(
+        "--output",
+        type=Path,
+        default=Path("cenote-demo"),
+        metavar="DIR",
+        help="where to write (default: ./cenote-demo)",
+    )
+    demo.add_argument("--trace", type=Path, metavar="FILE", help="replay this trace")
+    _add_device_arguments(demo)
+
+    info = add("info", "show driver, devices and frameworks", _INFO, _INFO_EPILOG)
+    info.add_argument("--json", action="store_true", help="write JSON with stable keys, sizes in bytes")
+
+    replay = add("replay", "replay a recorded trace on any resource", _REPLAY, _REPLAY_EPILOG)
+    replay.add_argument("file", type=Path, metavar="TRACE", help="a CSV file, or one that ends in .csv.gz")
+    chosen = replay.add_mutually_exclusive_group()
+    chosen.add_argument(
+        "--resource", metavar="SPEC", help='such as "pool:max=8GiB | cuda" (default: a pool that grows)'
+    )
+    chosen.add_argument("--limit", metavar="SIZE", help="the most that the pool may hold, such as 8GiB or 50%%")
+    replay.add_argument("--output", type=Path, metavar="PNG", help="draw the timeline, in the time of the trace")
+    _add_device_arguments(replay)
+    return parser
+
+
+def _add_device_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", type=int, default=0, metavar="N", help="the device's number (default: 0)")
+    command.add_argument("--simulate", action="store_true", help="on a simulated device, even if there is a GPU")

@@ -1,0 +1,125 @@
+"""``cenote demo``: one pool under every framework there is, or under a recorded run of one where there is no GPU."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import cenote
+from cenote import mr, trace
+from cenote.cli.device import Device, choose_device
+from cenote.cli.gpu_work import WORK, Done, work
+from cenote.cli.observed_pool import ObservedPool
+from cenote.cli.report import report_savings, report_usage
+from cenote.cli.terminal import Terminal
+from cenote.cli.units import format_bytes
+from cenote.registry import Client
+from cenote.replay import Replay, streams_of
+
+BUFFER_BYTES = 64 * 1024**2
+"""The buffer that cenote itself holds beside the others."""
+
+
+def run(args: argparse.Namespace, terminal: Terminal) -> int:
+    """Run the command.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        ``device``, ``simulate``, ``output`` and ``trace``.
+    terminal : Terminal
+        Where to report.
+
+    Returns
+    -------
+    int
+        The exit status.
+    """
+    device = choose_device(args.device, args.simulate)
+    device.announce(terminal)
+    args.output.mkdir(parents=True, exist_ok=True)
+    observed = ObservedPool(device.index, args.output)
+    terminal.line("Its pool: statistics | logging | pool | logging | cuda")
+    terminal.line()
+    if device.why_simulated or args.trace:
+        what = _replay(terminal, device, observed, args.trace)
+    else:
+        what = _work(terminal, device, observed)
+    counts = observed.resource.allocation_counts
+    report_savings(terminal, observed.pool.counters(), counts.peak_bytes, observed.pool.pool_size())
+    _write_files(terminal, device, observed, args.output, what)
+    return 0
+
+
+def _replay(terminal: Terminal, device: Device, observed: ObservedPool, path: Path | None) -> str:
+    """Replay a trace as a client of the pool, and report at its peak, while everything is alive; say what was done."""
+    recorded = trace.read(path or trace.example())
+    name = path.name if path else "a graph network training under PyTorch, recorded on an H100"
+    client = "trace" if path else "pytorch (recorded)"
+    terminal.line(f"Replaying {name}")
+    previous = mr.set_per_device_resource(device.index, observed.resource)
+    try:
+        buffer = cenote.DeviceBuffer(size=BUFFER_BYTES, mr=observed.resource)
+        replay = Replay(_ClientResource(client, device.index), streams_of(recorded))
+        peak = int(trace.bytes_in_use(recorded).argmax()) + 1 if len(recorded) else 0
+        try:
+            with terminal.progress("Allocations and frees", len(recorded)) as progress:
+                replay.play(recorded, stop=peak, progress=progress)
+                at_peak = cenote.usage()
+                replay.play(recorded, start=peak, progress=progress)
+        finally:
+            replay.finish()
+        del buffer
+    finally:
+        mr.set_per_device_resource(device.index, previous)
+    terminal.line()
+    report_usage(terminal, "Who holds the pool, at the peak of the replay", at_peak)
+    return f"replay of {name}"
+
+
+def _work(terminal: Terminal, device: Device, observed: ObservedPool) -> str:
+    """Put the frameworks onto the pool, let each work, and report while they hold their arrays; say what was done."""
+    installed = {row.framework: row for row in cenote.install(observed.resource, tuple(WORK), device.index)}
+    buffer = cenote.DeviceBuffer(size=BUFFER_BYTES, mr=observed.resource)
+    done: list[Done] = []
+    with terminal.progress("Work in each framework", len(WORK)) as progress:
+        for count, (framework, row) in enumerate(installed.items(), start=1):
+            done.append(work(framework, device.index) if row.installed else Done(framework, False, row.detail))
+            progress(count)
+    terminal.line()
+    rows = [(each.framework, "yes" if each.on_pool else "no", each.what) for each in done]
+    terminal.table("What worked on the pool", ("framework", "on the pool", "what it did, or why not"), rows)
+    report_usage(terminal, "Who holds the pool, while all hold their arrays", cenote.usage())
+    del buffer
+    worked = [each.framework for each in done if each.on_pool]
+    return f"{', '.join(worked) or 'no framework'} and cenote on one pool"
+
+
+class _ClientResource:
+    """The current resource of a device, drawn from under a client's name."""
+
+    def __init__(self, name: str, device: int) -> None:
+        self._client = Client(name)
+        self._device = device
+
+    def allocate(self, nbytes: int, stream: object) -> int:
+        return self._client.allocate(nbytes, stream, self._device)
+
+    def deallocate(self, ptr: int, nbytes: int, stream: object) -> None:
+        self._client.deallocate(ptr, stream)
+
+
+def _write_files(terminal: Terminal, device: Device, observed: ObservedPool, folder: Path, what: str) -> None:
+    log, chunks = observed.logs()
+    picture = folder.resolve() / "timeline.png"
+    simulated = "simulated device" if device.why_simulated else device.name
+    subtitle = f"{what} · {simulated}, {format_bytes(device.total_bytes)}"
+    try:
+        observed.draw(picture, f"Memory of device {device.index}", subtitle)
+        drawn = str(picture)
+    except ImportError:
+        drawn = "not drawn, as matplotlib is missing: pip install 'cenote[cli]'"
+    terminal.line("Written", "bold")
+    terminal.line(f"  allocations  {log}")
+    terminal.line(f"  driver's     {chunks}")
+    terminal.line(f"  timeline     {drawn}")

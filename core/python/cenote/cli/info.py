@@ -1,0 +1,134 @@
+"""``cenote info``: the driver, the devices and the frameworks that are there, and what the others need."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import platform
+from importlib import metadata
+from typing import Any
+
+import cenote
+from cenote.cli.terminal import Terminal
+from cenote.cli.units import format_bytes
+
+# What is imported, the distributions that may bring it, and how to get it.
+_FRAMEWORKS = (
+    ("torch", ("torch",), "pip install 'cenote[torch]'"),
+    ("cupy", ("cupy-cuda13x", "cupy-cuda12x", "cupy-cuda11x", "cupy"), "pip install 'cenote[cupy]'"),
+    ("numba.cuda", ("numba-cuda",), "pip install 'cenote[numba]'"),
+    ("cuda.core", ("cuda-core",), "pip install 'cenote[cuda]'"),
+)
+
+
+def run(args: argparse.Namespace, terminal: Terminal) -> int:
+    """Run the command.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        ``json``: whether to write JSON.
+    terminal : Terminal
+        Where to report.
+
+    Returns
+    -------
+    int
+        The exit status.
+    """
+    facts = collect()
+    if args.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        _show(terminal, facts)
+    return 0
+
+
+def collect() -> dict[str, Any]:
+    """Collect what there is. Imports no framework.
+
+    Returns
+    -------
+    dict
+        ``cenote`` and ``python`` (versions), ``driver``, ``devices`` and ``frameworks``. The keys are stable, sizes are
+        in bytes, and what is unknown or missing is None.
+    """
+    driver = _driver()
+    return {
+        "cenote": cenote.__version__,
+        "python": platform.python_version(),
+        "driver": driver,
+        "devices": [_device(index) for index in range(driver["devices"])],
+        "frameworks": [_framework(*framework) for framework in _FRAMEWORKS],
+    }
+
+
+def _driver() -> dict[str, Any]:
+    try:
+        version = cenote.driver.version()
+        return {
+            "available": True,
+            "simulated": cenote.driver.is_simulated(),
+            "library": cenote.driver.library(),
+            "version": f"{version // 1000}.{version % 1000 // 10}",
+            "devices": cenote.driver.device_count(),
+            "error": None,
+        }
+    except cenote.CudaError as error:
+        unknown = dict.fromkeys(("simulated", "library", "version"))
+        return {"available": False, **unknown, "devices": 0, "error": str(error)}
+
+
+def _device(index: int) -> dict[str, Any]:
+    facts: dict[str, Any] = {"index": index, "name": cenote.driver.device_name(index)}
+    facts["compute_capability"] = list(cenote.driver.compute_capability(index))
+    facts.update(dict.fromkeys(("free_bytes", "total_bytes", "resource", "error")))
+    try:
+        facts["free_bytes"], facts["total_bytes"] = cenote.driver.memory_info(index)
+        facts["resource"] = cenote.mr.get_per_device_resource(index).specification
+    except cenote.CudaError as error:  # a device that others use up, or that is closed to this process
+        facts["error"] = str(error)
+    return facts
+
+
+def _framework(name: str, distributions: tuple[str, ...], needs: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": name, "version": None, "distribution": None, "needs": needs}
+    if importlib.util.find_spec(name.partition(".")[0]) is None:
+        return found
+    for distribution in distributions:
+        try:
+            return {**found, "version": metadata.version(distribution), "distribution": distribution}
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _show(terminal: Terminal, facts: dict[str, Any]) -> None:
+    terminal.line(f"cenote {facts['cenote']}, Python {facts['python']}", "bold")
+    driver = facts["driver"]
+    if driver["available"]:
+        kind = "simulated driver" if driver["simulated"] else "driver"
+        terminal.line(f"CUDA {driver['version']} {kind}: {driver['library']}")
+    else:
+        terminal.line(f"No driver: {driver['error']}", "yellow")
+    terminal.line()
+    for device in facts["devices"]:
+        _show_device(terminal, device)
+    rows = [
+        (each["name"], each["version"] or "not installed", each["distribution"] or each["needs"])
+        for each in facts["frameworks"]
+    ]
+    terminal.table("Frameworks", ("", "version", "from"), rows)
+
+
+def _show_device(terminal: Terminal, device: dict[str, Any]) -> None:
+    major, minor = device["compute_capability"]
+    rows = [
+        ("compute capability", f"{major}.{minor}"),
+        ("memory", f"{format_bytes(device['free_bytes'])} free of {format_bytes(device['total_bytes'])}"),
+        ("current resource", device["resource"] or "unknown"),
+    ]
+    if device["error"]:
+        rows.append(("error", device["error"]))
+    terminal.table(f"Device {device['index']}: {device['name']}", ("", ""), rows)

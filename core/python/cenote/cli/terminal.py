@@ -1,0 +1,109 @@
+"""The terminal that a command writes to: in colour where rich is installed, in plain text where not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+Row = Sequence[str]
+
+
+def open_terminal() -> Terminal:
+    """Give the best terminal that is installed."""
+    try:
+        return RichTerminal()
+    except ImportError:
+        return Terminal()
+
+
+class Terminal:
+    """Lines, tables and progress as plain text on standard output."""
+
+    def line(self, text: str = "", style: str = "") -> None:
+        """Write one line; `style` is one of rich's, such as ``"bold"``."""
+        print(text)
+
+    def table(self, title: str, columns: Row, rows: Sequence[Row], total: Row | None = None) -> None:
+        """Write a table.
+
+        Parameters
+        ----------
+        title : str
+            Its heading.
+        columns : sequence of str
+            Their headings. Those that begin with a blank are of numbers, which stand to the right.
+        rows : sequence of sequence of str
+            A text for each column.
+        total : sequence of str, optional
+            A last row, set apart.
+        """
+        table = [*([columns] if _has_headings(columns) else []), *rows, *([total] if total else [])]
+        widths = [max(len(text.strip()) for text in column) for column in zip(*table, strict=True)]
+        rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+        print(title)
+        print(rule)
+        for row in table:
+            if row is total:
+                print(rule)
+            print("  ".join(map(_pad, columns, row, widths)).rstrip())
+            if row is columns:
+                print(rule)
+        print()
+
+    @contextmanager
+    def progress(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Show that something is under way; gives the function to call with how much of `total` is done."""
+        print(f"{what} ({total:,}) ...", flush=True)
+        yield lambda done: None
+
+
+class RichTerminal(Terminal):
+    """Colour, tables that fit the window and a moving bar, by rich."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console = Console(highlight=False, markup=False, emoji=False)
+
+    def line(self, text: str = "", style: str = "") -> None:
+        """Write one line, which is never wrapped: paths stay in one piece."""
+        self._console.print(text, style=style or None, soft_wrap=True)
+
+    def table(self, title: str, columns: Row, rows: Sequence[Row], total: Row | None = None) -> None:
+        """Write a table."""
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD, show_header=_has_headings(columns), header_style="dim", pad_edge=False)
+        for heading in columns:
+            table.add_column(heading.strip(), justify="right" if _is_of_numbers(heading) else "left")
+        for row in rows:
+            table.add_row(*map(Text, row))
+        if total is not None:
+            table.add_section()
+            table.add_row(*map(Text, total), style="bold")
+        self._console.print(title, style="bold")
+        self._console.print(table)
+
+    @contextmanager
+    def progress(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Show a bar."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=self._console) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda done: bar.update(task, completed=done)
+
+
+def _has_headings(columns: Row) -> bool:
+    return any(heading.strip() for heading in columns)
+
+
+def _is_of_numbers(heading: str) -> bool:
+    return heading.startswith(" ")
+
+
+def _pad(heading: str, text: str, width: int) -> str:
+    return text.strip().rjust(width) if _is_of_numbers(heading) else text.ljust(width)

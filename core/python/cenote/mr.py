@@ -1,0 +1,46 @@
+"""Memory resources, the adaptors around them, and which one is current.
+
+A *resource* allocates and frees memory; an *adaptor* is a resource that changes what passes through to its *upstream*.
+They are put together as objects or by a specification::
+
+    cenote.mr.StatisticsResourceAdaptor(cenote.mr.PoolMemoryResource(cenote.mr.CudaMemoryResource(), "1GiB"))
+    cenote.mr.from_spec("statistics | pool:initial=1GiB | cuda")
+"""
+
+from cenote._memory_resource import (
+    CudaAsyncMemoryResource,
+    CudaMemoryResource,
+    DeviceMemoryResource,
+    LoggingResourceAdaptor,
+    ManagedMemoryResource,
+    PinnedHostMemoryResource,
+    PoolMemoryResource,
+    StatisticsResourceAdaptor,
+    UpstreamResourceAdaptor,
+    from_spec,
+    known_specifications,
+)
+from cenote._registry import (
+    get_current_device_resource,
+    get_per_device_resource,
+    set_current_device_resource,
+    set_per_device_resource,
+)
+
+__all__ = [
+    "CudaAsyncMemoryResource",
+    "CudaMemoryResource",
+    "DeviceMemoryResource",
+    "LoggingResourceAdaptor",
+    "ManagedMemoryResource",
+    "PinnedHostMemoryResource",
+    "PoolMemoryResource",
+    "StatisticsResourceAdaptor",
+    "UpstreamResourceAdaptor",
+    "from_spec",
+    "get_current_device_resource",
+    "get_per_device_resource",
+    "known_specifications",
+    "set_current_device_resource",
+    "set_per_device_resource",
+]

@@ -1,0 +1,56 @@
+// Turns the C++ exception in flight into the Python exception that means the same. Cython calls it (`except +`).
+#pragma once
+
+#include <Python.h>
+
+#include <stdexcept>
+
+#include "cenote/ground/error.hpp"
+
+namespace cenote {
+
+/// Makes an exception of cenote.errors from keyword arguments and sets it; steals `arguments`.
+inline void set_error(const char* type_name, PyObject* arguments) {
+  PyObject* const errors = PyImport_ImportModule("cenote.errors");
+  PyObject* const type = errors != nullptr ? PyObject_GetAttrString(errors, type_name) : nullptr;
+  PyObject* const error = type != nullptr && arguments != nullptr ? PyObject_CallObject(type, arguments) : nullptr;
+  if (error != nullptr) PyErr_SetObject(type, error);
+  Py_XDECREF(error);
+  Py_XDECREF(type);
+  Py_XDECREF(errors);
+  Py_XDECREF(arguments);
+}
+
+/// An int, or None where the figure is unknown. For Py_BuildValue's "N".
+inline PyObject* figure(const std::optional<std::size_t>& bytes) {
+  if (bytes) return PyLong_FromSize_t(*bytes);
+  Py_RETURN_NONE;
+}
+
+inline void raise_python_error() {
+  try {
+    throw;
+  } catch (const out_of_memory& error) {
+    const memory_state& s = error.state();
+    set_error("OutOfMemoryError",
+              Py_BuildValue("(sNNNNNNN)", error.what(), figure(error.requested()), figure(s.in_use), figure(s.held),
+                            figure(s.limit), figure(s.largest_free), figure(s.device_free), figure(s.device_total)));
+  } catch (const cuda_error& error) {
+    set_error("CudaError",
+              Py_BuildValue("(ssis)", error.what(), error.call().c_str(), error.code(), error.name().c_str()));
+  } catch (const driver_unavailable& error) {
+    set_error("DriverUnavailableError", Py_BuildValue("(s)", error.what()));
+  } catch (const std::bad_alloc& error) {
+    PyErr_SetString(PyExc_MemoryError, error.what());
+  } catch (const std::out_of_range& error) {
+    PyErr_SetString(PyExc_IndexError, error.what());
+  } catch (const std::invalid_argument& error) {
+    PyErr_SetString(PyExc_ValueError, error.what());
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  } catch (...) {
+    PyErr_SetString(PyExc_RuntimeError, "an unknown C++ error");
+  }
+}
+
+}  // namespace cenote

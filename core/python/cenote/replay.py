@@ -1,0 +1,245 @@
+"""Replay of a recorded trace on any memory resource, to see how much it would hold and whether the workload fits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from cenote.trace import Action, Trace
+
+__all__ = ["Replay", "ReplayOutOfMemoryError", "ReplayResult", "replay", "streams_of"]
+
+PROGRESS_EVERY = 256
+"""Events between two calls of ``progress``."""
+
+
+class Resource(Protocol):
+    """What a trace is replayed on: any resource of `cenote.mr`."""
+
+    def allocate(self, nbytes: int, stream: Any, /) -> int:
+        """Allocate `nbytes` bytes and return their address."""
+
+    def deallocate(self, ptr: int, nbytes: int, stream: Any, /) -> None:
+        """Free what `allocate` returned."""
+
+
+@dataclass(frozen=True)
+class ReplayResult:
+    """What a replay did.
+
+    Attributes
+    ----------
+    allocations, frees : int
+        Of the trace, that were made.
+    failures : int
+        Allocations that had failed when the trace was recorded; they are skipped.
+    unknown_frees : int
+        Frees of what was allocated before the recording began; they are skipped.
+    peak_bytes : int
+        The most bytes that were in use at once, as requested.
+    leaked, leaked_bytes : int
+        Allocations, and their bytes, that the trace never frees; the replay freed them at its end.
+    seconds : float
+        Wall-clock time of the replay, with the time spent in ``progress``.
+    """
+
+    allocations: int
+    frees: int
+    failures: int
+    unknown_frees: int
+    peak_bytes: int
+    leaked: int
+    leaked_bytes: int
+    seconds: float
+
+
+class ReplayOutOfMemoryError(MemoryError):
+    """The resource had no memory for an event. The text says how far the replay came; the cause is its own error.
+
+    Attributes
+    ----------
+    event : int
+        Index of the event into the trace.
+    requested, in_use : int
+        Bytes that it asked for, and that the trace had in use by then.
+    """
+
+    def __init__(self, event: int, events: int, requested: int, in_use: int, why: str) -> None:
+        super().__init__(
+            f"out of memory at event {event + 1:,} of {events:,} ({event / events:.0%} done), which asks for "
+            f"{requested:,} bytes while {in_use:,} are in use: {why}"
+        )
+        self.event = event
+        self.requested = requested
+        self.in_use = in_use
+
+
+def streams_of(trace: Trace) -> dict[int, Any]:
+    """Make a stream for each stream that a trace names.
+
+    Parameters
+    ----------
+    trace : Trace
+        Shape ``(events,)``.
+
+    Returns
+    -------
+    dict
+        From the stream's number in the trace to a new `cenote.Stream` of the current device; 0 is the default stream.
+    """
+    from cenote.stream import DEFAULT_STREAM, Stream
+
+    return {int(name): Stream() if name else DEFAULT_STREAM for name in np.unique(trace["stream"])}
+
+
+class Replay:
+    """A replay that can be paused: play a part of a trace, look around, play on, finish.
+
+    Parameters
+    ----------
+    mr : Resource
+        Any resource of `cenote.mr`.
+    streams : mapping
+        From the stream's number in the trace to the stream to use, as `streams_of` makes it.
+    """
+
+    def __init__(self, mr: Resource, streams: Mapping[int, Any]) -> None:
+        self._mr = mr
+        self._streams = streams
+        self._live: dict[int, tuple[int, int, int]] = {}  # recorded pointer -> (our pointer, bytes, recorded stream)
+        self._allocations = self._frees = self._failures = self._unknown_frees = 0
+        self._in_use = self._peak_bytes = 0
+        self._seconds = 0.0
+
+    def play(
+        self,
+        trace: Trace,
+        start: int = 0,
+        stop: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        """Make the allocations and frees ``trace[start:stop]``, in their order and from this thread.
+
+        Parameters
+        ----------
+        trace : Trace
+            What `cenote.trace.read` returned, shape ``(events,)``.
+        start, stop : int, optional
+            Indices of the first event, and of the one after the last.
+        progress : callable, optional
+            Called now and then, and at the end, with the index that was reached.
+
+        Raises
+        ------
+        ReplayOutOfMemoryError
+            If the resource runs out of memory. What is allocated stays so until `finish`.
+        ValueError
+            If the trace allocates an address that it has not freed.
+        """
+        begin = time.perf_counter()
+        part = trace[start:stop]
+        columns = (part[name].tolist() for name in ("action", "pointer", "bytes", "stream"))
+        for event, (action, pointer, nbytes, stream) in enumerate(zip(*columns, strict=True), start):
+            if progress is not None and event % PROGRESS_EVERY == 0:
+                progress(event)
+            try:
+                self._step(action, pointer, nbytes, stream)
+            except MemoryError as error:
+                raise ReplayOutOfMemoryError(event, len(trace), nbytes, self._in_use, str(error)) from error
+            except ValueError as error:
+                raise ValueError(f"event {event + 1:,} of {len(trace):,}: {error}") from error
+        if progress is not None:
+            progress(start + len(part))
+        self._seconds += time.perf_counter() - begin
+
+    def finish(self) -> ReplayResult:
+        """Free what the trace left allocated, and sum up.
+
+        Returns
+        -------
+        ReplayResult
+        """
+        leaked, leaked_bytes = len(self._live), self._in_use
+        for ours, nbytes, stream in self._live.values():
+            self._mr.deallocate(ours, nbytes, self._streams[stream])
+        self._live.clear()
+        self._in_use = 0
+        return ReplayResult(
+            allocations=self._allocations,
+            frees=self._frees,
+            failures=self._failures,
+            unknown_frees=self._unknown_frees,
+            peak_bytes=self._peak_bytes,
+            leaked=leaked,
+            leaked_bytes=leaked_bytes,
+            seconds=self._seconds,
+        )
+
+    def _step(self, action: int, pointer: int, nbytes: int, stream: int) -> None:
+        if nbytes == 0:  # holds nothing, and several such blocks may share one address
+            return
+        if action == Action.ALLOCATE:
+            self._allocate(pointer, nbytes, stream)
+        elif action == Action.FREE:
+            self._free(pointer, stream)
+        else:
+            self._failures += 1
+
+    def _allocate(self, pointer: int, nbytes: int, stream: int) -> None:
+        if pointer in self._live:
+            raise ValueError(f"{pointer:#x} is allocated again without having been freed")
+        self._live[pointer] = (self._mr.allocate(nbytes, self._streams[stream]), nbytes, stream)
+        self._allocations += 1
+        self._in_use += nbytes
+        self._peak_bytes = max(self._peak_bytes, self._in_use)
+
+    def _free(self, pointer: int, stream: int) -> None:
+        if pointer not in self._live:
+            self._unknown_frees += 1
+            return
+        ours, nbytes, _ = self._live.pop(pointer)
+        self._mr.deallocate(ours, nbytes, self._streams[stream])
+        self._frees += 1
+        self._in_use -= nbytes
+
+
+def replay(
+    trace: Trace,
+    mr: Resource,
+    streams: Mapping[int, Any] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> ReplayResult:
+    """Replay a whole trace; see `Replay` for one that can be paused.
+
+    Parameters
+    ----------
+    trace : Trace
+        What `cenote.trace.read` returned, shape ``(events,)``.
+    mr : Resource
+        Any resource of `cenote.mr`.
+    streams : mapping, optional
+        From the stream's number in the trace to the stream to use; `streams_of` the trace if not given.
+    progress : callable, optional
+        Called now and then, and at the end, with the number of events that are done.
+
+    Returns
+    -------
+    ReplayResult
+
+    Raises
+    ------
+    ReplayOutOfMemoryError
+        If `mr` runs out of memory. Everything that was allocated is freed first.
+    ValueError
+        If the trace allocates an address that it has not freed.
+    """
+    run = Replay(mr, streams_of(trace) if streams is None else streams)
+    try:
+        run.play(trace, progress=progress)
+    finally:
+        result = run.finish()
+    return result

@@ -1,0 +1,130 @@
+"""The timeline: a plot of the bytes in use, and of what a pool holds, against time."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from cenote.trace import Trace, bytes_in_use
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Steps", "draw", "from_trace"]
+
+_UNITS = [(1024**4, "TiB"), (1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB"), (1, "B")]
+
+_INK = "#1f2933"
+_MUTED = "#7b8794"
+_GRID = "#e4e7eb"
+_WATER = "#1f7a8c"
+_STONE = "#c8553d"
+
+
+class Steps(NamedTuple):
+    """Bytes that change in steps: ``nbytes[i]`` from ``time_us[i]`` (microseconds) on; both int64, shape ``(n,)``."""
+
+    time_us: npt.NDArray[np.int64]
+    nbytes: npt.NDArray[np.int64]
+
+
+def from_trace(trace: Trace) -> Steps:
+    """Follow the bytes in use through a trace.
+
+    Parameters
+    ----------
+    trace : Trace
+        What `cenote.trace.read` returned, for instance from the file that a logging adaptor wrote.
+
+    Returns
+    -------
+    Steps
+    """
+    return Steps(trace["time_us"], bytes_in_use(trace))
+
+
+def draw(
+    path: str | os.PathLike[str], in_use: Steps, held: Steps | None = None, title: str = "", subtitle: str = ""
+) -> None:
+    """Write a PNG of bytes against time.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to write.
+    in_use : Steps
+        Bytes handed out; drawn as an area, with its peak marked.
+    held : Steps, optional
+        Bytes that the pool holds, on the same clock; drawn as a line.
+    title, subtitle : str, optional
+        What was measured, and on which device.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        Without matplotlib; ``pip install 'cenote[cli]'`` brings it.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    curves = [curve for curve in (in_use, held) if curve is not None and len(curve.time_us)]
+    start = min((int(curve.time_us[0]) for curve in curves), default=0)
+    end = max((int(curve.time_us[-1]) for curve in curves), default=0)
+    most = max((int(curve.nbytes.max()) for curve in curves), default=0)
+    unit_bytes, unit = next((size, name) for size, name in _UNITS if most >= 2 * size or size == 1)
+    tick_us, tick = (1_000_000, "s") if end - start >= 2_000_000 else (1_000, "ms")
+
+    def scaled(curve: Steps) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Both axes in their units; before its first step a curve is at zero, after its last it goes on."""
+        time_us = np.concatenate(([start], curve.time_us, [end]))
+        nbytes = np.concatenate(([0], curve.nbytes, curve.nbytes[-1:] if len(curve.nbytes) else [0]))
+        return (time_us - start) / tick_us, nbytes / unit_bytes
+
+    figure = Figure(
+        figsize=(10, 4.5), dpi=150, facecolor="white", layout=ConstrainedLayoutEngine(h_pad=0.15, w_pad=0.15)
+    )
+    axes = figure.subplots()
+    times, values = scaled(in_use)
+    axes.fill_between(times, values, step="post", color=_WATER, alpha=0.25, linewidth=0)
+    axes.step(times, values, where="post", color=_WATER, linewidth=0.8, label="in use")
+    if held is not None:
+        axes.step(*scaled(held), where="post", color=_STONE, linewidth=1.6, label="held by the pool")
+    _mark_peak(axes, times, values, unit)
+    _dress(axes, f"time [{tick}]", f"memory [{unit}]", title, subtitle)
+    axes.set_xlim(0, max((end - start) / tick_us, 1e-3))
+    axes.set_ylim(0, max(most / unit_bytes * 1.12, 1e-3))
+    figure.savefig(path, format="png")
+
+
+def _mark_peak(axes: Axes, times: npt.NDArray[Any], values: npt.NDArray[Any], unit: str) -> None:
+    at = int(values.argmax())
+    late = times[at] > 0.75 * max(times[-1], 1e-3)
+    axes.plot(times[at], values[at], "o", color=_WATER, markersize=5, markeredgecolor="white", zorder=5)
+    axes.annotate(
+        f"peak {values[at]:.2f} {unit}",
+        (times[at], values[at]),
+        xytext=(-8 if late else 8, 7),
+        textcoords="offset points",
+        ha="right" if late else "left",
+        color=_INK,
+        fontsize=9,
+        fontweight="bold",
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5},
+        zorder=4,
+    )
+
+
+def _dress(axes: Axes, x_label: str, y_label: str, title: str, subtitle: str) -> None:
+    axes.set_xlabel(x_label, color=_INK)
+    axes.set_ylabel(y_label, color=_INK)
+    axes.set_title(title, loc="left", color=_INK, fontsize=13, fontweight="bold", pad=26 if subtitle else 10)
+    axes.text(0, 1.025, subtitle, transform=axes.transAxes, color=_MUTED, fontsize=9, va="bottom")
+    axes.grid(axis="y", color=_GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(_MUTED)
+    axes.tick_params(colors=_MUTED, length=0, labelsize=9)
+    axes.legend(loc="upper right", bbox_to_anchor=(1.01, 1.14), ncols=2, frameon=False, labelcolor=_INK, fontsize=9)

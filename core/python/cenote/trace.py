@@ -1,0 +1,196 @@
+"""Recorded allocations: the CSV files that the logging adaptors of cenote and RMM write.
+
+::
+
+    Thread,Time,Action,Pointer,Size,Stream
+    4711,12:05:59.123456,allocate,0x7f5c00000000,1024,0x1
+    4711,12:05:59.123999,free,0x7f5c00000000,1024,0x1
+
+A time is ``HH:MM:SS.micros`` or ``HH:MM:SS:micros``, either of the wall clock or since the start of the recording.
+Actions are ``allocate``, ``free`` and ``allocate failure``, whose pointer is ``(nil)``. Streams are decimal or
+hexadecimal. Files whose name ends in ``.gz`` are decompressed.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import zlib
+from collections.abc import Iterator
+from datetime import timedelta
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["DTYPE", "Action", "Trace", "TraceError", "bytes_in_use", "example", "read"]
+
+HEADER = "Thread,Time,Action,Pointer,Size,Stream"
+
+DTYPE = np.dtype(
+    [
+        ("thread", np.int64),
+        ("time_us", np.int64),
+        ("action", np.int8),
+        ("pointer", np.uint64),
+        ("bytes", np.int64),
+        ("stream", np.uint64),
+    ]
+)
+"""One event. ``time_us`` counts microseconds and never runs backwards over midnight; ``action`` is an `Action`."""
+
+Trace = npt.NDArray[np.void]
+"""Events in the order of the file: an array of `DTYPE`, shape ``(events,)``."""
+
+_DAY_US = 24 * 3600 * 1_000_000
+_INTEGER = re.compile(r"0x[0-9a-fA-F]+|[0-9]+")
+_TIME = re.compile(r"(\d{1,4}):([0-5]\d):([0-5]\d)[.:](\d{6})")
+
+
+class Action(IntEnum):
+    """What an event is."""
+
+    ALLOCATE = 0
+    FREE = 1
+    FAILURE = 2
+
+
+_ACTIONS = {"allocate": Action.ALLOCATE, "free": Action.FREE, "allocate failure": Action.FAILURE}
+
+
+class TraceError(ValueError):
+    """A file is no trace, or is damaged. The text names the file, the line and what is wrong there."""
+
+
+def read(path: str | os.PathLike[str]) -> Trace:
+    """Read a trace.
+
+    Parameters
+    ----------
+    path : path-like
+        A CSV file, or one compressed with gzip if the name ends in ``.gz``.
+
+    Returns
+    -------
+    Trace
+        Array of `DTYPE`, shape ``(events,)``.
+
+    Raises
+    ------
+    TraceError
+        If the file cannot be read, or a line of it is malformed or cut short.
+    """
+    file = Path(path)
+    number = 0
+    rows = []
+    try:
+        for number, line in enumerate(_lines(file), start=1):
+            if number > 1:
+                rows.append(_parse(line))
+            elif line.rstrip() != HEADER:
+                raise ValueError(f"expected the header '{HEADER}', found {_excerpt(line)}")
+    except OSError as error:
+        if error.strerror:
+            raise TraceError(f"{file}: {error.strerror}") from error
+        raise TraceError(f"{file}, line {number + 1}: damaged gzip data ({error})") from error
+    except (EOFError, zlib.error) as error:
+        raise TraceError(f"{file}, line {number + 1}: damaged gzip data ({error})") from error
+    except UnicodeDecodeError as error:
+        raise TraceError(f"{file}, line {number + 1}: not text ({error.reason})") from error
+    except ValueError as error:
+        raise TraceError(f"{file}, line {number}: {error}") from error
+    if number == 0:
+        raise TraceError(f"{file}, line 1: the file is empty; expected the header '{HEADER}'")
+    trace = np.array(rows, dtype=DTYPE)
+    trace["time_us"] += _DAY_US * _midnights(trace["time_us"])
+    return trace
+
+
+def example() -> Path:
+    """Return the path of the trace that comes with cenote; its README.md says what was recorded.
+
+    Returns
+    -------
+    pathlib.Path
+        A file for `read`.
+    """
+    return Path(__file__).with_name("data") / "gnn.csv.gz"
+
+
+def bytes_in_use(trace: Trace) -> npt.NDArray[np.int64]:
+    """Compute how many bytes are in use after each event.
+
+    Parameters
+    ----------
+    trace : Trace
+        Shape ``(events,)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        Bytes, int64, shape ``(events,)``. If the recording frees what it did not see allocated, the curve is lifted so
+        that it never falls below zero.
+    """
+    sign = np.select([trace["action"] == Action.ALLOCATE, trace["action"] == Action.FREE], [1, -1], 0)
+    in_use = np.cumsum(sign * trace["bytes"], dtype=np.int64)
+    return in_use - min(0, int(in_use.min(initial=0)))
+
+
+def _lines(file: Path) -> Iterator[str]:
+    def opened() -> Any:
+        return gzip.open(file, "rt", encoding="ascii") if file.suffix == ".gz" else file.open(encoding="ascii")
+
+    with opened() as lines:
+        yield from lines
+
+
+def _parse(line: str) -> tuple[int, int, int, int, int, int]:
+    if not line.endswith("\n"):
+        raise ValueError(f"cut short: {_excerpt(line)}")
+    fields = line.rstrip().split(",")
+    if len(fields) != 6:
+        raise ValueError(f"expected 6 fields, found {len(fields)}: {_excerpt(line)}")
+    thread, time, action, pointer, size, stream = fields
+    if action not in _ACTIONS:
+        raise ValueError(f"'{action}' is not an action; known are: {', '.join(_ACTIONS)}")
+    if not size.isdecimal() or int(size) > np.iinfo(np.int64).max:
+        raise ValueError(f"'{size}' is not a size in bytes")
+    return (
+        _integer(thread, "thread"),
+        _microseconds(time),
+        _ACTIONS[action],
+        _integer(pointer, "pointer"),
+        int(size),
+        _integer(stream, "stream"),
+    )
+
+
+def _integer(text: str, what: str) -> int:
+    if text == "(nil)":
+        return 0
+    bits = 63 if what == "thread" else 64
+    if _INTEGER.fullmatch(text) is None or (value := int(text, 16 if text.startswith("0x") else 10)) >= 2**bits:
+        raise ValueError(f"'{text}' is not a {what}")
+    return value
+
+
+def _microseconds(text: str) -> int:
+    match = _TIME.fullmatch(text)
+    if match is None:
+        raise ValueError(f"'{text}' is not a time; expected HH:MM:SS.micros")
+    hours, minutes, seconds, micros = map(int, match.groups())
+    return timedelta(hours=hours, minutes=minutes, seconds=seconds, microseconds=micros) // timedelta(microseconds=1)
+
+
+def _midnights(time_us: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Count the midnights that a wall clock has passed before each event. A small step back is no midnight."""
+    passed = np.diff(time_us, prepend=time_us[:1]) < -_DAY_US // 2
+    return np.cumsum(passed, dtype=np.int64)
+
+
+def _excerpt(line: str) -> str:
+    text = line.rstrip()
+    return repr(text if len(text) <= 60 else text[:57] + "...")

@@ -1,0 +1,82 @@
+"""CuPy on cenote: `cupy_allocator` for ``cupy.cuda.set_allocator``.
+
+::
+
+    import cupy
+    from cenote.allocators.cupy import cupy_allocator
+    cupy.cuda.set_allocator(cupy_allocator)
+
+Arrays then come from the current resource of their device, on CuPy's current stream. An array that dies while another
+stream than its own is current is reused only after all work that the device has been given by then.
+
+``cupy_allocator`` is made when it is first asked for; ImportError says why if it cannot be.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["cupy_allocator", "install"]
+
+
+def _current_stream_function() -> int:
+    """Address of CuPy's ``intptr_t get_stream_ptr(int device)``, which CuPy exports to other extension modules."""
+    from cupy_backends.cuda import stream
+
+    signature = b"intptr_t (int)"
+    capsule = getattr(stream, "__pyx_capi__", {}).get("get_stream_ptr")
+    is_valid = ctypes.pythonapi.PyCapsule_IsValid
+    is_valid.argtypes = [ctypes.py_object, ctypes.c_char_p]
+    if capsule is None or not is_valid(capsule, signature):
+        import cupy
+
+        raise ImportError(f"CuPy {cupy.__version__} does not tell extension modules its current stream; 14.x does")
+    get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    get_pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+    get_pointer.restype = ctypes.c_void_p
+    return get_pointer(capsule, signature)
+
+
+@functools.cache
+def _make_allocator() -> Callable[[int], Any]:
+    try:
+        import cupy
+    except ImportError as error:
+        raise ImportError(
+            f"cupy_allocator needs CuPy, which cannot be imported ({error}): pip install cupy-cuda13x, or cupy-cuda12x"
+        ) from error
+    from cenote.allocators.cupy import _allocator
+
+    allocator = cupy.cuda.CFunctionAllocator(
+        _current_stream_function(), _allocator.allocate, _allocator.deallocate, _allocator
+    )
+    return allocator.malloc
+
+
+def install() -> str:
+    """Put CuPy onto cenote, for arrays from now on.
+
+    Returns
+    -------
+    str
+        What took effect.
+
+    Raises
+    ------
+    ImportError
+        CuPy is not installed, or too old.
+    """
+    allocator = _make_allocator()
+    import cupy
+
+    cupy.cuda.set_allocator(allocator)
+    return f"cupy {cupy.__version__}: arrays come from the current resource of their device"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "cupy_allocator":
+        return _make_allocator()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

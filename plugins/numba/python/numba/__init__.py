@@ -1,0 +1,106 @@
+"""Numba on cenote: `CenoteNumbaManager`, an external memory manager (version 1 of Numba's interface).
+
+::
+
+    from numba import cuda
+    from cenote.allocators.numba import CenoteNumbaManager
+    cuda.set_memory_manager(CenoteNumbaManager)
+
+or, without a change to the program, ``NUMBA_CUDA_MEMORY_MANAGER=cenote.allocators.numba python script.py``.
+
+Numba passes no stream to its manager. Memory is allocated on the legacy default stream, which Numba's default stream and
+all blocking streams are ordered with; a freed block is reused only after all work that the device has been given by
+then, so that arrays may be dropped while kernels on any stream use them. Host arrays that are passed straight to a
+kernel do not go through a memory manager in numba-cuda.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from typing import Any
+
+from numba import cuda
+
+import cenote.driver
+from cenote import _driver
+from cenote.registry import Client
+
+__all__ = ["CenoteNumbaManager", "install"]
+
+_client = Client("numba")
+
+
+def _deallocate(address: int) -> None:
+    """What Numba runs when an array dies, or at exit; it must not hold the array's pointer object."""
+    _client.deallocate(address)
+
+
+class CenoteNumbaManager(cuda.HostOnlyCUDAMemoryManager):
+    """Numba's device memory from the current resource of the context's device."""
+
+    def initialize(self) -> None:
+        """Nothing to prepare: the resource is looked up at each allocation."""
+
+    def memalloc(self, size: int) -> Any:
+        """Allocate device memory.
+
+        Parameters
+        ----------
+        size : int
+            Size in bytes.
+
+        Returns
+        -------
+        numba.cuda.MemoryPointer
+        """
+        address = _client.allocate(size, device=self.context.device.id)
+        _client.share(address)
+        return cuda.MemoryPointer(
+            weakref.proxy(self.context),
+            ctypes.c_void_p(address),
+            size,
+            finalizer=lambda: _deallocate(address),
+        )
+
+    def get_memory_info(self) -> Any:
+        """Free and total memory of the device, in bytes, as ``numba.cuda.MemoryInfo``."""
+        return cuda.MemoryInfo(*cenote.driver.memory_info(self.context.device.id))
+
+    def get_ipc_handle(self, memory: Any) -> Any:
+        """A handle by which another process opens the array: that of the driver's allocation, and the offset in it.
+
+        Raises
+        ------
+        CudaError
+            The driver has no such handle for this kind of memory, as for stream-ordered pools of its own.
+        """
+        device = self.context.device
+        address = memory.device_pointer_value
+        base, _ = _driver.address_range(address, device.id)
+        handle = _driver.ipc_handle(address, device.id)
+        reserved = (ctypes.c_byte * len(handle)).from_buffer_copy(handle)
+        source = device.get_device_identity()
+        return cuda.IpcHandle(memory, reserved, memory.size, source, offset=address - base)
+
+    @property
+    def interface_version(self) -> int:
+        """The version of Numba's interface that this is written for."""
+        return 1
+
+
+_numba_memory_manager = CenoteNumbaManager  # the name that NUMBA_CUDA_MEMORY_MANAGER looks for
+
+
+def install() -> str:
+    """Put Numba onto cenote, for contexts made from now on.
+
+    Returns
+    -------
+    str
+        What took effect.
+    """
+    import numba
+
+    cuda.set_memory_manager(CenoteNumbaManager)
+    return f"numba {numba.__version__}: device arrays come from the current resource of their device"

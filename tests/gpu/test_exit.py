@@ -1,0 +1,27 @@
+"""The process ends cleanly with live arrays of every framework, every time."""
+
+from __future__ import annotations
+
+EXITS = 50
+
+LIVE_ARRAYS = """
+import cenote
+assert all(row.installed for row in cenote.install("statistics | pool:initial=64MiB | cuda"))
+import threading
+import numpy, torch, cupy
+from numba import cuda
+side = torch.cuda.Stream()
+held = [torch.ones(1000, device="cuda"), cupy.ones(1000), cuda.to_device(numpy.ones(1000)), cenote.DeviceBuffer(size=1000)]
+held[0].record_stream(side)
+cycle = [held]
+cycle.append(cycle)                       # dies in the last garbage collection
+torch.keep = torch.ones(10, device="cuda")   # dies with the module
+cupy.keep = cupy.ones(10)
+cuda.keep = cuda.to_device(numpy.ones(10))
+cenote.keep = cenote.DeviceBuffer(size=10)
+"""
+
+
+def test_the_process_exits_cleanly_with_live_arrays(run):
+    for _ in range(EXITS):
+        assert run(LIVE_ARRAYS) == ""

@@ -1,0 +1,126 @@
+"""Each kind of resource on a device: memory that holds what was written to it."""
+
+from __future__ import annotations
+
+import pytest
+
+SPECIFICATIONS = [
+    "cuda",
+    "async",
+    "async:initial=1MiB,release_threshold=0",
+    "pool:initial=1MiB,max=64MiB | cuda",
+    "pool:initial=0 | async",
+    "managed",
+    "pool:initial=1MiB,max=4MiB | managed",
+    "pinned",
+    "pool:initial=1MiB,max=4MiB | pinned",
+    "statistics | logging:file=/tmp/cenote-test.csv | pool:initial=1MiB | cuda",
+]
+
+
+@pytest.mark.parametrize("specification", SPECIFICATIONS)
+def test_memory_keeps_what_was_written_to_it(run, specification):
+    run(
+        f"""
+        import os, cenote
+        mr = cenote.mr.from_spec({specification!r})
+        stream = cenote.Stream()
+        for size in (1, 255, 256, 257, 1000, 100_000, 1_000_000):
+            contents = os.urandom(size)
+            buffer = cenote.DeviceBuffer(size=size, mr=mr, stream=stream)
+            assert buffer.ptr % 256 == 0
+            buffer.copy_from_host(contents, stream)
+            assert buffer.tobytes(stream) == contents
+            assert buffer.copy().tobytes() == contents
+        mr.check()
+        """
+    )
+
+
+def test_file_descriptor_handles_are_supported_or_refused_clearly(run):
+    run(
+        """
+        import cenote
+        for options in ({"enable_ipc": True}, {"enable_fabric": True}):
+            try:
+                assert cenote.mr.CudaAsyncMemoryResource(**options).pool_handle() != 0
+            except RuntimeError as error:
+                assert str(error).endswith("Requested IPC memory handle type not supported"), error
+        """
+    )
+
+
+def test_any_frameworks_stream_is_accepted(run):
+    run(
+        """
+        import cenote, cupy, torch
+        from numba import cuda
+        mr = cenote.mr.from_spec("pool:initial=1MiB | cuda")
+        streams = [torch.cuda.Stream(), cupy.cuda.Stream(), cuda.stream(), cenote.Stream(), 0, 1, 2,
+                   cupy.cuda.Stream(non_blocking=True), torch.cuda.current_stream()]
+        for stream in streams:
+            pointer = mr.allocate(1000, stream)
+            mr.deallocate(pointer, 1000, stream)
+        mr.check()
+        """
+    )
+
+
+def test_threads_share_one_pool(run):
+    run(
+        """
+        import threading, cenote, random
+        pool = cenote.mr.from_spec("pool:initial=64MiB,max=512MiB | cuda")
+        errors = []
+        def work(seed):
+            try:
+                chosen, stream = random.Random(seed), cenote.Stream()
+                live = []
+                for _ in range(2000):
+                    if live and chosen.random() < 0.5:
+                        pointer, size = live.pop(chosen.randrange(len(live)))
+                        pool.deallocate(pointer, size, stream)
+                    else:
+                        size = chosen.randrange(1, 1 << 18)
+                        live.append((pool.allocate(size, stream), size))
+                for pointer, size in live:
+                    pool.deallocate(pointer, size, stream)
+            except BaseException as error:
+                errors.append(error)
+        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+        [t.start() for t in threads]; [t.join() for t in threads]
+        assert not errors, errors
+        assert pool.state()["in_use"] == 0
+        pool.check()
+        """
+    )
+
+
+def test_every_user_of_the_process_sees_one_registry(run):
+    run(
+        """
+        import ctypes, pathlib, cenote, cenote._driver
+        from cenote.registry import registry_address
+        cenote.install("pool:initial=1MiB | cuda")
+        library = ctypes.CDLL(str(pathlib.Path(cenote._driver.__file__).parent / "lib" / "libcenote.so"))
+        library.cenote_registry_address.restype = ctypes.c_void_p
+        assert library.cenote_registry_address() == registry_address()
+        """
+    )
+
+
+def test_a_forked_child_gets_a_plain_error(run):
+    run(
+        """
+        import os, cenote
+        buffer = cenote.DeviceBuffer(size=10)
+        child = os.fork()
+        if child == 0:
+            try:
+                cenote.DeviceBuffer(size=10)
+            except cenote.DriverUnavailableError as error:
+                os._exit(0 if "forked" in str(error) else 2)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        """
+    )

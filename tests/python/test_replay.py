@@ -1,0 +1,134 @@
+"""Replay of traces on the resources of the simulated device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cenote
+from cenote import trace
+from cenote.replay import Replay, ReplayOutOfMemoryError, replay, streams_of
+from cenote.trace import DTYPE, Action
+
+MIB = 1024**2
+
+
+def events(*rows: tuple[Action, int, int, int]) -> trace.Trace:
+    """A trace from (action, pointer, bytes, stream), one microsecond apart."""
+    return np.array([(1, at, *row) for at, row in enumerate(rows)], dtype=DTYPE)
+
+
+def counted(specification: str = "pool:initial=0 | cuda") -> cenote.mr.StatisticsResourceAdaptor:
+    return cenote.mr.StatisticsResourceAdaptor(cenote.mr.from_spec(specification))
+
+
+def test_replay_makes_the_allocations_of_the_trace() -> None:
+    recorded = trace.read(trace.example())
+    mr = counted()
+    result = replay(recorded, mr)
+    counts = mr.allocation_counts
+    assert (result.allocations, result.frees, result.failures, result.unknown_frees) == (13_098, 13_096, 0, 0)
+    assert counts.total_count == result.allocations
+    assert counts.total_bytes == recorded["bytes"][recorded["action"] == Action.ALLOCATE].sum()
+    assert counts.peak_bytes == result.peak_bytes == trace.bytes_in_use(recorded).max()
+    mr.check()
+
+
+def test_what_the_trace_leaks_is_freed_and_counted() -> None:
+    mr = counted()
+    result = replay(events((Action.ALLOCATE, 1, MIB, 0), (Action.ALLOCATE, 2, 512, 0), (Action.FREE, 1, MIB, 0)), mr)
+    assert (result.leaked, result.leaked_bytes) == (1, 512)
+    assert mr.allocation_counts.current_bytes == 0
+
+
+def test_recorded_failures_unknown_frees_and_empty_allocations_are_skipped() -> None:
+    mr = counted()
+    result = replay(
+        events(
+            (Action.FAILURE, 0, 2**60, 0),
+            (Action.FREE, 5, 256, 0),
+            (Action.ALLOCATE, 0, 0, 0),
+            (Action.ALLOCATE, 0, 0, 0),
+            (Action.FREE, 0, 0, 0),
+        ),
+        mr,
+    )
+    assert (result.allocations, result.frees, result.failures, result.unknown_frees) == (0, 0, 1, 1)
+    assert mr.allocation_counts.total_count == 0
+
+
+def test_each_recorded_stream_has_a_stream_of_its_own() -> None:
+    streams = streams_of(events(*((Action.ALLOCATE, at, 1, stream) for at, stream in enumerate((0, 7, 7, 2**63, 0)))))
+    assert set(streams) == {0, 7, 2**63}
+    assert streams[0] is cenote.DEFAULT_STREAM
+    assert len({stream.handle for stream in streams.values()}) == 3
+
+
+def test_given_streams_are_used() -> None:
+    class Recorder:
+        def __init__(self) -> None:
+            self.calls: list[tuple[str, int, object]] = []
+
+        def allocate(self, nbytes: int, stream: object) -> int:
+            self.calls.append(("allocate", nbytes, stream))
+            return 4096
+
+        def deallocate(self, ptr: int, nbytes: int, stream: object) -> None:
+            assert ptr == 4096
+            self.calls.append(("free", nbytes, stream))
+
+    recorder = Recorder()
+    replay(events((Action.ALLOCATE, 9, 64, 1), (Action.FREE, 9, 64, 2)), recorder, {1: "one", 2: "two"})
+    assert recorder.calls == [("allocate", 64, "one"), ("free", 64, "two")]
+
+
+def test_out_of_memory_says_how_far_it_came_and_frees_everything() -> None:
+    mr = counted("pool:initial=0,max=4MiB | cuda")
+    too_much = events(*((Action.ALLOCATE, at, 2 * MIB, 0) for at in range(1, 6)))
+    with pytest.raises(ReplayOutOfMemoryError, match=r"event 3 of 5 .*2,097,152 bytes while 4,194,304") as caught:
+        replay(too_much, mr)
+    assert (caught.value.event, caught.value.requested, caught.value.in_use) == (2, 2 * MIB, 4 * MIB)
+    assert isinstance(caught.value.__cause__, cenote.OutOfMemoryError)
+    assert mr.allocation_counts.current_bytes == 0
+
+
+def test_address_that_is_allocated_twice_is_a_wrong_trace() -> None:
+    mr = counted()
+    with pytest.raises(ValueError, match=r"event 2 of 2: 0x9 is allocated again"):
+        replay(events((Action.ALLOCATE, 9, 256, 0), (Action.ALLOCATE, 9, 256, 0)), mr)
+    assert mr.allocation_counts.current_bytes == 0
+
+
+def test_progress_rises_to_the_number_of_events() -> None:
+    recorded = trace.read(trace.example())
+    seen: list[int] = []
+    replay(recorded, counted(), progress=seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] == len(recorded)
+
+
+def test_paused_replay_holds_what_the_trace_holds() -> None:
+    recorded = trace.read(trace.example())
+    in_use = trace.bytes_in_use(recorded)
+    peak = int(in_use.argmax()) + 1
+    mr = counted()
+    run = Replay(mr, streams_of(recorded))
+    run.play(recorded, stop=peak)
+    assert mr.allocation_counts.current_bytes == in_use.max()
+    run.play(recorded, start=peak)
+    assert mr.allocation_counts.current_bytes == in_use[-1]
+    assert run.finish().peak_bytes == in_use.max()
+    assert mr.allocation_counts.current_bytes == 0
+
+
+def test_log_of_a_replay_replays_the_same(tmp_path: Path) -> None:
+    recorded = trace.read(trace.example())[:2000]
+    mr = cenote.mr.LoggingResourceAdaptor(counted(), tmp_path / "log.csv")
+    first = replay(recorded, mr)
+    mr.flush()
+    logged = trace.read(mr.get_file_name())
+    assert np.array_equal(trace.bytes_in_use(logged)[: len(recorded)], trace.bytes_in_use(recorded))
+    second = replay(logged, counted())
+    assert (second.allocations, second.peak_bytes, second.leaked) == (first.allocations, first.peak_bytes, 0)
