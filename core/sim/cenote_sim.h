@@ -36,18 +36,18 @@ CENOTE_SIM_EXPORT int cenote_sim_error(const char* name);
 
 /* What the program has made and not yet given back. */
 struct cenote_sim_live_objects {
-    uint64_t device_bytes;  /* taken from the cards: allocations, pools' segments, physical memory */
-    uint64_t pinned_bytes;  /* as asked for */
-    uint64_t managed_bytes; /* as asked for */
-    uint64_t allocations;   /* device, pinned, managed and pooled memory, and memory of graphs */
-    uint64_t pools;         /* without the devices' default pools */
-    uint64_t streams;       /* without default streams */
-    uint64_t events;
-    uint64_t graphs;
-    uint64_t contexts;      /* primary contexts that are retained */
-    uint64_t reservations;  /* cuMemAddressReserve */
-    uint64_t mappings;      /* cuMemMap */
-    uint64_t handles;       /* cuMemCreate */
+  uint64_t device_bytes;  /* taken from the cards: allocations, pools' segments, physical memory */
+  uint64_t pinned_bytes;  /* as asked for */
+  uint64_t managed_bytes; /* as asked for */
+  uint64_t allocations;   /* device, pinned, managed and pooled memory, and memory of graphs */
+  uint64_t pools;         /* without the devices' default pools */
+  uint64_t streams;       /* without default streams */
+  uint64_t events;
+  uint64_t graphs;
+  uint64_t contexts;     /* primary contexts that are retained */
+  uint64_t reservations; /* cuMemAddressReserve */
+  uint64_t mappings;     /* cuMemMap */
+  uint64_t handles;      /* cuMemCreate */
 };
 CENOTE_SIM_EXPORT void cenote_sim_live(struct cenote_sim_live_objects* live);
 

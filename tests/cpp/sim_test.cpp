@@ -161,7 +161,7 @@ TEST_F(SimDriver, errors_have_names_and_texts) {
   EXPECT_STREQ("out of memory", text);
   EXPECT_OK(cuGetErrorString(CUDA_SUCCESS, &text));
   EXPECT_STREQ("no error", text);
-  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuGetErrorName(static_cast<CUresult>(12345), &text));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuGetErrorName(static_cast<CUresult>(998), &text));
   EXPECT_EQ(nullptr, text);
   EXPECT_EQ(CUDA_ERROR_OUT_OF_MEMORY, cenote_sim_error("CUDA_ERROR_OUT_OF_MEMORY"));
   EXPECT_EQ(-1, cenote_sim_error("CUDA_ERROR_OF_TASTE"));

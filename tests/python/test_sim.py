@@ -13,16 +13,16 @@ import os
 import cenote.sim as sim
 sim.configure(devices=2, memory="1GiB")
 import cenote
-resource = cenote.mr.CudaMemoryResource()
 def allocate():
+    resource = cenote.mr.CudaMemoryResource()
     resource.deallocate(resource.allocate(1000), 1000)
 """
 
 
-def run_fresh(code: str, prelude: str = PRELUDE) -> None:
+def run_fresh(code: str) -> None:
     """Run the code in a new process; its assertions are the test's."""
     finished = subprocess.run(
-        [sys.executable, "-c", prelude + textwrap.dedent(code)], capture_output=True, text=True, check=False
+        [sys.executable, "-c", PRELUDE + textwrap.dedent(code)], capture_output=True, text=True, check=False
     )
     assert finished.returncode == 0, finished.stderr
 
@@ -121,6 +121,7 @@ def test_a_failure_that_never_came_is_cancelled_at_the_end_of_the_block() -> Non
 
 def test_live_objects_are_told() -> None:
     run_fresh("""
+        resource = cenote.mr.CudaMemoryResource()
         pointer = resource.allocate(1000)
         assert sim.live().allocations == 1 and sim.live().device_bytes == 1024
         resource.deallocate(pointer, 1000)
@@ -149,6 +150,7 @@ def test_pending_work_can_be_drained() -> None:
         context = ctypes.c_void_p()
         driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0)
         driver.cuCtxSetCurrent(context)
+        resource = cenote.mr.CudaMemoryResource()
         pointer = resource.allocate(1000)
         assert driver.cuMemsetD8Async(ctypes.c_void_p(pointer), 1, ctypes.c_size_t(1000), None) == 0
         assert sim.pending() == 1

@@ -13,10 +13,6 @@ from cenote.trace import Action, Trace
 
 __all__ = ["Replay", "ReplayOutOfMemoryError", "ReplayResult", "replay", "streams_of"]
 
-PROGRESS_EVERY = 256
-"""Events between two calls of ``progress``."""
-
-
 class Resource(Protocol):
     """What a trace is replayed on: any resource of `cenote.mr`."""
 
@@ -121,6 +117,7 @@ class Replay:
         start: int = 0,
         stop: int | None = None,
         progress: Callable[[int], None] | None = None,
+        progress_every: int = 256,
     ) -> None:
         """Make the allocations and frees ``trace[start:stop]``, in their order and from this thread.
 
@@ -131,7 +128,9 @@ class Replay:
         start, stop : int, optional
             Indices of the first event, and of the one after the last.
         progress : callable, optional
-            Called now and then, and at the end, with the index that was reached.
+            Called with the number of events that are done, counted from the begin of the trace.
+        progress_every : int, optional
+            How many events lie between two calls of `progress`; the last call is at the end.
 
         Raises
         ------
@@ -144,14 +143,14 @@ class Replay:
         part = trace[start:stop]
         columns = (part[name].tolist() for name in ("action", "pointer", "bytes", "stream"))
         for event, (action, pointer, nbytes, stream) in enumerate(zip(*columns, strict=True), start):
-            if progress is not None and event % PROGRESS_EVERY == 0:
-                progress(event)
             try:
                 self._step(action, pointer, nbytes, stream)
             except MemoryError as error:
                 raise ReplayOutOfMemoryError(event, len(trace), nbytes, self._in_use, str(error)) from error
             except ValueError as error:
                 raise ValueError(f"event {event + 1:,} of {len(trace):,}: {error}") from error
+            if progress is not None and (event + 1) % progress_every == 0:
+                progress(event + 1)
         if progress is not None:
             progress(start + len(part))
         self._seconds += time.perf_counter() - begin
@@ -212,6 +211,7 @@ def replay(
     mr: Resource,
     streams: Mapping[int, Any] | None = None,
     progress: Callable[[int], None] | None = None,
+    progress_every: int = 256,
 ) -> ReplayResult:
     """Replay a whole trace; see `Replay` for one that can be paused.
 
@@ -224,7 +224,9 @@ def replay(
     streams : mapping, optional
         From the stream's number in the trace to the stream to use; `streams_of` the trace if not given.
     progress : callable, optional
-        Called now and then, and at the end, with the number of events that are done.
+        Called with the number of events that are done.
+    progress_every : int, optional
+        How many events lie between two calls of `progress`; the last call is at the end.
 
     Returns
     -------
@@ -239,7 +241,7 @@ def replay(
     """
     run = Replay(mr, streams_of(trace) if streams is None else streams)
     try:
-        run.play(trace, progress=progress)
+        run.play(trace, progress=progress, progress_every=progress_every)
     finally:
         result = run.finish()
     return result

@@ -31,6 +31,9 @@ class Steps(NamedTuple):
     nbytes: npt.NDArray[np.int64]
 
 
+_NOTHING = Steps(np.zeros(1, np.int64), np.zeros(1, np.int64))
+
+
 def from_trace(trace: Trace) -> Steps:
     """Follow the bytes in use through a trace.
 
@@ -70,18 +73,18 @@ def draw(
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    curves = [curve for curve in (in_use, held) if curve is not None and len(curve.time_us)]
-    start = min((int(curve.time_us[0]) for curve in curves), default=0)
-    end = max((int(curve.time_us[-1]) for curve in curves), default=0)
-    most = max((int(curve.nbytes.max()) for curve in curves), default=0)
+    curves = [curve for curve in (in_use, held) if curve is not None and len(curve.time_us)] or [_NOTHING]
+    start = int(curves[0].time_us[0])  # what happened before the first allocation is of no interest
+    end = max(int(curve.time_us[-1]) for curve in curves)
+    most = max(int(curve.nbytes.max()) for curve in curves)
     unit_bytes, unit = next((size, name) for size, name in _UNITS if most >= 2 * size or size == 1)
     tick_us, tick = (1_000_000, "s") if end - start >= 2_000_000 else (1_000, "ms")
 
     def scaled(curve: Steps) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Both axes in their units; before its first step a curve is at zero, after its last it goes on."""
-        time_us = np.concatenate(([start], curve.time_us, [end]))
-        nbytes = np.concatenate(([0], curve.nbytes, curve.nbytes[-1:] if len(curve.nbytes) else [0]))
-        return (time_us - start) / tick_us, nbytes / unit_bytes
+        """Give both axes in their units; after its last step a curve goes on to the end."""
+        curve = curve if len(curve.time_us) else _NOTHING
+        time_us = np.append(curve.time_us, end) - start
+        return np.maximum(time_us, 0) / tick_us, np.append(curve.nbytes, curve.nbytes[-1]) / unit_bytes
 
     figure = Figure(
         figsize=(10, 4.5), dpi=150, facecolor="white", layout=ConstrainedLayoutEngine(h_pad=0.15, w_pad=0.15)
@@ -92,19 +95,19 @@ def draw(
     axes.step(times, values, where="post", color=_WATER, linewidth=0.8, label="in use")
     if held is not None:
         axes.step(*scaled(held), where="post", color=_STONE, linewidth=1.6, label="held by the pool")
-    _mark_peak(axes, times, values, unit)
+    _mark_peak(axes, times, values, unit_bytes)
     _dress(axes, f"time [{tick}]", f"memory [{unit}]", title, subtitle)
     axes.set_xlim(0, max((end - start) / tick_us, 1e-3))
     axes.set_ylim(0, max(most / unit_bytes * 1.12, 1e-3))
     figure.savefig(path, format="png")
 
 
-def _mark_peak(axes: Axes, times: npt.NDArray[Any], values: npt.NDArray[Any], unit: str) -> None:
+def _mark_peak(axes: Axes, times: npt.NDArray[Any], values: npt.NDArray[Any], unit_bytes: int) -> None:
     at = int(values.argmax())
     late = times[at] > 0.75 * max(times[-1], 1e-3)
     axes.plot(times[at], values[at], "o", color=_WATER, markersize=5, markeredgecolor="white", zorder=5)
     axes.annotate(
-        f"peak {values[at]:.2f} {unit}",
+        f"peak {format_bytes(round(values[at] * unit_bytes))}",
         (times[at], values[at]),
         xytext=(-8 if late else 8, 7),
         textcoords="offset points",

@@ -37,40 +37,37 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     """
     device = choose_device(args.device, args.simulate)
     device.announce(terminal)
+    recorded = trace.read(args.trace or trace.example()) if device.why_simulated or args.trace else None
     args.output.mkdir(parents=True, exist_ok=True)
     observed = ObservedPool(device.index, args.output)
     terminal.line("Its pool: statistics | logging | pool | logging | cuda")
     terminal.line()
-    if device.why_simulated or args.trace:
-        what = _replay(terminal, device, observed, args.trace)
-    else:
+    if recorded is None:
         what = _work(terminal, device, observed)
+    else:
+        name = args.trace.name if args.trace else "a graph network training under PyTorch, recorded on an H100"
+        what = _replay(terminal, device, observed, recorded, name)
     counts = observed.resource.allocation_counts
     report_savings(terminal, observed.pool.counters(), counts.peak_bytes, observed.pool.pool_size())
     _write_files(terminal, device, observed, args.output, what)
     return 0
 
 
-def _replay(terminal: Terminal, device: Device, observed: ObservedPool, path: Path | None) -> str:
+def _replay(terminal: Terminal, device: Device, observed: ObservedPool, recorded: trace.Trace, name: str) -> str:
     """Replay a trace as a client of the pool, and report at its peak, while everything is alive; say what was done."""
-    recorded = trace.read(path or trace.example())
-    name = path.name if path else "a graph network training under PyTorch, recorded on an H100"
-    client = "trace" if path else "pytorch (recorded)"
     terminal.line(f"Replaying {name}")
     previous = mr.set_per_device_resource(device.index, observed.resource)
+    replay = Replay(_ClientResource("pytorch (recorded)", device.index), streams_of(recorded))
+    peak = int(trace.bytes_in_use(recorded).argmax()) + 1 if len(recorded) else 0
     try:
-        buffer = cenote.DeviceBuffer(size=BUFFER_BYTES, mr=observed.resource)
-        replay = Replay(_ClientResource(client, device.index), streams_of(recorded))
-        peak = int(trace.bytes_in_use(recorded).argmax()) + 1 if len(recorded) else 0
-        try:
-            with terminal.progress("Allocations and frees", len(recorded)) as progress:
-                replay.play(recorded, stop=peak, progress=progress)
-                at_peak = cenote.usage()
-                replay.play(recorded, start=peak, progress=progress)
-        finally:
-            replay.finish()
-        del buffer
+        with terminal.progress("Allocations and frees", len(recorded)) as progress:
+            buffer = cenote.DeviceBuffer(size=BUFFER_BYTES, mr=observed.resource)
+            replay.play(recorded, stop=peak, progress=progress)
+            at_peak = cenote.usage()
+            replay.play(recorded, start=peak, progress=progress)
+            del buffer
     finally:
+        replay.finish()
         mr.set_per_device_resource(device.index, previous)
     terminal.line()
     report_usage(terminal, "Who holds the pool, at the peak of the replay", at_peak)

@@ -75,16 +75,20 @@ class RichTerminal(Terminal):
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=box.SIMPLE_HEAD, show_header=_has_headings(columns), header_style="dim", pad_edge=False)
-        for heading in columns:
-            table.add_column(heading.strip(), justify="right" if _is_of_numbers(heading) else "left")
+        table = Table(
+            box=box.SIMPLE,
+            show_header=_has_headings(columns),
+            show_footer=total is not None,
+            show_edge=False,
+            header_style="dim",
+        )
+        for heading, last in zip(columns, total or [""] * len(columns), strict=True):
+            table.add_column(heading.strip(), footer=last, justify="right" if _is_of_numbers(heading) else "left")
         for row in rows:
             table.add_row(*map(Text, row))
-        if total is not None:
-            table.add_section()
-            table.add_row(*map(Text, total), style="bold")
         self._console.print(title, style="bold")
         self._console.print(table)
+        self._console.print()
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator[Callable[[int], None]]:

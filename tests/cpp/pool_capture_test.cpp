@@ -1,0 +1,180 @@
+// The pool while a stream is being captured into a graph: the capture stays valid, and a block that the graph will use
+// again is never anybody else's.
+#include <set>
+
+#include "cenote/resources/cuda_memory_resource.hpp"
+#include "cenote/resources/pool_memory_resource.hpp"
+#include "cenote/surface/specification.hpp"
+#include "simulated.hpp"
+
+namespace cenote::test {
+namespace {
+
+/// A capture in the strictest mode.
+class capture {
+ public:
+  explicit capture(stream_ref stream) : stream_(stream) {
+    EXPECT_EQ(cuStreamBeginCapture(stream.value(), CU_STREAM_CAPTURE_MODE_GLOBAL), CUDA_SUCCESS);
+  }
+
+  ~capture() {
+    CUgraph graph = nullptr;
+    EXPECT_EQ(cuStreamEndCapture(stream_.value(), &graph), CUDA_SUCCESS) << "the capture was invalidated";
+    if (graph != nullptr) cuGraphDestroy(graph);
+  }
+
+ private:
+  stream_ref stream_;
+};
+
+class pool_capture : public simulated_device {
+ protected:
+  void SetUp() override {
+    simulated_device::SetUp();
+    captured_.emplace(0);
+    other_.emplace(0, cuda_stream::kind::non_blocking);
+  }
+
+  void TearDown() override {
+    captured_.reset();
+    other_.reset();
+    simulated_device::TearDown();
+  }
+
+  stream_ref captured() const { return captured_->view(); }
+  stream_ref other() const { return other_->view(); }
+
+  std::optional<cuda_stream> captured_;
+  std::optional<cuda_stream> other_;
+};
+
+/// Over each upstream that gives memory in a way of its own.
+class pool_capture_over : public pool_capture, public testing::WithParamInterface<const char*> {};
+
+TEST_P(pool_capture_over, allocating_and_freeing_leave_the_capture_valid) {
+  const auto resource = make_resource(GetParam(), 0);
+  void* const before = resource->allocate(captured(), 1 * MiB);
+  resource->deallocate(captured(), before, 1 * MiB);
+  void* from_ready = nullptr;
+  void* from_upstream = nullptr;
+  {
+    const capture underway(captured());
+    from_ready = resource->allocate(captured(), 512 * KiB);
+    from_upstream = resource->allocate(captured(), 24 * MiB);  // the pool grows
+    fill_async(from_ready, 1, 512 * KiB, captured(), 0);
+    fill_async(from_upstream, 1, 24 * MiB, captured(), 0);
+    resource->deallocate(captured(), from_ready, 512 * KiB);
+    EXPECT_EQ(resource->allocate(captured(), 512 * KiB), from_ready) << "a block is reused within its capture";
+    resource->check();
+  }
+  resource->deallocate(captured(), from_ready, 512 * KiB);
+  resource->deallocate(captured(), from_upstream, 24 * MiB);
+  resource->check();
+}
+
+TEST_P(pool_capture_over, running_out_leaves_the_capture_valid) {
+  const auto resource = make_resource(GetParam(), 0);
+  void* const before = resource->allocate(captured(), 4 * MiB);
+  {
+    const capture underway(captured());
+    EXPECT_EQ(resource->try_allocate(captured(), 10 * GiB), nullptr);
+    EXPECT_EQ(resource->try_allocate(captured(), 61 * MiB), nullptr);
+  }
+  resource->deallocate(captured(), before, 4 * MiB);
+}
+
+TEST_P(pool_capture_over, making_room_leaves_the_capture_valid) {
+  const auto resource = make_resource(GetParam(), 0);
+  void* block = nullptr;
+  {
+    const capture underway(captured());
+    block = resource->allocate(captured(), 64 * MiB);  // the maximum: the initial chunk has to go
+    resource->check();
+  }
+  resource->deallocate(captured(), block, 64 * MiB);
+}
+
+TEST_P(pool_capture_over, other_streams_go_on_beside_the_capture) {
+  const auto resource = make_resource(GetParam(), 0);
+  void* const held = resource->allocate(captured(), 4 * MiB);
+  void* const warm = resource->allocate(other(), 4 * MiB);
+  resource->deallocate(other(), warm, 4 * MiB);
+  {
+    const capture underway(captured());
+    std::vector<void*> blocks;
+    for (int i = 0; i < 8; ++i) blocks.push_back(resource->allocate(other(), 4 * MiB));
+    for (void* const block : blocks) resource->deallocate(other(), block, 4 * MiB);
+  }
+  resource->deallocate(captured(), held, 4 * MiB);
+}
+
+INSTANTIATE_TEST_SUITE_P(upstreams, pool_capture_over,
+                         testing::Values("pool:initial=16MiB,max=64MiB | cuda", "pool:initial=16MiB,max=64MiB | async",
+                                         "pool:initial=16MiB,max=64MiB | managed",
+                                         "pool:initial=16MiB,max=64MiB | pinned",
+                                         "pool:initial=16MiB,max=64MiB | pool:initial=0 | cuda",
+                                         "pool:initial=16MiB,max=64MiB | pool:initial=0 | async"),
+                         [](const auto& tested) { return "number_" + std::to_string(tested.index); });
+
+TEST_F(pool_capture, a_captured_block_is_never_handed_to_others) {
+  const auto resource = std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), 8 * MiB, 8 * MiB);
+  std::set<void*> of_the_graph;
+  {
+    const capture underway(captured());
+    for (int i = 0; i < 16; ++i) of_the_graph.insert(resource->allocate(captured(), 64 * KiB));
+  }
+  for (void* const block : of_the_graph) resource->deallocate(other(), block, 64 * KiB);
+  EXPECT_EQ(resource->state().in_use, 0u);
+  for (const stream_ref stream : {captured(), other(), stream_ref{}}) {
+    std::vector<void*> blocks;
+    while (void* const block = resource->try_allocate(stream, 64 * KiB)) {
+      EXPECT_FALSE(of_the_graph.contains(block)) << "the graph uses it whenever it is launched";
+      blocks.push_back(block);
+    }
+    EXPECT_EQ(blocks.size(), 8 * MiB / (64 * KiB) - of_the_graph.size());
+    for (void* const block : blocks) resource->deallocate(stream, block, 64 * KiB);
+  }
+  EXPECT_EQ(resource->trim(), 0u) << "the chunk is the graph's";
+  resource->check();
+}
+
+TEST_F(pool_capture, a_later_capture_gets_nothing_of_an_earlier_one) {
+  const auto resource = std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), 8 * MiB, 8 * MiB);
+  void* first = nullptr;
+  void* second = nullptr;
+  {
+    const capture underway(captured());
+    first = resource->allocate(captured(), 1 * MiB);
+    resource->deallocate(captured(), first, 1 * MiB);
+  }
+  {
+    const capture underway(captured());
+    second = resource->allocate(captured(), 1 * MiB);
+    EXPECT_NE(second, first);
+  }
+  resource->deallocate(captured(), second, 1 * MiB);
+}
+
+TEST_F(pool_capture, a_block_from_before_that_is_freed_in_a_capture_is_kept_from_others) {
+  const auto resource = std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), 8 * MiB, 8 * MiB);
+  void* const block = resource->allocate(captured(), 8 * MiB);
+  const capture underway(captured());
+  fill_async(block, 1, 8 * MiB, captured(), 0);  // the graph uses it
+  resource->deallocate(captured(), block, 8 * MiB);
+  EXPECT_EQ(resource->allocate(captured(), 8 * MiB), block);
+  resource->deallocate(captured(), block, 8 * MiB);
+}
+
+TEST_F(pool_capture, freeing_on_the_legacy_stream_leaves_the_capture_of_a_blocking_stream_valid) {
+  const auto resource = std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), 32 * MiB);
+  void* const block = resource->allocate({}, 16 * MiB);  // worth a mark when it is freed
+  void* const introduction = resource->allocate(other(), 256);
+  {
+    const capture underway(captured());
+    resource->deallocate({}, block, 16 * MiB);  // as a garbage collector does at any time
+  }
+  resource->deallocate(other(), introduction, 256);
+}
+
+}  // namespace
+}  // namespace cenote::test

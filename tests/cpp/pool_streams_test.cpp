@@ -1,0 +1,326 @@
+// The pool between streams: who may use a freed block, after what. Work runs only when something waits for it, so an
+// order that is missing shows as wrong bytes.
+#include <thread>
+
+#include "cenote/resources/cuda_memory_resource.hpp"
+#include "cenote/resources/pool_memory_resource.hpp"
+#include "simulated.hpp"
+
+namespace cenote::test {
+namespace {
+
+const stream_ref per_thread_default(CU_STREAM_PER_THREAD);
+
+class pool_streams : public simulated_device {
+ protected:
+  // All of the pool is handed out in blocks that are each worth a mark (more than a thirty-second of it), so that what
+  // one stream gets must be what another has freed.
+  static constexpr std::size_t pool_bytes = 32 * MiB;
+  static constexpr std::size_t block_bytes = 31 * MiB;
+
+  void SetUp() override {
+    simulated_device::SetUp();
+    pool_ = std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), pool_bytes, pool_bytes);
+    a_.emplace(0, cuda_stream::kind::non_blocking);
+    b_.emplace(0, cuda_stream::kind::non_blocking);
+    introduction_ = pool_->allocate(b(), 1 * MiB);  // the pool has met B before A frees
+  }
+
+  void TearDown() override {
+    pool_->check();
+    pool_->deallocate(b(), introduction_, 1 * MiB);
+    a_.reset();
+    b_.reset();
+    pool_.reset();
+    simulated_device::TearDown();
+  }
+
+  stream_ref a() const { return a_->view(); }
+  stream_ref b() const { return b_->view(); }
+
+  std::shared_ptr<pool_memory_resource> pool_;
+  std::optional<cuda_stream> a_;
+  std::optional<cuda_stream> b_;
+  void* introduction_ = nullptr;
+};
+
+struct outcome {
+  bool former_owner_was_done;  ///< what A copied out of the block is A's
+  bool block_is_the_new_owners;
+};
+
+/// A writes the block and copies it to `witness`, B overwrites it, and only B is waited for. Then all else runs.
+outcome hand_over(stream_ref a, stream_ref b, void* block, void* witness, std::size_t bytes) {
+  fill_async(block, 0xBB, bytes, b, 0);
+  synchronize(b, 0);
+  cenote_sim_drain();
+  return {all_are(read(witness, bytes, a), 0xAA), all_are(read(block, bytes, b), 0xBB)};
+}
+
+TEST_F(pool_streams, a_block_of_another_stream_is_used_after_that_streams_work) {
+  void* const witness = device_allocate(0, block_bytes);
+  void* const block = pool_->allocate(a(), block_bytes);
+  fill_async(block, 0xAA, block_bytes, a(), 0);
+  copy_async(witness, block, block_bytes, a(), 0);
+  pool_->deallocate(a(), block, block_bytes);
+  const call_count host_waits("cuStreamSynchronize");
+  void* const again = pool_->allocate(b(), block_bytes);
+  ASSERT_EQ(again, block);
+  EXPECT_EQ(host_waits.value(), 0) << "the device waits, the host does not";
+  EXPECT_EQ(pool_->counters().waits, 1u);
+  const outcome seen = hand_over(a(), b(), block, witness, block_bytes);
+  EXPECT_TRUE(seen.former_owner_was_done);
+  EXPECT_TRUE(seen.block_is_the_new_owners);
+  pool_->deallocate(b(), again, block_bytes);
+  device_free(0, witness);
+}
+
+TEST_F(pool_streams, bytes_are_wrong_where_nobody_waits) {
+  // The same without the pool: proof that the test above can fail.
+  void* const witness = device_allocate(0, block_bytes);
+  void* const block = device_allocate(0, block_bytes);
+  fill_async(block, 0xAA, block_bytes, a(), 0);
+  copy_async(witness, block, block_bytes, a(), 0);
+  const outcome seen = hand_over(a(), b(), block, witness, block_bytes);
+  EXPECT_FALSE(seen.block_is_the_new_owners) << "A's work came last";
+  device_free(0, block);
+  device_free(0, witness);
+}
+
+TEST_F(pool_streams, waiting_runs_the_former_owners_work_and_no_more_of_it) {
+  void* const block = pool_->allocate(a(), block_bytes);
+  fill_async(block, 0xAA, block_bytes, a(), 0);
+  pool_->deallocate(a(), block, block_bytes);
+  void* const later = device_allocate(0, 256);
+  fill_async(later, 1, 256, a(), 0);  // queued on A after the free: B has no part in it
+  void* const again = pool_->allocate(b(), block_bytes);
+  synchronize(b(), 0);
+  EXPECT_FALSE(is_done(a(), 0));
+  pool_->deallocate(b(), again, block_bytes);
+  cenote_sim_drain();
+  device_free(0, later);
+}
+
+TEST_F(pool_streams, waits_once_for_an_order_that_is_then_known) {
+  void* const low = pool_->allocate(a(), 15 * MiB);
+  void* const high = pool_->allocate(a(), 16 * MiB);
+  pool_->deallocate(a(), low, 15 * MiB);
+  pool_->deallocate(a(), high, 16 * MiB);
+  const call_count waits("cuStreamWaitEvent");
+  void* const first = pool_->allocate(b(), 15 * MiB);
+  void* const second = pool_->allocate(b(), 16 * MiB);
+  EXPECT_EQ(waits.value(), 1);
+  EXPECT_EQ(pool_->counters().from_other_stream, 2u);
+  pool_->deallocate(b(), first, 15 * MiB);
+  pool_->deallocate(b(), second, 16 * MiB);
+}
+
+TEST_F(pool_streams, a_later_free_is_waited_for_again) {
+  for (int round = 1; round <= 3; ++round) {
+    void* const block = pool_->allocate(a(), block_bytes);
+    pool_->deallocate(a(), block, block_bytes);
+    void* const again = pool_->allocate(b(), block_bytes);
+    EXPECT_GE(pool_->counters().waits, 2u * static_cast<unsigned>(round) - 1) << "A waited for B, and B for A";
+    pool_->deallocate(b(), again, block_bytes);
+  }
+}
+
+TEST_F(pool_streams, a_block_that_no_event_covers_is_reclaimed_behind_all_work) {
+  void* const witness = device_allocate(0, block_bytes);
+  void* const block = pool_->allocate(a(), block_bytes);
+  fill_async(block, 0xAA, block_bytes, a(), 0);
+  copy_async(witness, block, block_bytes, a(), 0);
+  cenote_sim_fail("cuEventRecord", 1, CUDA_ERROR_UNKNOWN);  // the mark is not to be had
+  pool_->deallocate(a(), block, block_bytes);
+  const call_count context_events("cuCtxRecordEvent");
+  void* const again = pool_->allocate(b(), block_bytes);
+  ASSERT_EQ(again, block);
+  EXPECT_EQ(context_events.value(), 1);
+  EXPECT_EQ(pool_->counters().from_reclaim, 1u);
+  const outcome seen = hand_over(a(), b(), block, witness, block_bytes);
+  EXPECT_TRUE(seen.former_owner_was_done);
+  EXPECT_TRUE(seen.block_is_the_new_owners);
+  pool_->deallocate(b(), again, block_bytes);
+  device_free(0, witness);
+}
+
+TEST_F(pool_streams, reclaiming_joins_the_blocks_of_all_streams) {
+  const cuda_stream c(0, cuda_stream::kind::non_blocking);
+  void* const low = pool_->allocate(a(), 15 * MiB);
+  void* const high = pool_->allocate(c.view(), 16 * MiB);
+  for (int i = 0; i < 8; ++i) {  // more work than asking an event gets done
+    fill_async(low, 0xAA, 15 * MiB, a(), 0);
+    fill_async(high, 0xAA, 16 * MiB, c.view(), 0);
+  }
+  pool_->deallocate(a(), low, 15 * MiB);
+  pool_->deallocate(c.view(), high, 16 * MiB);
+  void* const both = pool_->allocate(b(), block_bytes);
+  EXPECT_EQ(both, std::min(low, high));
+  EXPECT_EQ(pool_->counters().from_reclaim, 1u);
+  fill_async(both, 0xBB, block_bytes, b(), 0);
+  synchronize(b(), 0);
+  cenote_sim_drain();
+  EXPECT_TRUE(all_are(read(both, block_bytes, b()), 0xBB));
+  pool_->deallocate(b(), both, block_bytes);
+}
+
+TEST_F(pool_streams, a_block_is_everybodys_once_its_event_has_completed) {
+  const cuda_stream c(0, cuda_stream::kind::non_blocking);
+  void* const low = pool_->allocate(a(), 15 * MiB);
+  void* const high = pool_->allocate(c.view(), 16 * MiB);
+  pool_->deallocate(a(), low, 15 * MiB);
+  pool_->deallocate(c.view(), high, 16 * MiB);
+  synchronize(a(), 0);
+  synchronize(c.view(), 0);
+  void* const both = pool_->allocate(b(), block_bytes);  // in neither stream's blocks alone
+  EXPECT_EQ(both, std::min(low, high));
+  EXPECT_EQ(pool_->counters().waits, 0u);
+  EXPECT_EQ(pool_->counters().from_reclaim, 0u);
+  pool_->deallocate(b(), both, block_bytes);
+}
+
+TEST_F(pool_streams, blocks_outlive_the_stream_that_freed_them) {
+  void* const witness = device_allocate(0, block_bytes);
+  void* block = nullptr;
+  {
+    const cuda_stream gone(0, cuda_stream::kind::non_blocking);
+    block = pool_->allocate(gone.view(), block_bytes);
+    fill_async(block, 0xAA, block_bytes, gone.view(), 0);
+    copy_async(witness, block, block_bytes, gone.view(), 0);
+    cenote_sim_fail("cuEventRecord", 1, CUDA_ERROR_UNKNOWN);  // no mark either: nothing is left to wait for but all
+    pool_->deallocate(gone.view(), block, block_bytes);
+  }
+  void* const again = pool_->allocate(b(), block_bytes);
+  ASSERT_EQ(again, block);
+  const outcome seen = hand_over(a(), b(), block, witness, block_bytes);
+  EXPECT_TRUE(seen.former_owner_was_done);
+  EXPECT_TRUE(seen.block_is_the_new_owners);
+  pool_->deallocate(b(), again, block_bytes);
+  device_free(0, witness);
+}
+
+TEST_F(pool_streams, a_new_stream_with_an_old_handle_is_another_stream) {
+  std::optional<cuda_stream> old_stream(std::in_place, 0, cuda_stream::kind::non_blocking);
+  const stream_ref handle = old_stream->view();
+  void* const block = pool_->allocate(handle, block_bytes);
+  fill_async(block, 0xAA, block_bytes, handle, 0);
+  pool_->deallocate(handle, block, block_bytes);
+  old_stream.reset();
+  const cuda_stream new_stream(0, cuda_stream::kind::non_blocking);
+  ASSERT_EQ(new_stream.view(), handle) << "the driver uses handle values again";
+
+  const auto own_before = pool_->counters().from_own_stream;
+  void* const again = pool_->allocate(new_stream.view(), block_bytes);
+  ASSERT_EQ(again, block);
+  EXPECT_EQ(pool_->counters().from_own_stream, own_before);
+  EXPECT_EQ(pool_->counters().waits, 1u);
+  fill_async(again, 0xBB, block_bytes, new_stream.view(), 0);
+  synchronize(new_stream.view(), 0);
+  cenote_sim_drain();
+  EXPECT_TRUE(all_are(read(again, block_bytes, new_stream.view()), 0xBB));
+  pool_->deallocate(new_stream.view(), again, block_bytes);
+}
+
+TEST_F(pool_streams, the_per_thread_default_streams_of_two_threads_are_two_streams) {
+  void* block = nullptr;
+  std::thread([&] {
+    block = pool_->allocate(per_thread_default, block_bytes);
+    fill_async(block, 0xAA, block_bytes, per_thread_default, 0);
+    pool_->deallocate(per_thread_default, block, block_bytes);
+  }).join();
+  const auto own_before = pool_->counters().from_own_stream;
+  void* const again = pool_->allocate(per_thread_default, block_bytes);
+  ASSERT_EQ(again, block);
+  EXPECT_EQ(pool_->counters().from_own_stream, own_before);
+  fill_async(again, 0xBB, block_bytes, per_thread_default, 0);
+  synchronize(per_thread_default, 0);
+  cenote_sim_drain();
+  EXPECT_TRUE(all_are(read(again, block_bytes, per_thread_default), 0xBB));
+  pool_->deallocate(per_thread_default, again, block_bytes);
+}
+
+TEST_F(pool_streams, both_names_of_the_legacy_default_stream_are_one_stream) {
+  void* const block = pool_->allocate({}, block_bytes);
+  pool_->deallocate({}, block, block_bytes);
+  const auto own_before = pool_->counters().from_own_stream;
+  EXPECT_EQ(pool_->allocate(stream_ref(CU_STREAM_LEGACY), block_bytes), block);
+  EXPECT_EQ(pool_->counters().from_own_stream, own_before + 1);
+  pool_->deallocate({}, block, block_bytes);
+}
+
+TEST_F(pool_streams, one_event_is_recorded_for_many_small_frees) {
+  std::vector<void*> blocks;
+  for (int i = 0; i < 64; ++i) blocks.push_back(pool_->allocate(a(), 256));
+  const call_count records("cuEventRecord");
+  for (void* const block : blocks) pool_->deallocate(a(), block, 256);
+  EXPECT_EQ(records.value(), 2);
+}
+
+TEST_F(pool_streams, a_stream_that_cannot_be_identified_frees_to_nobody_until_a_reclaim) {
+  void* const block = pool_->allocate(a(), block_bytes);
+  fill_async(block, 0xAA, block_bytes, a(), 0);
+  cenote_sim_fail("cuStreamIsCapturing", 1, CUDA_ERROR_UNKNOWN);
+  pool_->deallocate(a(), block, block_bytes);
+  void* const again = pool_->allocate(a(), block_bytes);
+  EXPECT_EQ(again, block);
+  EXPECT_EQ(pool_->counters().from_reclaim, 1u);
+  pool_->deallocate(a(), again, block_bytes);
+}
+
+TEST_F(pool_streams, streams_that_come_and_go_leave_nothing_behind) {
+  for (int i = 0; i < 50; ++i) {
+    const cuda_stream passing(0, cuda_stream::kind::non_blocking);
+    void* const block = pool_->allocate(passing.view(), block_bytes);
+    fill_async(block, static_cast<unsigned char>(i), block_bytes / 64, passing.view(), 0);
+    pool_->deallocate(passing.view(), block, block_bytes);
+    ASSERT_LE(live_objects().events, 8u);
+    pool_->check();
+  }
+  EXPECT_EQ(pool_->pool_size(), pool_bytes);
+}
+
+/// Random work on a few streams, each byte of which is known: nobody ever reads what another wrote.
+TEST_F(pool_streams, no_random_history_shows_a_stream_anothers_bytes) {
+  struct block {
+    void* memory;
+    std::size_t bytes;
+    std::shared_ptr<cuda_stream> stream;
+    unsigned char token;
+  };
+  for (unsigned seed = 1; seed <= 8; ++seed) {
+    SCOPED_TRACE(testing::Message() << "seed " << seed);
+    std::mt19937_64 random(seed);
+    const auto fresh_stream = [] { return std::make_shared<cuda_stream>(0, cuda_stream::kind::non_blocking); };
+    std::vector<std::shared_ptr<cuda_stream>> streams(4);
+    for (auto& stream : streams) stream = fresh_stream();
+    std::vector<block> blocks;
+    const auto finish = [&](std::size_t i) {
+      const block b = blocks[i];
+      const stream_ref stream = b.stream->view();
+      if (random() % 3 == 0) {
+        ASSERT_TRUE(all_are(read(b.memory, b.bytes, stream), b.token));
+      }
+      pool_->deallocate(stream, b.memory, b.bytes);
+      blocks[i] = blocks.back();
+      blocks.pop_back();
+    };
+    for (int step = 0; step < 400; ++step) {
+      const std::size_t on = random() % streams.size();
+      const std::size_t bytes = std::size_t{256} << (random() % 15);
+      void* const memory = pool_->try_allocate(streams[on]->view(), bytes, std::size_t{256} << (random() % 4));
+      if (memory != nullptr) {
+        blocks.push_back({memory, bytes, streams[on], static_cast<unsigned char>(random())});
+        fill_async(memory, blocks.back().token, bytes, streams[on]->view(), 0);
+      }
+      if (memory == nullptr || blocks.size() > 40) finish(random() % blocks.size());
+      if (HasFatalFailure()) return;
+      if (random() % 50 == 0) streams[on] = fresh_stream();  // the old one goes with its last block
+      if (random() % 100 == 0) synchronize(streams[on]->view(), 0);
+    }
+    cenote_sim_drain();
+    while (!blocks.empty()) finish(0);
+  }
+}
+
+}  // namespace
+}  // namespace cenote::test
