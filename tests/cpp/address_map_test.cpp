@@ -39,8 +39,8 @@ void compare_with_a_model(unsigned seed, std::uintptr_t stride, std::size_t key_
 
 TEST(address_map, behaves_as_an_unordered_map) {
   for (unsigned seed = 1; seed <= 12; ++seed) {
-    compare_with_a_model(seed, 256, 48);                    // stays at its first size: long probes
-    compare_with_a_model(seed, 256, 600);                   // grows
+    compare_with_a_model(seed, 256, 48);                       // stays at its first size: long probes
+    compare_with_a_model(seed, 256, 600);                      // grows
     compare_with_a_model(seed, std::uintptr_t{1} << 36, 200);  // keys that differ in high bits only
   }
 }

@@ -77,8 +77,8 @@ class heap_model {
     for (auto lower = blocks.begin(); lower != blocks.end();) {
       const auto upper = std::next(lower);
       if (upper == blocks.end()) return;
-      const bool joins = lower->second.is_free && upper->second.is_free &&
-                         lower->second.owner == upper->second.owner && lower->second.chunk == upper->second.chunk;
+      const bool joins = lower->second.is_free && upper->second.is_free && lower->second.owner == upper->second.owner &&
+                         lower->second.chunk == upper->second.chunk;
       if (!joins) {
         lower = upper;
         continue;
@@ -99,16 +99,26 @@ class history {
 
   void step() {
     switch (random_() % 16) {
-      case 0: add_chunk(); break;
-      case 1: remove_chunks(); break;
-      case 2: reown(); break;
+      case 0:
+        add_chunk();
+        break;
+      case 1:
+        remove_chunks();
+        break;
+      case 2:
+        reown();
+        break;
       case 3:
       case 4:
       case 5:
       case 6:
       case 7:
-      case 8: give(); break;
-      default: take(); break;
+      case 8:
+        give();
+        break;
+      default:
+        take();
+        break;
     }
     ++now_;
     heap_.check();

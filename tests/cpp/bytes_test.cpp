@@ -42,7 +42,8 @@ TEST(align_up, never_gives_less_than_a_size_that_fits_below_2_to_the_64) {
 
 TEST(is_power_of_two, is_true_of_exactly_64_numbers) {
   for (unsigned bit = 0; bit < 64; ++bit) EXPECT_TRUE(is_power_of_two(std::size_t{1} << bit));
-  for (const std::size_t n : {std::size_t{0}, std::size_t{3}, std::size_t{257}, largest}) EXPECT_FALSE(is_power_of_two(n));
+  for (const std::size_t n : {std::size_t{0}, std::size_t{3}, std::size_t{257}, largest})
+    EXPECT_FALSE(is_power_of_two(n));
 }
 
 TEST(parse_bytes, reads_numbers_with_and_without_units) {

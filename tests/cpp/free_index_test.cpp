@@ -69,7 +69,8 @@ TEST_P(free_index_history, agrees_with_a_multiset_of_sizes) {
     } else {
       ASSERT_GE(blocks[found].bytes, wanted) << "step " << step;
       const auto [first, last] = model.equal_range(blocks[found].bytes);
-      ASSERT_TRUE(std::any_of(first, last, [=](const auto& entry) { return entry.second == found; })) << "step " << step;
+      ASSERT_TRUE(std::any_of(first, last, [=](const auto& entry) { return entry.second == found; }))
+          << "step " << step;
     }
   }
 }

@@ -117,7 +117,8 @@ INSTANTIATE_TEST_SUITE_P(upstreams, pool_capture_over,
                          [](const auto& tested) { return "number_" + std::to_string(tested.index); });
 
 TEST_F(pool_capture, a_captured_block_is_never_handed_to_others) {
-  const auto resource = std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), 8 * MiB, 8 * MiB);
+  const auto resource =
+      std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), 8 * MiB, 8 * MiB);
   std::set<void*> of_the_graph;
   {
     const capture underway(captured());
@@ -139,7 +140,8 @@ TEST_F(pool_capture, a_captured_block_is_never_handed_to_others) {
 }
 
 TEST_F(pool_capture, a_later_capture_gets_nothing_of_an_earlier_one) {
-  const auto resource = std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), 8 * MiB, 8 * MiB);
+  const auto resource =
+      std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), 8 * MiB, 8 * MiB);
   void* first = nullptr;
   void* second = nullptr;
   {
@@ -156,7 +158,8 @@ TEST_F(pool_capture, a_later_capture_gets_nothing_of_an_earlier_one) {
 }
 
 TEST_F(pool_capture, a_block_from_before_that_is_freed_in_a_capture_is_kept_from_others) {
-  const auto resource = std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), 8 * MiB, 8 * MiB);
+  const auto resource =
+      std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), 8 * MiB, 8 * MiB);
   void* const block = resource->allocate(captured(), 8 * MiB);
   const capture underway(captured());
   fill_async(block, 1, 8 * MiB, captured(), 0);  // the graph uses it

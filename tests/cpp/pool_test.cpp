@@ -1,11 +1,10 @@
 // The pool on one stream: what it hands out, how it grows, what it gives back, what it refuses.
-#include "cenote/resources/pool_memory_resource.hpp"
-
 #include <limits>
 #include <set>
 
 #include "cenote/resources/cuda_async_memory_resource.hpp"
 #include "cenote/resources/cuda_memory_resource.hpp"
+#include "cenote/resources/pool_memory_resource.hpp"
 #include "simulated.hpp"
 
 namespace cenote::test {
@@ -245,9 +244,7 @@ TEST_F(pool, refuses_sizes_that_are_no_multiples_of_256) {
   EXPECT_NO_THROW(make_pool(1024, 10'240));
 }
 
-TEST_F(pool, refuses_a_null_upstream) {
-  EXPECT_THROW(pool_memory_resource(nullptr, 0), std::invalid_argument);
-}
+TEST_F(pool, refuses_a_null_upstream) { EXPECT_THROW(pool_memory_resource(nullptr, 0), std::invalid_argument); }
 
 TEST_F(pool, throws_out_of_memory_when_its_initial_size_is_not_to_be_had) {
   EXPECT_THROW(make_pool(1024 * GiB), out_of_memory);

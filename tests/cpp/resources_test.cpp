@@ -2,6 +2,7 @@
 #include <atomic>
 #include <map>
 #include <mutex>
+#include <ostream>
 #include <thread>
 
 #include "cenote/surface/specification.hpp"
@@ -16,6 +17,8 @@ struct row {
   bool is_host_accessible;
   bool is_stream_ordered;
 };
+
+void PrintTo(const row& r, std::ostream* out) { *out << r.specification; }
 
 const row table[] = {
     {"cuda", "cuda", false, false},
@@ -33,7 +36,8 @@ const row table[] = {
     {"statistics_over_pool", "statistics | pool:initial=16MiB | cuda", false, true},
     {"logging", "logging:file=/tmp/cenote_resources_test.csv | managed", true, false},
     {"all_at_once",
-     "logging:file=/tmp/cenote_resources_test.csv | statistics | pool:initial=4MiB | statistics | pool:initial=16MiB | async",
+     "logging:file=/tmp/cenote_resources_test.csv | statistics | pool:initial=4MiB | statistics | pool:initial=16MiB | "
+     "async",
      false, true},
 };
 
@@ -50,6 +54,7 @@ class resource : public simulated_device, public testing::WithParamInterface<row
     synchronize_device(0);
     stream_.reset();
     resource_.reset();
+    std::remove("/tmp/cenote_resources_test.dev0.csv");
     simulated_device::TearDown();
   }
 
@@ -206,6 +211,18 @@ TEST_P(resource, memory_stays_whole_for_work_that_was_queued_before_it_was_freed
   device_free(0, witness);
 }
 
+TEST_P(resource, allocating_and_freeing_beside_the_capture_of_another_stream_leave_it_valid) {
+  void* const before = resource_->allocate(stream(), 64 * KiB);
+  const cuda_stream captured(0, cuda_stream::kind::non_blocking);
+  ASSERT_EQ(cuStreamBeginCapture(captured.view().value(), CU_STREAM_CAPTURE_MODE_GLOBAL), CUDA_SUCCESS);
+  resource_->deallocate(stream(), before, 64 * KiB);
+  void* const beside = resource_->allocate(stream(), 32 * MiB);
+  resource_->deallocate(stream(), beside, 32 * MiB);
+  CUgraph graph = nullptr;
+  EXPECT_EQ(cuStreamEndCapture(captured.view().value(), &graph), CUDA_SUCCESS) << "the capture was invalidated";
+  cuGraphDestroy(graph);
+}
+
 TEST_P(resource, what_is_freed_can_be_allocated_again) {
   const std::size_t bytes = GetParam().name == std::string("capped_pool") ? 64 * MiB : 3 * GiB;
   for (int i = 0; i < 8; ++i) {  // in all more than there is
@@ -240,7 +257,8 @@ TEST_P(resource, serves_many_threads_and_streams_at_once) {
     const cuda_stream own(0, cuda_stream::kind::non_blocking);
     for (int i = 0; i < steps; ++i) {
       const stream_ref stream = random() % 4 == 0 ? shared.view() : own.view();
-      parcel mine{nullptr, 1 + random() % (std::size_t{1} << (random() % 15)), static_cast<unsigned char>(random()), {}};
+      parcel mine{
+          nullptr, 1 + random() % (std::size_t{1} << (random() % 15)), static_cast<unsigned char>(random()), {}};
       mine.block = resource_->try_allocate(stream, mine.bytes);
       if (mine.block == nullptr) {
         ++wrong;

@@ -3,7 +3,7 @@ import numpy as np
 
 cimport cython
 from libc.stdint cimport uintptr_t
-from libcpp.memory cimport make_unique, unique_ptr
+from libcpp.memory cimport unique_ptr
 
 from cenote cimport _libcenote as lib
 from cenote._memory_resource cimport DeviceMemoryResource, wrap
@@ -52,7 +52,7 @@ cdef class DeviceBuffer:
         else:
             raise TypeError(f"mr must be a memory resource, not {type(mr).__name__}")
         with nogil:
-            self._buffer = make_unique[lib.device_buffer](size, on._handle, resource)
+            self._buffer = lib.make_unique[lib.device_buffer](size, on._handle, resource)
             if ptr != 0 and size != 0:
                 self._buffer.get().copy_from(<const void*> ptr, size, on._handle)
         self._stream = on

@@ -1,7 +1,7 @@
 # Declarations of libcenote's C++ API: the one place where Cython learns of it.
 from libc.stdint cimport int64_t, uint64_t
 from libcpp cimport bool
-from libcpp.memory cimport shared_ptr
+from libcpp.memory cimport shared_ptr, unique_ptr
 from libcpp.optional cimport optional
 from libcpp.string cimport string
 from libcpp.vector cimport vector
@@ -9,6 +9,12 @@ from libcpp.vector cimport vector
 
 cdef extern from "python_error.hpp" namespace "cenote" nogil:
     void raise_python_error()
+
+
+# Cython's own declarations of these turn what a constructor throws into the built-in exceptions only.
+cdef extern from "<memory>" namespace "std" nogil:
+    shared_ptr[T] make_shared[T](...) except +raise_python_error
+    unique_ptr[T] make_unique[T](...) except +raise_python_error
 
 
 cdef extern from "cenote/ground/bytes.hpp" namespace "cenote" nogil:

@@ -3,7 +3,7 @@ from weakref import WeakValueDictionary
 
 from cython.operator cimport dereference
 from libc.stdint cimport uint64_t, uintptr_t
-from libcpp.memory cimport make_shared, shared_ptr, static_pointer_cast
+from libcpp.memory cimport shared_ptr, static_pointer_cast
 from libcpp.optional cimport make_optional, nullopt, optional
 
 from cenote cimport _libcenote as lib
@@ -168,7 +168,7 @@ cdef class CudaMemoryResource(DeviceMemoryResource):
     def __init__(self):
         with nogil:
             self._resource = static_pointer_cast[lib.memory_resource, lib.cuda_memory_resource](
-                make_shared[lib.cuda_memory_resource]())
+                lib.make_shared[lib.cuda_memory_resource]())
         remember(self)
 
 
@@ -178,7 +178,7 @@ cdef class ManagedMemoryResource(DeviceMemoryResource):
     def __init__(self):
         with nogil:
             self._resource = static_pointer_cast[lib.memory_resource, lib.managed_memory_resource](
-                make_shared[lib.managed_memory_resource]())
+                lib.make_shared[lib.managed_memory_resource]())
         remember(self)
 
 
@@ -188,7 +188,7 @@ cdef class PinnedHostMemoryResource(DeviceMemoryResource):
     def __init__(self):
         with nogil:
             self._resource = static_pointer_cast[lib.memory_resource, lib.pinned_host_memory_resource](
-                make_shared[lib.pinned_host_memory_resource]())
+                lib.make_shared[lib.pinned_host_memory_resource]())
         remember(self)
 
 
@@ -221,7 +221,7 @@ cdef class CudaAsyncMemoryResource(DeviceMemoryResource):
         options.handles.fabric = enable_fabric
         with nogil:
             self._resource = static_pointer_cast[lib.memory_resource, lib.cuda_async_memory_resource](
-                make_shared[lib.cuda_async_memory_resource](options))
+                lib.make_shared[lib.cuda_async_memory_resource](options))
         remember(self)
 
     def pool_handle(self) -> int:
@@ -253,7 +253,7 @@ cdef class PoolMemoryResource(UpstreamResourceAdaptor):
         cdef optional[size_t] maximum = size_argument(maximum_pool_size)
         with nogil:
             self._resource = static_pointer_cast[lib.memory_resource, lib.pool_memory_resource](
-                make_shared[lib.pool_memory_resource](upstream, initial, maximum))
+                lib.make_shared[lib.pool_memory_resource](upstream, initial, maximum))
         self.upstream_mr = upstream_mr
         remember(self)
 
@@ -287,7 +287,7 @@ cdef class StatisticsResourceAdaptor(UpstreamResourceAdaptor):
     def __init__(self, upstream_mr):
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
         self._resource = static_pointer_cast[lib.memory_resource, lib.statistics_resource_adaptor](
-            make_shared[lib.statistics_resource_adaptor](upstream))
+            lib.make_shared[lib.statistics_resource_adaptor](upstream))
         self.upstream_mr = upstream_mr
         remember(self)
 
@@ -328,7 +328,7 @@ cdef class LoggingResourceAdaptor(UpstreamResourceAdaptor):
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
         cdef lib.string name = b"" if log_file_name is None else str(log_file_name).encode()
         self._resource = static_pointer_cast[lib.memory_resource, lib.logging_resource_adaptor](
-            make_shared[lib.logging_resource_adaptor](upstream, name))
+            lib.make_shared[lib.logging_resource_adaptor](upstream, name))
         self.upstream_mr = upstream_mr
         remember(self)
 
@@ -396,9 +396,10 @@ def from_spec(str text, device=None) -> DeviceMemoryResource:
     """
     cdef lib.string specification = text.encode()
     cdef shared_ptr[lib.memory_resource] resource
-    cdef int on = -1 if device is None else device
+    cdef bint given = device is not None
+    cdef int on = device if given else 0
     with nogil:
-        resource = lib.make_resource(specification, on if on >= 0 else lib.current_device())
+        resource = lib.make_resource(specification, on if given else lib.current_device())
     return wrap(resource)
 
 

@@ -117,10 +117,11 @@ cdef class Client:
     def allocate(self, size_t nbytes, stream=DEFAULT_STREAM, device=None) -> int:
         """Allocate `nbytes` from the current resource of `device` (the current one if not given); the address."""
         cdef Stream on = as_stream(stream)
-        cdef int where = -1 if device is None else device
+        cdef bint given = device is not None
+        cdef int where = device if given else 0
         cdef void* pointer
         with nogil:
-            pointer = lib.client_allocate(self._index, where if where >= 0 else lib.current_device(), nbytes,
+            pointer = lib.client_allocate(self._index, where if given else lib.current_device(), nbytes,
                                           on._handle)
         return <uintptr_t> pointer
 

@@ -2,7 +2,6 @@
 from enum import IntEnum
 
 from libc.stdint cimport uintptr_t
-from libcpp.memory cimport make_shared
 
 from cenote cimport _libcenote as lib
 
@@ -23,32 +22,37 @@ cdef class Stream:
     ----------
     obj : object, optional
         Anyone's stream: a `Stream`; an object with ``__cuda_stream__`` (CuPy, Numba, cuda.core, PyTorch); a
-        ``torch.cuda.Stream``; a handle as int. The object is kept alive. Without it a new stream is made on the
-        current device.
+        ``torch.cuda.Stream``; a handle as int. The object is kept alive. Without it a new stream is made.
     flags : CudaStreamFlags, optional
         For a new stream only; `CudaStreamFlags.SYNC_DEFAULT` if not given.
+    device : int, optional
+        For a new stream only; the current device if not given.
 
     Raises
     ------
     TypeError
         If `obj` is no stream.
     ValueError
-        If `flags` are given together with `obj`.
+        If `flags` or `device` are given together with `obj`.
+    IndexError
+        If there is no such device.
     """
 
-    def __init__(self, obj=None, flags=None):
-        cdef int device
+    def __init__(self, obj=None, flags=None, device=None):
+        cdef bint given = device is not None
+        cdef int on = device if given else 0
         cdef int kind
         if obj is None:
             kind = CudaStreamFlags.SYNC_DEFAULT if flags is None else CudaStreamFlags(flags)
             with nogil:
-                device = lib.current_device()
-                self._owned = make_shared[lib.cuda_stream](device, <lib.stream_kind> kind)
+                if not given:
+                    on = lib.current_device()
+                self._owned = lib.make_shared[lib.cuda_stream](on, <lib.stream_kind> kind)
             self._handle = self._owned.get().view()
-            self.device = device
+            self.device = on
             return
-        if flags is not None:
-            raise ValueError("flags are for a new stream; they cannot be given together with an existing one")
+        if flags is not None or device is not None:
+            raise ValueError("flags and device are for a new stream; they cannot be given with an existing one")
         self._handle = lib.stream_ref(<lib.CUstream_st*> <uintptr_t> stream_handle(obj))
         self.owner = obj
         self.device = (<Stream> obj).device if isinstance(obj, Stream) else -1

@@ -9,9 +9,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from cenote.stream import DEFAULT_STREAM, Stream
 from cenote.trace import Action, Trace
 
 __all__ = ["Replay", "ReplayOutOfMemoryError", "ReplayResult", "replay", "streams_of"]
+
 
 class Resource(Protocol):
     """What a trace is replayed on: any resource of `cenote.mr`."""
@@ -74,22 +76,23 @@ class ReplayOutOfMemoryError(MemoryError):
         self.in_use = in_use
 
 
-def streams_of(trace: Trace) -> dict[int, Any]:
+def streams_of(trace: Trace, device: int | None = None) -> dict[int, Any]:
     """Make a stream for each stream that a trace names.
 
     Parameters
     ----------
     trace : Trace
         Shape ``(events,)``.
+    device : int, optional
+        Where they are to be used; the current device if not given.
 
     Returns
     -------
     dict
-        From the stream's number in the trace to a new `cenote.Stream` of the current device; 0 is the default stream.
+        From the stream's number in the trace to a new `cenote.Stream`; 0 is the default stream.
     """
-    from cenote.stream import DEFAULT_STREAM, Stream
-
-    return {int(name): Stream() if name else DEFAULT_STREAM for name in np.unique(trace["stream"])}
+    names = np.unique(trace["stream"]).tolist()
+    return {name: Stream(device=device) if name else DEFAULT_STREAM for name in names}
 
 
 class Replay:
@@ -237,9 +240,9 @@ def replay(
     ReplayOutOfMemoryError
         If `mr` runs out of memory. Everything that was allocated is freed first.
     ValueError
-        If the trace allocates an address that it has not freed.
+        If the trace allocates an address that it has not freed, or as `streams_of` says.
     """
-    run = Replay(mr, streams_of(trace) if streams is None else streams)
+    run = Replay(mr, streams_of(trace, getattr(mr, "device", None)) if streams is None else streams)
     try:
         run.play(trace, progress=progress, progress_every=progress_every)
     finally:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cenote.trace import Trace, bytes_in_use
+from cenote.units import format_bytes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

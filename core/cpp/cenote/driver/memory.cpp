@@ -24,6 +24,7 @@ void free_quietly(int device, const char* call, Free&& free) noexcept {
   if (driver_is_gone()) return;
   try {
     const device_scope scope(device);
+    const relaxed_capture_scope relaxed;
     const CUresult result = free();
     if (result != CUDA_SUCCESS) report_once(driver_failure(call, result));
   } catch (const std::exception& error) {

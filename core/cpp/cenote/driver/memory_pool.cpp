@@ -57,6 +57,7 @@ memory_pool::~memory_pool() {
 
 void* memory_pool::allocate(stream_ref stream, std::size_t bytes) {
   const device_scope scope(device_);
+  const relaxed_capture_scope relaxed;
   CUdeviceptr pointer = 0;
   const CUresult result = driver().cuMemAllocFromPoolAsync(&pointer, bytes, handle_, stream.value());
   if (result == CUDA_ERROR_OUT_OF_MEMORY) return nullptr;
@@ -67,6 +68,7 @@ void* memory_pool::allocate(stream_ref stream, std::size_t bytes) {
 void memory_pool::free(stream_ref stream, void* pointer) noexcept {
   try {
     const device_scope scope(device_);
+    const relaxed_capture_scope relaxed;
     const CUresult result = driver().cuMemFreeAsync(reinterpret_cast<CUdeviceptr>(pointer), stream.value());
     if (result != CUDA_SUCCESS) report_once(driver_failure("cuMemFreeAsync", result));
   } catch (const std::exception& error) {

@@ -53,6 +53,16 @@ bool is_capturing(stream_ref stream, int device) {
   return ask_in_context(stream, device, capture_status) != CU_STREAM_CAPTURE_STATUS_NONE;
 }
 
+bool accepts_work(stream_ref stream, int device) {
+  if (!stream.is_legacy_default()) return true;
+  const device_scope scope(device);
+  CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
+  const CUresult result = driver().cuStreamIsCapturing(stream.value(), &status);  // asking is harmless
+  if (result == CUDA_ERROR_STREAM_CAPTURE_IMPLICIT) return false;
+  check_driver("cuStreamIsCapturing", result);
+  return true;
+}
+
 void synchronize(stream_ref stream, int device) {
   const device_scope scope(device);
   CENOTE_DRIVER_CALL(cuStreamSynchronize, stream.value());

@@ -48,6 +48,10 @@ stream_id identify(stream_ref stream, int device);
 
 bool is_capturing(stream_ref stream, int device);
 
+/// False for the legacy default stream while a blocking stream of the device is being captured: naming it in any other
+/// call would invalidate that capture.
+bool accepts_work(stream_ref stream, int device);
+
 /// Waits on the host for the work queued on `stream`.
 void synchronize(stream_ref stream, int device);
 

@@ -18,6 +18,7 @@ void* pinned_host_memory_resource::do_allocate(stream_ref, std::size_t bytes, st
 void pinned_host_memory_resource::do_deallocate(stream_ref stream, void* pointer, std::size_t, std::size_t) noexcept {
   // cuMemFreeHost is not documented to wait for work that uses the memory.
   try {
+    const relaxed_capture_scope relaxed;
     synchronize(stream, device());
   } catch (const std::exception& error) {
     report_once(std::string(error.what()) + "; the pinned memory is leaked rather than freed under running work");

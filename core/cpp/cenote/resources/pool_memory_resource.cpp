@@ -16,6 +16,13 @@ namespace {
 constexpr std::size_t chunk_granularity = 2 * MiB;
 constexpr std::size_t largest_unasked_growth = 1 * GiB;
 
+/// A pool that is this many times as large as what is in use joins its blocks before it grows. Tuned on a recorded
+/// workload of five streams: it held 4.9 times its peak without joining, 2.5 times with it.
+constexpr std::size_t plenty = 2;
+
+/// With more streams than this, those that have no free block left are forgotten even where memory is plentiful.
+constexpr std::size_t many_timelines = 64;
+
 /// Blocks freed on a stream that the driver would not identify: no stream may use them before a reclaim.
 constexpr stream_id orphans{~std::uint64_t{1}, false};
 
@@ -83,6 +90,7 @@ void* pool_memory_resource::do_allocate(stream_ref stream, std::size_t bytes, st
 
   const std::lock_guard one_at_a_time(growth_);
   if (void* p = take_without_wait(wanted)) return p;  // another thread may have grown the pool for both
+  if (void* p = join(wanted)) return p;
   if (void* p = grow(wanted)) return p;
   if (void* p = reclaim(wanted)) return p;
   return make_room_and_grow(wanted);
@@ -155,9 +163,11 @@ void* pool_memory_resource::take_from_other_stream(const request& wanted) {
     heap_.give(pointer, timeline_locked(lender).owner(), freed_at);
     throw;
   }
+  std::vector<stream_timeline> dropped;  // outlives the lock: its events are the driver's to destroy
   const std::lock_guard lock(mutex_);
   ++counters_.waits;
   timeline_locked(wanted.id).learn(lender, awaited.epoch);
+  if (timelines_.size() > many_timelines) drop_idle_timelines_locked(wanted.id, dropped);
   return pointer;
 }
 
@@ -176,7 +186,7 @@ std::size_t pool_memory_resource::smallest_chunk(const request& wanted) {
   return align_up(wanted.bytes + (wanted.alignment - block_granularity), block_granularity);
 }
 
-/// Step 5: more memory, in a chunk that halves until the upstream has it.
+/// Step 6: more memory, in a chunk that halves until the upstream has it.
 void* pool_memory_resource::grow(const request& wanted) {
   const std::size_t minimum = smallest_chunk(wanted);
   const std::size_t unasked = std::clamp(pool_size(), chunk_granularity, largest_unasked_growth);
@@ -202,7 +212,24 @@ void* pool_memory_resource::grow(const request& wanted) {
   }
 }
 
-/// Step 6: every free block of the pool, after one event that covers all of them.
+/// Step 5: a pool that is large beside what is in use is not grown before the blocks of all streams have been joined,
+/// as far as marks cover them.
+void* pool_memory_resource::join(const request& wanted) {
+  if (wanted.id.capturing) return nullptr;  // a captured stream cannot wait for what happened outside
+  std::vector<claim> claims;
+  {
+    const std::lock_guard lock(mutex_);
+    if (heap_.bytes_in_use() + wanted.bytes > pool_size_ / plenty) return nullptr;
+    for (const auto& [id, lender] : timelines_) {
+      if (id != wanted.id && !lender.marks().empty()) claims.push_back({id, lender.marks().back()});
+    }
+  }
+  if (claims.empty()) return nullptr;
+  for (const claim& c : claims) wait(wanted.stream, *c.upto.happened, device());
+  return take_claims(wanted, claims, claims.size());
+}
+
+/// Step 7: every free block of the pool, after one event that covers all of them.
 void* pool_memory_resource::reclaim(const request& wanted) {
   if (wanted.id.capturing) return nullptr;
   const auto closed = close_epochs();
@@ -213,28 +240,39 @@ void* pool_memory_resource::reclaim(const request& wanted) {
   } else {
     synchronize_device(device());  // a driver before 12.5 leaves no other way
   }
+  std::vector<claim> claims;
+  for (const auto& [id, epoch] : closed) claims.push_back({id, {epoch, all_work}});
+  return take_claims(wanted, claims, all_work ? 1 : 0);
+}
+
+/// Makes the claimed blocks and the ready ones the stream's own, which joins them; the waits have been issued.
+void* pool_memory_resource::take_claims(const request& wanted, const std::vector<claim>& claims, std::size_t waits) {
   const std::lock_guard lock(mutex_);
   stream_timeline& mine = timeline_locked(wanted.id);
-  counters_.events += all_work ? 1 : 0;
-  counters_.waits += all_work ? 1 : 0;
-  for (const auto& [id, epoch] : closed) {
-    const auto timeline = timelines_.find(id);
-    if (timeline != timelines_.end()) heap_.reown(timeline->second.owner(), epoch, mine.owner(), mine.open_epoch());
+  counters_.waits += waits;
+  for (const auto& [lender, upto] : claims) {
+    const auto timeline = timelines_.find(lender);
+    if (timeline == timelines_.end()) continue;
+    heap_.reown(timeline->second.owner(), upto.epoch, mine.owner(), mine.open_epoch());
+    if (lender != wanted.id) mine.learn(lender, upto.epoch);
   }
   heap_.reown(ready_, std::numeric_limits<stamp>::max(), mine.owner(), mine.open_epoch());
   return take_locked(wanted, mine.owner(), counters_.from_reclaim);
 }
 
-/// Step 7: free chunks that are each too small are worth one that is large enough.
+/// Step 8: free chunks that are each too small are worth one that is large enough.
 void* pool_memory_resource::make_room_and_grow(const request& wanted) {
   if (maximum_ && smallest_chunk(wanted) > *maximum_) return nullptr;  // no room that could be made is enough
-  owner_index own = 0;
-  {
-    const std::lock_guard lock(mutex_);
-    own = timeline_locked(wanted.id).owner();
+  // A captured stream cannot free, and the legacy stream may not even be named beside the capture of a blocking one.
+  std::optional<cuda_stream> aside;
+  if (wanted.id.capturing) aside.emplace(device(), cuda_stream::kind::non_blocking);
+  const stream_ref stream = aside ? aside->view() : wanted.stream;
+  std::size_t released = release_chunks(stream, std::nullopt, 0);
+  if (aside) {
+    synchronize(stream, device());
+  } else {
+    released += release_chunks(stream, wanted.id, 0);
   }
-  std::size_t released = release_chunks({}, ready_, 0);
-  if (!wanted.id.capturing) released += release_chunks(wanted.stream, own, 0);
   return released == 0 ? nullptr : grow(wanted);
 }
 
@@ -359,11 +397,14 @@ void* pool_memory_resource::allocate_chunk(const request& wanted, std::size_t by
   return base;
 }
 
-std::size_t pool_memory_resource::release_chunks(stream_ref stream, owner_index owner, std::size_t keep_bytes) {
+/// Gives chunks of the stream `of`, or ready ones, back in the order of `stream`.
+std::size_t pool_memory_resource::release_chunks(stream_ref stream, std::optional<stream_id> of,
+                                                 std::size_t keep_bytes) {
   std::vector<chunk> released;
   std::size_t bytes = 0;
   {
     const std::lock_guard lock(mutex_);
+    const owner_index owner = of ? timeline_locked(*of).owner() : ready_;
     released = heap_.remove_free_chunks(owner, [&](const chunk& c) {
       if (pool_size_ - bytes - c.bytes < keep_bytes) return false;
       bytes += c.bytes;
@@ -378,6 +419,7 @@ std::size_t pool_memory_resource::release_chunks(stream_ref stream, owner_index 
 
 void pool_memory_resource::place_mark(stream_ref stream, stream_id id, stamp epoch) noexcept {
   try {
+    if (!accepts_work(stream, device())) return;
     const mark placed{epoch, event::record(stream, device())};
     std::optional<mark> superseded;  // outlives the lock: its event is the driver's to destroy
     const std::lock_guard lock(mutex_);
@@ -392,7 +434,7 @@ void pool_memory_resource::place_mark(stream_ref stream, stream_id id, stamp epo
 std::size_t pool_memory_resource::trim(std::size_t keep_bytes) {
   settle();
   settle_unmarked();
-  return release_chunks({}, ready_, keep_bytes);
+  return release_chunks({}, std::nullopt, keep_bytes);
 }
 
 std::size_t pool_memory_resource::pool_size() const {

@@ -8,14 +8,15 @@
 //   2. a ready block                             no driver call
 //   3. a block of another stream whose frees an event covers: the device waits for the event, unless it did before
 //   4. what has become ready meanwhile           (asks the events; joins blocks across streams)
-//   5. a new chunk from the upstream             (outside the lock that others need)
-//   6. any free block at all: one event over the context covers every stream, also those that are gone
-//   7. a new chunk, after chunks that are wholly free have been given back
+//   5. where most of the pool is free: the blocks of all streams joined, after waiting for their latest events
+//   6. a new chunk from the upstream             (outside the lock that others need)
+//   7. any free block at all: one event over the context covers every stream, also those that are gone
+//   8. a new chunk, after chunks that are wholly free have been given back
 //
 // and only then is memory out. deallocate returns the block to its stream and merges it; once for many frees it records
 // an event (stream_timeline), and none at all while the pool has met only one stream.
 //
-// While a stream is being captured into a graph, its allocations come from steps 1, 2, 4 and 5; such a block belongs to
+// While a stream is being captured into a graph, its allocations come from steps 1, 2, 4 and 6; such a block belongs to
 // that capture for ever, as the graph will use the addresses whenever it is replayed.
 //
 // Invariants: those of block_heap; besides
@@ -47,7 +48,7 @@ struct pool_counters {
   std::uint64_t from_ready = 0;
   std::uint64_t from_other_stream = 0;
   std::uint64_t from_upstream = 0;
-  std::uint64_t from_reclaim = 0;
+  std::uint64_t from_reclaim = 0;        ///< after blocks of several streams were joined
   std::uint64_t waits = 0;               ///< device-side waits issued
   std::uint64_t events = 0;              ///< events recorded
   std::uint64_t upstream_allocations = 0;
@@ -86,6 +87,12 @@ class pool_memory_resource final : public memory_resource {
     std::size_t alignment;
   };
 
+  /// The blocks of a stream up to a mark.
+  struct claim {
+    stream_id lender;
+    mark upto;
+  };
+
   void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
   void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept override;
 
@@ -94,7 +101,9 @@ class pool_memory_resource final : public memory_resource {
   void* take_from_other_stream(const request& wanted);
   void* take_settled(const request& wanted);
   void* grow(const request& wanted);
+  void* join(const request& wanted);
   void* reclaim(const request& wanted);
+  void* take_claims(const request& wanted, const std::vector<claim>& claims, std::size_t waits);
   void* make_room_and_grow(const request& wanted);
 
   void* take_locked(const request& wanted, owner_index from, std::uint64_t& path);
@@ -108,7 +117,7 @@ class pool_memory_resource final : public memory_resource {
   static std::size_t smallest_chunk(const request& wanted);
   std::optional<std::size_t> reserve_growth(std::size_t wanted, std::size_t minimum);
   void* allocate_chunk(const request& wanted, std::size_t bytes);
-  std::size_t release_chunks(stream_ref stream, owner_index owner, std::size_t keep_bytes);
+  std::size_t release_chunks(stream_ref stream, std::optional<stream_id> of, std::size_t keep_bytes);
   void place_mark(stream_ref stream, stream_id id, stamp epoch) noexcept;
 
   std::shared_ptr<memory_resource> upstream_;

@@ -65,6 +65,7 @@ bool is_ordered_by(const allocation& made, stream_ref stream) noexcept {
 }  // namespace
 
 void* client_allocate(client_index client, int device, std::size_t bytes, stream_ref stream) {
+  check_client(client);
   auto resource = get_per_device_resource(device);
   const stream_id id = identify(stream, device);
   void* const pointer = resource->allocate(stream, bytes);

@@ -1,5 +1,6 @@
 // The C ABI (cenote.h): each function is the C++ one of the same meaning behind one error border.
 #include <exception>
+#include <stdexcept>
 #include <string>
 
 #include "cenote/cenote.h"
@@ -27,6 +28,11 @@ Result guarded(Result failure, Body&& body) noexcept {
   return failure;
 }
 
+const char* required(const char* text, const char* parameter) {
+  if (text == nullptr) throw std::invalid_argument(std::string(parameter) + " must not be null");
+  return text;
+}
+
 cenote::stream_ref as_stream(void* handle) { return static_cast<CUstream_st*>(handle); }
 
 }  // namespace
@@ -36,7 +42,7 @@ extern "C" {
 int cenote_abi_version(void) { return CENOTE_ABI_VERSION; }
 
 int cenote_register_client(const char* name) {
-  return guarded(-1, [=] { return cenote::register_client(name); });
+  return guarded(-1, [=] { return cenote::register_client(required(name, "name")); });
 }
 
 void* cenote_allocate(int client, int device, size_t bytes, void* stream) {
@@ -77,7 +83,7 @@ int64_t cenote_trim(int device) {
 
 int cenote_set_device_resource(int device, const char* specification) {
   return guarded(-1, [=] {
-    cenote::set_per_device_resource(device, cenote::make_resource(specification, device));
+    cenote::set_per_device_resource(device, cenote::make_resource(required(specification, "specification"), device));
     return 0;
   });
 }

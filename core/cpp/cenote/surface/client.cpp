@@ -22,6 +22,7 @@ struct client_table {
   std::array<client_counters, max_clients> counters;
   std::mutex mutex;  // guards `names`
   std::vector<std::string> names;
+  std::atomic<client_index> registered{0};  // how many names there are, for those who only check
 };
 
 client_table& clients() noexcept {
@@ -43,7 +44,14 @@ client_index register_client(const std::string& name) {
   }
   if (table.names.size() == max_clients) throw std::length_error("there are too many clients of cenote");
   table.names.push_back(name);
-  return static_cast<client_index>(table.names.size() - 1);
+  const auto fresh = static_cast<client_index>(table.names.size() - 1);
+  table.registered.store(fresh + 1, std::memory_order_release);
+  return fresh;
+}
+
+void check_client(client_index client) {
+  if (client >= 0 && client < clients().registered.load(std::memory_order_acquire)) return;
+  throw std::out_of_range("there is no client " + std::to_string(client) + ": register_client gives out the numbers");
 }
 
 void client_allocated(client_index client, std::size_t bytes) noexcept {

@@ -80,7 +80,7 @@ class parameters {
     const double percent = std::strtod(value.c_str(), &end);
     if (end != value.c_str() + value.size() - 1 || !(percent >= 0 && percent <= 100)) return std::nullopt;
     const auto free_bytes = static_cast<double>(device_memory_info(device_).free_bytes);
-    return align_down(static_cast<std::size_t>(free_bytes * percent / 100), default_alignment);
+    return static_cast<std::size_t>(free_bytes * percent / 100);
   }
 
   int device_;
@@ -102,8 +102,15 @@ resource_ptr make_async(const parameters& given, resource_ptr) {
   return std::make_shared<cuda_async_memory_resource>(given.device(), options);
 }
 
+/// A pool's sizes are multiples of 256; "7.6GiB" means the nearest one below.
+std::optional<std::size_t> pool_size(const parameters& given, const std::string& name) {
+  const auto bytes = given.size(name);
+  return bytes ? std::optional(align_down(*bytes, default_alignment)) : std::nullopt;
+}
+
 resource_ptr make_pool(const parameters& given, resource_ptr upstream) {
-  return std::make_shared<pool_memory_resource>(std::move(upstream), given.size("initial"), given.size("max"));
+  return std::make_shared<pool_memory_resource>(std::move(upstream), pool_size(given, "initial"),
+                                                pool_size(given, "max"));
 }
 
 resource_ptr make_logging(const parameters& given, resource_ptr upstream) {

@@ -95,7 +95,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_FAILURE
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else error, EXIT_BAD_INPUT)
+    except ValueError as error:
         return _fail(error, EXIT_BAD_INPUT)
     except (MemoryError, RuntimeError) as error:
         return _fail(error, EXIT_FAILURE)

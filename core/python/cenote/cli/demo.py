@@ -12,9 +12,11 @@ from cenote.cli.gpu_work import WORK, Done, work
 from cenote.cli.observed_pool import ObservedPool
 from cenote.cli.report import report_savings, report_usage
 from cenote.cli.terminal import Terminal
-from cenote.cli.units import format_bytes
 from cenote.registry import Client
 from cenote.replay import Replay, streams_of
+from cenote.units import format_bytes
+
+EXAMPLE_NAME = "a graph network training under PyTorch, recorded on an H100"
 
 BUFFER_BYTES = 64 * 1024**2
 """The buffer that cenote itself holds beside the others."""
@@ -45,20 +47,23 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     if recorded is None:
         what = _work(terminal, device, observed)
     else:
-        name = args.trace.name if args.trace else "a graph network training under PyTorch, recorded on an H100"
-        what = _replay(terminal, device, observed, recorded, name)
+        name = args.trace.name if args.trace else EXAMPLE_NAME
+        client = "recorded trace" if args.trace else "pytorch (recorded)"
+        what = _replay(terminal, device, observed, recorded, name, client)
     counts = observed.resource.allocation_counts
     report_savings(terminal, observed.pool.counters(), counts.peak_bytes, observed.pool.pool_size())
     _write_files(terminal, device, observed, args.output, what)
     return 0
 
 
-def _replay(terminal: Terminal, device: Device, observed: ObservedPool, recorded: trace.Trace, name: str) -> str:
+def _replay(
+    terminal: Terminal, device: Device, observed: ObservedPool, recorded: trace.Trace, name: str, client: str
+) -> str:
     """Replay a trace as a client of the pool, and report at its peak, while everything is alive; say what was done."""
     terminal.line(f"Replaying {name}")
-    previous = mr.set_per_device_resource(device.index, observed.resource)
-    replay = Replay(_ClientResource("pytorch (recorded)", device.index), streams_of(recorded))
+    replay = Replay(_ClientResource(client, device.index), streams_of(recorded, device.index))
     peak = int(trace.bytes_in_use(recorded).argmax()) + 1 if len(recorded) else 0
+    previous = mr.set_per_device_resource(device.index, observed.resource)
     try:
         with terminal.progress("Allocations and frees", len(recorded)) as progress:
             buffer = cenote.DeviceBuffer(size=BUFFER_BYTES, mr=observed.resource)
@@ -76,6 +81,7 @@ def _replay(terminal: Terminal, device: Device, observed: ObservedPool, recorded
 
 def _work(terminal: Terminal, device: Device, observed: ObservedPool) -> str:
     """Put the frameworks onto the pool, let each work, and report while they hold their arrays; say what was done."""
+    terminal.line("Putting the frameworks onto it; importing them takes a moment")
     installed = {row.framework: row for row in cenote.install(observed.resource, tuple(WORK), device.index)}
     buffer = cenote.DeviceBuffer(size=BUFFER_BYTES, mr=observed.resource)
     done: list[Done] = []
@@ -100,7 +106,8 @@ class _ClientResource:
         self._device = device
 
     def allocate(self, nbytes: int, stream: object) -> int:
-        return self._client.allocate(nbytes, stream, self._device)
+        address: int = self._client.allocate(nbytes, stream, self._device)
+        return address
 
     def deallocate(self, ptr: int, nbytes: int, stream: object) -> None:
         self._client.deallocate(ptr, stream)
@@ -117,6 +124,6 @@ def _write_files(terminal: Terminal, device: Device, observed: ObservedPool, fol
     except ImportError:
         drawn = "not drawn, as matplotlib is missing: pip install 'cenote[cli]'"
     terminal.line("Written", "bold")
-    terminal.line(f"  allocations  {log}")
-    terminal.line(f"  driver's     {chunks}")
-    terminal.line(f"  timeline     {drawn}")
+    terminal.line(f"  log of the pool    {log}")
+    terminal.line(f"  log of its chunks  {chunks}")
+    terminal.line(f"  timeline           {drawn}")

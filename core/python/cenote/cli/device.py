@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from cenote import driver
 from cenote.cli.terminal import Terminal
-from cenote.cli.units import format_bytes
+from cenote.units import format_bytes
 
 DRIVER_VARIABLE = "CENOTE_CUDA_DRIVER"
 

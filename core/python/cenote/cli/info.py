@@ -11,7 +11,7 @@ from typing import Any
 
 import cenote
 from cenote.cli.terminal import Terminal
-from cenote.cli.units import format_bytes
+from cenote.units import format_bytes
 
 # What is imported, the distributions that may bring it, and how to get it.
 _FRAMEWORKS = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cenote.cli.terminal import Terminal
-from cenote.cli.units import format_bytes
 from cenote.registry import Usage
+from cenote.units import format_bytes
 
 
 def report_usage(terminal: Terminal, title: str, usage: Mapping[str, Usage]) -> None:
@@ -39,7 +39,7 @@ def report_usage(terminal: Terminal, title: str, usage: Mapping[str, Usage]) -> 
         f"{sum(used.allocations for used in clients.values()):,}",
         f"{sum(used.total_allocations for used in clients.values()):,}",
     )
-    terminal.table(title, ("client", " bytes now", " peak", " allocations now", " in all"), rows, total)
+    terminal.table(title, ("client", " bytes now", " peak", " allocations now", " in total"), rows, total)
 
 
 def report_savings(terminal: Terminal, counters: Mapping[str, int], peak_bytes: int, held_bytes: int) -> None:

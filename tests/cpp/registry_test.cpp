@@ -1,0 +1,146 @@
+// The table of current resources, and what is allocated through it on behalf of clients.
+#include "cenote/surface/registry.hpp"
+
+#include <thread>
+
+#include "cenote/surface/specification.hpp"
+#include "clients.hpp"
+
+namespace cenote::test {
+namespace {
+
+class registry : public clients {};
+
+TEST_F(registry, gives_what_was_set_and_returns_what_was_there) {
+  const auto first = std::make_shared<cuda_memory_resource>(0);
+  const auto second = std::make_shared<cuda_memory_resource>(0);
+  set_per_device_resource(0, first);
+  EXPECT_EQ(get_per_device_resource(0), first);
+  EXPECT_EQ(set_per_device_resource(0, second), first);
+  EXPECT_EQ(get_per_device_resource(0), second);
+}
+
+TEST_F(registry, holds_one_resource_for_each_device) {
+  const auto before = get_per_device_resource(1);
+  set_per_device_resource(0, std::make_shared<cuda_memory_resource>(0));
+  EXPECT_EQ(get_per_device_resource(1), before);
+}
+
+TEST_F(registry, means_the_threads_current_device_by_the_current_one) {
+  EXPECT_EQ(get_current_device_resource(), get_per_device_resource(0));
+  const device_scope elsewhere(1);
+  EXPECT_EQ(get_current_device_resource(), get_per_device_resource(1));
+  const auto fresh = std::make_shared<cuda_memory_resource>(1);
+  set_current_device_resource(fresh);
+  EXPECT_EQ(get_per_device_resource(1), fresh);
+}
+
+TEST_F(registry, refuses_a_resource_of_another_device) {
+  const auto before = get_per_device_resource(0);
+  EXPECT_THROW(set_per_device_resource(0, std::make_shared<cuda_memory_resource>(1)), std::invalid_argument);
+  EXPECT_THROW(set_per_device_resource(0, nullptr), std::invalid_argument);
+  EXPECT_EQ(get_per_device_resource(0), before);
+}
+
+TEST_F(registry, refuses_a_device_that_is_not_there) {
+  for (const int device : {-1, 2, 63, 64, 1'000'000}) {
+    EXPECT_THROW(get_per_device_resource(device), std::out_of_range) << device;
+    EXPECT_THROW(set_per_device_resource(device, std::make_shared<cuda_memory_resource>(0)), std::out_of_range)
+        << device;
+  }
+  EXPECT_THROW(cuda_memory_resource(2), std::out_of_range);
+}
+
+TEST_F(registry, lies_at_one_address) { EXPECT_EQ(registry_address(), registry_address()); }
+
+TEST_F(registry, a_block_is_freed_to_the_resource_that_made_it_whatever_is_current_by_then) {
+  const auto first = use_pool(1 * MiB);
+  void* const block = client_allocate(client_, 0, 1000, {});
+  EXPECT_EQ(first->state().in_use, 1024u);
+  const auto second = use_pool(1 * MiB);
+  client_deallocate(block, {});
+  EXPECT_EQ(first->state().in_use, 0u);
+  EXPECT_EQ(second->state().in_use, 0u);
+}
+
+TEST_F(registry, a_replaced_resource_lives_until_its_last_block_is_freed) {
+  std::weak_ptr<memory_resource> replaced = use_pool(1 * MiB);
+  void* const first = client_allocate(client_, 0, 1000, {});
+  void* const second = client_allocate(client_, 0, 1000, {});
+  reset_resources();
+  client_deallocate(first, {});
+  EXPECT_FALSE(replaced.expired());
+  client_deallocate(second, {});
+  EXPECT_TRUE(replaced.expired());
+}
+
+TEST_F(registry, an_unknown_pointer_is_reported_and_ignored) {
+  captured_stderr output;
+  int local = 0;
+  client_deallocate(&local, {});
+  client_deallocate(nullptr, {});
+  void* const block = client_allocate(client_, 0, 1000, {});
+  client_deallocate(block, {});
+  client_deallocate(block, {});  // a double free
+  client_record_stream(&local, {});
+  client_share(&local);
+  EXPECT_NE(output.text().find("cenote did not give"), std::string::npos);
+}
+
+TEST_F(registry, a_client_is_known_by_its_name) {
+  EXPECT_EQ(register_client("tests"), client_);
+  EXPECT_NE(register_client("somebody else"), client_);
+  EXPECT_EQ(register_client("somebody else"), register_client("somebody else"));
+}
+
+TEST_F(registry, a_client_is_counted_what_it_asked_for) {
+  const auto before = usage_of("tests");
+  void* const first = client_allocate(client_, 0, 1000, {});
+  void* const second = client_allocate(client_, 1, 500, {});
+  EXPECT_EQ(usage_of("tests").bytes, before.bytes + 1500);
+  EXPECT_EQ(usage_of("tests").allocations, before.allocations + 2);
+  EXPECT_EQ(client_allocate(client_, 0, 0, {}), nullptr);
+  client_deallocate(first, {});
+  client_deallocate(second, {});
+  const auto after = usage_of("tests");
+  EXPECT_EQ(after.bytes, before.bytes);
+  EXPECT_EQ(after.allocations, before.allocations);
+  EXPECT_EQ(after.total_allocations, before.total_allocations + 2);
+  EXPECT_GE(after.peak_bytes, before.bytes + 1500);
+}
+
+TEST_F(registry, a_client_that_was_never_registered_is_refused) {
+  EXPECT_THROW(client_allocate(-1, 0, 256, {}), std::out_of_range);
+  EXPECT_THROW(client_allocate(1'000'000, 0, 256, {}), std::out_of_range);
+}
+
+TEST_F(registry, there_is_room_for_32_clients_and_no_more) {
+  EXPECT_THROW(
+      {
+        for (int i = 0; i < 40; ++i) register_client("client " + std::to_string(i));
+      },
+      std::length_error);
+  EXPECT_EQ(usage().size(), 32u);
+}
+
+TEST_F(registry, may_be_changed_while_threads_allocate) {
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([this, t] {
+      const cuda_stream stream(0, cuda_stream::kind::non_blocking);
+      for (int i = 0; i < 100; ++i) {
+        void* const block = client_allocate(client_, 0, 4096, stream.view());
+        fill_async(block, static_cast<unsigned char>(t), 4096, stream.view(), 0);
+        if (i % 8 == 0) client_share(block);
+        EXPECT_TRUE(all_are(read(block, 4096, stream.view()), static_cast<unsigned char>(t)));
+        client_deallocate(block, stream.view());
+      }
+    });
+  }
+  for (int i = 0; i < 50; ++i) set_per_device_resource(0, make_resource(i % 2 == 0 ? "pool:initial=1MiB" : "async", 0));
+  for (std::thread& t : threads) t.join();
+  synchronize_device(0);
+}
+
+}  // namespace
+}  // namespace cenote::test

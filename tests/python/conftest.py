@@ -1,0 +1,75 @@
+"""Every test here runs on the simulated device, which is chosen before anything can use a driver."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import pytest
+
+for _name in [name for name in os.environ if name.startswith("CENOTE_") and not name.startswith("CENOTE_TEST_")]:
+    del os.environ[_name]
+os.environ["CENOTE_CUDA_DRIVER"] = "sim"
+os.environ["CENOTE_SIM"] = "devices=2,memory=8GiB"
+
+from cenote import mr, sim  # noqa: E402  the driver is chosen above
+
+DEVICES = (0, 1)
+TIMEOUT_SECONDS = 300
+
+
+@pytest.fixture(autouse=True)
+def device_left_as_it_was() -> Iterator[None]:
+    """Restores the current resources; no test may have done what a real driver would not forgive."""
+    sim.clear_violations()
+    before = {device: mr.get_per_device_resource(device) for device in DEVICES}
+    yield
+    for device, resource in before.items():
+        mr.set_per_device_resource(device, resource)
+    assert sim.violations() == []
+
+
+@pytest.fixture
+def run_fresh() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a program in a process of its own; `None` removes a variable from its environment."""
+
+    def run(code: str, **changes: str | None) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, **{name: value for name, value in changes.items() if value is not None}}
+        for name in [name for name, value in changes.items() if value is None]:
+            environment.pop(name, None)
+        finished = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code)],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+            env=environment,
+            check=False,
+        )
+        assert finished.returncode == 0, f"exit status {finished.returncode}\n{finished.stdout}\n{finished.stderr}"
+        return finished
+
+    return run
+
+
+@pytest.fixture
+def on_device() -> Callable[[int], AbstractContextManager[None]]:
+    """``with on_device(1):`` makes a device current on this thread, as a framework does: by its primary context."""
+    driver = ctypes.CDLL(str(sim._find_library()))
+
+    @contextmanager
+    def current(device: int) -> Iterator[None]:
+        context, popped = ctypes.c_void_p(), ctypes.c_void_p()
+        assert driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device) == 0
+        assert driver.cuCtxPushCurrent_v2(context) == 0
+        try:
+            yield
+        finally:
+            assert driver.cuCtxPopCurrent_v2(ctypes.byref(popped)) == 0
+            assert driver.cuDevicePrimaryCtxRelease_v2(device) == 0
+
+    return current

@@ -1,0 +1,230 @@
+"""The driver: which one is used, when, and what is said where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from subprocess import CompletedProcess
+
+import cenote
+import pytest
+from cenote import driver
+
+RunFresh = Callable[..., CompletedProcess[str]]
+
+EACH_FIRST_USE = """
+import cenote
+uses = {
+    "version": cenote.driver.version,
+    "library": cenote.driver.library,
+    "is_simulated": cenote.driver.is_simulated,
+    "device_count": cenote.driver.device_count,
+    "current_device": cenote.driver.current_device,
+    "cuda": cenote.mr.CudaMemoryResource,
+    "managed": cenote.mr.ManagedMemoryResource,
+    "pinned": cenote.mr.PinnedHostMemoryResource,
+    "async": cenote.mr.CudaAsyncMemoryResource,
+    "specification": lambda: cenote.mr.from_spec("cuda"),
+    "registry": cenote.mr.get_current_device_resource,
+    "client": lambda: cenote.registry.Client("first").allocate(1),
+    "buffer": lambda: cenote.DeviceBuffer(size=1),
+    "no bytes": lambda: cenote.DeviceBuffer(),
+    "stream": cenote.Stream,
+    "wait": cenote.DEFAULT_STREAM.synchronize,
+}
+for name, use in uses.items():
+    try:
+        use()
+    except cenote.DriverUnavailableError as error:
+        for word in WORDS:
+            assert word in str(error), f"{name}: {error}"
+        assert isinstance(error, cenote.CudaError) and isinstance(error, RuntimeError)
+    else:
+        raise AssertionError(name)
+assert not cenote.driver.is_loaded()
+"""
+
+
+def unavailable(*words: str) -> str:
+    return f"WORDS = {words!r}\n{EACH_FIRST_USE}"
+
+
+def test_missing_driver_is_named_with_the_way_out(run_fresh: RunFresh) -> None:
+    run_fresh(
+        unavailable("/no/such/libcuda.so.1", "NVIDIA driver", "CENOTE_CUDA_DRIVER=sim"),
+        CENOTE_CUDA_DRIVER="/no/such/libcuda.so.1",
+    )
+
+
+def test_library_that_is_no_driver_is_named(run_fresh: RunFresh) -> None:
+    run_fresh(
+        unavailable("'libm.so.6' is no CUDA driver", "CENOTE_CUDA_DRIVER=sim"), CENOTE_CUDA_DRIVER="libm.so.6"
+    )
+
+
+def test_driver_that_is_too_old_is_told_with_both_versions(run_fresh: RunFresh) -> None:
+    run_fresh(unavailable("11.8", "12.0 or newer", "CENOTE_CUDA_DRIVER=sim"), CENOTE_SIM="driver=11080")
+
+
+def test_driver_without_a_device_is_told(run_fresh: RunFresh) -> None:
+    run_fresh(unavailable("no device", "CUDA_ERROR_NO_DEVICE"), CENOTE_SIM="devices=0")
+
+
+@pytest.mark.parametrize("version", [12000, 12040, 12080, 13000])
+def test_every_driver_since_12_0_serves(run_fresh: RunFresh, version: int) -> None:
+    run_fresh(
+        f"""
+        import cenote
+        assert cenote.driver.version() == {version}
+        streams = [cenote.Stream(), cenote.Stream()]
+        for specification in ("cuda", "managed", "pinned", "async", "pool:initial=0", "pool:initial=0 | async"):
+            resource = cenote.mr.from_spec(specification)
+            for turn in range(20):
+                address = resource.allocate(1000 * (turn + 1), streams[turn % 2])
+                resource.deallocate(address, 1000 * (turn + 1), streams[turn // 2 % 2])
+            resource.trim()
+            resource.check()
+        client = cenote.registry.Client("old")
+        client.deallocate(client.allocate(1000, streams[0]), streams[1])
+        assert cenote.sim.violations() == []
+        """,
+        CENOTE_SIM=f"driver={version}",
+    )
+
+
+@pytest.mark.parametrize("text", ["devices=many", "memory=12 parsecs", "lakes=3"])
+def test_wrong_settings_of_the_simulated_device_are_an_error(run_fresh: RunFresh, text: str) -> None:
+    done = run_fresh(
+        """
+        import cenote
+        try:
+            cenote.driver.version()
+        except cenote.DriverUnavailableError as error:
+            print(error)
+        else:
+            raise AssertionError
+        """,
+        CENOTE_SIM=text,
+    )
+    assert "CUDA driver" in done.stdout
+
+
+def test_importing_loads_no_driver_and_no_framework(run_fresh: RunFresh) -> None:
+    run_fresh(
+        """
+        import sys
+        import cenote
+        import cenote.allocators
+        from cenote import driver, frameworks, registry, replay, sim, statistics, stream, timeline, trace
+        assert not driver.is_loaded()
+        unwanted = {"torch", "cupy", "numba", "cuda", "rich", "matplotlib", "pandas", "ctypes.util"}
+        assert not unwanted & set(sys.modules), unwanted & set(sys.modules)
+        mapped = open("/proc/self/maps").read()
+        assert "libcuda" not in mapped and "libcenote_sim" not in mapped
+        """,
+        CENOTE_CUDA_DRIVER=None,
+    )
+
+
+def test_driver_of_the_environment_is_the_one_that_is_used() -> None:
+    assert driver.is_loaded()
+    assert driver.is_simulated()
+    assert driver.library().endswith("libcenote_sim.so")
+    assert driver.version() == 13000
+    assert driver.device_count() == 2
+    assert driver.current_device() == 0
+
+
+def test_devices_have_a_name_and_memory() -> None:
+    for device in (0, 1):
+        assert driver.device_name(device)
+        assert driver.compute_capability(device) >= (7, 5)
+        free, total = driver.memory_info(device)
+        assert 0 < free <= total == 8 * 1024**3
+        driver.synchronize(device)
+
+
+@pytest.mark.parametrize("device", [-1, 2, 2**31 - 1])
+@pytest.mark.parametrize(
+    "ask", [driver.device_name, driver.compute_capability, driver.memory_info, driver.synchronize]
+)
+def test_device_that_is_not_there_is_an_index_error(ask: Callable[[int], object], device: int) -> None:
+    with pytest.raises(IndexError, match=f"no device {device}: this machine has devices 0 to 1"):
+        ask(device)
+
+
+@pytest.mark.parametrize("ask", [driver.device_name, driver.memory_info])
+def test_device_that_is_no_number_is_a_type_error(ask: Callable[[object], object]) -> None:
+    with pytest.raises(TypeError):
+        ask("0")
+
+
+def test_memory_info_follows_what_is_allocated() -> None:
+    free, _ = driver.memory_info(1)
+    resource = cenote.mr.from_spec("cuda", 1)
+    address = resource.allocate(1024**2)
+    assert driver.memory_info(1)[0] == free - 1024**2
+    resource.deallocate(address, 1024**2)
+    assert driver.memory_info(1)[0] == free
+
+
+def test_failed_call_names_itself_and_the_error() -> None:
+    with cenote.sim.failing("cuMemAlloc", error="CUDA_ERROR_ILLEGAL_ADDRESS"), pytest.raises(cenote.CudaError) as caught:
+        cenote.mr.CudaMemoryResource().allocate(1)
+    error = caught.value
+    assert (error.call, error.code, error.name) == ("cuMemAlloc", 700, "CUDA_ERROR_ILLEGAL_ADDRESS")
+    assert "cuMemAlloc failed: CUDA_ERROR_ILLEGAL_ADDRESS (700)" in str(error)
+    assert not isinstance(error, MemoryError)
+
+
+FORKED = """
+import os
+import cenote
+buffer = cenote.DeviceBuffer.to_device(b"of the parent")
+mr = cenote.mr.get_current_device_resource()
+stream = cenote.Stream()
+child = os.fork()
+if child == 0:
+    refused = 0
+    uses = (cenote.driver.version, lambda: mr.allocate(1), lambda: cenote.DeviceBuffer(size=1), buffer.tobytes)
+    for use in uses:
+        try:
+            use()
+        except cenote.DriverUnavailableError as error:
+            refused += "fork" in str(error) and "spawn" in str(error)
+    del buffer, stream, mr  # nothing of the parent's is touched
+    os._exit(0 if refused == len(uses) else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert buffer.tobytes() == b"of the parent"
+assert cenote.sim.violations() == []
+"""
+
+
+def test_forked_child_is_told_to_spawn(run_fresh: RunFresh) -> None:
+    run_fresh(FORKED)
+
+
+def test_child_that_was_forked_before_first_use_works(run_fresh: RunFresh) -> None:
+    run_fresh("""
+        import os
+        import cenote
+        child = os.fork()
+        assert cenote.DeviceBuffer.to_device(b"here").tobytes() == b"here"
+        if child == 0:
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    """)
+
+
+@pytest.mark.parametrize("specification", ["cuda", "pool:initial=0", "async", "statistics | pool | managed"])
+def test_process_ends_in_silence_with_everything_still_alive(run_fresh: RunFresh, specification: str) -> None:
+    done = run_fresh(f"""
+        import cenote
+        resource = cenote.mr.from_spec({specification!r})
+        cenote.mr.set_current_device_resource(resource)
+        kept = [cenote.DeviceBuffer(size=1000, stream=cenote.Stream()) for _ in range(3)]
+        client = cenote.registry.Client("until the end")
+        address = client.allocate(1000, kept[0].stream)
+        import builtins
+        builtins.kept = kept
+    """)
+    assert (done.stdout, done.stderr) == ("", "")

@@ -1,0 +1,105 @@
+"""The layers of the core, read from its sources: includes point down only."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CORE = ROOT / "core" / "cpp" / "cenote"
+
+# What each layer may include beside itself.
+KNOWS: dict[str, set[str]] = {
+    "ground": set(),
+    "driver": {"ground"},
+    "structures": {"ground"},
+    "memory_resource": {"driver", "ground"},
+    "resources": {"memory_resource", "structures", "driver", "ground"},
+    "adaptors": {"memory_resource", "driver", "ground"},
+    "containers": {"memory_resource", "driver", "ground"},
+}
+KNOWS["surface"] = set(KNOWS)
+
+DRIVER_HEADERS = {"cuda.h", "cudaTypedefs.h"}
+FRAMEWORKS = re.compile(r"torch|cupy|numba|pytorch", re.IGNORECASE)
+PUBLIC = {"cenote/cenote.h", "cenote/ground/error.hpp"}
+INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
+COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
+
+SOURCES = sorted(path for path in CORE.rglob("*") if path.suffix in {".cpp", ".hpp", ".h"})
+PLUGIN_SOURCES = sorted((ROOT / "plugins").rglob("*.cpp"))
+PLUGIN_MODULES = sorted((ROOT / "plugins").rglob("*.py"))
+
+
+def layer_of(path: Path) -> str:
+    """The layer of a file, given relative to the folder `cenote`."""
+    if path.name == "cenote.h":
+        return "surface"
+    return path.parts[0] if len(path.parts) > 1 else path.stem
+
+
+def includes(source: Path) -> list[str]:
+    return INCLUDE.findall(source.read_text())
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def test_the_core_was_found() -> None:
+    assert len(SOURCES) > 30
+    assert {layer_of(path.relative_to(CORE)) for path in SOURCES} == set(KNOWS)
+    assert len(PLUGIN_SOURCES) >= 2
+    assert len(PLUGIN_MODULES) >= 3
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=name)
+def test_includes_point_down(source: Path) -> None:
+    layer = layer_of(source.relative_to(CORE))
+    for included in includes(source):
+        if included.startswith("cenote/"):
+            below = layer_of(Path(included).relative_to("cenote"))
+            assert below == layer or below in KNOWS[layer], f"{layer} may not know {below}: {included}"
+            assert (CORE.parent / included).is_file(), included
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=name)
+def test_only_the_driver_layer_includes_the_headers_of_cuda(source: Path) -> None:
+    cuda = {included for included in includes(source) if re.match(r"(cu|nv)[A-Za-z_/]*\.h", included)}
+    allowed = DRIVER_HEADERS if layer_of(source.relative_to(CORE)) == "driver" else set()
+    assert cuda <= allowed
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=name)
+def test_the_core_knows_neither_python_nor_a_framework(source: Path) -> None:
+    assert not [included for included in includes(source) if "ython" in included]
+    code = COMMENT.sub("", source.read_text())
+    assert not FRAMEWORKS.findall(code)
+
+
+@pytest.mark.parametrize("source", PLUGIN_SOURCES, ids=name)
+def test_compiled_plugins_use_public_headers_only(source: Path) -> None:
+    assert {included for included in includes(source) if included.startswith("cenote/")} <= PUBLIC
+    assert not [included for included in includes(source) if re.match(r"(cu|nv)[A-Za-z_/]*\.h", included)]
+
+
+@pytest.mark.parametrize("source", [*PLUGIN_SOURCES, *PLUGIN_MODULES], ids=name)
+def test_plugins_never_know_each_other(source: Path) -> None:
+    mine = source.relative_to(ROOT / "plugins").parts[0]
+    others = {path.name for path in (ROOT / "plugins").iterdir() if path.is_dir()} - {mine}
+    code = COMMENT.sub("", source.read_text())
+    imported = re.findall(r"^\s*(?:from|import)\s+([\w.]+)", code, re.MULTILINE) + includes(source)
+    for other in others:
+        assert not [one for one in imported if re.search(rf"(^|[./_]){other}([./_]|$)", one)], f"{mine} knows {other}"
+
+
+# The command shows frameworks at work; test_cli.py sees that it runs without them.
+MODULES = sorted(path for path in (ROOT / "core" / "python").rglob("*.py") if path.parent.name != "cli")
+
+
+@pytest.mark.parametrize("source", MODULES, ids=name)
+def test_the_package_imports_no_framework_by_name(source: Path) -> None:
+    imported = re.findall(r"^\s*(?:from|import)\s+(\w+)", source.read_text(), re.MULTILINE)
+    assert not {"torch", "cupy", "numba"} & set(imported)

@@ -1,0 +1,204 @@
+"""The pool: its limits, its counters, and what it costs in driver calls."""
+
+from __future__ import annotations
+
+import cenote
+import pytest
+from cenote import mr, sim
+
+MIB = 1024**2
+ASKING = {"cuStreamGetId", "cuStreamIsCapturing"}  # which stream it is; they touch nothing
+
+
+def make_pool(
+    initial: int | str | None = 0, maximum: int | str | None = None, upstream: mr.DeviceMemoryResource | None = None
+) -> mr.PoolMemoryResource:
+    return mr.PoolMemoryResource(upstream or mr.CudaMemoryResource(), initial, maximum)
+
+
+def test_initial_size_above_the_maximum_is_refused() -> None:
+    with pytest.raises(RuntimeError, match=r"Initial pool size exceeds the maximum pool size! \(2.00 MiB > 1.00 MiB\)"):
+        make_pool("2MiB", "1MiB")
+
+
+@pytest.mark.parametrize(("sizes", "which"), [((1000, None), "initial"), ((0, 1000), "maximum")])
+def test_size_that_is_no_multiple_of_256_is_refused(sizes: tuple[int, int | None], which: str) -> None:
+    with pytest.raises(RuntimeError, match=f"{which} pool size must be a multiple of 256 bytes, not 1000"):
+        make_pool(*sizes)
+
+
+def test_refused_pool_takes_nothing_from_the_device() -> None:
+    before = sim.live()
+    for sizes in (("2MiB", "1MiB"), (1000, None), ("16GiB", None)):
+        with pytest.raises((RuntimeError, MemoryError)):
+            make_pool(*sizes)
+    assert sim.live() == before
+
+
+def test_sizes_may_be_texts_or_numbers() -> None:
+    assert make_pool("1MiB", "2MiB").specification == make_pool(MIB, 2 * MIB).specification
+
+
+def test_pool_of_no_given_size_takes_half_of_the_free_memory() -> None:
+    free, _ = cenote.driver.memory_info(0)
+    pool = make_pool(None)
+    assert pool.pool_size() == free // 2 // 256 * 256
+
+
+def test_pool_of_no_given_size_starts_below_its_maximum() -> None:
+    assert make_pool(None, "3MiB").pool_size() == 3 * MIB
+
+
+def test_initial_memory_is_taken_at_once_and_no_more_while_it_lasts() -> None:
+    counted = mr.StatisticsResourceAdaptor(mr.CudaMemoryResource())
+    pool = make_pool("4MiB", upstream=counted)
+    held = [pool.allocate(MIB) for _ in range(4)]
+    assert (counted.allocation_counts.total_count, counted.allocation_counts.total_bytes) == (1, 4 * MIB)
+    for address in held:
+        pool.deallocate(address, MIB)
+
+
+def test_maximum_is_never_exceeded_and_is_named_when_it_stops_an_allocation() -> None:
+    pool = make_pool(0, "4MiB")
+    held = []
+    with pytest.raises(cenote.OutOfMemoryError) as caught:
+        while True:
+            held.append(pool.allocate(MIB))
+            assert pool.pool_size() <= 4 * MIB
+    assert len(held) == 4
+    error = caught.value
+    assert (error.requested, error.in_use, error.held, error.limit) == (MIB, 4 * MIB, 4 * MIB, 4 * MIB)
+    assert error.largest_free == 0
+    pool.deallocate(held.pop(), MIB)
+    held.append(pool.allocate(MIB))
+    for address in held:
+        pool.deallocate(address, MIB)
+    pool.check()
+
+
+def test_freed_neighbours_join_into_one_block() -> None:
+    pool = make_pool("4MiB", "4MiB")
+    held = [pool.allocate(MIB) for _ in range(4)]
+    for address in (held[1], held[3], held[0], held[2]):
+        pool.deallocate(address, MIB)
+        pool.check()
+    assert pool.state()["largest_free"] == 4 * MIB
+    pool.deallocate(pool.allocate(4 * MIB), 4 * MIB)
+
+
+def test_freed_block_is_reused_on_its_own_stream() -> None:
+    pool, stream = make_pool("1MiB"), cenote.Stream()
+    first = pool.allocate(1000, stream)
+    pool.deallocate(first, 1000, stream)
+    assert pool.allocate(1000, stream) == first
+    pool.deallocate(first, 1000, stream)
+
+
+def test_warm_pair_on_the_default_stream_makes_no_driver_call() -> None:
+    pool = make_pool("1MiB")
+    pool.deallocate(pool.allocate(1000), 1000)
+    sim.reset_calls()
+    for size in (1000, 1, 5000, 300_000):
+        pool.deallocate(pool.allocate(size), size)
+    assert sim.calls() == {}
+
+
+def test_warm_pair_on_a_stream_only_asks_which_stream_it_is() -> None:
+    pool, stream = make_pool("1MiB"), cenote.Stream()
+    pool.deallocate(pool.allocate(1000, stream), 1000, stream)
+    sim.reset_calls()
+    pool.deallocate(pool.allocate(1000, stream), 1000, stream)
+    assert set(sim.calls()) <= ASKING
+
+
+def test_counters_say_where_each_allocation_came_from() -> None:
+    pool = make_pool(0)
+    assert set(pool.counters().values()) == {0}
+    first = pool.allocate(1000)
+    pool.deallocate(first, 1000)
+    pool.deallocate(pool.allocate(1000), 1000)
+    counters = pool.counters()
+    assert counters["allocations"] == 2
+    assert counters["from_upstream"] == counters["upstream_allocations"] == 1
+    assert counters["from_own_stream"] + counters["from_ready"] == 1
+    assert counters["upstream_frees"] == counters["waits"] == 0
+
+
+def test_each_allocation_came_from_one_place() -> None:
+    pool, streams = make_pool(0, "8MiB"), [cenote.DEFAULT_STREAM, cenote.Stream(), cenote.Stream()]
+    for turn in range(60):
+        size = 256 * (1 + 997 * turn % 8000)
+        held = pool.allocate(size, streams[turn % 3])
+        pool.deallocate(held, size, streams[(turn // 3) % 3])
+    counters = pool.counters()
+    sources = [counters[name] for name in counters if name.startswith("from_")]
+    assert sum(sources) == counters["allocations"] == 60
+    pool.check()
+
+
+def test_trim_gives_back_what_is_free_and_keeps_what_is_used() -> None:
+    counted = mr.StatisticsResourceAdaptor(mr.CudaMemoryResource())
+    pool = make_pool(0, upstream=counted)
+    used = pool.allocate(1000)
+    pool.deallocate(pool.allocate(64 * MIB), 64 * MIB)
+    held = pool.pool_size()
+    given_back = pool.trim()
+    assert given_back >= 64 * MIB
+    assert pool.pool_size() == held - given_back == counted.allocation_counts.current_bytes
+    pool.deallocate(used, 1000)
+    pool.trim()
+    assert pool.pool_size() == counted.allocation_counts.current_bytes == 0
+    assert pool.counters()["upstream_frees"] == pool.counters()["upstream_allocations"]
+    pool.check()
+
+
+def test_trim_keeps_as_much_as_it_was_told() -> None:
+    pool = make_pool(0)
+    for address in [pool.allocate(8 * MIB) for _ in range(4)]:
+        pool.deallocate(address, 8 * MIB)
+    held = pool.pool_size()
+    assert pool.trim(held) == 0
+    pool.trim(16 * MIB)
+    assert 0 < pool.pool_size() <= 16 * MIB
+
+
+def test_trim_of_the_outermost_reaches_the_pool() -> None:
+    stack = mr.from_spec("statistics | pool:initial=4MiB | cuda")
+    assert stack.trim() == 4 * MIB
+
+
+def test_state_tells_use_and_limits() -> None:
+    pool = make_pool("4MiB", "8MiB")
+    address = pool.allocate(1000)
+    state = pool.state()
+    assert (state["in_use"], state["held"], state["limit"]) == (1024, 4 * MIB, 8 * MIB)
+    assert state["largest_free"] == 4 * MIB - 1024
+    pool.deallocate(address, 1000)
+
+
+def test_pointer_that_is_not_of_the_pool_is_ignored_and_reported_once(capfd: pytest.CaptureFixture[str]) -> None:
+    pool = make_pool("1MiB")
+    address = pool.allocate(1000)
+    for _ in range(3):
+        pool.deallocate(address + 256, 256)
+    pool.deallocate(address, 1000)
+    pool.deallocate(address, 1000)
+    pool.check()
+    assert capfd.readouterr().err.count("the pool did not give out") <= 1
+    assert pool.state()["in_use"] == 0
+
+
+def test_pool_that_dies_with_blocks_in_use_says_so(capfd: pytest.CaptureFixture[str]) -> None:
+    pool = make_pool("1MiB")
+    pool.allocate(7 * 256)
+    del pool
+    assert "a pool is destroyed with 1 blocks (1.75 KiB) still in use" in capfd.readouterr().err
+
+
+def test_pool_outlives_a_stream_that_used_it() -> None:
+    pool, stream = make_pool("2MiB", "2MiB"), cenote.Stream()
+    pool.deallocate(pool.allocate(2 * MIB, stream), 2 * MIB, stream)
+    del stream
+    other = cenote.Stream()
+    pool.deallocate(pool.allocate(2 * MIB, other), 2 * MIB, other)
+    pool.check()

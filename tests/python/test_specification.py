@@ -1,0 +1,203 @@
+"""Specifications: one line of text for a stack of resources."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import cenote
+import pytest
+from cenote import mr, sim
+from hypothesis import given
+from hypothesis import strategies as st
+
+MIB = 1024**2
+KINDS = ("cuda", "managed", "pinned", "async", "pool", "statistics", "logging")
+
+WRONG = {
+    "lake": ["'lake'", *KINDS],
+    "": ["missing", *KINDS],
+    "pool |": ["missing", *KINDS],
+    "statistics | | cuda": ["missing", *KINDS],
+    "pool:lake=1": ["'lake'", "'pool'", "initial", "max"],
+    "cuda:size=1": ["'size'", "'cuda'", "it has none"],
+    "async:max=1": ["'max'", "'async'", "initial", "release_threshold", "ipc", "fabric"],
+    "pool:initial": ["'initial'", "needs a value"],
+    "pool:initial=1MiB,initial=2MiB": ["'initial'", "twice"],
+    "pool:initial=lots": ["'lots'", "'initial'", "512MiB"],
+    "pool:initial=101%": ["'101%'"],
+    "pool:initial=-1": ["'-1'"],
+    "async:ipc=perhaps": ["'perhaps'", "'ipc'", "true", "false"],
+    "cuda | pool": ["'cuda'", "nothing can stand under it"],
+    "pool | async | cuda": ["'async'", "nothing can stand under it"],
+    "logging": ["CENOTE_LOG_FILE"],
+}
+
+SAME = (
+    "cuda",
+    "managed",
+    "pinned",
+    "async",
+    "async:initial=4MiB,release_threshold=1MiB",
+    "pool:initial=0 | cuda",
+    "pool:initial=1MiB,max=8MiB | managed",
+    "statistics | pool:initial=3KiB,max=4352 | statistics | pinned",
+)
+
+
+@pytest.mark.parametrize(("text", "words"), WRONG.items())
+def test_error_names_the_wrong_word_and_the_known_ones(text: str, words: list[str]) -> None:
+    with pytest.raises(ValueError) as caught:
+        mr.from_spec(text)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_wrong_specification_takes_nothing_from_the_device() -> None:
+    before = sim.live()
+    for text in ("cuda | pool:initial=1GiB", "lake | pool:initial=1GiB", "pool:initial=1GiB,depth=3"):
+        with pytest.raises(ValueError):
+            mr.from_spec(text)
+    assert sim.live() == before
+
+
+@pytest.mark.parametrize("text", SAME)
+def test_specification_makes_a_resource_of_that_specification(text: str) -> None:
+    assert mr.from_spec(text).specification == text
+
+
+def test_logging_is_spelt_with_its_file(tmp_path: Path) -> None:
+    text = f"logging:file={tmp_path}/log.csv | cuda"
+    assert mr.from_spec(text).specification == text
+
+
+@given(st.lists(st.sampled_from(["statistics", "pool:initial=0", "pool:initial=0,max=64MiB"]), max_size=5))
+def test_any_stack_is_read_as_it_is_written(stack: list[str]) -> None:
+    text = " | ".join([*stack, "cuda"])
+    resource = mr.from_spec(text)
+    assert resource.specification == text
+    assert mr.from_spec(resource.specification).specification == text
+
+
+@given(st.text(alphabet="acdlopstu|:=,%. 0123456789", max_size=30))
+def test_any_text_is_a_resource_or_a_clear_error(text: str) -> None:
+    try:
+        resource = mr.from_spec(text)
+    except ValueError as error:
+        assert str(error)
+    except (RuntimeError, MemoryError) as error:
+        assert "pool" in str(error) or "async" in str(error)
+    else:
+        assert mr.from_spec(resource.specification).specification == resource.specification
+
+
+@pytest.mark.parametrize("text", ["pool:initial=0", "statistics", "statistics|pool:initial=0", " pool : initial = 0 "])
+def test_stack_without_a_source_stands_on_cuda(text: str) -> None:
+    assert mr.from_spec(text).specification.endswith(" | cuda")
+
+
+def test_percentage_is_of_the_free_memory_of_the_device() -> None:
+    free, _ = cenote.driver.memory_info(1)
+    pool = mr.from_spec("pool:initial=0,max=25%", 1)
+    limit = pool.state()["limit"]
+    assert limit == free * 25 // 100 // 256 * 256
+    assert mr.from_spec("pool:initial=0,max=0.5%", 1).state()["limit"] == free // 200 // 256 * 256
+
+
+@pytest.mark.parametrize(("size", "nbytes"), [("4096", 4096), ("1MiB", MIB), ("1MB", 10**6), ("0.5 mib", MIB // 2)])
+def test_sizes_have_decimal_and_binary_units(size: str, nbytes: int) -> None:
+    if nbytes % 256 != 0:
+        with pytest.raises(RuntimeError, match=f"not {nbytes}"):
+            mr.from_spec(f"pool:initial={size}")
+        return
+    pool = mr.from_spec(f"pool:initial={size}")
+    assert isinstance(pool, mr.PoolMemoryResource)
+    assert pool.pool_size() == nbytes
+
+
+def test_resource_is_made_on_the_device_that_is_named() -> None:
+    resource = mr.from_spec("statistics | pool:initial=1MiB", 1)
+    assert isinstance(resource, mr.UpstreamResourceAdaptor)
+    assert resource.device == resource.get_upstream().device == 1
+
+
+@pytest.mark.parametrize("device", [2, 64, 2**31 - 1])
+def test_device_that_is_not_there_is_an_index_error(device: int) -> None:
+    with pytest.raises(IndexError, match=f"no device {device}.*devices 0 to 1"):
+        mr.from_spec("cuda", device)
+
+
+def test_stack_is_of_the_python_classes() -> None:
+    outermost = mr.from_spec("statistics | pool:initial=0 | cuda")
+    assert isinstance(outermost, mr.StatisticsResourceAdaptor)
+    pool = outermost.get_upstream()
+    assert isinstance(pool, mr.PoolMemoryResource)
+    assert type(pool.get_upstream()) is mr.CudaMemoryResource
+
+
+def test_known_specifications_names_each_kind_and_parameter() -> None:
+    lines = mr.known_specifications().splitlines()
+    assert [line.partition(":")[0] for line in lines] == list(KINDS)
+    assert "pool:initial=…,max=…" in lines
+
+
+def test_environment_names_the_first_resource_of_each_device(
+    run_fresh: Callable[..., CompletedProcess[str]],
+) -> None:
+    run_fresh(
+        """
+        import cenote
+        for device in (0, 1):
+            resource = cenote.mr.get_per_device_resource(device)
+            assert resource.specification == "statistics | pool:initial=1MiB | cuda", resource
+            assert resource.device == device
+        """,
+        CENOTE_RESOURCE="statistics | pool:initial=1MiB",
+    )
+
+
+@pytest.mark.parametrize("unset", [None, ""])
+def test_without_the_environment_variable_the_resource_is_cuda(
+    run_fresh: Callable[..., CompletedProcess[str]], unset: str | None
+) -> None:
+    run_fresh(
+        "import cenote; assert cenote.mr.get_current_device_resource().specification == 'cuda'", CENOTE_RESOURCE=unset
+    )
+
+
+def test_wrong_environment_variable_is_named_and_can_be_mended(
+    run_fresh: Callable[..., CompletedProcess[str]],
+) -> None:
+    run_fresh(
+        """
+        import os
+        import cenote
+        for attempt in (cenote.mr.get_current_device_resource, lambda: cenote.DeviceBuffer(size=1)):
+            try:
+                attempt()
+            except ValueError as error:
+                assert "CENOTE_RESOURCE" in str(error) and "'lake'" in str(error) and "pool" in str(error), error
+            else:
+                raise AssertionError
+        cenote.mr.from_spec("cuda").allocate(1)
+        os.environ["CENOTE_RESOURCE"] = "pool:initial=0"
+        assert cenote.mr.get_current_device_resource().specification == "pool:initial=0 | cuda"
+        """,
+        CENOTE_RESOURCE="lake",
+    )
+
+
+def test_resource_can_be_set_over_a_wrong_environment_variable(
+    run_fresh: Callable[..., CompletedProcess[str]],
+) -> None:
+    run_fresh(
+        """
+        import cenote
+        try:
+            cenote.mr.set_current_device_resource(cenote.mr.CudaMemoryResource())
+        except ValueError as error:
+            assert "CENOTE_RESOURCE" in str(error), error
+        """,
+        CENOTE_RESOURCE="lake",
+    )

@@ -1,0 +1,143 @@
+"""Streams: ours, and anyone else's."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import cenote
+import pytest
+from cenote import Stream, sim
+
+
+def test_each_new_stream_is_another() -> None:
+    one, two = Stream(), Stream()
+    assert one.handle != two.handle
+    assert one != two
+    assert len({one, two, Stream(one), Stream(one.handle)}) == 2
+
+
+def test_stream_of_a_stream_is_that_stream() -> None:
+    stream = Stream()
+    again = Stream(stream)
+    assert (again, again.handle, again.device) == (stream, stream.handle, stream.device)
+
+
+def test_stream_is_destroyed_with_its_last_user() -> None:
+    before = sim.live().streams
+    stream = Stream()
+    user = Stream(stream)
+    del stream
+    gc.collect()
+    assert sim.live().streams == before + 1
+    user.synchronize()
+    del user
+    gc.collect()
+    assert sim.live().streams == before
+
+
+def test_foreign_object_is_kept_alive() -> None:
+    class Theirs:
+        def __init__(self) -> None:
+            self.stream = Stream()
+
+        def __cuda_stream__(self) -> tuple[int, int]:
+            return self.stream.__cuda_stream__()
+
+    before = sim.live().streams
+    ours = Stream(Theirs())
+    gc.collect()
+    assert sim.live().streams == before + 1
+    assert ours.is_done()
+    del ours
+    gc.collect()
+    assert sim.live().streams == before
+
+
+def test_foreign_stream_is_not_destroyed() -> None:
+    owner = Stream()
+    del_me = Stream(owner.handle)
+    del del_me
+    owner.synchronize()
+
+
+def test_protocol_gives_version_0_and_the_handle() -> None:
+    stream = Stream()
+    assert stream.__cuda_stream__() == (0, stream.handle)
+
+
+def test_protocol_of_another_version_is_refused() -> None:
+    class Newer:
+        def __cuda_stream__(self) -> tuple[int, int]:
+            return 1, 0
+
+    with pytest.raises(NotImplementedError, match="version 1"):
+        Stream(Newer())
+
+
+@pytest.mark.parametrize("wrong", ["0", 1.5, True, object(), [], (0, 0)])
+def test_what_is_no_stream_is_a_type_error(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=f"Cannot create stream from {type(wrong).__name__}"):
+        Stream(wrong)
+    with pytest.raises(TypeError):
+        cenote.DeviceBuffer(size=1, stream=wrong)
+
+
+def test_negative_handle_is_a_value_error() -> None:
+    with pytest.raises(ValueError, match="-1"):
+        Stream(-1)
+
+
+def test_flags_are_for_new_streams_only() -> None:
+    with pytest.raises(ValueError, match="flags"):
+        Stream(0, cenote.CudaStreamFlags.NON_BLOCKING)
+    with pytest.raises(ValueError):
+        Stream(flags=7)  # type: ignore[arg-type]
+    Stream(flags=cenote.CudaStreamFlags.NON_BLOCKING).synchronize()
+
+
+def test_default_streams_have_the_handles_of_the_driver() -> None:
+    defaults = (cenote.DEFAULT_STREAM, cenote.LEGACY_DEFAULT_STREAM, cenote.PER_THREAD_DEFAULT_STREAM)
+    assert [stream.handle for stream in defaults] == [0, 1, 2]
+    assert [stream.is_default() for stream in defaults] == [True, True, False]
+    assert not Stream().is_default()
+    assert [repr(stream) for stream in defaults] == [
+        "<cenote.Stream default>",
+        "<cenote.Stream legacy default>",
+        "<cenote.Stream per-thread default>",
+    ]
+
+
+def test_stream_is_done_when_its_work_is() -> None:
+    stream = Stream()
+    assert stream.is_done()
+    buffer = cenote.DeviceBuffer(size=1000, stream=stream)
+    buffer.copy_from_host(bytes(1000), stream)
+    assert not stream.is_done()
+    stream.synchronize()
+    assert stream.is_done()
+
+
+def test_new_stream_is_of_the_current_device(on_device: Callable[[int], AbstractContextManager[None]]) -> None:
+    with on_device(1):
+        stream = Stream()
+    assert stream.device == 1
+    assert Stream().device == 0
+    stream.synchronize()
+    assert stream.is_done()
+
+
+@pytest.mark.parametrize(
+    ("flags", "seen"), [(cenote.CudaStreamFlags.SYNC_DEFAULT, b"new"), (cenote.CudaStreamFlags.NON_BLOCKING, b"old")]
+)
+def test_default_stream_waits_for_blocking_streams_and_for_no_others(
+    flags: cenote.CudaStreamFlags, seen: bytes
+) -> None:
+    source, target = cenote.DeviceBuffer.to_device(b"new"), cenote.DeviceBuffer.to_device(b"old")
+    stream = Stream(flags=flags)
+    target.copy_from_device(source, stream)  # queued, not run
+    assert target.tobytes(cenote.DEFAULT_STREAM) == seen
+    stream.synchronize()
+    assert target.tobytes() == b"new"
