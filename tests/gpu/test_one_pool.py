@@ -281,3 +281,34 @@ def test_out_of_memory_names_the_figures_and_leaves_the_pool_usable(run, program
         pool.check()
         """
     )
+
+
+def test_another_process_opens_a_numba_array_of_the_pool(run, tmp_path):
+    """The array lies inside a chunk; the handle is of the chunk, and carries the offset."""
+    script = tmp_path / "share.py"
+    script.write_text(
+        """
+import multiprocessing
+import numpy as np
+
+def total(handle, answer):
+    from numba import cuda
+    with handle as array:
+        answer.put(int(array.copy_to_host().sum()))
+
+if __name__ == "__main__":
+    import cenote
+    cenote.install("pool:initial=64MiB | cuda", frameworks=("numba",))
+    from numba import cuda
+    first = cuda.to_device(np.zeros(1000))
+    array = cuda.to_device(np.arange(1000))
+    spawn = multiprocessing.get_context("spawn")
+    answer = spawn.Queue()
+    child = spawn.Process(target=total, args=(array.get_ipc_handle(), answer))
+    child.start()
+    print(answer.get(timeout=60))
+    child.join()
+"""
+    )
+    program = f"import subprocess, sys; subprocess.run([sys.executable, {str(script)!r}], check=True)"
+    assert run(program).strip() == "499500"

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import subprocess
 import sys
+import sysconfig
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +25,8 @@ from cenote import mr, sim  # noqa: E402  the driver is chosen above
 
 DEVICES = (0, 1)
 TIMEOUT_SECONDS = 300
+BUILD_TIMEOUT_SECONDS = 1800
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +79,69 @@ def on_device() -> Callable[[int], AbstractContextManager[None]]:
             assert driver.cuDevicePrimaryCtxRelease_v2(device) == 0
 
     return current
+
+
+@dataclass(frozen=True)
+class CppTree:
+    """A build of the core outside of any package, with its tests where GoogleTest is there."""
+
+    folder: Path
+    has_googletest: bool
+
+
+def build_tool(name: str) -> str:
+    """The path of a program that pip installs, whether or not its environment is the active one."""
+    found = shutil.which(name, path=os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")]))
+    if found is None:
+        pytest.fail(f"{name} is not there: pip install 'cenote[test]'", pytrace=False)
+    return found
+
+
+def run_build(*command: str) -> subprocess.CompletedProcess[str]:
+    # Compilers and CMake look at the environment; what is set for the simulated device is not theirs.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CENOTE_")}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_SECONDS, env=environment, check=False
+    )
+
+
+@pytest.fixture(scope="session")
+def cpp_tree() -> CppTree:
+    """The core and its tests, built with all checks, in a folder that the next run uses again.
+
+    ``CENOTE_TEST_SANITIZE=address,undefined`` or ``=thread`` builds them with sanitizers, in a folder of their own.
+    """
+    if not (ROOT / "core" / "CMakeLists.txt").is_file():
+        pytest.fail(f"the sources of the core are missing: there is no {ROOT}/core", pytrace=False)
+    sanitize = os.environ.get("CENOTE_TEST_SANITIZE", "")
+    folder = ROOT / "build" / "-".join(["cpp-tests", *sanitize.replace(",", " ").split()])
+    cmake, ninja = build_tool("cmake"), build_tool("ninja")
+
+    def configure(tests: str) -> subprocess.CompletedProcess[str]:
+        return run_build(
+            *(cmake, "-S", str(ROOT / "core"), "-B", str(folder), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"),
+            *("-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O1 -g1", f"-DCENOTE_SANITIZE={sanitize}"),
+            *(f"-DCENOTE_TESTS={tests}", "-DCENOTE_CHECK=2", "-DCMAKE_DISABLE_FIND_PACKAGE_CUDAToolkit=ON"),
+            *(f"-DPython_EXECUTABLE={sys.executable}", "-DCENOTE_CUDA_INCLUDE="),  # empty: look for the headers anew
+        )
+
+    configured = configure("ON")
+    has_googletest = "GTest" not in configured.stderr
+    if not has_googletest:
+        configured = configure("OFF")
+    if configured.returncode != 0:
+        pytest.fail(f"CMake failed:\n{configured.stdout[-2000:]}\n{configured.stderr[-4000:]}", pytrace=False)
+    built = run_build(cmake, "--build", str(folder), "--parallel", str(os.cpu_count() or 1))
+    if built.returncode != 0:
+        pytest.fail(f"the build failed:\n{built.stdout[-8000:]}\n{built.stderr[-2000:]}", pytrace=False)
+    return CppTree(folder, has_googletest)
+
+
+@pytest.fixture(scope="session")
+def run_in_tree(cpp_tree: CppTree) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a build tool, such as ctest or ninja, for the tree of `cpp_tree`."""
+
+    def run(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return run_build(build_tool(tool), *arguments)
+
+    return run

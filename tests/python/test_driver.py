@@ -118,8 +118,6 @@ def test_importing_loads_no_driver_and_no_framework(run_fresh: RunFresh) -> None
         assert not driver.is_loaded()
         unwanted = {"torch", "cupy", "numba", "cuda", "rich", "matplotlib", "pandas", "ctypes.util"}
         assert not unwanted & set(sys.modules), unwanted & set(sys.modules)
-        mapped = open("/proc/self/maps").read()
-        assert "libcuda" not in mapped and "libcenote_sim" not in mapped
         """,
         CENOTE_CUDA_DRIVER=None,
     )

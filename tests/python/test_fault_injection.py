@@ -124,6 +124,11 @@ WORKLOADS = (
 _reported: list[str] = []  # a text appears once in a process, so that what came earlier counts as well
 
 
+def check(made: Resources) -> None:
+    for resource in made:
+        resource.check()
+
+
 def left_over(before: sim.LiveObjects) -> dict[str, int]:
     sim.drain()
     now = dataclasses.asdict(sim.live())
@@ -144,6 +149,7 @@ def test_any_driver_call_may_fail(
     for name, count in calls.items():
         for nth in range(1, count + 1):
             where = f"{workload.__name__}: call {nth} of {count} to {name}"
+            sim.drain()
             before = sim.live()
             made: Resources = []
             with sim.failing(name, nth, error):
@@ -154,8 +160,7 @@ def test_any_driver_call_may_fail(
                 except cenote.OutOfMemoryError as failure:
                     assert error == "CUDA_ERROR_OUT_OF_MEMORY", where
                     assert failure.requested > 0 and "requested from" in str(failure), where
-            for resource in made:
-                resource.check()
+            check(made)
             made.clear()
             workload([], tmp_path)
             _reported.append(capfd.readouterr().err)

@@ -83,11 +83,3 @@ def address_range(size_t pointer, int device) -> tuple[int, int]:
     with nogil:
         found = lib.find_address_range(<const void*> pointer, device)
     return <size_t> found.base, found.bytes
-
-
-def ipc_handle(size_t pointer, int device) -> bytes:
-    """The 64 bytes by which another process can open the driver's allocation that `pointer` lies in."""
-    cdef lib.ipc_bytes handle
-    with nogil:
-        handle = lib.ipc_handle(<const void*> pointer, device)
-    return (<const char*> handle.data())[:64]

@@ -81,9 +81,6 @@ cdef extern from "cenote/driver/memory.hpp" namespace "cenote" nogil:
         void* base
         size_t bytes
     address_range find_address_range(const void* pointer, int device) except +raise_python_error
-    cdef cppclass ipc_bytes "std::array<unsigned char, 64>":
-        const unsigned char* data()
-    ipc_bytes ipc_handle(const void* pointer, int device) except +raise_python_error
 
 
 cdef extern from "cenote/driver/memory_pool.hpp" namespace "cenote" nogil:
@@ -188,6 +185,7 @@ cdef extern from "cenote/containers/device_buffer.hpp" namespace "cenote" nogil:
 
 
 cdef extern from "cenote/surface/registry.hpp" namespace "cenote" nogil:
+    shared_ptr[memory_resource] find_per_device_resource(int device) except +raise_python_error
     shared_ptr[memory_resource] get_per_device_resource(int device) except +raise_python_error
     shared_ptr[memory_resource] set_per_device_resource(
         int device, shared_ptr[memory_resource]) except +raise_python_error

@@ -18,6 +18,14 @@ cdef shared_ptr[lib.memory_resource] resource_argument(object mr) except *:
     return (<DeviceMemoryResource> mr)._resource
 
 
+def find_per_device_resource(int device) -> DeviceMemoryResource | None:
+    """The current resource of `device`; None if none has been set or asked for yet."""
+    cdef shared_ptr[lib.memory_resource] current
+    with nogil:
+        current = lib.find_per_device_resource(device)
+    return wrap(current) if current.get() != NULL else None
+
+
 def get_per_device_resource(int device) -> DeviceMemoryResource:
     """The current resource of `device`; IndexError if there is no such device."""
     cdef shared_ptr[lib.memory_resource] current

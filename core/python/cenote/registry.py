@@ -3,6 +3,7 @@
 from cenote._registry import (
     Client,
     Usage,
+    find_per_device_resource,
     get_current_device_resource,
     get_per_device_resource,
     registry_address,
@@ -14,6 +15,7 @@ from cenote._registry import (
 __all__ = [
     "Client",
     "Usage",
+    "find_per_device_resource",
     "get_current_device_resource",
     "get_per_device_resource",
     "registry_address",

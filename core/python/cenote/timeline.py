@@ -51,9 +51,14 @@ def from_trace(trace: Trace) -> Steps:
 
 
 def draw(
-    path: str | os.PathLike[str], in_use: Steps, held: Steps | None = None, title: str = "", subtitle: str = ""
+    path: str | os.PathLike[str],
+    in_use: Steps,
+    held: Steps | None = None,
+    title: str = "",
+    subtitle: str = "",
+    by_event: bool = False,
 ) -> None:
-    """Write a PNG of bytes against time.
+    """Write a PNG of bytes against time, or against the number of allocations and frees.
 
     Parameters
     ----------
@@ -65,6 +70,8 @@ def draw(
         Bytes that the pool holds, on the same clock; drawn as a line.
     title, subtitle : str, optional
         What was measured, and on which device.
+    by_event : bool, optional
+        Give every allocation and free the same width: for programs that are idle most of the time.
 
     Raises
     ------
@@ -74,12 +81,16 @@ def draw(
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+    if by_event:
+        in_use, held = _on_event_clock(in_use, held)
     curves = [curve for curve in (in_use, held) if curve is not None and len(curve.time_us)] or [_NOTHING]
     start = int(curves[0].time_us[0])  # what happened before the first allocation is of no interest
     end = max(int(curve.time_us[-1]) for curve in curves)
     most = max(int(curve.nbytes.max()) for curve in curves)
     unit_bytes, unit = next((size, name) for size, name in _UNITS if most >= 2 * size or size == 1)
-    tick_us, tick = (1_000_000, "s") if end - start >= 2_000_000 else (1_000, "ms")
+    tick_us, x_label = (1_000_000, "time [s]") if end - start >= 2_000_000 else (1_000, "time [ms]")
+    if by_event:
+        tick_us, x_label = 1, "allocations and frees"
 
     def scaled(curve: Steps) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Give both axes in their units; after its last step a curve goes on to the end."""
@@ -97,10 +108,18 @@ def draw(
     if held is not None:
         axes.step(*scaled(held), where="post", color=_STONE, linewidth=1.6, label="held by the pool")
     _mark_peak(axes, times, values, unit_bytes)
-    _dress(axes, f"time [{tick}]", f"memory [{unit}]", title, subtitle)
+    _dress(axes, x_label, f"memory [{unit}]", title, subtitle)
     axes.set_xlim(0, max((end - start) / tick_us, 1e-3))
     axes.set_ylim(0, max(most / unit_bytes * 1.12, 1e-3))
     figure.savefig(path, format="png")
+
+
+def _on_event_clock(in_use: Steps, held: Steps | None) -> tuple[Steps, Steps | None]:
+    """Both curves against the number of events of the first."""
+    count = np.arange(len(in_use.time_us), dtype=np.int64)
+    if held is not None:
+        held = Steps(np.searchsorted(in_use.time_us, held.time_us).astype(np.int64), held.nbytes)
+    return Steps(count, in_use.nbytes), held
 
 
 def _mark_peak(axes: Axes, times: npt.NDArray[Any], values: npt.NDArray[Any], unit_bytes: int) -> None:

@@ -32,12 +32,12 @@ class device_buffer {
   /// From now on the buffer is used on, and freed on, `stream`; ordering the two is the caller's affair.
   void set_stream(stream_ref stream) noexcept { stream_ = stream; }
 
-  /// Contents are kept. Nothing has changed if it throws.
+  /// Contents are kept. Nothing has changed if it throws. `stream` must be ordered after stream(), and becomes it.
   void reserve(std::size_t capacity, stream_ref stream);
   void resize(std::size_t size, stream_ref stream);
 
   /// Copies into, or out of, the first bytes of the buffer; the other side is host or device memory. The caller keeps
-  /// within size().
+  /// within size(), and orders a stream other than stream() after it; the buffer is freed on stream().
   void copy_from(const void* source, std::size_t bytes, stream_ref stream);
   void copy_to(void* target, std::size_t bytes, stream_ref stream) const;
 

@@ -11,7 +11,6 @@
 namespace cenote {
 namespace {
 
-constexpr int max_devices = 64;  // the CUDA runtime enumerates no more
 std::array<std::atomic<CUcontext>, max_devices> primary_contexts{};
 
 CUdevice device_handle(int device) {

@@ -12,6 +12,9 @@ struct CUctx_st;
 
 namespace cenote {
 
+/// The CUDA runtime enumerates no more.
+constexpr int max_devices = 64;
+
 struct device_memory {
   std::size_t free_bytes;
   std::size_t total_bytes;

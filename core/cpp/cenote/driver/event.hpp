@@ -19,8 +19,8 @@ class event {
   static std::shared_ptr<event> record(stream_ref stream, int device);
 
   /// The moment after all work queued so far on any stream of the device's primary context, also on streams that have
-  /// been destroyed since. Null where the driver cannot (before 12.5). Not while anything is being captured: that
-  /// capture would be invalidated.
+  /// been destroyed since. Null where the driver cannot (before 12.5). Not while anything is being captured (capture.hpp):
+  /// that capture would be invalidated.
   static std::shared_ptr<event> record_context(int device);
 
   /// Whether the moment has passed. Never waits.

@@ -1,7 +1,6 @@
 #include "cenote/driver/memory.hpp"
 
-#include <cstring>
-
+#include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/driver.hpp"
 #include "cenote/ground/error.hpp"
@@ -94,16 +93,6 @@ std::optional<int> device_of(const void* pointer, int device) {
   if (result == CUDA_ERROR_INVALID_VALUE) return std::nullopt;
   check_driver("cuPointerGetAttribute", result);
   return ordinal;
-}
-
-std::array<unsigned char, 64> ipc_handle(const void* pointer, int device) {
-  const device_scope scope(device);
-  CUipcMemHandle handle{};
-  CENOTE_DRIVER_CALL(cuIpcGetMemHandle, &handle, device_pointer(pointer));
-  std::array<unsigned char, 64> bytes{};
-  static_assert(sizeof(handle) == sizeof(bytes));
-  std::memcpy(bytes.data(), &handle, sizeof(handle));
-  return bytes;
 }
 
 }  // namespace cenote

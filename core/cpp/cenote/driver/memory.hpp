@@ -4,7 +4,6 @@
 // All sizes are in bytes. The device is made current around each call.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <optional>
 
@@ -35,8 +34,5 @@ address_range find_address_range(const void* pointer, int device);
 
 /// The device that `pointer` belongs to; nothing where the driver does not know the pointer.
 std::optional<int> device_of(const void* pointer, int device);
-
-/// A handle by which another process can open the allocation that `pointer` lies in.
-std::array<unsigned char, 64> ipc_handle(const void* pointer, int device);
 
 }  // namespace cenote

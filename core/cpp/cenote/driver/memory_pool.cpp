@@ -2,6 +2,7 @@
 
 #include <stdexcept>
 
+#include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/driver.hpp"
 #include "cenote/ground/error.hpp"

@@ -10,7 +10,7 @@ namespace cenote {
 namespace {
 
 /// Ids that the driver gives out count up from small numbers; this one it does not reach.
-constexpr stream_id legacy_default_id{~std::uint64_t{0}, false};
+constexpr stream_id legacy_default_id{~std::uint64_t{0}};
 
 CUstreamCaptureStatus capture_status(CUstream handle) {
   CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
@@ -28,7 +28,7 @@ stream_id identify_in_current_context(CUstream handle) {
     CUstreamCaptureStatus status{};
     cuuint64_t value = 0;
     CENOTE_DRIVER_CALL(cuStreamGetCaptureInfo, handle, &status, &value, nullptr, nullptr, nullptr);
-    id = {value, true};
+    id = {value, handle};
   }
   return id;
 }
@@ -90,18 +90,6 @@ cuda_stream::~cuda_stream() {
   if (driver_is_gone()) return;
   const CUresult result = driver().cuStreamDestroy(handle_);
   if (result != CUDA_SUCCESS) report_once(driver_failure("cuStreamDestroy", result));
-}
-
-relaxed_capture_scope::relaxed_capture_scope() {
-  CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
-  CENOTE_DRIVER_CALL(cuThreadExchangeStreamCaptureMode, &mode);
-  previous_mode_ = mode;
-}
-
-relaxed_capture_scope::~relaxed_capture_scope() {
-  auto mode = static_cast<CUstreamCaptureMode>(previous_mode_);
-  const CUresult result = driver().cuThreadExchangeStreamCaptureMode(&mode);
-  if (result != CUDA_SUCCESS) report_once(driver_failure("cuThreadExchangeStreamCaptureMode", result));
 }
 
 }  // namespace cenote

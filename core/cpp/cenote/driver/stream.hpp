@@ -2,7 +2,8 @@
 //
 // A stream's handle is no identity: the driver hands the handle value of a destroyed stream to the next one that is
 // created (100 times out of 100, driver 580). stream_id is unique for the process. A stream that is being captured into
-// a graph may not even be asked for its id (that ends the capture), so it goes by the id of its capture.
+// a graph may not even be asked for its id (that ends the capture), so it goes by the id of its capture and its handle,
+// which is its own as long as the capture lasts.
 //
 // Rule: a user's stream is touched only inside a call that passes it. It may be gone at any other time, and the driver
 // crashes on a dead handle.
@@ -36,10 +37,11 @@ class stream_ref {
   CUstream_st* handle_ = nullptr;
 };
 
-/// What memory is ordered by: one stream of the process for ever, or one capture.
+/// What memory is ordered by: one stream of the process for ever, or one stream's branch of a capture.
 struct stream_id {
-  std::uint64_t value = 0;
-  bool capturing = false;
+  std::uint64_t value = 0;                  ///< the stream's id; of the capture while the stream is being captured
+  const CUstream_st* branch = nullptr;      ///< which stream of that capture; null outside
+  bool is_capturing() const noexcept { return branch != nullptr; }
   friend bool operator==(const stream_id&, const stream_id&) noexcept = default;
 };
 
@@ -79,24 +81,11 @@ class cuda_stream {
   int device_;
 };
 
-/// While it lives, calls that a capture in another stream would forbid (asking an event, taking memory) are legal on
-/// this thread, as in PyTorch's allocator: they have nothing to do with what is being captured.
-class relaxed_capture_scope {
- public:
-  relaxed_capture_scope();
-  ~relaxed_capture_scope();
-  relaxed_capture_scope(const relaxed_capture_scope&) = delete;
-  relaxed_capture_scope& operator=(const relaxed_capture_scope&) = delete;
-
- private:
-  int previous_mode_;
-};
-
 }  // namespace cenote
 
 template <>
 struct std::hash<cenote::stream_id> {
   std::size_t operator()(const cenote::stream_id& id) const noexcept {
-    return std::hash<std::uint64_t>{}(id.value * 2 + (id.capturing ? 1 : 0));
+    return std::hash<std::uint64_t>{}(id.value) ^ std::hash<const void*>{}(id.branch);
   }
 };

@@ -1,5 +1,6 @@
 #include "cenote/resources/pinned_host_memory_resource.hpp"
 
+#include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/memory.hpp"
 #include "cenote/resources/driver_alignment.hpp"

@@ -4,6 +4,7 @@
 #include <limits>
 #include <stdexcept>
 
+#include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/ground/check.hpp"
 #include "cenote/ground/process.hpp"
@@ -24,7 +25,7 @@ constexpr std::size_t plenty = 2;
 constexpr std::size_t many_timelines = 64;
 
 /// Blocks freed on a stream that the driver would not identify: no stream may use them before a reclaim.
-constexpr stream_id orphans{~std::uint64_t{1}, false};
+constexpr stream_id orphans{~std::uint64_t{1}};
 
 void check_pool_size(const char* which, std::optional<std::size_t> bytes) {
   if (bytes && *bytes % block_granularity != 0) {
@@ -69,13 +70,15 @@ pool_memory_resource::pool_memory_resource(std::shared_ptr<memory_resource> upst
 pool_memory_resource::~pool_memory_resource() {
   if (driver_is_gone()) return;
   if (heap_.blocks_in_use() != 0) {
-    report_once("a pool is destroyed with " + std::to_string(heap_.blocks_in_use()) + " blocks (" +
-                format_bytes(heap_.bytes_in_use()) + ") still in use");
+    report_once("a pool is destroyed while " + format_bytes(heap_.bytes_in_use()) + " of it (" +
+                std::to_string(heap_.blocks_in_use()) + " in number of blocks) are still in use");
   }
   try {
+    if (is_capture_underway(device())) throw std::runtime_error("work is being captured");
     synchronize_device(device());
   } catch (const std::exception& error) {
-    report_once(error.what());
+    report_once("the memory of a pool is leaked, as its work could not be waited for: " + std::string(error.what()));
+    return;
   }
   for (const chunk& c : heap_.all_chunks()) upstream_->deallocate({}, c.base, c.bytes);
 }
@@ -115,7 +118,7 @@ void pool_memory_resource::do_deallocate(stream_ref stream, void* pointer, std::
       stream_timeline& mine = timeline_locked(id);
       heap_.give(pointer, mine.owner(), mine.open_epoch());
       const bool worth_a_mark = mine.count_free(*bytes, pool_size_);
-      if (worth_a_mark && timelines_.size() > 1 && !id.capturing && id != orphans) closed = mine.close_epoch();
+      if (worth_a_mark && timelines_.size() > 1 && !id.is_capturing() && id != orphans) closed = mine.close_epoch();
       if constexpr (check_level >= 2) heap_.check();
     }
     if (closed) place_mark(stream, id, *closed);
@@ -133,7 +136,7 @@ void* pool_memory_resource::take_without_wait(const request& wanted) {
 
 /// Step 3: a block that another stream has freed, after an event that covers the free.
 void* pool_memory_resource::take_from_other_stream(const request& wanted) {
-  if (wanted.id.capturing) return nullptr;  // a captured stream cannot wait for what happened outside
+  if (wanted.id.is_capturing()) return nullptr;  // a captured stream cannot wait for what happened outside
   void* pointer = nullptr;
   stream_id lender;
   mark awaited;
@@ -142,7 +145,7 @@ void* pool_memory_resource::take_from_other_stream(const request& wanted) {
     const std::lock_guard lock(mutex_);
     const stream_timeline& mine = timeline_locked(wanted.id);
     for (const auto& [id, other] : timelines_) {
-      if (id == wanted.id || id.capturing) continue;
+      if (id == wanted.id || id.is_capturing()) continue;
       const block_index found = heap_.find(other.owner(), wanted.bytes, wanted.alignment);
       if (found == no_block) continue;
       freed_at = heap_[found].freed_at;
@@ -215,7 +218,7 @@ void* pool_memory_resource::grow(const request& wanted) {
 /// Step 5: a pool that is large beside what is in use is not grown before the blocks of all streams have been joined,
 /// as far as marks cover them.
 void* pool_memory_resource::join(const request& wanted) {
-  if (wanted.id.capturing) return nullptr;  // a captured stream cannot wait for what happened outside
+  if (wanted.id.is_capturing()) return nullptr;  // a captured stream cannot wait for what happened outside
   std::vector<claim> claims;
   {
     const std::lock_guard lock(mutex_);
@@ -231,7 +234,7 @@ void* pool_memory_resource::join(const request& wanted) {
 
 /// Step 7: every free block of the pool, after one event that covers all of them.
 void* pool_memory_resource::reclaim(const request& wanted) {
-  if (wanted.id.capturing) return nullptr;
+  if (wanted.id.is_capturing() || is_capture_underway(device())) return nullptr;  // the event would invalidate it
   const auto closed = close_epochs();
   if (closed.empty()) return nullptr;
   const auto all_work = event::record_context(device());
@@ -265,7 +268,7 @@ void* pool_memory_resource::make_room_and_grow(const request& wanted) {
   if (maximum_ && smallest_chunk(wanted) > *maximum_) return nullptr;  // no room that could be made is enough
   // A captured stream cannot free, and the legacy stream may not even be named beside the capture of a blocking one.
   std::optional<cuda_stream> aside;
-  if (wanted.id.capturing) aside.emplace(device(), cuda_stream::kind::non_blocking);
+  if (wanted.id.is_capturing()) aside.emplace(device(), cuda_stream::kind::non_blocking);
   const stream_ref stream = aside ? aside->view() : wanted.stream;
   std::size_t released = release_chunks(stream, std::nullopt, 0);
   if (aside) {
@@ -280,7 +283,7 @@ void* pool_memory_resource::take_locked(const request& wanted, owner_index from,
   const block_index found = heap_.find(from, wanted.bytes, wanted.alignment);
   if (found == no_block) return nullptr;
   std::optional<owner_index> keeper;
-  if (wanted.id.capturing) keeper = timeline_locked(wanted.id).owner();
+  if (wanted.id.is_capturing()) keeper = timeline_locked(wanted.id).owner();
   void* const pointer = heap_.take(found, wanted.bytes, wanted.alignment, keeper);
   ++counters_.allocations;
   ++path;
@@ -289,20 +292,29 @@ void* pool_memory_resource::take_locked(const request& wanted, owner_index from,
 }
 
 void* pool_memory_resource::add_chunk_and_take(const request& wanted, chunk fresh) {
-  const std::lock_guard lock(mutex_);
-  ++counters_.upstream_allocations;
-  stream_timeline& mine = timeline_locked(wanted.id);
-  // From a stream-ordered upstream the memory is this stream's for the time being; from another it is everybody's.
-  const bool is_mine = upstream_->is_stream_ordered() && !wanted.id.capturing;
-  const owner_index owner = is_mine ? mine.owner() : ready_;
   try {
+    const std::lock_guard lock(mutex_);
+    ++counters_.upstream_allocations;
+    stream_timeline& mine = timeline_locked(wanted.id);
+    // From a stream-ordered upstream the memory is this stream's for the time being; from another it is everybody's.
+    const bool is_mine = upstream_->is_stream_ordered() && !wanted.id.is_capturing();
+    const owner_index owner = is_mine ? mine.owner() : ready_;
     heap_.add_chunk(fresh, owner, is_mine ? mine.open_epoch() : 0);
-  } catch (...) {
-    pool_size_ -= fresh.bytes;
-    upstream_->deallocate(wanted.stream, fresh.base, fresh.bytes);
+    return take_locked(wanted, owner, counters_.from_upstream);
+  } catch (const std::bad_alloc&) {
+    give_up_chunk(wanted, fresh);
     throw;
   }
-  return take_locked(wanted, owner, counters_.from_upstream);
+}
+
+/// Gives a chunk back for which the host had no memory to keep books.
+void pool_memory_resource::give_up_chunk(const request& wanted, chunk fresh) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (heap_.has_chunk(fresh)) return;  // it was added, and only the block was not taken
+    pool_size_ -= fresh.bytes;
+  }
+  upstream_->deallocate(wanted.stream, fresh.base, fresh.bytes);
 }
 
 /// Passes the blocks whose events are complete to `ready`.
@@ -333,6 +345,7 @@ void pool_memory_resource::settle() {
 /// Passes the blocks that no mark covers yet to `ready`, if the device has done all that it was given: a pool that has
 /// met only one stream has no marks at all.
 void pool_memory_resource::settle_unmarked() {
+  if (is_capture_underway(device())) return;
   const auto closed = close_epochs();
   if (closed.empty()) return;
   const auto all_work = event::record_context(device());
@@ -352,7 +365,7 @@ std::vector<std::pair<stream_id, stamp>> pool_memory_resource::close_epochs() {
   const std::lock_guard lock(mutex_);
   std::vector<std::pair<stream_id, stamp>> closed;
   for (auto& [id, timeline] : timelines_) {
-    if (!id.capturing && heap_.free_bytes(timeline.owner()) != 0) closed.emplace_back(id, timeline.close_epoch());
+    if (!id.is_capturing() && heap_.free_bytes(timeline.owner()) != 0) closed.emplace_back(id, timeline.close_epoch());
   }
   return closed;
 }
@@ -362,7 +375,7 @@ void pool_memory_resource::drop_idle_timelines_locked(stream_id spared, std::vec
   for (auto it = timelines_.begin(); it != timelines_.end();) {
     const auto current = it++;
     const stream_id id = current->first;
-    if (id == spared || id.capturing || heap_.free_bytes(current->second.owner()) != 0) continue;
+    if (id == spared || id.is_capturing() || heap_.free_bytes(current->second.owner()) != 0) continue;
     first_epoch_ = std::max(first_epoch_, current->second.open_epoch() + 1);
     heap_.destroy_owner(current->second.owner());
     dropped.push_back(std::move(current->second));
@@ -389,7 +402,7 @@ std::optional<std::size_t> pool_memory_resource::reserve_growth(std::size_t want
 }
 
 void* pool_memory_resource::allocate_chunk(const request& wanted, std::size_t bytes) {
-  if (!wanted.id.capturing || !upstream_->is_stream_ordered()) return upstream_->try_allocate(wanted.stream, bytes);
+  if (!wanted.id.is_capturing() || !upstream_->is_stream_ordered()) return upstream_->try_allocate(wanted.stream, bytes);
   // On the captured stream a stream-ordered allocation would become a node of the graph.
   const cuda_stream aside(device(), cuda_stream::kind::non_blocking);
   void* const base = upstream_->try_allocate(aside.view(), bytes);

@@ -1,11 +1,11 @@
-// A pool over any upstream: takes memory in large chunks and hands it out in blocks, with no driver call in the common
-// case and no host wait in any but the last.
+// A pool over any upstream: takes memory in large chunks and hands it out in blocks. In the common case the driver is asked
+// for no more than the stream's id, and for nothing at all on the legacy default stream.
 //
 // How it works. Bookkeeping is a block_heap: every free block belongs to the stream that it was freed on, or to `ready`,
 // whose blocks any stream may use at once. allocate takes, in this order:
 //
-//   1. a block freed on its own stream           no driver call
-//   2. a ready block                             no driver call
+//   1. a block freed on its own stream
+//   2. a ready block
 //   3. a block of another stream whose frees an event covers: the device waits for the event, unless it did before
 //   4. what has become ready meanwhile           (asks the events; joins blocks across streams)
 //   5. where most of the pool is free: the blocks of all streams joined, after waiting for their latest events
@@ -16,15 +16,15 @@
 // and only then is memory out. deallocate returns the block to its stream and merges it; once for many frees it records
 // an event (stream_timeline), and none at all while the pool has met only one stream.
 //
-// While a stream is being captured into a graph, its allocations come from steps 1, 2, 4 and 6; such a block belongs to
-// that capture for ever, as the graph will use the addresses whenever it is replayed.
+// While a stream is being captured into a graph, its allocations come from steps 1, 2, 4, 6 and 8; such a block
+// belongs to that branch of that capture for ever, as the graph will use the addresses whenever it is replayed.
 //
 // Invariants: those of block_heap; besides
 //   I1  pool_size() = bytes of all chunks + bytes being asked of the upstream, and never passes the maximum
 //
 // Threads: `mutex_` guards the heap and the timelines; no driver call and no upstream call is made under it.
 // `growth_` lets one thread at a time ask the upstream, so that a burst does not grow the pool twice.
-// Cost: O(1) for 1 to 3; see docs/design/pool.md for figures.
+// Cost: O(1) for 1 and 2, O(streams) for 3. The host waits in step 7 on a driver before 12.5, and where the upstream does.
 #pragma once
 
 #include <cstdint>
@@ -108,6 +108,7 @@ class pool_memory_resource final : public memory_resource {
 
   void* take_locked(const request& wanted, owner_index from, std::uint64_t& path);
   void* add_chunk_and_take(const request& wanted, chunk fresh);
+  void give_up_chunk(const request& wanted, chunk fresh);
   void settle();
   void settle_unmarked();
   std::vector<std::pair<stream_id, stamp>> close_epochs();

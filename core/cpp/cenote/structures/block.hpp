@@ -40,6 +40,8 @@ struct block {
   stamp freed_at = 0;
 };
 
+static_assert(sizeof(block) == 48, "block_heap.hpp names the bytes of a block");
+
 /// Storage for blocks: an index stays valid while its block lives; freed places are used again.
 class block_table {
  public:

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "cenote/cenote.h"
+#include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/surface/allocation_ledger.hpp"
 #include "cenote/surface/client.hpp"
@@ -64,21 +65,26 @@ int cenote_record_stream(void* pointer, void* stream) {
 
 void cenote_capture_begin(int device) {
   guarded(-1, [=] {
-    cenote::reclaimer::of(device).hold();
+    cenote::check_device(device);
+    cenote::capture_begins(device);
     return 0;
   });
 }
 
 void cenote_capture_end(int device) {
   guarded(-1, [=] {
-    cenote::reclaimer::of(device).release();
+    cenote::check_device(device);
+    if (cenote::capture_ended(device)) cenote::reclaimer::of(device).free_pending();
     return 0;
   });
 }
 
 int64_t cenote_trim(int device) {
   return guarded<int64_t>(
-      -1, [=] { return static_cast<int64_t>(cenote::get_per_device_resource(device)->trim()); });
+      -1, [=] {
+        const auto resource = cenote::find_per_device_resource(device);
+        return resource ? static_cast<int64_t>(resource->trim()) : 0;
+      });
 }
 
 int cenote_set_device_resource(int device, const char* specification) {

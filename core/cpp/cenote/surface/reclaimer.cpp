@@ -4,6 +4,7 @@
 #include <iterator>
 #include <utility>
 
+#include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/event.hpp"
 #include "cenote/ground/process.hpp"
@@ -11,7 +12,6 @@
 namespace cenote {
 namespace {
 
-constexpr std::size_t max_devices = 64;  // the CUDA runtime enumerates no more
 constexpr int stream_capture_unsupported = 900;  // CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED
 
 }  // namespace
@@ -29,29 +29,14 @@ void reclaimer::free_after_all_work(std::shared_ptr<memory_resource> resource, v
                                     stream_ref freed_on) noexcept {
   if (driver_is_gone()) return;
   try {
-    const bool in_capture = is_capturing(freed_on, device_);
     {
       const std::lock_guard lock(mutex_);
       pending_.push_back({std::move(resource), pointer, bytes});
-      if (in_capture || captures_underway_ != 0) return;
     }
-    free_pending();
+    if (!is_capturing(freed_on, device_)) free_pending();
   } catch (const std::exception& error) {
-    report_once(std::string("a block is leaked, as its free could not be ordered: ") + error.what());
+    report_once(std::string("a free on another stream than the block's own failed: ") + error.what());
   }
-}
-
-void reclaimer::hold() noexcept {
-  const std::lock_guard lock(mutex_);
-  ++captures_underway_;
-}
-
-void reclaimer::release() noexcept {
-  {
-    const std::lock_guard lock(mutex_);
-    if (captures_underway_ == 0 || --captures_underway_ != 0) return;
-  }
-  free_pending();
 }
 
 std::size_t reclaimer::held_back() const {
@@ -60,7 +45,7 @@ std::size_t reclaimer::held_back() const {
 }
 
 void reclaimer::free_pending() noexcept {
-  if (driver_is_gone()) return;
+  if (driver_is_gone() || is_capture_underway(device_)) return;
   std::vector<pending_free> frees;
   {
     const std::lock_guard lock(mutex_);
@@ -70,8 +55,12 @@ void reclaimer::free_pending() noexcept {
   try {
     free_now(frees);
   } catch (const cuda_error& error) {
-    // A capture that nobody told of. The frees wait for the next one; any other failure is worth a word.
-    if (error.code() != stream_capture_unsupported) report_once(error.what());
+    if (error.code() == stream_capture_unsupported) {
+      report_once("a capture that cenote was not told of was invalidated by a free on another stream than the block's "
+                  "own: call cenote_capture_begin and cenote_capture_end around it");
+    } else {
+      report_once(error.what());
+    }
     put_back(std::move(frees));
   } catch (const std::exception& error) {
     report_once(error.what());

@@ -14,7 +14,6 @@
 namespace cenote {
 namespace {
 
-constexpr std::size_t max_devices = 64;  // the CUDA runtime enumerates no more
 constexpr const char* default_variable = "CENOTE_RESOURCE";
 
 struct slot {
@@ -30,7 +29,7 @@ table& slots() noexcept {
 }
 
 slot& slot_of(int device) {
-  if (device >= 0 && static_cast<std::size_t>(device) < max_devices) return slots()[static_cast<std::size_t>(device)];
+  if (device >= 0 && device < max_devices) return slots()[static_cast<std::size_t>(device)];
   throw std::out_of_range("there is no device " + std::to_string(device));
 }
 
@@ -47,14 +46,17 @@ std::shared_ptr<memory_resource> default_resource(int device) {
 
 }  // namespace
 
-std::shared_ptr<memory_resource> get_per_device_resource(int device) {
+std::shared_ptr<memory_resource> find_per_device_resource(int device) {
   slot& place = slot_of(device);
-  {
-    const std::lock_guard lock(place.mutex);
-    if (place.resource) return place.resource;
-  }
+  const std::lock_guard lock(place.mutex);
+  return place.resource;
+}
+
+std::shared_ptr<memory_resource> get_per_device_resource(int device) {
+  if (auto present = find_per_device_resource(device)) return present;
   // Made outside the lock, as it calls the driver; where two threads race, the first to arrive wins.
   auto made = default_resource(device);
+  slot& place = slot_of(device);
   const std::lock_guard lock(place.mutex);
   if (!place.resource) place.resource = std::move(made);
   return place.resource;

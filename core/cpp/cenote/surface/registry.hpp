@@ -12,7 +12,10 @@
 
 namespace cenote {
 
-/// std::out_of_range if there is no such device.
+/// The current resource of `device`; null if none has been set or asked for yet.
+std::shared_ptr<memory_resource> find_per_device_resource(int device);
+
+/// The current resource of `device`, made if there is none yet. std::out_of_range if there is no such device.
 std::shared_ptr<memory_resource> get_per_device_resource(int device);
 
 /// Returns the previous one. std::invalid_argument if `resource` is null or belongs to another device.

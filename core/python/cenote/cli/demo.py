@@ -52,7 +52,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
         what = _replay(terminal, device, observed, recorded, name, client)
     counts = observed.resource.allocation_counts
     report_savings(terminal, observed.pool.counters(), counts.peak_bytes, observed.pool.pool_size())
-    _write_files(terminal, device, observed, args.output, what)
+    _write_files(terminal, device, observed, args.output, what, by_event=recorded is None)
     return 0
 
 
@@ -113,13 +113,14 @@ class _ClientResource:
         self._client.deallocate(ptr, stream)
 
 
-def _write_files(terminal: Terminal, device: Device, observed: ObservedPool, folder: Path, what: str) -> None:
+def _write_files(terminal: Terminal, device: Device, observed: ObservedPool, folder: Path, what: str, by_event: bool) -> None:
     log, chunks = observed.logs()
     picture = folder.resolve() / "timeline.png"
     simulated = "simulated device" if device.why_simulated else device.name
     subtitle = f"{what} · {simulated}, {format_bytes(device.total_bytes)}"
     try:
-        observed.draw(picture, f"Memory of device {device.index}", subtitle)
+        # Frameworks load their kernels for seconds and allocate for milliseconds; a replay has no such pauses.
+        observed.draw(picture, f"Memory of device {device.index}", subtitle, by_event)
         drawn = str(picture)
     except ImportError:
         drawn = "not drawn, as matplotlib is missing: pip install 'cenote[cli]'"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import platform
 from importlib import metadata
 from typing import Any
@@ -86,10 +87,16 @@ def _device(index: int) -> dict[str, Any]:
     facts.update(dict.fromkeys(("free_bytes", "total_bytes", "resource", "error")))
     try:
         facts["free_bytes"], facts["total_bytes"] = cenote.driver.memory_info(index)
-        facts["resource"] = cenote.mr.get_per_device_resource(index).specification
+        facts["resource"] = _resource(index)
     except cenote.CudaError as error:  # a device that others use up, or that is closed to this process
         facts["error"] = str(error)
     return facts
+
+
+def _resource(index: int) -> str:
+    """Name the current resource; one that is not made yet is not made just to be named, as a pool takes memory."""
+    current = cenote.registry.find_per_device_resource(index)
+    return current.specification if current else os.environ.get("CENOTE_RESOURCE") or "cuda"
 
 
 def _framework(name: str, distributions: tuple[str, ...], needs: str) -> dict[str, Any]:
@@ -124,11 +131,10 @@ def _show(terminal: Terminal, facts: dict[str, Any]) -> None:
 
 def _show_device(terminal: Terminal, device: dict[str, Any]) -> None:
     major, minor = device["compute_capability"]
-    rows = [
-        ("compute capability", f"{major}.{minor}"),
-        ("memory", f"{format_bytes(device['free_bytes'])} free of {format_bytes(device['total_bytes'])}"),
-        ("current resource", device["resource"] or "unknown"),
-    ]
+    rows = [("compute capability", f"{major}.{minor}")]
     if device["error"]:
         rows.append(("error", device["error"]))
+    else:
+        memory = f"{format_bytes(device['free_bytes'])} free of {format_bytes(device['total_bytes'])}"
+        rows += [("memory", memory), ("current resource", device["resource"])]
     terminal.table(f"Device {device['index']}: {device['name']}", ("", ""), rows)

@@ -33,7 +33,7 @@ class ObservedPool:
         self.chunks.flush()
         return Path(self.log.get_file_name()), Path(self.chunks.get_file_name())
 
-    def draw(self, path: Path, title: str, subtitle: str) -> None:
+    def draw(self, path: Path, title: str, subtitle: str, by_event: bool) -> None:
         """Draw what the logs say; ModuleNotFoundError without matplotlib."""
         in_use, held = (timeline.from_trace(trace.read(log)) for log in self.logs())
-        timeline.draw(path, in_use, held, title, subtitle)
+        timeline.draw(path, in_use, held, title, subtitle, by_event)

@@ -23,7 +23,6 @@ from typing import Any
 from numba import cuda
 
 import cenote.driver
-from cenote import _driver
 from cenote.registry import Client
 
 __all__ = ["CenoteNumbaManager", "install"]
@@ -36,8 +35,12 @@ def _deallocate(address: int) -> None:
     _client.deallocate(address)
 
 
-class CenoteNumbaManager(cuda.HostOnlyCUDAMemoryManager):
-    """Numba's device memory from the current resource of the context's device."""
+class CenoteNumbaManager(cuda.GetIpcHandleMixin, cuda.HostOnlyCUDAMemoryManager):
+    """Numba's device memory from the current resource of the context's device.
+
+    Arrays can be opened by other processes (``get_ipc_handle``) where the driver allows it: in memory that stands on
+    ``cuda``, not in pools of the driver's own.
+    """
 
     def initialize(self) -> None:
         """Nothing to prepare: the resource is looked up at each allocation."""
@@ -66,22 +69,6 @@ class CenoteNumbaManager(cuda.HostOnlyCUDAMemoryManager):
     def get_memory_info(self) -> Any:
         """Free and total memory of the device, in bytes, as ``numba.cuda.MemoryInfo``."""
         return cuda.MemoryInfo(*cenote.driver.memory_info(self.context.device.id))
-
-    def get_ipc_handle(self, memory: Any) -> Any:
-        """A handle by which another process opens the array: that of the driver's allocation, and the offset in it.
-
-        Raises
-        ------
-        CudaError
-            The driver has no such handle for this kind of memory, as for stream-ordered pools of its own.
-        """
-        device = self.context.device
-        address = memory.device_pointer_value
-        base, _ = _driver.address_range(address, device.id)
-        handle = _driver.ipc_handle(address, device.id)
-        reserved = (ctypes.c_byte * len(handle)).from_buffer_copy(handle)
-        source = device.get_device_identity()
-        return cuda.IpcHandle(memory, reserved, memory.size, source, offset=address - base)
 
     @property
     def interface_version(self) -> int:

@@ -1,0 +1,44 @@
+#include "cenote/driver/capture.hpp"
+
+#include <array>
+#include <atomic>
+
+#include "cenote/driver/device.hpp"
+#include "cenote/driver/driver.hpp"
+#include "cenote/ground/error.hpp"
+
+namespace cenote {
+namespace {
+
+std::array<std::atomic<int>, max_devices> captures_underway{};
+
+std::atomic<int>& count_of(int device) { return captures_underway.at(static_cast<std::size_t>(device)); }
+
+}  // namespace
+
+void capture_begins(int device) { count_of(device).fetch_add(1, std::memory_order_acq_rel); }
+
+bool capture_ended(int device) {
+  std::atomic<int>& count = count_of(device);
+  int underway = count.load(std::memory_order_acquire);
+  do {
+    if (underway == 0) return true;  // it began before cenote was told of any
+  } while (!count.compare_exchange_weak(underway, underway - 1, std::memory_order_acq_rel));
+  return underway == 1;
+}
+
+bool is_capture_underway(int device) { return count_of(device).load(std::memory_order_acquire) != 0; }
+
+relaxed_capture_scope::relaxed_capture_scope() {
+  CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+  CENOTE_DRIVER_CALL(cuThreadExchangeStreamCaptureMode, &mode);
+  previous_mode_ = mode;
+}
+
+relaxed_capture_scope::~relaxed_capture_scope() {
+  auto mode = static_cast<CUstreamCaptureMode>(previous_mode_);
+  const CUresult result = driver().cuThreadExchangeStreamCaptureMode(&mode);
+  if (result != CUDA_SUCCESS) report_once(driver_failure("cuThreadExchangeStreamCaptureMode", result));
+}
+
+}  // namespace cenote
