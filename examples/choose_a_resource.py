@@ -1,7 +1,7 @@
 """Choose where memory comes from, and see what becomes of it.
 
-A specification puts resources together in one line: here a pool of at most 1 GiB over plain device memory, with counters
-on top. Run it on a GPU with ``python choose_a_resource.py``, or without one with
+A specification puts resources together in one line: here a pool of at most 1 GiB over plain device memory, with
+counters on top. Run it on a GPU with ``python choose_a_resource.py``, or without one with
 ``CENOTE_CUDA_DRIVER=sim python choose_a_resource.py``.
 """
 

@@ -1,7 +1,7 @@
 """Replay recorded allocations on two resources, and compare what each holds of the device.
 
-The trace is the one that comes with cenote; any file that the logging adaptor of cenote or RMM wrote will do. Run it with
-``python replay_a_trace.py [trace.csv]`` on a GPU of 16 GB or more, or plan for a card that you do not have:
+The trace is the one that comes with cenote; any file that the logging adaptor of cenote or RMM wrote will do. Run it
+with ``python replay_a_trace.py [trace.csv]`` on a GPU of 16 GB or more, or plan for a card that you do not have:
 ``CENOTE_CUDA_DRIVER=sim CENOTE_SIM=memory=80GiB python replay_a_trace.py``.
 """
 

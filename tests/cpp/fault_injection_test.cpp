@@ -121,8 +121,7 @@ void use_the_registry(run& run, const two_streams& streams) {
   client_deallocate(blocks[1], streams.b.view());
   client_deallocate(blocks[2], streams.a.view());
   run.step([&] { set_per_device_resource(0, std::make_shared<cuda_memory_resource>(0)); });
-  reclaimer::of(0).hold();
-  reclaimer::of(0).release();  // what could not be ordered is tried again
+  reclaimer::of(0).free_pending();  // what could not be ordered is tried again
   pool->check();
 }
 

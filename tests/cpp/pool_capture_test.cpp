@@ -2,6 +2,8 @@
 // again is never anybody else's.
 #include <set>
 
+#include "cenote/driver/capture.hpp"
+#include "cenote/driver/event.hpp"
 #include "cenote/resources/cuda_memory_resource.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
 #include "cenote/surface/specification.hpp"
@@ -177,6 +179,36 @@ TEST_F(pool_capture, freeing_on_the_legacy_stream_leaves_the_capture_of_a_blocki
     resource->deallocate({}, block, 16 * MiB);  // as a garbage collector does at any time
   }
   resource->deallocate(other(), introduction, 256);
+}
+
+TEST_F(pool_capture, a_branch_of_a_capture_gets_nothing_of_another_branch) {
+  const auto pool = make_resource("pool:initial=4MiB | cuda", 0);
+  const cuda_stream branch(0, cuda_stream::kind::non_blocking);
+  const capture underway(captured());
+  const auto fork = event::record(captured(), 0);
+  wait(branch.view(), *fork, 0);
+  void* const block = pool->allocate(captured(), 1 * MiB);
+  pool->deallocate(captured(), block, 1 * MiB);
+  EXPECT_NE(pool->allocate(branch.view(), 1 * MiB), block) << "nothing orders the branches";
+  EXPECT_EQ(pool->allocate(captured(), 1 * MiB), block);
+  const auto joined = event::record(branch.view(), 0);
+  wait(captured(), *joined, 0);
+}
+
+TEST_F(pool_capture, running_out_beside_an_announced_capture_is_out_of_memory_and_leaves_it_valid) {
+  const auto pool = make_resource("pool:initial=4MiB,max=4MiB | cuda", 0);
+  const cuda_stream third(0, cuda_stream::kind::non_blocking);
+  void* const block = pool->allocate(third.view(), 4 * MiB);
+  pool->deallocate(third.view(), block, 4 * MiB);
+  {
+    capture_begins(0);
+    const capture underway(captured());
+    EXPECT_EQ(pool->try_allocate(other(), 4 * MiB), nullptr) << "only an event over the context could order it";
+    EXPECT_EQ(pool->trim(), 0u);
+  }
+  capture_ended(0);
+  EXPECT_EQ(pool->allocate(other(), 4 * MiB), block);
+  pool->check();
 }
 
 }  // namespace

@@ -279,7 +279,7 @@ TEST_F(pool, reports_blocks_that_are_in_use_when_it_is_destroyed) {
     const auto resource = make_pool(1 * MiB);
     resource->allocate({}, 512);
   }
-  EXPECT_NE(output.text().find("destroyed with 1 blocks (512 B) still in use"), std::string::npos);
+  EXPECT_NE(output.text().find("blocks still in use: 1, together 512 B"), std::string::npos);
 }
 
 }  // namespace

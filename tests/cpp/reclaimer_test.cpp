@@ -1,6 +1,7 @@
 // Blocks whose last use is on streams that nobody names when they are freed.
 #include "cenote/surface/reclaimer.hpp"
 
+#include "cenote/cenote.h"
 #include "clients.hpp"
 
 namespace cenote::test {
@@ -103,8 +104,8 @@ TEST_F(reclaiming, frees_are_held_back_while_a_capture_is_underway) {
   void* const block = client_allocate(client_, 0, bytes, a());
   client_share(block);
   reclaimer& reclaim = reclaimer::of(0);
-  reclaim.hold();
-  reclaim.hold();
+  cenote_capture_begin(0);
+  cenote_capture_begin(0);
   ASSERT_EQ(cuStreamBeginCapture(b().value(), CU_STREAM_CAPTURE_MODE_GLOBAL), CUDA_SUCCESS);
   client_deallocate(block, a());
   EXPECT_EQ(reclaim.held_back(), 1u);
@@ -112,9 +113,9 @@ TEST_F(reclaiming, frees_are_held_back_while_a_capture_is_underway) {
   CUgraph graph = nullptr;
   EXPECT_EQ(cuStreamEndCapture(b().value(), &graph), CUDA_SUCCESS) << "the capture was invalidated";
   cuGraphDestroy(graph);
-  reclaim.release();
+  cenote_capture_end(0);
   EXPECT_EQ(reclaim.held_back(), 1u) << "another capture is underway";
-  reclaim.release();
+  cenote_capture_end(0);
   EXPECT_EQ(reclaim.held_back(), 0u);
   EXPECT_EQ(pool_->state().in_use, 0u);
 }
@@ -146,8 +147,8 @@ TEST_F(reclaiming, a_free_that_could_not_be_ordered_is_tried_again_with_the_next
   EXPECT_EQ(pool_->state().in_use, 0u);
 }
 
-TEST_F(reclaiming, releasing_what_was_not_held_does_nothing) {
-  reclaimer::of(0).release();
+TEST_F(reclaiming, an_end_without_a_begin_does_nothing) {
+  cenote_capture_end(0);
   void* const block = client_allocate(client_, 0, 256, a());
   client_share(block);
   client_deallocate(block, a());
@@ -159,11 +160,11 @@ TEST_F(reclaiming, the_resource_is_kept_until_its_block_has_been_freed) {
   client_share(block);
   const std::weak_ptr<memory_resource> watched = pool_;
   reset_resources();
-  reclaimer::of(0).hold();
+  cenote_capture_begin(0);
   client_deallocate(block, a());
   pool_.reset();
   EXPECT_FALSE(watched.expired());
-  reclaimer::of(0).release();
+  cenote_capture_end(0);
   EXPECT_TRUE(watched.expired());
   pool_ = use_pool(bytes);
 }

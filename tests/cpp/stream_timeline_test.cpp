@@ -9,8 +9,8 @@
 namespace cenote {
 namespace {
 
-constexpr stream_id mine{1, false};
-constexpr stream_id theirs{2, false};
+constexpr stream_id mine{1};
+constexpr stream_id theirs{2};
 
 mark at(stamp epoch) { return {epoch, nullptr}; }
 

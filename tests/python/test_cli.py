@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from cenote import trace
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-import cenote
 import numpy as np
 import pytest
+
+import cenote
 from cenote import DeviceBuffer, Stream, mr, sim
 
 TEXT = b"the water is the same"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from subprocess import CompletedProcess
 
-import cenote
 import pytest
+
+import cenote
 from cenote import driver
 
 RunFresh = Callable[..., CompletedProcess[str]]
@@ -56,9 +57,7 @@ def test_missing_driver_is_named_with_the_way_out(run_fresh: RunFresh) -> None:
 
 
 def test_library_that_is_no_driver_is_named(run_fresh: RunFresh) -> None:
-    run_fresh(
-        unavailable("'libm.so.6' is no CUDA driver", "CENOTE_CUDA_DRIVER=sim"), CENOTE_CUDA_DRIVER="libm.so.6"
-    )
+    run_fresh(unavailable("'libm.so.6' is no CUDA driver", "CENOTE_CUDA_DRIVER=sim"), CENOTE_CUDA_DRIVER="libm.so.6")
 
 
 def test_driver_that_is_too_old_is_told_with_both_versions(run_fresh: RunFresh) -> None:
@@ -142,9 +141,7 @@ def test_devices_have_a_name_and_memory() -> None:
 
 
 @pytest.mark.parametrize("device", [-1, 2, 2**31 - 1])
-@pytest.mark.parametrize(
-    "ask", [driver.device_name, driver.compute_capability, driver.memory_info, driver.synchronize]
-)
+@pytest.mark.parametrize("ask", [driver.device_name, driver.compute_capability, driver.memory_info, driver.synchronize])
 def test_device_that_is_not_there_is_an_index_error(ask: Callable[[int], object], device: int) -> None:
     with pytest.raises(IndexError, match=f"no device {device}: this machine has devices 0 to 1"):
         ask(device)
@@ -166,7 +163,10 @@ def test_memory_info_follows_what_is_allocated() -> None:
 
 
 def test_failed_call_names_itself_and_the_error() -> None:
-    with cenote.sim.failing("cuMemAlloc", error="CUDA_ERROR_ILLEGAL_ADDRESS"), pytest.raises(cenote.CudaError) as caught:
+    with (
+        cenote.sim.failing("cuMemAlloc", error="CUDA_ERROR_ILLEGAL_ADDRESS"),
+        pytest.raises(cenote.CudaError) as caught,
+    ):
         cenote.mr.CudaMemoryResource().allocate(1)
     error = caught.value
     assert (error.call, error.code, error.name) == ("cuMemAlloc", 700, "CUDA_ERROR_ILLEGAL_ADDRESS")

@@ -1,7 +1,7 @@
 """Every driver call of a workload fails once, in turn: a clear error or success, sound books, and the next try works.
 
-What may stay behind is only what a failed free could not free; that is leaked rather than reused in doubt, and said once
-on standard error.
+What may stay behind is only what a failed free could not free; that is leaked rather than reused in doubt, and said
+once on standard error.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
-import cenote
 import pytest
+
+import cenote
 from cenote import DeviceBuffer, Stream, mr, registry, sim
 
 Resources = list[mr.DeviceMemoryResource]  # those that a workload has made so far, to be checked when it has failed

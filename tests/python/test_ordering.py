@@ -6,8 +6,9 @@ import ctypes
 import random
 from typing import Any
 
-import cenote
 import pytest
+
+import cenote
 from cenote import DeviceBuffer, Stream, mr, sim
 
 SIZE = 4096

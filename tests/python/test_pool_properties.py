@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import cenote
-from cenote import mr, sim
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+
+import cenote
+from cenote import mr, sim
 
 KIB = 1024
 LARGEST = 4096 * KIB

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cenote
 import numpy as np
 import pytest
-from cenote import sim, trace
+
+import cenote
+from cenote import trace
 from cenote.replay import Replay, ReplayOutOfMemoryError, replay, streams_of
 from cenote.trace import DTYPE, Action
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import cenote
 import numpy as np
 import pytest
+
+import cenote
 from cenote import mr, sim, trace
 
 MIB = 1024**2
@@ -57,7 +59,7 @@ def test_zero_bytes_are_the_null_pointer_and_cost_no_driver_call(resource: mr.De
 def test_addresses_are_multiples_of_256_and_do_not_overlap(resource: mr.DeviceMemoryResource, size: int) -> None:
     held = sorted(resource.allocate(size) for _ in range(5))
     assert all(address % 256 == 0 for address in held)
-    assert all(later - earlier >= size for earlier, later in zip(held, held[1:], strict=False))
+    assert all(later - earlier >= size for earlier, later in pairwise(held))
     for address in held:
         resource.deallocate(address, size)
     resource.check()

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
-import cenote
 import pytest
-from cenote import mr, sim
 from hypothesis import given
 from hypothesis import strategies as st
+
+import cenote
+from cenote import mr, sim
 
 MIB = 1024**2
 KINDS = ("cuda", "managed", "pinned", "async", "pool", "statistics", "logging")
@@ -139,6 +140,11 @@ def test_known_specifications_names_each_kind_and_parameter() -> None:
     assert "pool:initial=…,max=…" in lines
 
 
+def test_device_of_minus_one_is_no_device() -> None:
+    with pytest.raises(IndexError, match="no device -1"):
+        mr.from_spec("cuda", -1)
+
+
 def test_environment_names_the_first_resource_of_each_device(
     run_fresh: Callable[..., CompletedProcess[str]],
 ) -> None:
@@ -185,7 +191,7 @@ def test_wrong_environment_variable_is_named_and_can_be_mended(
     )
 
 
-def test_resource_can_be_set_over_a_wrong_environment_variable(
+def test_setting_a_resource_does_not_hide_a_wrong_environment_variable(
     run_fresh: Callable[..., CompletedProcess[str]],
 ) -> None:
     run_fresh(
@@ -195,6 +201,8 @@ def test_resource_can_be_set_over_a_wrong_environment_variable(
             cenote.mr.set_current_device_resource(cenote.mr.CudaMemoryResource())
         except ValueError as error:
             assert "CENOTE_RESOURCE" in str(error), error
+        else:
+            raise AssertionError
         """,
         CENOTE_RESOURCE="lake",
     )

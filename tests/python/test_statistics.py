@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import cenote
 import pytest
+
+import cenote
 from cenote import Statistics, mr
 
 

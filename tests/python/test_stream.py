@@ -7,8 +7,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-import cenote
 import pytest
+
+import cenote
 from cenote import Stream, sim
 
 
@@ -96,6 +97,26 @@ def test_flags_are_for_new_streams_only() -> None:
     with pytest.raises(ValueError):
         Stream(flags=7)  # type: ignore[arg-type]
     Stream(flags=cenote.CudaStreamFlags.NON_BLOCKING).synchronize()
+
+
+def test_new_stream_may_be_of_another_device_than_the_current_one() -> None:
+    stream = Stream(device=1)
+    assert stream.device == 1
+    stream.synchronize()
+    with pytest.raises(ValueError, match="device"):
+        Stream(stream, device=1)
+
+
+@pytest.mark.parametrize("device", [-1, 2, 64])
+def test_stream_of_a_device_that_is_not_there_is_an_index_error(device: int) -> None:
+    with pytest.raises(IndexError, match=f"no device {device}"):
+        Stream(device=device)
+
+
+def test_stream_that_cannot_be_made_is_a_driver_error() -> None:
+    with sim.failing("cuStreamCreate", error="CUDA_ERROR_UNKNOWN"), pytest.raises(cenote.CudaError) as caught:
+        Stream()
+    assert (caught.value.call, caught.value.name) == ("cuStreamCreate", "CUDA_ERROR_UNKNOWN")
 
 
 def test_default_streams_have_the_handles_of_the_driver() -> None:

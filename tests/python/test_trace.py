@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from cenote import trace
 from cenote.trace import Action, TraceError
 

@@ -36,9 +36,9 @@ CENOTE_API void* cenote_allocate(int client, int device, size_t bytes, void* str
  * std::runtime_error) instead of returning null. */
 CENOTE_API void* cenote_allocate_or_throw(int client, int device, size_t bytes, void* stream);
 
-/* Frees to the resource that made the block, whatever is current by now. `stream` is a live stream on which the caller's
- * uses of the block are queued or finished; if the block was allocated on another one, it is reused only after all work
- * that the device has been given by now. */
+/* Frees to the resource that made the block, whatever is current by now. `stream` is a live stream on which the
+ * caller's uses of the block are queued or finished; if the block was allocated on another one, it is reused only after
+ * all work that the device has been given by now. */
 CENOTE_API void cenote_deallocate(void* pointer, void* stream);
 
 /* The block is used on `stream` too: it is not reused before the work that is queued there when it is freed. 0, or
@@ -52,8 +52,8 @@ CENOTE_API void cenote_capture_end(int device);
 /* Gives unused memory of the current resource of `device` back; returns the bytes given back, negative on failure. */
 CENOTE_API int64_t cenote_trim(int device);
 
-/* Makes the resource that `specification` describes ("pool:max=8GiB | cuda") the current one of `device`. 0, or negative
- * on failure. */
+/* Makes the resource that `specification` describes ("pool:max=8GiB | cuda") the current one of `device`. 0, or
+ * negative on failure. */
 CENOTE_API int cenote_set_device_resource(int device, const char* specification);
 
 /* The number of devices; negative on failure. */

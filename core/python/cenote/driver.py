@@ -1,8 +1,8 @@
 """The CUDA driver and its devices, as seen by this process.
 
 The driver is loaded by the first call that needs it, never by an import. Where there is none, that call raises
-`cenote.DriverUnavailableError`. The environment variable ``CENOTE_CUDA_DRIVER`` names another library; ``sim`` names the
-simulated device.
+`cenote.DriverUnavailableError`. The environment variable ``CENOTE_CUDA_DRIVER`` names another library; ``sim`` names
+the simulated device.
 """
 
 from cenote._driver import (

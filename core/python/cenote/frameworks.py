@@ -115,7 +115,8 @@ def _install_framework(name: str) -> InstallRow:
     if importlib.util.find_spec(name) is None:
         return InstallRow(name, False, f"not installed: pip install 'cenote[{name}]'")
     if driver.is_simulated():
-        return InstallRow(name, False, "no GPU: the simulated device serves cenote's own calls, not a framework's kernels")
+        why = "no GPU: the simulated device serves cenote's own calls, not a framework's kernels"
+        return InstallRow(name, False, why)
     try:
         return InstallRow(name, True, importlib.import_module(f"cenote.allocators.{name}").install())
     except Exception as error:  # a framework that is broken must not keep the others from being installed

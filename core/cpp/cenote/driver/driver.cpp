@@ -64,9 +64,9 @@ class entry_point_source {
 
 driver_table fill_table(const entry_point_source& source, const std::string& library) {
   driver_table table;
-#define CENOTE_DRIVER_REQUIRED(name, version)                                                            \
-  table.name = reinterpret_cast<PFN_##name##_v##version>(source.find(#name, version));                   \
-  if (table.name == nullptr) {                                                                           \
+#define CENOTE_DRIVER_REQUIRED(name, version)                                                             \
+  table.name = reinterpret_cast<PFN_##name##_v##version>(source.find(#name, version));                    \
+  if (table.name == nullptr) {                                                                            \
     unavailable("the CUDA driver '" + library + "' lacks " #name ": cenote needs driver 12.0 or newer."); \
   }
 #define CENOTE_DRIVER_OPTIONAL(name, version) \
@@ -155,9 +155,7 @@ int driver_version() {
   return version;
 }
 
-bool driver_is_simulated() {
-  return std::filesystem::path(driver_library()).filename() == "libcenote_sim.so";
-}
+bool driver_is_simulated() { return std::filesystem::path(driver_library()).filename() == "libcenote_sim.so"; }
 
 std::string driver_failure(const char* call, CUresult result) {
   const char* name = nullptr;

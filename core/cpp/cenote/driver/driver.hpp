@@ -41,5 +41,4 @@ std::string driver_failure(const char* call, CUresult result);
 }  // namespace cenote
 
 /// Calls an entry point and throws cuda_error unless it succeeded: CENOTE_DRIVER_CALL(cuMemFree, pointer).
-#define CENOTE_DRIVER_CALL(name, ...) \
-  ::cenote::check_driver(#name, ::cenote::driver().name(__VA_ARGS__))
+#define CENOTE_DRIVER_CALL(name, ...) ::cenote::check_driver(#name, ::cenote::driver().name(__VA_ARGS__))

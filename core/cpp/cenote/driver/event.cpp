@@ -42,4 +42,12 @@ bool event::is_complete() const {
 
 void event::synchronize() const { CENOTE_DRIVER_CALL(cuEventSynchronize, handle_); }
 
+void wait_for_all_work(stream_ref stream, int device) {
+  if (const auto all_work = event::record_context(device)) {
+    wait(stream, *all_work, device);
+  } else {
+    synchronize_device(device);
+  }
+}
+
 }  // namespace cenote

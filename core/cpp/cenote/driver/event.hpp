@@ -19,8 +19,8 @@ class event {
   static std::shared_ptr<event> record(stream_ref stream, int device);
 
   /// The moment after all work queued so far on any stream of the device's primary context, also on streams that have
-  /// been destroyed since. Null where the driver cannot (before 12.5). Not while anything is being captured (capture.hpp):
-  /// that capture would be invalidated.
+  /// been destroyed since. Null where the driver cannot (before 12.5). Not while anything is being captured
+  /// (capture.hpp): that capture would be invalidated.
   static std::shared_ptr<event> record_context(int device);
 
   /// Whether the moment has passed. Never waits.
@@ -36,5 +36,9 @@ class event {
 
   CUevent_st* handle_ = nullptr;
 };
+
+/// Work queued on `stream` from now on runs after all work that the device has been given by now. The device waits; the
+/// host does where the driver has no event over a context. Not while anything is being captured (capture.hpp).
+void wait_for_all_work(stream_ref stream, int device);
 
 }  // namespace cenote

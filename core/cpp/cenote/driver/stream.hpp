@@ -39,8 +39,8 @@ class stream_ref {
 
 /// What memory is ordered by: one stream of the process for ever, or one stream's branch of a capture.
 struct stream_id {
-  std::uint64_t value = 0;                  ///< the stream's id; of the capture while the stream is being captured
-  const CUstream_st* branch = nullptr;      ///< which stream of that capture; null outside
+  std::uint64_t value = 0;              ///< the stream's id; of the capture while the stream is being captured
+  const CUstream_st* branch = nullptr;  ///< which stream of that capture; null outside
   bool is_capturing() const noexcept { return branch != nullptr; }
   friend bool operator==(const stream_id&, const stream_id&) noexcept = default;
 };

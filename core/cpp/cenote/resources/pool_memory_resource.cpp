@@ -70,17 +70,27 @@ pool_memory_resource::pool_memory_resource(std::shared_ptr<memory_resource> upst
 pool_memory_resource::~pool_memory_resource() {
   if (driver_is_gone()) return;
   if (heap_.blocks_in_use() != 0) {
-    report_once("a pool is destroyed while " + format_bytes(heap_.bytes_in_use()) + " of it (" +
-                std::to_string(heap_.blocks_in_use()) + " in number of blocks) are still in use");
+    report_once("a pool is destroyed with blocks still in use: " + std::to_string(heap_.blocks_in_use()) +
+                ", together " + format_bytes(heap_.bytes_in_use()));
   }
-  try {
-    if (is_capture_underway(device())) throw std::runtime_error("work is being captured");
-    synchronize_device(device());
-  } catch (const std::exception& error) {
-    report_once("the memory of a pool is leaked, as its work could not be waited for: " + std::string(error.what()));
-    return;
-  }
+  if (!order_legacy_stream_after_all_work()) return;
   for (const chunk& c : heap_.all_chunks()) upstream_->deallocate({}, c.base, c.bytes);
+}
+
+/// For the end of the pool. False, and reported, if there is no way: its memory must then be leaked.
+bool pool_memory_resource::order_legacy_stream_after_all_work() const noexcept {
+  std::string failure = "work is being captured";
+  for (const auto order : {+[](int device) { wait_for_all_work({}, device); }, &synchronize_device}) {
+    try {
+      if (is_capture_underway(device())) break;
+      order(device());
+      return true;
+    } catch (const std::exception& error) {
+      failure = error.what();
+    }
+  }
+  report_once("the memory of a pool is leaked, as its work could not be waited for: " + failure);
+  return false;
 }
 
 void* pool_memory_resource::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
@@ -237,15 +247,10 @@ void* pool_memory_resource::reclaim(const request& wanted) {
   if (wanted.id.is_capturing() || is_capture_underway(device())) return nullptr;  // the event would invalidate it
   const auto closed = close_epochs();
   if (closed.empty()) return nullptr;
-  const auto all_work = event::record_context(device());
-  if (all_work) {
-    wait(wanted.stream, *all_work, device());
-  } else {
-    synchronize_device(device());  // a driver before 12.5 leaves no other way
-  }
+  wait_for_all_work(wanted.stream, device());
   std::vector<claim> claims;
-  for (const auto& [id, epoch] : closed) claims.push_back({id, {epoch, all_work}});
-  return take_claims(wanted, claims, all_work ? 1 : 0);
+  for (const auto& [id, epoch] : closed) claims.push_back({id, {epoch, nullptr}});
+  return take_claims(wanted, claims, 1);
 }
 
 /// Makes the claimed blocks and the ready ones the stream's own, which joins them; the waits have been issued.
@@ -402,7 +407,8 @@ std::optional<std::size_t> pool_memory_resource::reserve_growth(std::size_t want
 }
 
 void* pool_memory_resource::allocate_chunk(const request& wanted, std::size_t bytes) {
-  if (!wanted.id.is_capturing() || !upstream_->is_stream_ordered()) return upstream_->try_allocate(wanted.stream, bytes);
+  if (!wanted.id.is_capturing() || !upstream_->is_stream_ordered())
+    return upstream_->try_allocate(wanted.stream, bytes);
   // On the captured stream a stream-ordered allocation would become a node of the graph.
   const cuda_stream aside(device(), cuda_stream::kind::non_blocking);
   void* const base = upstream_->try_allocate(aside.view(), bytes);
@@ -445,6 +451,7 @@ void pool_memory_resource::place_mark(stream_ref stream, stream_id id, stamp epo
 }
 
 std::size_t pool_memory_resource::trim(std::size_t keep_bytes) {
+  const relaxed_capture_scope relaxed;
   settle();
   settle_unmarked();
   return release_chunks({}, std::nullopt, keep_bytes);
@@ -461,8 +468,8 @@ pool_counters pool_memory_resource::counters() const {
 }
 
 std::string pool_memory_resource::specification() const {
-  return spell_specification(kind(), {initial_ ? "initial=" + spell_bytes(*initial_) : "",
-                                      maximum_ ? "max=" + spell_bytes(*maximum_) : ""});
+  return spell_specification(
+      kind(), {initial_ ? "initial=" + spell_bytes(*initial_) : "", maximum_ ? "max=" + spell_bytes(*maximum_) : ""});
 }
 
 memory_state pool_memory_resource::state() const {

@@ -1,8 +1,8 @@
-// A pool over any upstream: takes memory in large chunks and hands it out in blocks. In the common case the driver is asked
-// for no more than the stream's id, and for nothing at all on the legacy default stream.
+// A pool over any upstream: takes memory in large chunks and hands it out in blocks. In the common case the driver is
+// asked for no more than the stream's id, and for nothing at all on the legacy default stream.
 //
-// How it works. Bookkeeping is a block_heap: every free block belongs to the stream that it was freed on, or to `ready`,
-// whose blocks any stream may use at once. allocate takes, in this order:
+// How it works. Bookkeeping is a block_heap: every free block belongs to the stream that it was freed on, or to
+// `ready`, whose blocks any stream may use at once. allocate takes, in this order:
 //
 //   1. a block freed on its own stream
 //   2. a ready block
@@ -24,7 +24,8 @@
 //
 // Threads: `mutex_` guards the heap and the timelines; no driver call and no upstream call is made under it.
 // `growth_` lets one thread at a time ask the upstream, so that a burst does not grow the pool twice.
-// Cost: O(1) for 1 and 2, O(streams) for 3. The host waits in step 7 on a driver before 12.5, and where the upstream does.
+// Cost: O(1) for 1 and 2, O(streams) for 3. The host waits in step 7 on a driver before 12.5, and where the upstream
+// does.
 #pragma once
 
 #include <cstdint>
@@ -48,9 +49,9 @@ struct pool_counters {
   std::uint64_t from_ready = 0;
   std::uint64_t from_other_stream = 0;
   std::uint64_t from_upstream = 0;
-  std::uint64_t from_reclaim = 0;        ///< after blocks of several streams were joined
-  std::uint64_t waits = 0;               ///< device-side waits issued
-  std::uint64_t events = 0;              ///< events recorded
+  std::uint64_t from_reclaim = 0;  ///< after blocks of several streams were joined
+  std::uint64_t waits = 0;         ///< device-side waits issued
+  std::uint64_t events = 0;        ///< events recorded
   std::uint64_t upstream_allocations = 0;
   std::uint64_t upstream_frees = 0;
 };
@@ -74,8 +75,8 @@ class pool_memory_resource final : public memory_resource {
   bool is_stream_ordered() const noexcept override { return true; }
   memory_state state() const override;
 
-  /// Gives chunks that are wholly free, and whose work is done, back to the upstream. Not while anything is being
-  /// captured: asking the device whether all its work is done would invalidate that capture.
+  /// Gives chunks that are wholly free, and whose work is done, back to the upstream. Beside a capture (capture.hpp)
+  /// only as far as events cover that work already.
   std::size_t trim(std::size_t keep_bytes = 0) override;
   void check() const override;
 
@@ -109,6 +110,7 @@ class pool_memory_resource final : public memory_resource {
   void* take_locked(const request& wanted, owner_index from, std::uint64_t& path);
   void* add_chunk_and_take(const request& wanted, chunk fresh);
   void give_up_chunk(const request& wanted, chunk fresh);
+  bool order_legacy_stream_after_all_work() const noexcept;
   void settle();
   void settle_unmarked();
   std::vector<std::pair<stream_id, stamp>> close_epochs();

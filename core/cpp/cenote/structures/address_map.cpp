@@ -36,7 +36,8 @@ std::uint32_t address_map::erase(const void* address) noexcept {
   std::size_t hole = slot_of(address);
   if (table_[hole].address == nullptr) return none;
   const std::uint32_t value = table_[hole].value;
-  // A follower may close the hole unless its home lies cyclically in (hole, follower]: then it would become unreachable.
+  // A follower may close the hole unless its home lies cyclically in (hole, follower]: then it would become
+  // unreachable.
   for (std::size_t follower = next(hole); table_[follower].address != nullptr; follower = next(follower)) {
     const std::size_t distance_home = (follower - home(table_[follower].address)) & (table_.size() - 1);
     const std::size_t distance_hole = (follower - hole) & (table_.size() - 1);

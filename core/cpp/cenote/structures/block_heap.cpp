@@ -47,8 +47,7 @@ block_index block_heap::find(owner_index owner, std::size_t bytes, std::size_t a
   return indexes_[owner]->find(blocks_, bytes_to_look_for(bytes, alignment));
 }
 
-void* block_heap::take(block_index index, std::size_t bytes, std::size_t alignment,
-                       std::optional<owner_index> keeper) {
+void* block_heap::take(block_index index, std::size_t bytes, std::size_t alignment, std::optional<owner_index> keeper) {
   taken_.reserve_one();
   blocks_.reserve(2);  // nothing below throws
   indexes_[blocks_[index].owner]->remove(blocks_, index);

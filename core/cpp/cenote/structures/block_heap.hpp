@@ -22,7 +22,8 @@
 // A stamp travels with a free block; merging keeps the later one.
 //
 // Threads: none of its own; the pool locks.
-// Cost: O(1) for find, take and give; O(blocks of the owner) for reown; 48 bytes of host memory a block, and 32 to 64 more while it is taken.
+// Cost: O(1) for find, take and give; O(blocks of the owner) for reown; 48 bytes of host memory a block, and 32 to 64
+// more while it is taken.
 #pragma once
 
 #include <cstddef>

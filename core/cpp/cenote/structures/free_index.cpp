@@ -90,10 +90,12 @@ std::size_t free_index::largest_bytes(const block_table& blocks) const noexcept 
 void free_index::check(const block_table& blocks) const {
   std::size_t bytes = 0;
   for (unsigned level = 0; level < level_count; ++level) {
-    if (((levels_ >> level) & 1) != (bins_[level] != 0)) throw std::logic_error("free_index I1: a level's bit is wrong");
+    if (((levels_ >> level) & 1) != (bins_[level] != 0))
+      throw std::logic_error("free_index I1: a level's bit is wrong");
     for (unsigned bin = 0; bin < bins_per_level; ++bin) {
       const block_index head = heads_[level][bin];
-      if (((bins_[level] >> bin) & 1u) != (head != no_block)) throw std::logic_error("free_index I1: a bin's bit is wrong");
+      if (((bins_[level] >> bin) & 1u) != (head != no_block))
+        throw std::logic_error("free_index I1: a bin's bit is wrong");
       block_index previous = no_block;
       for (block_index i = head; i != no_block; previous = i, i = blocks[i].free_next) {
         const block& b = blocks[i];

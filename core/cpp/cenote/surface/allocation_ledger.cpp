@@ -84,7 +84,8 @@ void client_deallocate(void* pointer, stream_ref stream) noexcept {
   if (pointer == nullptr || driver_is_gone()) return;
   auto made = remove(pointer);
   if (!made) {
-    report_once("a pointer was freed that cenote did not give to a framework, or that was freed already; it is ignored");
+    report_once(
+        "a pointer was freed that cenote did not give to a framework, or that was freed already; it is ignored");
     return;
   }
   client_freed(made->client, made->bytes);

@@ -80,11 +80,10 @@ void cenote_capture_end(int device) {
 }
 
 int64_t cenote_trim(int device) {
-  return guarded<int64_t>(
-      -1, [=] {
-        const auto resource = cenote::find_per_device_resource(device);
-        return resource ? static_cast<int64_t>(resource->trim()) : 0;
-      });
+  return guarded<int64_t>(-1, [=] {
+    const auto resource = cenote::find_per_device_resource(device);
+    return resource ? static_cast<int64_t>(resource->trim()) : 0;
+  });
 }
 
 int cenote_set_device_resource(int device, const char* specification) {

@@ -16,9 +16,9 @@ using client_index = int;
 
 struct client_usage {
   std::string name;
-  std::uint64_t bytes;         ///< held now, as requested
+  std::uint64_t bytes;  ///< held now, as requested
   std::uint64_t peak_bytes;
-  std::uint64_t allocations;   ///< live now
+  std::uint64_t allocations;  ///< live now
   std::uint64_t total_allocations;
 };
 

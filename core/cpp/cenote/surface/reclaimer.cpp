@@ -56,8 +56,9 @@ void reclaimer::free_pending() noexcept {
     free_now(frees);
   } catch (const cuda_error& error) {
     if (error.code() == stream_capture_unsupported) {
-      report_once("a capture that cenote was not told of was invalidated by a free on another stream than the block's "
-                  "own: call cenote_capture_begin and cenote_capture_end around it");
+      report_once(
+          "a capture that cenote was not told of was invalidated by a free on another stream than the block's "
+          "own: call cenote_capture_begin and cenote_capture_end around it");
     } else {
       report_once(error.what());
     }
@@ -70,11 +71,7 @@ void reclaimer::free_pending() noexcept {
 
 void reclaimer::free_now(const std::vector<pending_free>& frees) {
   const stream_ref ours = own_stream();
-  if (const auto all_work = event::record_context(device_)) {
-    wait(ours, *all_work, device_);
-  } else {
-    synchronize_device(device_);  // a driver before 12.5 leaves no other way
-  }
+  wait_for_all_work(ours, device_);
   for (const pending_free& f : frees) f.resource->deallocate(ours, f.pointer, f.bytes);
 }
 

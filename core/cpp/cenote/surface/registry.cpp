@@ -66,8 +66,8 @@ std::shared_ptr<memory_resource> set_per_device_resource(int device, std::shared
   if (!resource) throw std::invalid_argument("the resource of a device cannot be null");
   check_device(device);
   if (resource->device() != device) {
-    throw std::invalid_argument("a resource of device " + std::to_string(resource->device()) +
-                                " cannot serve device " + std::to_string(device));
+    throw std::invalid_argument("a resource of device " + std::to_string(resource->device()) + " cannot serve device " +
+                                std::to_string(device));
   }
   auto previous = get_per_device_resource(device);
   slot& place = slot_of(device);

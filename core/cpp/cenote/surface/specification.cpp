@@ -190,7 +190,8 @@ resource_ptr make_resource(std::string_view specification, int device) {
   for (const std::string_view word : split(specification, '|')) chain.push_back(parse_word(word, device));
   for (std::size_t i = 0; i + 1 < chain.size(); ++i) {
     if (chain[i].of->needs_upstream) continue;
-    throw std::invalid_argument(quoted(chain[i].of->name) + " takes its memory from the driver: nothing can stand under it");
+    throw std::invalid_argument(quoted(chain[i].of->name) +
+                                " takes its memory from the driver: nothing can stand under it");
   }
   resource_ptr resource;
   if (chain.back().of->needs_upstream) resource = std::make_shared<cuda_memory_resource>(device);

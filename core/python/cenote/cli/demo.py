@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import cenote
 from cenote import mr, trace
@@ -105,15 +106,17 @@ class _ClientResource:
         self._client = Client(name)
         self._device = device
 
-    def allocate(self, nbytes: int, stream: object) -> int:
+    def allocate(self, nbytes: int, stream: Any) -> int:
         address: int = self._client.allocate(nbytes, stream, self._device)
         return address
 
-    def deallocate(self, ptr: int, nbytes: int, stream: object) -> None:
+    def deallocate(self, ptr: int, nbytes: int, stream: Any) -> None:
         self._client.deallocate(ptr, stream)
 
 
-def _write_files(terminal: Terminal, device: Device, observed: ObservedPool, folder: Path, what: str, by_event: bool) -> None:
+def _write_files(
+    terminal: Terminal, device: Device, observed: ObservedPool, folder: Path, what: str, by_event: bool
+) -> None:
     log, chunks = observed.logs()
     picture = folder.resolve() / "timeline.png"
     simulated = "simulated device" if device.why_simulated else device.name
