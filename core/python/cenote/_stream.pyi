@@ -1,30 +1,33 @@
 from enum import IntEnum
 from typing import Any, Final, Protocol, TypeAlias
 
+from typing_extensions import disjoint_base
+
 class CudaStreamFlags(IntEnum):
     SYNC_DEFAULT = 0
     NON_BLOCKING = 1
 
-class HasCudaStream(Protocol):  # cuda.core, CuPy, Numba, PyTorch
+class _HasCudaStream(Protocol):  # cuda.core, CuPy, Numba, PyTorch
     def __cuda_stream__(self) -> tuple[int, int]: ...
 
-class LikeTorchStream(Protocol):
+class _LikeTorchStream(Protocol):
     @property
     def cuda_stream(self) -> int: ...
 
-class LikeCupyStream(Protocol):
+class _LikeCupyStream(Protocol):
     @property
     def ptr(self) -> int: ...
 
-class LikeNumbaStream(Protocol):
+class _LikeNumbaStream(Protocol):
     @property
     def handle(self) -> Any: ...
 
-StreamLike: TypeAlias = Stream | HasCudaStream | LikeTorchStream | LikeCupyStream | LikeNumbaStream | int
+_StreamLike: TypeAlias = Stream | _HasCudaStream | _LikeTorchStream | _LikeCupyStream | _LikeNumbaStream | int
 
+@disjoint_base
 class Stream:
     def __init__(
-        self, obj: StreamLike | None = None, flags: CudaStreamFlags | None = None, device: int | None = None
+        self, obj: _StreamLike | None = None, flags: CudaStreamFlags | None = None, device: int | None = None
     ) -> None: ...
     @property
     def owner(self) -> Any: ...

@@ -11,6 +11,7 @@
 
 #include "cenote/cenote.h"
 #include "cenote/ground/error.hpp"
+#include "out_of_memory.hpp"
 
 namespace {
 
@@ -27,7 +28,7 @@ CENOTE_API void* cenote_torch_allocate(std::size_t bytes, int device, void* stre
   try {
     return cenote_allocate_or_throw(client(), device, bytes, stream);
   } catch (const cenote::out_of_memory& error) {
-    throw std::runtime_error(std::string("CUDA out of memory. ") + error.what());
+    cenote::torch::throw_out_of_memory(std::string("CUDA out of memory. ") + error.what());
   }
 }
 
