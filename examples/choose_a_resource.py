@@ -1,13 +1,14 @@
 """Choose where memory comes from, and see what becomes of it.
 
-A specification puts resources together in one line: here a pool of at most 1 GiB over plain device memory, with
-counters on top. Run it on a GPU with ``python choose_a_resource.py``, or without one with
+A specification puts resources together in one line: here a pool of at most 1 GiB over plain device memory. Objects can
+be put around it: here counters. Run it on a GPU with ``python choose_a_resource.py``, or without one with
 ``CENOTE_CUDA_DRIVER=sim python choose_a_resource.py``.
 """
 
 import cenote
 
-resource = cenote.mr.from_spec("statistics | pool:initial=64MiB,max=1GiB | cuda")
+pool = cenote.mr.from_spec("pool:initial=64MiB,max=1GiB | cuda")
+resource = cenote.mr.StatisticsResourceAdaptor(pool)
 cenote.mr.set_current_device_resource(resource)
 print(resource)
 
@@ -18,7 +19,7 @@ print(copy.tobytes().decode())
 del water
 counts = resource.allocation_counts
 print(f"now {counts.current_bytes} bytes in {counts.current_count} blocks, at most {counts.peak_bytes} bytes")
-print(f"the pool holds {resource.state()['held']:,} bytes of the device")
+print(f"the pool holds {pool.state()['held']:,} bytes of the device")
 
 try:
     cenote.DeviceBuffer(size=2 * 1024**3)

@@ -71,16 +71,21 @@ class Pool(RuleBasedStateMachine):
         before = self.pool.pool_size()
         assert self.pool.trim(keep) == before - self.pool.pool_size()
 
+    def in_use(self) -> list[int]:
+        """What each live block takes of the pool, in bytes."""
+        return [-(-size // 256) * 256 for size in self.live.values()]
+
     @invariant()
     def adds_up(self) -> None:
         if not hasattr(self, "pool"):
             return
         self.pool.check()
         state = self.pool.state()
-        assert state["in_use"] == sum(-(-size // 256) * 256 for size in self.live.values())
+        assert state["in_use"] == sum(self.in_use())
         assert state["held"] == self.pool.pool_size() == self.upstream.allocation_counts.current_bytes
-        assert state["in_use"] + state["largest_free"] <= state["held"]
-        assert self.maximum is None or state["held"] <= self.maximum
+        assert state["largest_free"] is not None
+        assert sum(self.in_use()) + state["largest_free"] <= self.pool.pool_size()
+        assert self.maximum is None or self.pool.pool_size() <= self.maximum
         assert sim.violations() == []
 
     def teardown(self) -> None:
