@@ -47,7 +47,8 @@ def main() -> None:
     print(f"| tests | {counts} |\n")
     print("| test | outcome | seconds |\n|---|---|---|")
     for case, result in zip(cases, outcomes, strict=True):
-        name = case.attrib["name"].removeprefix("test_").replace("_", " ").replace("|", "\\|")
+        test, bracket, parameter = case.attrib["name"].removeprefix("test_").partition("[")
+        name = test.replace("_", " ") + (bracket + parameter).replace("|", "\\|")
         print(f"| {name} | {result} | {float(case.attrib['time']):.1f} |")
 
 
