@@ -14,7 +14,8 @@ import threading
 import numpy, torch, cupy
 from numba import cuda
 side = torch.cuda.Stream()
-held = [torch.ones(1000, device="cuda"), cupy.ones(1000), cuda.to_device(numpy.ones(1000)), cenote.DeviceBuffer(size=1000)]
+held = [torch.ones(1000, device="cuda"), cupy.ones(1000)]
+held += [cuda.to_device(numpy.ones(1000)), cenote.DeviceBuffer(size=1000)]
 held[0].record_stream(side)
 cycle = [held]
 cycle.append(cycle)                       # dies in the last garbage collection

@@ -59,11 +59,13 @@ def test_a_block_goes_back_to_the_resource_that_made_it(run):
         assert all(row.installed for row in cenote.install(first))
         import torch, cupy
         from numba import cuda
-        old = [torch.ones(1000, device="cuda"), cupy.ones(1000), cuda.to_device(np.ones(1000)), cenote.DeviceBuffer(size=9)]
+        old = [torch.ones(1000, device="cuda"), cupy.ones(1000)]
+        old += [cuda.to_device(np.ones(1000)), cenote.DeviceBuffer(size=9)]
         before = first.allocation_counts.current_bytes
         assert before > 0
         assert cenote.mr.set_current_device_resource(second) is first
-        new = [torch.ones(1000, device="cuda"), cupy.ones(1000), cuda.to_device(np.ones(1000)), cenote.DeviceBuffer(size=9)]
+        new = [torch.ones(1000, device="cuda"), cupy.ones(1000)]
+        new += [cuda.to_device(np.ones(1000)), cenote.DeviceBuffer(size=9)]
         assert first.allocation_counts.current_bytes == before
         assert second.allocation_counts.current_bytes > 0
         del old

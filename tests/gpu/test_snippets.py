@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 CUPY = """
@@ -155,11 +153,6 @@ def test_the_demo_shows_real_work_of_every_framework(run_command, tmp_path):
     assert any(tmp_path.glob("*.png")) and any(tmp_path.glob("*.csv"))
 
 
-def test_info_names_the_device(run_command):
-    name = subprocess.run(
-        [sys.executable, "-c", "import cenote.driver as d; print(d.device_name(0))"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
+def test_info_names_the_device(run, run_command):
+    name = run("import cenote.driver as driver; print(driver.device_name(0))").strip()
     assert name in run_command("cenote", "info")

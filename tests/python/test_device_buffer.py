@@ -341,3 +341,8 @@ def test_second_init_does_not_leak(counted: mr.StatisticsResourceAdaptor) -> Non
 
 def test_buffer_that_was_never_made_does_no_harm() -> None:
     DeviceBuffer.__new__(DeviceBuffer)
+
+
+def test_a_buffer_that_was_never_initialised_is_refused():
+    with pytest.raises(RuntimeError, match="never initialised"):
+        len(cenote.DeviceBuffer.__new__(cenote.DeviceBuffer))

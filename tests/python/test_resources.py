@@ -267,3 +267,12 @@ def test_async_pool_keeps_what_it_was_told_to_start_with() -> None:
 def test_text_that_is_no_size_is_a_value_error(size: str) -> None:
     with pytest.raises(ValueError, match=re.escape(repr(size))):
         mr.PoolMemoryResource(mr.CudaMemoryResource(), size)
+
+
+def test_a_resource_that_was_never_initialised_is_refused():
+    with pytest.raises(RuntimeError, match="never initialised"):
+        mr.CudaMemoryResource.__new__(mr.CudaMemoryResource).allocate(1)
+    with pytest.raises(RuntimeError, match="never initialised"):
+        repr(mr.PoolMemoryResource.__new__(mr.PoolMemoryResource))
+    with pytest.raises(ValueError, match="null"):
+        mr.set_current_device_resource(mr.CudaMemoryResource.__new__(mr.CudaMemoryResource))

@@ -54,12 +54,19 @@ cdef class DeviceBuffer:
         with nogil:
             self._buffer = lib.make_unique[lib.device_buffer](size, on._handle, resource)
             if ptr != 0 and size != 0:
-                self._buffer.get().copy_from(<const void*> ptr, size, on._handle)
+                self.made().copy_from(<const void*> ptr, size, on._handle)
         self._stream = on
         self._mr = wrap(resource)
         self._count()
         if ptr != 0:
             self._finish(on)
+
+    cdef lib.device_buffer* made(self) except NULL nogil:
+        """The C++ buffer; RuntimeError if ``__init__`` has not made it."""
+        if self._buffer.get() == NULL:
+            with gil:
+                raise RuntimeError(f"this {type(self).__name__} was never initialised: call super().__init__(…)")
+        return self._buffer.get()
 
     def __dealloc__(self):
         if self._counted != 0:
@@ -69,10 +76,10 @@ cdef class DeviceBuffer:
 
     cdef _count(self):
         """Count the buffer's present capacity for the client "cenote"."""
-        if self._counted != self._buffer.get().capacity():
+        if self._counted != self.made().capacity():
             if self._counted != 0:
                 lib.client_freed(_client, self._counted)
-            self._counted = self._buffer.get().capacity()
+            self._counted = self.made().capacity()
             if self._counted != 0:
                 lib.client_allocated(_client, self._counted)
 
@@ -80,31 +87,31 @@ cdef class DeviceBuffer:
         """A call on the default stream is finished when it returns."""
         if stream._handle.is_legacy_default():
             with nogil:
-                lib.synchronize(stream._handle, self._buffer.get().device())
+                lib.synchronize(stream._handle, self.made().device())
 
     cdef _use(self, Stream stream):
         """The buffer was used on `stream` last: it will be freed there."""
-        self._buffer.get().set_stream(stream._handle)
+        self.made().set_stream(stream._handle)
         self._stream = stream
 
     @property
     def ptr(self) -> int:
         """The address; 0 if the size is 0."""
-        return <uintptr_t> self._buffer.get().data()
+        return <uintptr_t> self.made().data()
 
     @property
     def size(self) -> int:
         """Size in bytes."""
-        return self._buffer.get().size()
+        return self.made().size()
 
     @property
     def nbytes(self) -> int:
         """Size in bytes."""
-        return self._buffer.get().size()
+        return self.made().size()
 
     def capacity(self) -> int:
         """Bytes that are allocated; at least `size`."""
-        return self._buffer.get().capacity()
+        return self.made().capacity()
 
     @property
     def mr(self) -> DeviceMemoryResource:
@@ -119,13 +126,13 @@ cdef class DeviceBuffer:
     @property
     def device(self) -> int:
         """The device whose memory this is."""
-        return self._buffer.get().device()
+        return self.made().device()
 
     def __len__(self) -> int:
-        return self._buffer.get().size()
+        return self.made().size()
 
     def __sizeof__(self) -> int:
-        return self._buffer.get().size()
+        return self.made().size()
 
     def __repr__(self) -> str:
         return f"<cenote.DeviceBuffer of {self.size} bytes at {self.ptr:#x} on device {self.device}>"
@@ -164,7 +171,7 @@ cdef class DeviceBuffer:
             If `ary` is too small.
         """
         cdef Stream on = as_stream(stream)
-        cdef size_t size = self._buffer.get().size()
+        cdef size_t size = self.made().size()
         if ary is None:
             ary = np.empty(size, dtype="u1")
         cdef unsigned char[::1] target = ary
@@ -172,7 +179,7 @@ cdef class DeviceBuffer:
             raise ValueError(f"the host buffer is too small. Need space for {size} bytes, not {target.shape[0]}")
         cdef void* to = <void*> &target[0] if target.shape[0] != 0 else NULL
         with nogil:
-            self._buffer.get().copy_to(to, size, on._handle)
+            self.made().copy_to(to, size, on._handle)
         self._use(on)
         self._finish(on)
         return ary
@@ -184,7 +191,7 @@ cdef class DeviceBuffer:
         self._check_room(count)
         cdef const void* source = <const void*> &ary[0] if count != 0 else NULL
         with nogil:
-            self._buffer.get().copy_from(source, count, on._handle)
+            self.made().copy_from(source, count, on._handle)
         self._use(on)
         self._finish(on)
 
@@ -207,12 +214,12 @@ cdef class DeviceBuffer:
         cdef uintptr_t source = interface["data"][0]
         self._check_room(count)
         with nogil:
-            self._buffer.get().copy_from(<const void*> source, count, on._handle)
+            self.made().copy_from(<const void*> source, count, on._handle)
         self._use(on)
         self._finish(on)
 
     cdef _check_room(self, size_t count):
-        if count > self._buffer.get().size():
+        if count > self.made().size():
             raise ValueError(f"{count} bytes do not fit into a buffer of {self.size}")
 
     def tobytes(self, stream=DEFAULT_STREAM) -> bytes:
@@ -236,7 +243,7 @@ cdef class DeviceBuffer:
         """Make room for `new_capacity` bytes; the contents are kept."""
         cdef Stream on = as_stream(stream)
         with nogil:
-            self._buffer.get().reserve(new_capacity, on._handle)
+            self.made().reserve(new_capacity, on._handle)
         self._stream = on
         self._count()
 
@@ -244,6 +251,6 @@ cdef class DeviceBuffer:
         """Change the size; the contents are kept as far as they fit, new bytes are not initialised."""
         cdef Stream on = as_stream(stream)
         with nogil:
-            self._buffer.get().resize(new_size, on._handle)
+            self.made().resize(new_size, on._handle)
         self._stream = on
         self._count()

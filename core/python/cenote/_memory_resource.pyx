@@ -44,6 +44,13 @@ cdef class DeviceMemoryResource:
     def __init__(self, *args, **kwargs):
         raise TypeError("DeviceMemoryResource is the common base; make a CudaMemoryResource, PoolMemoryResource, …")
 
+    cdef lib.memory_resource* made(self) except NULL nogil:
+        """The C++ resource; RuntimeError if ``__init__`` has not made it."""
+        if self._resource.get() == NULL:
+            with gil:
+                raise RuntimeError(f"this {type(self).__name__} was never initialised: call super().__init__(…)")
+        return self._resource.get()
+
     def allocate(self, size_t nbytes, stream=DEFAULT_STREAM) -> int:
         """Allocate device memory in stream order.
 
@@ -69,7 +76,7 @@ cdef class DeviceMemoryResource:
         cdef Stream on = as_stream(stream)
         cdef void* pointer
         with nogil:
-            pointer = self._resource.get().allocate(on._handle, nbytes)
+            pointer = self.made().allocate(on._handle, nbytes)
         return <uintptr_t> pointer
 
     def deallocate(self, uintptr_t ptr, size_t nbytes, stream=DEFAULT_STREAM) -> None:
@@ -86,22 +93,22 @@ cdef class DeviceMemoryResource:
         """
         cdef Stream on = as_stream(stream)
         with nogil:
-            self._resource.get().deallocate(on._handle, <void*> ptr, nbytes)
+            self.made().deallocate(on._handle, <void*> ptr, nbytes)
 
     @property
     def device(self) -> int:
         """The device whose memory this is."""
-        return self._resource.get().device()
+        return self.made().device()
 
     @property
     def specification(self) -> str:
         """The whole stack, outermost first, such as ``"statistics | pool:max=8GiB | cuda"``."""
-        return lib.describe(dereference(self._resource.get())).decode()
+        return lib.describe(dereference(self.made())).decode()
 
     @property
     def is_host_accessible(self) -> bool:
         """Whether the host can read and write the memory."""
-        return self._resource.get().is_host_accessible()
+        return self.made().is_host_accessible()
 
     def state(self) -> dict:
         """The figures of the resource, in bytes; None for what it does not know.
@@ -113,7 +120,7 @@ cdef class DeviceMemoryResource:
         """
         cdef lib.memory_state s
         with nogil:
-            s = self._resource.get().state()
+            s = self.made().state()
         return {
             "in_use": figure(s.in_use),
             "held": figure(s.held),
@@ -133,13 +140,13 @@ cdef class DeviceMemoryResource:
         """
         cdef size_t released
         with nogil:
-            released = self._resource.get().trim(keep_bytes)
+            released = self.made().trim(keep_bytes)
         return released
 
     def check(self) -> None:
         """Verify the bookkeeping of the whole stack; RuntimeError names the invariant that does not hold."""
         with nogil:
-            self._resource.get().check()
+            self.made().check()
 
     def __repr__(self) -> str:
         return f"<cenote.mr.{type(self).__name__} '{self.specification}' on device {self.device}>"
@@ -226,7 +233,7 @@ cdef class CudaAsyncMemoryResource(DeviceMemoryResource):
 
     def pool_handle(self) -> int:
         """The driver's ``CUmemoryPool``; it lives as long as this resource."""
-        return <uintptr_t> (<lib.cuda_async_memory_resource*> self._resource.get()).pool_handle()
+        return <uintptr_t> (<lib.cuda_async_memory_resource*> self.made()).pool_handle()
 
 
 cdef class PoolMemoryResource(UpstreamResourceAdaptor):
@@ -259,7 +266,7 @@ cdef class PoolMemoryResource(UpstreamResourceAdaptor):
 
     def pool_size(self) -> int:
         """Bytes taken from the upstream."""
-        return (<lib.pool_memory_resource*> self._resource.get()).pool_size()
+        return (<lib.pool_memory_resource*> self.made()).pool_size()
 
     def counters(self) -> dict[str, int]:
         """How often each path was taken since the pool was made.
@@ -271,7 +278,7 @@ cdef class PoolMemoryResource(UpstreamResourceAdaptor):
             ``from_upstream``, ``from_reclaim``), ``waits`` and ``events`` issued, ``upstream_allocations`` and
             ``upstream_frees``.
         """
-        cdef lib.pool_counters c = (<lib.pool_memory_resource*> self._resource.get()).counters()
+        cdef lib.pool_counters c = (<lib.pool_memory_resource*> self.made()).counters()
         return c
 
 
@@ -294,15 +301,15 @@ cdef class StatisticsResourceAdaptor(UpstreamResourceAdaptor):
     @property
     def allocation_counts(self) -> Statistics:
         """The counters on top of the stack."""
-        return statistics_of((<lib.statistics_resource_adaptor*> self._resource.get()).counters())
+        return statistics_of((<lib.statistics_resource_adaptor*> self.made()).counters())
 
     def push_counters(self) -> Statistics:
         """Start fresh counters on top; return those that were there."""
-        return statistics_of((<lib.statistics_resource_adaptor*> self._resource.get()).push_counters())
+        return statistics_of((<lib.statistics_resource_adaptor*> self.made()).push_counters())
 
     def pop_counters(self) -> Statistics:
         """Take the counters on top off, fold them into those below, and return them; IndexError for the last."""
-        return statistics_of((<lib.statistics_resource_adaptor*> self._resource.get()).pop_counters())
+        return statistics_of((<lib.statistics_resource_adaptor*> self.made()).pop_counters())
 
 
 cdef class LoggingResourceAdaptor(UpstreamResourceAdaptor):
@@ -335,11 +342,11 @@ cdef class LoggingResourceAdaptor(UpstreamResourceAdaptor):
     def flush(self) -> None:
         """Write out the lines that are still buffered."""
         with nogil:
-            (<lib.logging_resource_adaptor*> self._resource.get()).flush()
+            (<lib.logging_resource_adaptor*> self.made()).flush()
 
     def get_file_name(self) -> str:
         """The absolute path that is written, with the device in it."""
-        return (<lib.logging_resource_adaptor*> self._resource.get()).file_name().decode()
+        return (<lib.logging_resource_adaptor*> self.made()).file_name().decode()
 
 
 _classes = {

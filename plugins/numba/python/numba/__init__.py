@@ -6,10 +6,12 @@
     from cenote.allocators.numba import CenoteNumbaManager
     cuda.set_memory_manager(CenoteNumbaManager)
 
-or, without a change to the program, ``NUMBA_CUDA_MEMORY_MANAGER=cenote.allocators.numba python script.py``.
+or, without a change to the program::
 
-Numba passes no stream to its manager. Memory is allocated on the legacy default stream, which Numba's default stream and
-all blocking streams are ordered with; a freed block is reused only after all work that the device has been given by
+    NUMBA_CUDA_MEMORY_MANAGER=cenote.allocators.numba python script.py
+
+Numba passes no stream to its manager. Memory is allocated on the legacy default stream, which Numba's default stream
+and all blocking streams are ordered with; a freed block is reused only after all work that the device has been given by
 then, so that arrays may be dropped while kernels on any stream use them. Host arrays that are passed straight to a
 kernel do not go through a memory manager in numba-cuda.
 """
@@ -20,10 +22,9 @@ import ctypes
 import weakref
 from typing import Any
 
-from numba import cuda
-
 import cenote.driver
 from cenote.registry import Client
+from numba import cuda
 
 __all__ = ["CenoteNumbaManager", "install"]
 
@@ -31,7 +32,7 @@ _client = Client("numba")
 
 
 def _deallocate(address: int) -> None:
-    """What Numba runs when an array dies, or at exit; it must not hold the array's pointer object."""
+    """Free a block: what Numba runs when an array dies, or at exit. It must not hold the array's pointer object."""
     _client.deallocate(address)
 
 

@@ -44,7 +44,8 @@ def _make_allocator() -> CUDAPluggableAllocator:
     try:
         import torch
     except ImportError as error:
-        raise ImportError(f"torch_allocator needs PyTorch, which cannot be imported ({error}): pip install torch") from error
+        why = f"torch_allocator needs PyTorch, which cannot be imported ({error}): pip install torch"
+        raise ImportError(why) from error
     if not hasattr(torch._C, "_cuda_customAllocator"):
         raise ImportError(
             f"torch_allocator needs a PyTorch built with CUDA; this is {torch.__version__}, which has none"
