@@ -83,6 +83,7 @@ SIM_ENTRY_POINT(cuStreamSynchronize, cuStreamSynchronize, 2000, initialised, own
 SIM_ENTRY_POINT(cuStreamQuery, cuStreamQuery, 2000, initialised, own)
 SIM_ENTRY_POINT(cuStreamWaitEvent, cuStreamWaitEvent, 3020, initialised, own)
 SIM_ENTRY_POINT(cuStreamGetId, cuStreamGetId, 12000, initialised, own)
+SIM_ENTRY_POINT(cuStreamGetCtx, cuStreamGetCtx, 9020, initialised, own)
 SIM_ENTRY_POINT(cuLaunchHostFunc, cuLaunchHostFunc, 10000, initialised, own)
 
 SIM_ENTRY_POINT(cuStreamBeginCapture_v2, cuStreamBeginCapture, 10010, initialised, own)

@@ -127,6 +127,13 @@ CUresult cuStreamQuery(CUstream handle) {
   });
 }
 
+CUresult cuStreamGetCtx(CUstream handle, CUcontext* context) {
+  return call(Entry::cuStreamGetCtx, [&] {
+    require(context != nullptr);
+    *context = stream_of(handle)->context.handle();
+  });
+}
+
 CUresult cuStreamGetId(CUstream handle, unsigned long long* id) {
   return call(Entry::cuStreamGetId, [&] {
     require(id != nullptr);

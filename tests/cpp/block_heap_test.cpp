@@ -12,6 +12,8 @@
 namespace cenote {
 namespace {
 
+constexpr owner_index retired = 0;  // a heap's own, which nobody asks
+
 constexpr std::size_t granule = block_granularity;
 
 std::byte* address(std::uintptr_t value) { return reinterpret_cast<std::byte*>(value); }
@@ -55,7 +57,11 @@ class heap_model {
   void give(std::byte* at, owner_index owner, stamp freed_at) {
     interval& freed = blocks.at(at);
     freed.is_free = true;
-    if (!freed.is_kept) freed.owner = owner;
+    if (!freed.is_kept) {
+      freed.owner = owner;
+    } else if (freed.owner != owner) {
+      freed.owner = retired;
+    }
     freed.is_kept = false;
     freed.freed_at = freed_at;
     merge();
@@ -127,6 +133,7 @@ class history {
 
   void finish() {
     while (!taken_.empty()) give();
+    owners_.push_back(retired);
     for (const owner_index owner : owners_) {
       if (owner == owners_.front()) continue;
       heap_.reown(owner, now_, owners_.front(), now_);
@@ -326,11 +333,19 @@ TEST_F(block_heap_of_one_chunk, does_not_merge_free_neighbours_of_different_owne
   EXPECT_EQ(heap.largest_free(second), chunk_size / 2);
 }
 
-TEST_F(block_heap_of_one_chunk, returns_a_kept_block_to_its_keeper_whoever_frees_it) {
+TEST_F(block_heap_of_one_chunk, returns_a_kept_block_to_its_keeper) {
   void* const a = take(first, chunk_size, second);
-  heap.give(a, first, 2);
-  EXPECT_EQ(heap.free_bytes(first), 0u);
+  heap.give(a, second, 2);
   EXPECT_EQ(heap.free_bytes(second), chunk_size);
+}
+
+TEST_F(block_heap_of_one_chunk, retires_a_kept_block_that_another_frees) {
+  void* const a = take(first, chunk_size, second);
+  EXPECT_TRUE(heap.give(a, first, 2));
+  EXPECT_EQ(heap.free_bytes(first), 0u);
+  EXPECT_EQ(heap.free_bytes(second), 0u);
+  EXPECT_EQ(heap.bytes_in_use(), 0u);
+  heap.check();
 }
 
 TEST_F(block_heap_of_one_chunk, refuses_a_second_chunk_at_the_same_address) {

@@ -211,5 +211,33 @@ TEST_F(pool_capture, running_out_beside_an_announced_capture_is_out_of_memory_an
   pool->check();
 }
 
+TEST_F(pool_capture, a_captured_block_freed_on_another_branch_is_given_to_nobody) {
+  const auto pool = make_resource("pool:initial=4MiB,max=4MiB | cuda", 0);
+  const cuda_stream branch(0, cuda_stream::kind::non_blocking);
+  void* block = nullptr;
+  {
+    const capture underway(captured());
+    block = pool->allocate(captured(), 1 * MiB);
+    wait(branch.view(), *event::record(captured(), 0), 0);
+    fill_async(block, 1, 1 * MiB, branch.view(), 0);
+    pool->deallocate(branch.view(), block, 1 * MiB);
+    EXPECT_NE(pool->allocate(captured(), 1 * MiB), block) << "nothing orders the stream after its branch";
+    EXPECT_NE(pool->allocate(branch.view(), 1 * MiB), block);
+    wait(captured(), *event::record(branch.view(), 0), 0);
+  }
+  EXPECT_NE(pool->try_allocate(other(), 1 * MiB), block);
+  pool->check();
+}
+
+TEST_F(pool_capture, allocating_on_the_legacy_stream_leaves_the_capture_of_a_blocking_stream_valid) {
+  const auto pool = make_resource("pool:initial=4MiB | cuda", 0);
+  void* const block = pool->allocate(other(), 4 * MiB);
+  fill_async(block, 1, 4 * MiB, other(), 0);
+  pool->deallocate(other(), block, 4 * MiB);
+  const cuda_stream blocking(0);
+  const capture underway(blocking.view());
+  EXPECT_NE(pool->allocate({}, 4 * MiB), block) << "the legacy stream could not wait for it";
+}
+
 }  // namespace
 }  // namespace cenote::test

@@ -341,5 +341,19 @@ TEST_F(pool_streams, no_random_history_shows_a_stream_anothers_bytes) {
   }
 }
 
+TEST_F(pool_streams, a_stream_of_another_device_is_refused_and_what_it_frees_is_leaked) {
+  const cuda_stream foreign(1);
+  EXPECT_THROW(pool_->allocate(foreign.view(), 256), std::invalid_argument);
+  void* const block = pool_->allocate(a(), block_bytes);
+  {
+    captured_stderr said;
+    pool_->deallocate(foreign.view(), block, block_bytes);
+    const std::string text = said.text();
+    EXPECT_NE(text.find("stream of device 1"), std::string::npos) << text;
+  }
+  EXPECT_EQ(pool_->try_allocate(b(), block_bytes), nullptr) << "nothing orders that stream's work";
+  pool_->deallocate(a(), block, block_bytes);
+}
+
 }  // namespace
 }  // namespace cenote::test

@@ -169,5 +169,18 @@ TEST_F(reclaiming, the_resource_is_kept_until_its_block_has_been_freed) {
   pool_ = use_pool(bytes);
 }
 
+TEST_F(reclaiming, what_was_held_back_is_freed_before_memory_is_said_to_be_out) {
+  void* const block = client_allocate(client_, 0, bytes, a());
+  ASSERT_EQ(cuStreamBeginCapture(a().value(), CU_STREAM_CAPTURE_MODE_GLOBAL), CUDA_SUCCESS);
+  client_deallocate(block, a());
+  CUgraph graph = nullptr;
+  EXPECT_EQ(cuStreamEndCapture(a().value(), &graph), CUDA_SUCCESS);
+  cuGraphDestroy(graph);
+  EXPECT_EQ(reclaimer::of(0).held_back(), 1u);
+  void* const again = client_allocate(client_, 0, bytes, a());
+  EXPECT_EQ(again, block);
+  client_deallocate(again, a());
+}
+
 }  // namespace
 }  // namespace cenote::test

@@ -314,3 +314,34 @@ if __name__ == "__main__":
     )
     program = f"import subprocess, sys; subprocess.run([sys.executable, {str(script)!r}], check=True)"
     assert run(program).strip() == "499500"
+
+
+def test_numba_memory_is_ready_on_every_stream(run):
+    """The block was freed with work pending on it; a stream that nobody orders after it may use it at once."""
+    run(
+        """
+        import cenote
+        cenote.install("pool:initial=16MiB,max=16MiB | cuda", frameworks=("torch", "numba"))
+        import numpy as np, torch
+        from numba import cuda
+        reused = 0
+        for trial in range(10):
+            side = torch.cuda.Stream()
+            with torch.cuda.stream(side):
+                late = torch.empty(12 << 20, dtype=torch.uint8, device="cuda")
+                address = late.data_ptr()
+                torch.cuda._sleep(40_000_000)
+                late.fill_(1)
+                del late
+            array = cuda.device_array(12 << 20, np.uint8)
+            reused += array.device_ctypes_pointer.value == address
+            stream = cuda.external_stream(torch.cuda.Stream().cuda_stream)
+            array.copy_to_device(np.full(12 << 20, 2, np.uint8), stream=stream)
+            stream.synchronize()
+            torch.cuda.synchronize()
+            assert (array.copy_to_host() == 2).all(), trial
+            del array
+            torch.cuda.synchronize()
+        assert reused > 0
+        """
+    )

@@ -156,3 +156,15 @@ def test_the_demo_shows_real_work_of_every_framework(run_command, tmp_path):
 def test_info_names_the_device(run, run_command):
     name = run("import cenote.driver as driver; print(driver.device_name(0))").strip()
     assert name in run_command("cenote", "info")
+
+
+def test_install_sees_that_torch_is_on_cenote_already(run):
+    run(
+        TORCH
+        + """
+torch.ones(1, device="cuda")
+import cenote
+row, = cenote.install("pool:initial=64MiB", frameworks="torch")
+assert row.installed and "already" in row.detail, row
+"""
+    )

@@ -207,13 +207,15 @@ cdef class DeviceBuffer:
             raise ValueError(f"expected an array in device memory (__cuda_array_interface__), "
                              f"not {type(cuda_ary).__name__}")
         item = np.dtype(interface["typestr"]).itemsize
-        strides = interface.get("strides")
-        if len(interface["shape"]) > 1 or (strides is not None and strides[0] != item):
+        shape, strides = interface["shape"], interface.get("strides")
+        if len(shape) > 1 or (strides and strides[0] != item) or any(extent < 0 for extent in shape):
             raise ValueError("expected a one-dimensional contiguous array")
-        cdef size_t count = item * (interface["shape"][0] if interface["shape"] else 1)
+        cdef size_t count = item * (shape[0] if shape else 1)
         cdef uintptr_t source = interface["data"][0]
+        cdef Stream written_on = on if interface.get("stream") is None else as_stream(interface["stream"])
         self._check_room(count)
         with nogil:
+            lib.order_after(on._handle, written_on._handle, self.made().device())
             self.made().copy_from(<const void*> source, count, on._handle)
         self._use(on)
         self._finish(on)

@@ -74,6 +74,10 @@ cdef extern from "cenote/driver/stream.hpp" namespace "cenote" nogil:
     bool is_done(stream_ref stream, int device) except +raise_python_error
 
 
+cdef extern from "cenote/driver/event.hpp" namespace "cenote" nogil:
+    void order_after(stream_ref later, stream_ref earlier, int device) except +raise_python_error
+
+
 cdef extern from "cenote/driver/memory.hpp" namespace "cenote" nogil:
     void copy_async(void* to, const void* source, size_t bytes, stream_ref stream,
                     int device) except +raise_python_error

@@ -1,4 +1,5 @@
 """Memory resources and adaptors: one Python class per C++ class. Documented in `cenote.mr`."""
+from operator import index
 from weakref import WeakValueDictionary
 
 from cython.operator cimport dereference
@@ -31,7 +32,7 @@ cdef optional[size_t] size_argument(object size) except *:
         if not parsed.has_value():
             raise ValueError(f"Could not parse {size!r} as a number of bytes: write 4096, '512MiB' or '1.5 GB'")
         return parsed
-    return make_optional[size_t](<size_t> size)
+    return make_optional[size_t](<size_t> index(size))
 
 
 cdef object statistics_of(lib.allocation_counters c):
@@ -43,6 +44,11 @@ cdef class DeviceMemoryResource:
 
     def __init__(self, *args, **kwargs):
         raise TypeError("DeviceMemoryResource is the common base; make a CudaMemoryResource, PoolMemoryResource, …")
+
+    def __dealloc__(self):
+        # The last owner of a pool waits for the device, which may wait for a thread that needs the GIL.
+        with nogil:
+            self._resource.reset()
 
     cdef lib.memory_resource* made(self) except NULL nogil:
         """The C++ resource; RuntimeError if ``__init__`` has not made it."""
@@ -147,6 +153,14 @@ cdef class DeviceMemoryResource:
         """Verify the bookkeeping of the whole stack; RuntimeError names the invariant that does not hold."""
         with nogil:
             self.made().check()
+
+    def __eq__(self, other) -> bool:
+        """Whether both stand for the same resource."""
+        return (isinstance(other, DeviceMemoryResource)
+                and (<DeviceMemoryResource> other)._resource.get() == self._resource.get())
+
+    def __hash__(self) -> int:
+        return hash(<uintptr_t> self._resource.get())
 
     def __repr__(self) -> str:
         return f"<cenote.mr.{type(self).__name__} '{self.specification}' on device {self.device}>"
@@ -368,9 +382,10 @@ cdef DeviceMemoryResource wrap(shared_ptr[lib.memory_resource] resource):
     """The Python object of a C++ resource: the one that is known, else a new one of the class of its kind."""
     cdef DeviceMemoryResource wrapped
     known = _objects.get(<uintptr_t> resource.get())
-    if known is not None:
+    if known is not None and (<DeviceMemoryResource> known)._resource.get() == resource.get():
         return known
-    cls = _classes[resource.get().kind().decode()]
+    other = UpstreamResourceAdaptor if resource.get().upstream().get() != NULL else DeviceMemoryResource
+    cls = _classes.get(resource.get().kind().decode(), other)  # C++ programs may have kinds of their own
     wrapped = cls.__new__(cls)
     wrapped._resource = resource
     if issubclass(cls, UpstreamResourceAdaptor):

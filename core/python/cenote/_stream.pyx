@@ -1,6 +1,7 @@
 """Streams: one of our own, or anyone else's. Documented in `cenote.stream`."""
 from enum import IntEnum
 
+cimport cython
 from libc.stdint cimport uintptr_t
 
 from cenote cimport _libcenote as lib
@@ -15,6 +16,7 @@ class CudaStreamFlags(IntEnum):
     """Its work is independent of the legacy default stream's."""
 
 
+@cython.no_gc_clear  # the owner must outlive the handle, also in a reference cycle
 cdef class Stream:
     """A stream of device work.
 
@@ -111,8 +113,9 @@ cdef stream_handle(object obj):
         if version != 0:
             raise NotImplementedError(f"version {version} of the stream protocol is not known; version 0 is")
         return int(handle)
+    is_array = hasattr(obj, "__cuda_array_interface__")  # whose ptr is not a stream's
     for name in ("cuda_stream", "ptr", "handle"):  # PyTorch, CuPy, Numba
-        handle = getattr(obj, name, None)
+        handle = getattr(obj, name, None) if not is_array else None
         if handle is not None:
             return int(getattr(handle, "value", handle) or 0)
     raise TypeError(

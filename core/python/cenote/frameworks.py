@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
 
-from cenote import driver, mr
+from cenote import driver, mr, registry
 from cenote.errors import DriverUnavailableError
 
 __all__ = ["FRAMEWORKS", "InstallReport", "InstallRow", "install"]
@@ -57,7 +57,7 @@ class InstallReport:
 
 def install(
     resource: mr.DeviceMemoryResource | str = "pool",
-    frameworks: Iterable[str] = FRAMEWORKS,
+    frameworks: Iterable[str] | str = FRAMEWORKS,
     device: int | None = None,
 ) -> InstallReport:
     """Make `resource` current on a device and put the frameworks onto it.
@@ -69,7 +69,7 @@ def install(
     ----------
     resource : DeviceMemoryResource or str
         A resource, or a specification of one (see `cenote.mr.from_spec`).
-    frameworks : iterable of str
+    frameworks : str or iterable of str
         Any of ``"torch"``, ``"cupy"``, ``"numba"``.
     device : int, optional
         The device; the current one if not given.
@@ -84,7 +84,7 @@ def install(
     ValueError
         A framework that is not known, or a specification that is wrong.
     """
-    frameworks = tuple(frameworks)
+    frameworks = (frameworks,) if isinstance(frameworks, str) else tuple(frameworks)
     for name in frameworks:
         if name not in FRAMEWORKS:
             raise ValueError(f"{name!r} is not a framework that cenote knows; known are: {', '.join(FRAMEWORKS)}")
@@ -95,17 +95,19 @@ def install(
     return InstallReport(current.specification, tuple(_install_framework(name) for name in frameworks))
 
 
-_made_from: dict[int, tuple[str, mr.DeviceMemoryResource]] = {}  # by device: what the last specification gave
+# By device: the last specification, and what tells the resource that it gave from others. Not the resource itself, which
+# must go when it has been replaced and its last block is freed.
+_made_from: dict[int, tuple[str, int, str]] = {}
 
 
 def _make_current(resource: mr.DeviceMemoryResource | str, device: int | None) -> mr.DeviceMemoryResource:
     on = driver.current_device() if device is None else device
     if isinstance(resource, str):
-        text, made = _made_from.get(on, (None, None))
-        if text == resource and made is mr.get_per_device_resource(on):
-            return made
+        current = registry.find_per_device_resource(on)
+        if current is not None and _made_from.get(on) == (resource, hash(current), current.specification):
+            return current
         made = mr.from_spec(resource, on)
-        _made_from[on] = (resource, made)
+        _made_from[on] = (resource, hash(made), made.specification)
         resource = made
     mr.set_per_device_resource(on, resource)
     return resource

@@ -42,6 +42,10 @@ bool event::is_complete() const {
 
 void event::synchronize() const { CENOTE_DRIVER_CALL(cuEventSynchronize, handle_); }
 
+void order_after(stream_ref later, stream_ref earlier, int device) {
+  if (later != earlier) wait(later, *event::record(earlier, device), device);
+}
+
 void wait_for_all_work(stream_ref stream, int device) {
   if (const auto all_work = event::record_context(device)) {
     wait(stream, *all_work, device);

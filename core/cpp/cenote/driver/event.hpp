@@ -37,6 +37,10 @@ class event {
   CUevent_st* handle_ = nullptr;
 };
 
+/// Work queued on `later` from now on runs after the work queued on `earlier` so far. The device waits, the host does
+/// not.
+void order_after(stream_ref later, stream_ref earlier, int device);
+
 /// Work queued on `stream` from now on runs after all work that the device has been given by now. The device waits; the
 /// host does where the driver has no event over a context. Not while anything is being captured (capture.hpp).
 void wait_for_all_work(stream_ref stream, int device);

@@ -1,5 +1,8 @@
 #include "cenote/driver/stream.hpp"
 
+#include <stdexcept>
+#include <string>
+
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/driver.hpp"
 #include "cenote/driver/event.hpp"
@@ -51,6 +54,20 @@ stream_id identify(stream_ref stream, int device) {
 bool is_capturing(stream_ref stream, int device) {
   if (stream.is_legacy_default()) return false;  // the driver refuses to capture it
   return ask_in_context(stream, device, capture_status) != CU_STREAM_CAPTURE_STATUS_NONE;
+}
+
+void require_stream_of_device(stream_ref stream, int device) {
+  if (stream.is_legacy_default() || stream.is_per_thread_default()) return;
+  CUcontext context = nullptr;
+  CENOTE_DRIVER_CALL(cuStreamGetCtx, stream.value(), &context);
+  CENOTE_DRIVER_CALL(cuCtxPushCurrent, context);
+  CUdevice its_device = 0;
+  const CUresult result = driver().cuCtxGetDevice(&its_device);
+  CENOTE_DRIVER_CALL(cuCtxPopCurrent, &context);
+  check_driver("cuCtxGetDevice", result);
+  if (its_device == device) return;
+  throw std::invalid_argument("a stream of device " + std::to_string(its_device) + " cannot order memory of device " +
+                              std::to_string(device) + ": use a stream of device " + std::to_string(device));
 }
 
 bool accepts_work(stream_ref stream, int device) {

@@ -50,6 +50,10 @@ stream_id identify(stream_ref stream, int device);
 
 bool is_capturing(stream_ref stream, int device);
 
+/// Throws std::invalid_argument if `stream` is another device's: an event over this one's work would not cover it. The
+/// default streams are each device's own. Not while the stream is being captured.
+void require_stream_of_device(stream_ref stream, int device);
+
 /// False for the legacy default stream while a blocking stream of the device is being captured: naming it in any other
 /// call would invalidate that capture.
 bool accepts_work(stream_ref stream, int device);

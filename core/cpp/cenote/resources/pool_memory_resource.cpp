@@ -94,10 +94,11 @@ bool pool_memory_resource::order_legacy_stream_after_all_work() const noexcept {
 }
 
 void* pool_memory_resource::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
-  const request wanted{stream, identify(stream, device()), align_up(bytes, block_granularity), alignment};
+  request wanted{stream, identify(stream, device()), align_up(bytes, block_granularity), alignment};
   if (void* p = take_without_wait(wanted)) return p;
 
   const relaxed_capture_scope relaxed;
+  wanted.may_wait = !wanted.id.is_capturing() && accepts_work(stream, device());
   if (void* p = take_from_other_stream(wanted)) return p;
   if (void* p = take_settled(wanted)) return p;
 
@@ -119,7 +120,14 @@ void pool_memory_resource::do_deallocate(stream_ref stream, void* pointer, std::
   try {
     std::optional<stamp> closed;
     {
-      const std::lock_guard lock(mutex_);
+      std::unique_lock lock(mutex_);
+      try {
+        meet(stream, id, lock);
+      } catch (const cuda_error& error) {
+        report_once(error.what());
+        id = orphans;
+        lock.lock();
+      }
       const auto bytes = heap_.size_of(pointer);
       if (!bytes) {
         report_once("a pointer was freed that the pool did not give out, or that was freed already; it is ignored");
@@ -139,14 +147,23 @@ void pool_memory_resource::do_deallocate(stream_ref stream, void* pointer, std::
 
 /// Steps 1 and 2: what the stream may use at once.
 void* pool_memory_resource::take_without_wait(const request& wanted) {
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
+  meet(wanted.stream, wanted.id, lock);
   if (void* p = take_locked(wanted, timeline_locked(wanted.id).owner(), counters_.from_own_stream)) return p;
   return take_locked(wanted, ready_, counters_.from_ready);
 }
 
+/// Looks at a stream that the pool does not know, with the lock released; throws if it is another device's.
+void pool_memory_resource::meet(stream_ref stream, stream_id id, std::unique_lock<std::mutex>& lock) const {
+  if (timelines_.contains(id) || id.is_capturing() || id == orphans) return;
+  lock.unlock();
+  require_stream_of_device(stream, device());
+  lock.lock();
+}
+
 /// Step 3: a block that another stream has freed, after an event that covers the free.
 void* pool_memory_resource::take_from_other_stream(const request& wanted) {
-  if (wanted.id.is_capturing()) return nullptr;  // a captured stream cannot wait for what happened outside
+  if (!wanted.may_wait) return nullptr;
   void* pointer = nullptr;
   stream_id lender;
   mark awaited;
@@ -180,7 +197,7 @@ void* pool_memory_resource::take_from_other_stream(const request& wanted) {
   const std::lock_guard lock(mutex_);
   ++counters_.waits;
   timeline_locked(wanted.id).learn(lender, awaited.epoch);
-  if (timelines_.size() > many_timelines) drop_idle_timelines_locked(wanted.id, dropped);
+  if (timelines_.size() - captures_met_ > many_timelines) drop_idle_timelines_locked(wanted.id, dropped);
   return pointer;
 }
 
@@ -228,7 +245,7 @@ void* pool_memory_resource::grow(const request& wanted) {
 /// Step 5: a pool that is large beside what is in use is not grown before the blocks of all streams have been joined,
 /// as far as marks cover them.
 void* pool_memory_resource::join(const request& wanted) {
-  if (wanted.id.is_capturing()) return nullptr;  // a captured stream cannot wait for what happened outside
+  if (!wanted.may_wait) return nullptr;
   std::vector<claim> claims;
   {
     const std::lock_guard lock(mutex_);
@@ -244,7 +261,7 @@ void* pool_memory_resource::join(const request& wanted) {
 
 /// Step 7: every free block of the pool, after one event that covers all of them.
 void* pool_memory_resource::reclaim(const request& wanted) {
-  if (wanted.id.is_capturing() || is_capture_underway(device())) return nullptr;  // the event would invalidate it
+  if (!wanted.may_wait || is_capture_underway(device())) return nullptr;  // the event would invalidate the capture
   const auto closed = close_epochs();
   if (closed.empty()) return nullptr;
   wait_for_all_work(wanted.stream, device());
@@ -273,7 +290,7 @@ void* pool_memory_resource::make_room_and_grow(const request& wanted) {
   if (maximum_ && smallest_chunk(wanted) > *maximum_) return nullptr;  // no room that could be made is enough
   // A captured stream cannot free, and the legacy stream may not even be named beside the capture of a blocking one.
   std::optional<cuda_stream> aside;
-  if (wanted.id.is_capturing()) aside.emplace(device(), cuda_stream::kind::non_blocking);
+  if (!wanted.may_wait) aside.emplace(device(), cuda_stream::kind::non_blocking);
   const stream_ref stream = aside ? aside->view() : wanted.stream;
   std::size_t released = release_chunks(stream, std::nullopt, 0);
   if (aside) {
@@ -302,7 +319,7 @@ void* pool_memory_resource::add_chunk_and_take(const request& wanted, chunk fres
     ++counters_.upstream_allocations;
     stream_timeline& mine = timeline_locked(wanted.id);
     // From a stream-ordered upstream the memory is this stream's for the time being; from another it is everybody's.
-    const bool is_mine = upstream_->is_stream_ordered() && !wanted.id.is_capturing();
+    const bool is_mine = upstream_->is_stream_ordered() && wanted.may_wait;
     const owner_index owner = is_mine ? mine.owner() : ready_;
     heap_.add_chunk(fresh, owner, is_mine ? mine.open_epoch() : 0);
     return take_locked(wanted, owner, counters_.from_upstream);
@@ -393,6 +410,7 @@ stream_timeline& pool_memory_resource::timeline_locked(stream_id id) {
   const auto known = timelines_.find(id);
   if (known != timelines_.end()) return known->second;
   const owner_index owner = heap_.create_owner();
+  captures_met_ += id.is_capturing() ? 1 : 0;
   return timelines_.try_emplace(id, id, owner, first_epoch_).first->second;
 }
 
@@ -407,8 +425,7 @@ std::optional<std::size_t> pool_memory_resource::reserve_growth(std::size_t want
 }
 
 void* pool_memory_resource::allocate_chunk(const request& wanted, std::size_t bytes) {
-  if (!wanted.id.is_capturing() || !upstream_->is_stream_ordered())
-    return upstream_->try_allocate(wanted.stream, bytes);
+  if (wanted.may_wait || !upstream_->is_stream_ordered()) return upstream_->try_allocate(wanted.stream, bytes);
   // On the captured stream a stream-ordered allocation would become a node of the graph.
   const cuda_stream aside(device(), cuda_stream::kind::non_blocking);
   void* const base = upstream_->try_allocate(aside.view(), bytes);

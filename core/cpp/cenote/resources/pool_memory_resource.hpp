@@ -16,8 +16,9 @@
 // and only then is memory out. deallocate returns the block to its stream and merges it; once for many frees it records
 // an event (stream_timeline), and none at all while the pool has met only one stream.
 //
-// While a stream is being captured into a graph, its allocations come from steps 1, 2, 4, 6 and 8; such a block
-// belongs to that branch of that capture for ever, as the graph will use the addresses whenever it is replayed.
+// While a stream is being captured into a graph, its allocations come from steps 1, 2, 4, 6 and 8. The graph will use
+// the addresses whenever it is launched, so that such a block belongs to that branch of that capture for ever; if any
+// other stream frees it, it is retired.
 //
 // Invariants: those of block_heap; besides
 //   I1  pool_size() = bytes of all chunks + bytes being asked of the upstream, and never passes the maximum
@@ -86,6 +87,7 @@ class pool_memory_resource final : public memory_resource {
     stream_id id;
     std::size_t bytes;
     std::size_t alignment;
+    bool may_wait = true;  // false for a stream in a capture, or one that waiting would drag into one
   };
 
   /// The blocks of a stream up to a mark.
@@ -107,6 +109,7 @@ class pool_memory_resource final : public memory_resource {
   void* take_claims(const request& wanted, const std::vector<claim>& claims, std::size_t waits);
   void* make_room_and_grow(const request& wanted);
 
+  void meet(stream_ref stream, stream_id id, std::unique_lock<std::mutex>& lock) const;
   void* take_locked(const request& wanted, owner_index from, std::uint64_t& path);
   void* add_chunk_and_take(const request& wanted, chunk fresh);
   void give_up_chunk(const request& wanted, chunk fresh);
@@ -137,6 +140,7 @@ class pool_memory_resource final : public memory_resource {
   std::unordered_map<stream_id, stream_timeline> timelines_;
   stamp first_epoch_ = 1;  // of a new timeline: above every epoch of those that were dropped
   std::size_t pool_size_ = 0;
+  std::size_t captures_met_ = 0;  // timelines of captures: they stay
   pool_counters counters_;
 };
 

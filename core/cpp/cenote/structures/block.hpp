@@ -36,7 +36,7 @@ struct block {
   block_index free_next = no_block;
   owner_index owner = 0;
   bool is_free = false;
-  bool is_kept = false;  // when freed it goes back to `owner`, whoever frees it
+  bool is_kept = false;  // taken by `owner`, which alone may ever have it again
   stamp freed_at = 0;
 };
 

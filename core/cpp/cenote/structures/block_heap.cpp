@@ -17,6 +17,8 @@ std::byte* align_address(std::byte* address, std::size_t alignment) {
 
 }  // namespace
 
+block_heap::block_heap() : retired_(create_owner()) {}
+
 owner_index block_heap::create_owner() {
   const auto vacant = std::find(indexes_.begin(), indexes_.end(), nullptr);
   if (vacant != indexes_.end()) {
@@ -80,7 +82,11 @@ bool block_heap::give(const void* address, owner_index owner, stamp freed_at) no
   if (index == address_map::none) return false;
   block& freed = blocks_[index];
   bytes_in_use_ -= freed.bytes;
-  if (!freed.is_kept) freed.owner = owner;
+  if (!freed.is_kept) {
+    freed.owner = owner;
+  } else if (freed.owner != owner) {
+    freed.owner = retired_;
+  }
   freed.is_kept = false;
   freed.freed_at = freed_at;
   insert_merged(index);

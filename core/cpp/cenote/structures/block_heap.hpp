@@ -46,6 +46,8 @@ struct chunk {
 
 class block_heap {
  public:
+  block_heap();
+
   owner_index create_owner();
   /// The owner must have no free block and keep none.
   void destroy_owner(owner_index owner) noexcept;
@@ -56,14 +58,15 @@ class block_heap {
   /// A free block of `owner` from which `bytes` (a multiple of 256) can be taken at `alignment`, or no_block.
   block_index find(owner_index owner, std::size_t bytes, std::size_t alignment) const noexcept;
 
-  /// Takes `bytes` out of a block that find() returned for the same arguments. With a `keeper`, the block will go to
-  /// that owner when it is freed, whoever frees it. Nothing has changed if it throws std::bad_alloc.
+  /// Takes `bytes` out of a block that find() returned for the same arguments. With a `keeper`, no other
+  /// owner will ever get the block (see give). Nothing has changed if it throws std::bad_alloc.
   void* take(block_index index, std::size_t bytes, std::size_t alignment, std::optional<owner_index> keeper = {});
 
   /// The size of the block that was taken at `address`; nothing if none was.
   std::optional<std::size_t> size_of(const void* address) const noexcept;
 
-  /// Frees the block that was taken at `address` to `owner`. False, and nothing changed, if there is none.
+  /// Frees the block that was taken at `address` to `owner`; one that has a keeper is retired if it is another that
+  /// frees it: nobody ever gets it again. False, and nothing changed, if there is none.
   bool give(const void* address, owner_index owner, stamp freed_at) noexcept;
 
   /// Passes the blocks of `from` that were freed at `until` or before to `to`, as if freed there at `freed_at`.
@@ -103,6 +106,7 @@ class block_heap {
   block_table blocks_;
   address_map taken_;
   std::vector<std::unique_ptr<free_index>> indexes_;  // by owner; null: that number is vacant
+  owner_index retired_;                               // the owner that nobody is
   std::map<std::byte*, chunk_record> chunks_;
   std::size_t bytes_in_use_ = 0;
   std::size_t chunk_bytes_ = 0;

@@ -68,7 +68,10 @@ void* client_allocate(client_index client, int device, std::size_t bytes, stream
   check_client(client);
   auto resource = get_per_device_resource(device);
   const stream_id id = identify(stream, device);
-  void* const pointer = resource->allocate(stream, bytes);
+  void* pointer = resource->try_allocate(stream, bytes);
+  if (pointer == nullptr && !id.is_capturing())
+    reclaimer::of(device).free_pending();  // what was held back may be enough
+  if (pointer == nullptr) pointer = resource->allocate(stream, bytes);
   if (pointer == nullptr) return nullptr;
   try {
     insert(pointer, {resource, bytes, id, client});

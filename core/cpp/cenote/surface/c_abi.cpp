@@ -81,6 +81,8 @@ void cenote_capture_end(int device) {
 
 int64_t cenote_trim(int device) {
   return guarded<int64_t>(-1, [=] {
+    cenote::check_device(device);
+    cenote::reclaimer::of(device).free_pending();
     const auto resource = cenote::find_per_device_resource(device);
     return resource ? static_cast<int64_t>(resource->trim()) : 0;
   });

@@ -10,25 +10,39 @@ or, without a change to the program::
 
     NUMBA_CUDA_MEMORY_MANAGER=cenote.allocators.numba python script.py
 
-Numba passes no stream to its manager. Memory is allocated on the legacy default stream, which Numba's default stream
-and all blocking streams are ordered with; a freed block is reused only after all work that the device has been given by
-then, so that arrays may be dropped while kernels on any stream use them. Host arrays that are passed straight to a
-kernel do not go through a memory manager in numba-cuda.
+Numba passes no stream to its manager. So memory is usable on every stream when it is handed out: it is allocated on a
+stream of cenote's own, for which the host waits unless it is idle, as it is where fresh or long-free memory is taken. And
+a freed block is reused only after all work that the device has been given by then, so that arrays may be dropped while
+kernels on any stream use them. Host arrays that are passed straight to a kernel do not go through a memory manager in
+numba-cuda.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import weakref
 from typing import Any
 
 import cenote.driver
 from cenote.registry import Client
-from numba import cuda
+from cenote.stream import CudaStreamFlags, Stream
+
+try:
+    from numba import cuda
+except ImportError as error:
+    why = f"CenoteNumbaManager needs Numba, which cannot be imported ({error}): pip install 'cenote[numba]'"
+    raise ImportError(why) from error
 
 __all__ = ["CenoteNumbaManager", "install"]
 
 _client = Client("numba")
+
+
+@functools.cache
+def _stream(device: int) -> Stream:
+    """Give the stream on which memory of a device is allocated."""
+    return Stream(flags=CudaStreamFlags.NON_BLOCKING, device=device)
 
 
 def _deallocate(address: int) -> None:
@@ -58,8 +72,12 @@ class CenoteNumbaManager(cuda.GetIpcHandleMixin, cuda.HostOnlyCUDAMemoryManager)
         -------
         numba.cuda.MemoryPointer
         """
-        address = _client.allocate(size, device=self.context.device.id)
+        device = self.context.device.id
+        stream = _stream(device)
+        address = _client.allocate(size, stream, device)
         _client.share(address)
+        if not stream.is_done():
+            stream.synchronize()
         return cuda.MemoryPointer(
             weakref.proxy(self.context),
             ctypes.c_void_p(address),

@@ -60,6 +60,13 @@ def _make_allocator() -> CUDAPluggableAllocator:
     return allocator
 
 
+def _is_current(allocator: CUDAPluggableAllocator) -> bool:
+    import torch
+
+    current = torch._C._cuda_getAllocator() if torch.cuda.get_allocator_backend() == "pluggable" else None
+    return current is allocator.allocator()
+
+
 def install() -> str:
     """Put PyTorch onto cenote; does nothing if it is there already.
 
@@ -78,7 +85,7 @@ def install() -> str:
     import torch
 
     allocator = _make_allocator()
-    if _state["installed"]:
+    if _is_current(allocator):
         return f"torch {torch.__version__}: was on cenote already"
     try:
         torch.cuda.memory.change_current_allocator(allocator)
@@ -86,12 +93,7 @@ def install() -> str:
         raise RuntimeError(
             "torch's allocator is initialised already: call cenote.install before the first use of CUDA in PyTorch"
         ) from error
-    _state["installed"] = True
     return f"torch {torch.__version__}: tensors come from the current resource of their device"
-
-
-# PyTorch has no public way to ask which allocator is current.
-_state = {"installed": False}
 
 
 def __getattr__(name: str) -> Any:
