@@ -95,8 +95,8 @@ def install(
     return InstallReport(current.specification, tuple(_install_framework(name) for name in frameworks))
 
 
-# By device: the last specification, and what tells the resource that it gave from others. Not the resource itself, which
-# must go when it has been replaced and its last block is freed.
+# By device: the last specification, and what tells the resource that it gave from others. Not the resource itself,
+# which must go when it has been replaced and its last block is freed.
 _made_from: dict[int, tuple[str, int, str]] = {}
 
 
