@@ -45,6 +45,9 @@ cdef class DeviceMemoryResource:
     def __init__(self, *args, **kwargs):
         raise TypeError("DeviceMemoryResource is the common base; make a CudaMemoryResource, PoolMemoryResource, …")
 
+    def __cinit__(self, *args, **kwargs):
+        pass  # Cython 3.3.0 needs one in a base that has __dealloc__
+
     def __dealloc__(self):
         # The last owner of a pool waits for the device, which may wait for a thread that needs the GIL.
         with nogil:

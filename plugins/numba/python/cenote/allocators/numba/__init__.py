@@ -13,8 +13,8 @@ or, without a change to the program::
 Numba passes no stream to its manager. So memory is usable on every stream when it is handed out: it is allocated on a
 stream of cenote's own, for which the host waits unless it is idle, as it is where fresh or long-free memory is taken.
 And a freed block is reused only after all work that the device has been given by then, so that arrays may be dropped
-while kernels on any stream use them. Host arrays that are passed straight to a kernel do not go through a memory manager
-in numba-cuda.
+while kernels on any stream use them. Host arrays that are passed straight to a kernel do not go through a memory
+manager in numba-cuda.
 """
 
 from __future__ import annotations
