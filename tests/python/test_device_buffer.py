@@ -346,3 +346,23 @@ def test_buffer_that_was_never_made_does_no_harm() -> None:
 def test_a_buffer_that_was_never_initialised_is_refused():
     with pytest.raises(RuntimeError, match="never initialised"):
         len(cenote.DeviceBuffer.__new__(cenote.DeviceBuffer))
+
+
+def test_a_copy_waits_for_the_stream_that_its_source_names() -> None:
+    written_on, copied_on = Stream(), Stream()
+    source = DeviceBuffer(size=len(TEXT), stream=written_on)
+    source.copy_from_host(TEXT, written_on)
+    target = DeviceBuffer(size=len(TEXT), stream=copied_on)
+    target.copy_from_device(source, copied_on)
+    assert target.tobytes(copied_on) == TEXT
+
+
+@pytest.mark.parametrize("shape", [(-1,), (2, 3)])
+def test_a_shape_that_is_no_row_of_bytes_is_refused(shape: tuple[int, ...]) -> None:
+    class Array:
+        @property
+        def __cuda_array_interface__(self) -> dict[str, Any]:
+            return {"data": (0, False), "shape": shape, "typestr": "|u1", "version": 3}
+
+    with pytest.raises(ValueError, match="one-dimensional"):
+        DeviceBuffer(size=10).copy_from_device(Array())

@@ -126,3 +126,7 @@ def test_no_framework_is_imported_where_it_could_not_be_used(
         """,
         PYTHONPATH=str(tmp_path),
     )
+
+
+def test_one_framework_may_be_given_as_a_word():
+    assert [row.framework for row in cenote.install("cuda", frameworks="torch")] == ["torch"]

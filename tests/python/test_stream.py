@@ -162,3 +162,8 @@ def test_default_stream_waits_for_blocking_streams_and_for_no_others(
     assert target.tobytes(cenote.DEFAULT_STREAM) == seen
     stream.synchronize()
     assert target.tobytes() == b"new"
+
+
+def test_an_array_is_not_taken_for_a_stream_though_it_has_a_pointer():
+    with pytest.raises(TypeError, match="Cannot create stream from DeviceBuffer"):
+        cenote.Stream(cenote.DeviceBuffer(size=10))

@@ -1,0 +1,71 @@
+"""Who keeps what alive, and what the end of a resource may wait for."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+
+import cenote
+from cenote import mr
+
+# The device's work waits for a Python thread: it ends only if that thread gets the GIL.
+POOL_THAT_DIES_UNDER_WORK = """
+import ctypes, pathlib, sys, threading
+import cenote
+from cenote import _driver, mr
+
+driver = ctypes.CDLL(str(pathlib.Path(_driver.__file__).parent / "lib" / "libcenote_sim.so"))
+libc = ctypes.CDLL(None)
+semaphore = ctypes.create_string_buffer(64)
+libc.sem_init(semaphore, 0, 0)
+
+pool = mr.PoolMemoryResource(mr.CudaMemoryResource(), "1MiB")
+stream = cenote.Stream()
+wait = ctypes.cast(libc.sem_wait, ctypes.c_void_p)
+assert driver.cuLaunchHostFunc(ctypes.c_void_p(stream.handle), wait, semaphore) == 0
+
+sys.setswitchinterval(60)  # nobody takes the GIL away: who waits must give it
+begin = threading.Event()
+thread = threading.Thread(target=lambda: (begin.wait(), libc.sem_post(semaphore)))
+thread.start()
+begin.set()
+del pool
+thread.join()
+print("ended")
+"""
+
+
+def test_a_pool_that_dies_lets_other_threads_run() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", POOL_THAT_DIES_UNDER_WORK], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout == "ended\n", done.stderr
+
+
+def test_install_does_not_keep_a_resource_that_was_replaced() -> None:
+    free = cenote.driver.memory_info(0)[0]
+    cenote.install("pool:initial=1GiB | cuda", frameworks=())
+    assert cenote.driver.memory_info(0)[0] <= free - 2**30
+    mr.set_current_device_resource(mr.CudaMemoryResource())
+    gc.collect()
+    assert cenote.driver.memory_info(0)[0] == free
+
+
+def test_install_makes_a_new_resource_where_the_last_was_replaced() -> None:
+    cenote.install("pool:initial=1MiB | cuda", frameworks=())
+    mr.set_current_device_resource(mr.CudaMemoryResource())
+    cenote.install("pool:initial=1MiB | cuda", frameworks=())
+    assert mr.get_current_device_resource().specification == "pool:initial=1MiB | cuda"
+
+
+def test_a_resource_is_equal_to_itself_alone() -> None:
+    first, second = mr.CudaMemoryResource(), mr.CudaMemoryResource()
+    assert first == first and first != second and len({first, second}) == 2
+
+
+def test_a_resource_that_is_made_anew_does_not_lend_its_name() -> None:
+    resource = mr.CudaMemoryResource()
+    resource.__init__()
+    others = [mr.from_spec("managed") for _ in range(100)]
+    assert {type(other) for other in others} == {mr.ManagedMemoryResource}
