@@ -45,6 +45,8 @@ cdef extern from "cenote/driver/device.hpp" namespace "cenote" nogil:
         size_t total_bytes
     int device_count() except +raise_python_error
     int current_device() except +raise_python_error
+    void set_current_device(int device) except +raise_python_error
+    int device_attribute(int device, int attribute) except +raise_python_error
     string device_name(int device) except +raise_python_error
     int device_compute_capability(int device) except +raise_python_error
     device_memory device_memory_info(int device) except +raise_python_error
@@ -81,6 +83,8 @@ cdef extern from "cenote/driver/event.hpp" namespace "cenote" nogil:
 cdef extern from "cenote/driver/memory.hpp" namespace "cenote" nogil:
     void copy_async(void* to, const void* source, size_t bytes, stream_ref stream,
                     int device) except +raise_python_error
+    void prefetch_async(const void* pointer, size_t bytes, int location, stream_ref stream,
+                        int device) except +raise_python_error
     cdef struct address_range:
         void* base
         size_t bytes

@@ -1,8 +1,11 @@
+from libcpp.memory cimport shared_ptr
+from libcpp.optional cimport optional
+
 from cenote cimport _libcenote as lib
 
 
 cdef class DeviceMemoryResource:
-    cdef lib.shared_ptr[lib.memory_resource] _resource
+    cdef shared_ptr[lib.memory_resource] _resource
     cdef object __weakref__
     cdef lib.memory_resource* made(self) except NULL nogil
 
@@ -11,4 +14,8 @@ cdef class UpstreamResourceAdaptor(DeviceMemoryResource):
     cdef readonly DeviceMemoryResource upstream_mr
 
 
-cdef DeviceMemoryResource wrap(lib.shared_ptr[lib.memory_resource] resource)
+cdef optional[size_t] size_argument(object size) except *
+cdef shared_ptr[lib.memory_resource] upstream_argument(object upstream_mr) except *
+cdef register_class(str kind, object cls)
+cdef remember(DeviceMemoryResource resource)
+cdef DeviceMemoryResource wrap(shared_ptr[lib.memory_resource] resource)

@@ -1,17 +1,16 @@
-"""Memory resources and adaptors: one Python class per C++ class. Documented in `cenote.mr`."""
+"""What every memory resource can do, and how C++ resources become Python objects. Documented in `cenote.mr`."""
 from operator import index
 from weakref import WeakValueDictionary
 
 from cython.operator cimport dereference
-from libc.stdint cimport uint64_t, uintptr_t
-from libcpp.memory cimport shared_ptr, static_pointer_cast
-from libcpp.optional cimport make_optional, nullopt, optional
+from libc.stdint cimport uintptr_t
+from libcpp.memory cimport shared_ptr
+from libcpp.optional cimport make_optional, optional
 
 from cenote cimport _libcenote as lib
 from cenote._stream cimport Stream, as_stream
 
 from cenote._stream import DEFAULT_STREAM
-from cenote.statistics import Statistics
 
 # Which Python object stands for a C++ resource: the one that made it, as long as anybody holds it.
 _objects = WeakValueDictionary()
@@ -33,10 +32,6 @@ cdef optional[size_t] size_argument(object size) except *:
             raise ValueError(f"Could not parse {size!r} as a number of bytes: write 4096, '512MiB' or '1.5 GB'")
         return parsed
     return make_optional[size_t](<size_t> index(size))
-
-
-cdef object statistics_of(lib.allocation_counters c):
-    return Statistics(c.bytes.current, c.count.current, c.bytes.peak, c.count.peak, c.bytes.total, c.count.total)
 
 
 cdef class DeviceMemoryResource:
@@ -183,198 +178,13 @@ cdef shared_ptr[lib.memory_resource] upstream_argument(object upstream_mr) excep
     return (<DeviceMemoryResource> upstream_mr)._resource
 
 
-cdef class CudaMemoryResource(DeviceMemoryResource):
-    """The driver's plain device memory (``cuMemAlloc``), on the current device.
 
-    Freeing waits for all work of the device; put a pool over it.
-    """
-
-    def __init__(self):
-        with nogil:
-            self._resource = static_pointer_cast[lib.memory_resource, lib.cuda_memory_resource](
-                lib.make_shared[lib.cuda_memory_resource]())
-        remember(self)
+# The Python class of each kind of C++ resource, added by the modules that define them.
+_classes = {}
 
 
-cdef class ManagedMemoryResource(DeviceMemoryResource):
-    """Managed memory (``cuMemAllocManaged``): one address for host and device, may exceed the device's memory."""
-
-    def __init__(self):
-        with nogil:
-            self._resource = static_pointer_cast[lib.memory_resource, lib.managed_memory_resource](
-                lib.make_shared[lib.managed_memory_resource]())
-        remember(self)
-
-
-cdef class PinnedHostMemoryResource(DeviceMemoryResource):
-    """Page-locked host memory (``cuMemHostAlloc``) that every device can use. Slow to allocate; put a pool over it."""
-
-    def __init__(self):
-        with nogil:
-            self._resource = static_pointer_cast[lib.memory_resource, lib.pinned_host_memory_resource](
-                lib.make_shared[lib.pinned_host_memory_resource]())
-        remember(self)
-
-
-cdef class CudaAsyncMemoryResource(DeviceMemoryResource):
-    """A pool of the driver's own (``cuMemAllocFromPoolAsync``), stream-ordered, on the current device.
-
-    Parameters
-    ----------
-    initial_pool_size : int or str, optional
-        Bytes that the pool holds from the start; none if not given.
-    release_threshold : int or str, optional
-        Bytes that the pool keeps when the device is synchronised; all if not given.
-    enable_ipc : bool
-        Memory can be shared with other processes by file descriptors.
-    enable_fabric : bool
-        Memory can be shared by fabric handles.
-
-    Raises
-    ------
-    RuntimeError
-        If the device does not support such handles.
-    """
-
-    def __init__(self, initial_pool_size=None, release_threshold=None, bint enable_ipc=False,
-                 bint enable_fabric=False):
-        cdef lib.async_options options
-        options.initial_pool_size = size_argument(initial_pool_size).value_or(0)
-        options.release_threshold = size_argument(release_threshold).value_or(<uint64_t> -1)
-        options.handles.posix_file_descriptor = enable_ipc
-        options.handles.fabric = enable_fabric
-        with nogil:
-            self._resource = static_pointer_cast[lib.memory_resource, lib.cuda_async_memory_resource](
-                lib.make_shared[lib.cuda_async_memory_resource](options))
-        remember(self)
-
-    def pool_handle(self) -> int:
-        """The driver's ``CUmemoryPool``; it lives as long as this resource."""
-        return <uintptr_t> (<lib.cuda_async_memory_resource*> self.made()).pool_handle()
-
-
-cdef class PoolMemoryResource(UpstreamResourceAdaptor):
-    """A pool over any resource: memory is taken in large chunks and handed out in blocks, without driver calls.
-
-    Parameters
-    ----------
-    upstream_mr : DeviceMemoryResource
-        Where the chunks come from.
-    initial_pool_size : int or str, optional
-        Bytes taken at once, a multiple of 256; half of the device's free memory if not given.
-    maximum_pool_size : int or str, optional
-        Bytes that the pool never exceeds, a multiple of 256; as much as the upstream gives if not given.
-
-    Raises
-    ------
-    RuntimeError
-        If a size is no multiple of 256, or the initial one exceeds the maximum.
-    """
-
-    def __init__(self, upstream_mr, initial_pool_size=None, maximum_pool_size=None):
-        cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
-        cdef optional[size_t] initial = size_argument(initial_pool_size)
-        cdef optional[size_t] maximum = size_argument(maximum_pool_size)
-        with nogil:
-            self._resource = static_pointer_cast[lib.memory_resource, lib.pool_memory_resource](
-                lib.make_shared[lib.pool_memory_resource](upstream, initial, maximum))
-        self.upstream_mr = upstream_mr
-        remember(self)
-
-    def pool_size(self) -> int:
-        """Bytes taken from the upstream."""
-        return (<lib.pool_memory_resource*> self.made()).pool_size()
-
-    def counters(self) -> dict[str, int]:
-        """How often each path was taken since the pool was made.
-
-        Returns
-        -------
-        dict
-            ``allocations`` and where they came from (``from_own_stream``, ``from_ready``, ``from_other_stream``,
-            ``from_upstream``, ``from_reclaim``), ``waits`` and ``events`` issued, ``upstream_allocations`` and
-            ``upstream_frees``.
-        """
-        cdef lib.pool_counters c = (<lib.pool_memory_resource*> self.made()).counters()
-        return c
-
-
-cdef class StatisticsResourceAdaptor(UpstreamResourceAdaptor):
-    """Counts what passes through: bytes and allocations, current, peak and total.
-
-    Parameters
-    ----------
-    upstream_mr : DeviceMemoryResource
-        The resource that is counted.
-    """
-
-    def __init__(self, upstream_mr):
-        cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
-        self._resource = static_pointer_cast[lib.memory_resource, lib.statistics_resource_adaptor](
-            lib.make_shared[lib.statistics_resource_adaptor](upstream))
-        self.upstream_mr = upstream_mr
-        remember(self)
-
-    @property
-    def allocation_counts(self) -> Statistics:
-        """The counters on top of the stack."""
-        return statistics_of((<lib.statistics_resource_adaptor*> self.made()).counters())
-
-    def push_counters(self) -> Statistics:
-        """Start fresh counters on top; return those that were there."""
-        return statistics_of((<lib.statistics_resource_adaptor*> self.made()).push_counters())
-
-    def pop_counters(self) -> Statistics:
-        """Take the counters on top off, fold them into those below, and return them; IndexError for the last."""
-        return statistics_of((<lib.statistics_resource_adaptor*> self.made()).pop_counters())
-
-
-cdef class LoggingResourceAdaptor(UpstreamResourceAdaptor):
-    """Writes one line of CSV for each allocation and free, in RMM's form.
-
-    Parameters
-    ----------
-    upstream_mr : DeviceMemoryResource
-        The resource that is logged.
-    log_file_name : str or os.PathLike, optional
-        The file, truncated; ``.dev<device>`` is put before its extension. The environment variable
-        ``CENOTE_LOG_FILE`` if not given.
-
-    Raises
-    ------
-    ValueError
-        If neither names a file.
-    RuntimeError
-        If the file cannot be opened.
-    """
-
-    def __init__(self, upstream_mr, log_file_name=None):
-        cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
-        cdef lib.string name = b"" if log_file_name is None else str(log_file_name).encode()
-        self._resource = static_pointer_cast[lib.memory_resource, lib.logging_resource_adaptor](
-            lib.make_shared[lib.logging_resource_adaptor](upstream, name))
-        self.upstream_mr = upstream_mr
-        remember(self)
-
-    def flush(self) -> None:
-        """Write out the lines that are still buffered."""
-        with nogil:
-            (<lib.logging_resource_adaptor*> self.made()).flush()
-
-    def get_file_name(self) -> str:
-        """The absolute path that is written, with the device in it."""
-        return (<lib.logging_resource_adaptor*> self.made()).file_name().decode()
-
-
-_classes = {
-    "cuda": CudaMemoryResource,
-    "managed": ManagedMemoryResource,
-    "pinned": PinnedHostMemoryResource,
-    "async": CudaAsyncMemoryResource,
-    "pool": PoolMemoryResource,
-    "statistics": StatisticsResourceAdaptor,
-    "logging": LoggingResourceAdaptor,
-}
+cdef register_class(str kind, object cls):
+    _classes[kind] = cls
 
 
 cdef remember(DeviceMemoryResource resource):

@@ -7,24 +7,20 @@ They are put together as objects or by a specification::
     cenote.mr.from_spec("statistics | pool:initial=1GiB | cuda")
 """
 
-from cenote._memory_resource import (
-    CudaAsyncMemoryResource,
-    CudaMemoryResource,
-    DeviceMemoryResource,
-    LoggingResourceAdaptor,
-    ManagedMemoryResource,
-    PinnedHostMemoryResource,
-    PoolMemoryResource,
-    StatisticsResourceAdaptor,
-    UpstreamResourceAdaptor,
-    from_spec,
-    known_specifications,
-)
+from cenote._adaptors import LoggingResourceAdaptor, StatisticsResourceAdaptor
+from cenote._memory_resource import DeviceMemoryResource, UpstreamResourceAdaptor, from_spec, known_specifications
 from cenote._registry import (
     get_current_device_resource,
     get_per_device_resource,
     set_current_device_resource,
     set_per_device_resource,
+)
+from cenote._resources import (
+    CudaAsyncMemoryResource,
+    CudaMemoryResource,
+    ManagedMemoryResource,
+    PinnedHostMemoryResource,
+    PoolMemoryResource,
 )
 
 __all__ = [

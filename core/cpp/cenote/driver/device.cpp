@@ -20,12 +20,6 @@ CUdevice device_handle(int device) {
   return handle;
 }
 
-int device_attribute(int device, CUdevice_attribute attribute) {
-  int value = 0;
-  CENOTE_DRIVER_CALL(cuDeviceGetAttribute, &value, attribute, device_handle(device));
-  return value;
-}
-
 /// Retained once per device and never released: the frameworks hold it for the life of the process as well.
 CUcontext primary_context(int device) {
   if (device >= 0 && device < max_devices) {
@@ -66,6 +60,25 @@ void check_device(int device) {
   if (device >= 0 && device < count) return;
   throw std::out_of_range("there is no device " + std::to_string(device) + ": this machine has " +
                           (count == 1 ? "device 0 only" : "devices 0 to " + std::to_string(count - 1)));
+}
+
+void set_current_device(int device) {
+  check_device(device);
+  CENOTE_DRIVER_CALL(cuCtxSetCurrent, primary_context(device));
+}
+
+int device_attribute(int device, int attribute) {
+  int value = 0;
+  CENOTE_DRIVER_CALL(cuDeviceGetAttribute, &value, static_cast<CUdevice_attribute>(attribute), device_handle(device));
+  return value;
+}
+
+bool device_has_pageable_memory_access(int device) {
+  return device_attribute(device, CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS) != 0;
+}
+
+bool device_has_concurrent_managed_access(int device) {
+  return device_attribute(device, CU_DEVICE_ATTRIBUTE_CONCURRENT_MANAGED_ACCESS) != 0;
 }
 
 std::string device_name(int device) {

@@ -25,10 +25,22 @@ int device_count();
 /// The device of the calling thread's current context; 0 where there is none, as in the CUDA runtime.
 int current_device();
 
+/// Makes the device's primary context current on the calling thread, as cudaSetDevice does.
+void set_current_device(int device);
+
 /// Throws std::out_of_range unless `device` is one of 0 … device_count() - 1.
 void check_device(int device);
 
 std::string device_name(int device);
+
+/// The driver's answer for a CUdevice_attribute, by its number (which is the CUDA runtime's as well).
+int device_attribute(int device, int attribute);
+
+/// Whether the device can use any memory of the host, such as malloc's.
+bool device_has_pageable_memory_access(int device);
+
+/// Whether host and device may use managed memory at the same time; without it nothing can be prefetched.
+bool device_has_concurrent_managed_access(int device);
 
 /// 10 * major + minor of the device's compute capability.
 int device_compute_capability(int device);

@@ -18,6 +18,16 @@ void* allocated(const char* call, CUresult result, CUdeviceptr pointer) {
   return reinterpret_cast<void*>(pointer);
 }
 
+/// Managed memory, or memory that the driver does not know and the device can use all the same.
+bool may_move(const void* pointer, int device) {
+  unsigned int managed = 0;
+  const CUresult result =
+      driver().cuPointerGetAttribute(&managed, CU_POINTER_ATTRIBUTE_IS_MANAGED, device_pointer(pointer));
+  if (result == CUDA_ERROR_INVALID_VALUE) return device_has_pageable_memory_access(device);
+  check_driver("cuPointerGetAttribute", result);
+  return managed != 0;
+}
+
 template <class Free>
 void free_quietly(int device, const char* call, Free&& free) noexcept {
   if (driver_is_gone()) return;
@@ -75,6 +85,22 @@ void fill_async(void* to, unsigned char value, std::size_t bytes, stream_ref str
   if (bytes == 0) return;
   const device_scope scope(device);
   CENOTE_DRIVER_CALL(cuMemsetD8Async, device_pointer(to), value, bytes, stream.value());
+}
+
+void prefetch_async(const void* pointer, std::size_t bytes, int location, stream_ref stream, int device) {
+  if (bytes == 0 || !device_has_concurrent_managed_access(device)) return;
+  const device_scope scope(device);
+  const CUresult result =
+      driver().cuMemPrefetchAsync(device_pointer(pointer), bytes, static_cast<CUdevice>(location), stream.value());
+  if (result == CUDA_ERROR_INVALID_VALUE && !may_move(pointer, device)) return;
+  check_driver("cuMemPrefetchAsync", result);
+}
+
+void prefer_location(const void* pointer, std::size_t bytes, int location, int device) {
+  if (bytes == 0) return;
+  const device_scope scope(device);
+  CENOTE_DRIVER_CALL(cuMemAdvise, device_pointer(pointer), bytes, CU_MEM_ADVISE_SET_PREFERRED_LOCATION,
+                     static_cast<CUdevice>(location));
 }
 
 address_range find_address_range(const void* pointer, int device) {

@@ -25,6 +25,16 @@ void copy_async(void* to, const void* from, std::size_t bytes, stream_ref stream
 /// Sets each byte in stream order.
 void fill_async(void* to, unsigned char value, std::size_t bytes, stream_ref stream, int device);
 
+/// Where memory that moves between host and devices is wanted: a device's number, or the host.
+constexpr int host_location = -1;  // CU_DEVICE_CPU
+
+/// Moves managed memory, or memory of the host that the device can use, to `location` in stream order. Does nothing for
+/// memory that does not move, and where `device` has no concurrent managed access.
+void prefetch_async(const void* pointer, std::size_t bytes, int location, stream_ref stream, int device);
+
+/// Where the driver should keep the memory, as far as it can (CU_MEM_ADVISE_SET_PREFERRED_LOCATION).
+void prefer_location(const void* pointer, std::size_t bytes, int location, int device);
+
 /// The allocation of the driver that `pointer` lies in.
 struct address_range {
   void* base;
