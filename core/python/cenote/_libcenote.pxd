@@ -56,6 +56,8 @@ cdef extern from "cenote/driver/device.hpp" namespace "cenote" nogil:
 cdef extern from *:
     cdef struct CUstream_st:
         pass
+    cdef struct CUmemPoolHandle_st:
+        pass
 
 
 cdef extern from "cenote/driver/stream.hpp" namespace "cenote" nogil:
@@ -99,8 +101,8 @@ cdef extern from "cenote/driver/memory_pool.hpp" namespace "cenote" nogil:
 
 cdef extern from "cenote/memory_resource.hpp" namespace "cenote" nogil:
     cdef cppclass memory_resource:
-        void* allocate(stream_ref stream, size_t bytes) except +raise_python_error
-        void deallocate(stream_ref stream, void* pointer, size_t bytes)
+        void* allocate(stream_ref stream, size_t bytes, size_t alignment) except +raise_python_error
+        void deallocate(stream_ref stream, void* pointer, size_t bytes, size_t alignment)
         int device()
         string kind() except +raise_python_error
         shared_ptr[memory_resource] upstream()
@@ -136,6 +138,28 @@ cdef extern from "cenote/resources/cuda_async_memory_resource.hpp" namespace "ce
         void* pool_handle()
 
 
+cdef extern from "cenote/resources/cuda_async_view_memory_resource.hpp" namespace "cenote" nogil:
+    cdef cppclass cuda_async_view_memory_resource(memory_resource):
+        cuda_async_view_memory_resource(CUmemPoolHandle_st*) except +raise_python_error
+        void* pool_handle()
+
+
+cdef extern from "cenote/resources/cuda_async_managed_memory_resource.hpp" namespace "cenote" nogil:
+    cdef cppclass cuda_async_managed_memory_resource(memory_resource):
+        cuda_async_managed_memory_resource() except +raise_python_error
+        void* pool_handle()
+
+
+cdef extern from "cenote/resources/system_memory_resource.hpp" namespace "cenote" nogil:
+    cdef cppclass system_memory_resource(memory_resource):
+        system_memory_resource() except +raise_python_error
+
+
+cdef extern from "cenote/resources/sam_headroom_memory_resource.hpp" namespace "cenote" nogil:
+    cdef cppclass sam_headroom_memory_resource(memory_resource):
+        sam_headroom_memory_resource(size_t headroom) except +raise_python_error
+
+
 cdef extern from "cenote/resources/pool_memory_resource.hpp" namespace "cenote" nogil:
     cdef struct pool_counters:
         uint64_t allocations
@@ -153,6 +177,25 @@ cdef extern from "cenote/resources/pool_memory_resource.hpp" namespace "cenote" 
                              optional[size_t]) except +raise_python_error
         size_t pool_size()
         pool_counters counters()
+
+
+cdef extern from "cenote/resources/arena_memory_resource.hpp" namespace "cenote" nogil:
+    cdef cppclass arena_memory_resource(memory_resource):
+        arena_memory_resource(shared_ptr[memory_resource], optional[size_t], bool) except +raise_python_error
+        size_t arena_size()
+
+
+cdef extern from "cenote/resources/fixed_size_memory_resource.hpp" namespace "cenote" nogil:
+    cdef cppclass fixed_size_memory_resource(memory_resource):
+        fixed_size_memory_resource(shared_ptr[memory_resource], size_t, size_t) except +raise_python_error
+        size_t block_size()
+
+
+cdef extern from "cenote/resources/binning_memory_resource.hpp" namespace "cenote" nogil:
+    cdef cppclass binning_memory_resource(memory_resource):
+        binning_memory_resource(shared_ptr[memory_resource]) except +raise_python_error
+        binning_memory_resource(shared_ptr[memory_resource], int, int) except +raise_python_error
+        void add_bin(size_t bytes, shared_ptr[memory_resource]) except +raise_python_error
 
 
 cdef extern from "cenote/adaptors/statistics_resource_adaptor.hpp" namespace "cenote" nogil:

@@ -14,6 +14,7 @@ cdef class UpstreamResourceAdaptor(DeviceMemoryResource):
     cdef readonly DeviceMemoryResource upstream_mr
 
 
+cdef size_t bytes_argument(object bytes) except? <size_t> -1
 cdef optional[size_t] size_argument(object size) except *
 cdef shared_ptr[lib.memory_resource] upstream_argument(object upstream_mr) except *
 cdef register_class(str kind, object cls)

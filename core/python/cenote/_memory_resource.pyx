@@ -1,7 +1,7 @@
 """What every memory resource can do, and how C++ resources become Python objects. Documented in `cenote.mr`."""
-from operator import index
 from weakref import WeakValueDictionary
 
+from cpython.number cimport PyNumber_Index
 from cython.operator cimport dereference
 from libc.stdint cimport uintptr_t
 from libcpp.memory cimport shared_ptr
@@ -14,6 +14,11 @@ from cenote._stream import DEFAULT_STREAM
 
 # Which Python object stands for a C++ resource: the one that made it, as long as anybody holds it.
 _objects = WeakValueDictionary()
+
+
+cdef size_t bytes_argument(object bytes) except? <size_t> -1:
+    """An int from 0 to 2^64 - 1: OverflowError outside, TypeError for what is no integer (1.5, "1")."""
+    return <size_t> PyNumber_Index(bytes)
 
 
 cdef object figure(optional[size_t] bytes):
@@ -31,7 +36,7 @@ cdef optional[size_t] size_argument(object size) except *:
         if not parsed.has_value():
             raise ValueError(f"Could not parse {size!r} as a number of bytes: write 4096, '512MiB' or '1.5 GB'")
         return parsed
-    return make_optional[size_t](<size_t> index(size))
+    return make_optional[size_t](bytes_argument(size))
 
 
 cdef class DeviceMemoryResource:
@@ -55,7 +60,7 @@ cdef class DeviceMemoryResource:
                 raise RuntimeError(f"this {type(self).__name__} was never initialised: call super().__init__(…)")
         return self._resource.get()
 
-    def allocate(self, size_t nbytes, stream=DEFAULT_STREAM) -> int:
+    def allocate(self, nbytes, stream=DEFAULT_STREAM, alignment=256) -> int:
         """Allocate device memory in stream order.
 
         Parameters
@@ -64,11 +69,13 @@ cdef class DeviceMemoryResource:
             Size in bytes. 0 gives the null pointer, 0.
         stream : Stream or any framework's stream
             The memory is usable by work queued on it from now on.
+        alignment : int
+            The address is a multiple of it, and of 256; a power of two.
 
         Returns
         -------
         int
-            The address, a multiple of 256.
+            The address.
 
         Raises
         ------
@@ -76,14 +83,18 @@ cdef class DeviceMemoryResource:
             The resource has no memory to give. It is a MemoryError and carries the figures.
         CudaError
             The driver failed for another reason.
+        ValueError
+            `alignment` is no power of two.
         """
         cdef Stream on = as_stream(stream)
+        cdef size_t bytes = bytes_argument(nbytes)
+        cdef size_t aligned = bytes_argument(alignment)
         cdef void* pointer
         with nogil:
-            pointer = self.made().allocate(on._handle, nbytes)
+            pointer = self.made().allocate(on._handle, bytes, aligned)
         return <uintptr_t> pointer
 
-    def deallocate(self, uintptr_t ptr, size_t nbytes, stream=DEFAULT_STREAM) -> None:
+    def deallocate(self, ptr, nbytes, stream=DEFAULT_STREAM, alignment=256) -> None:
         """Free memory in stream order.
 
         Parameters
@@ -94,10 +105,15 @@ cdef class DeviceMemoryResource:
             The size that it was allocated with, in bytes.
         stream : Stream or any framework's stream
             Work queued on it so far may still use the memory.
+        alignment : int
+            The alignment that it was allocated with.
         """
         cdef Stream on = as_stream(stream)
+        cdef uintptr_t pointer = bytes_argument(ptr)
+        cdef size_t bytes = bytes_argument(nbytes)
+        cdef size_t aligned = bytes_argument(alignment)
         with nogil:
-            self.made().deallocate(on._handle, <void*> ptr, nbytes)
+            self.made().deallocate(on._handle, <void*> pointer, bytes, aligned)
 
     @property
     def device(self) -> int:
@@ -134,7 +150,15 @@ cdef class DeviceMemoryResource:
             "device_total": figure(s.device_total),
         }
 
-    def trim(self, size_t keep_bytes=0) -> int:
+    def in_use(self) -> int | None:
+        """Bytes handed out and not yet freed; None where the resource does not know."""
+        return self.state()["in_use"]
+
+    def largest_free(self) -> int | None:
+        """Bytes of the largest block that could be handed out without growing; None where it does not know."""
+        return self.state()["largest_free"]
+
+    def trim(self, keep_bytes=0) -> int:
         """Give unused memory back towards the device until at most `keep_bytes` are held.
 
         Returns
@@ -142,9 +166,10 @@ cdef class DeviceMemoryResource:
         int
             The bytes given back.
         """
+        cdef size_t kept = bytes_argument(keep_bytes)
         cdef size_t released
         with nogil:
-            released = self.made().trim(keep_bytes)
+            released = self.made().trim(kept)
         return released
 
     def check(self) -> None:
