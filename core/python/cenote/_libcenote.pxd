@@ -31,6 +31,15 @@ cdef extern from "python_callable.hpp" namespace "cenote":
         int visit(visitproc, void*) noexcept
         void clear() noexcept
 
+    cdef cppclass allocate_function "cenote::callback_memory_resource::allocate_function":
+        pass
+    cdef cppclass deallocate_function "cenote::callback_memory_resource::deallocate_function":
+        pass
+    allocate_function python_allocate_function "cenote::python_function"(
+        shared_ptr[python_object], void* (*)(object, stream_ref, size_t) except? NULL)
+    deallocate_function python_deallocate_function "cenote::python_function"(
+        shared_ptr[python_object], void (*)(object, stream_ref, void*, size_t) noexcept)
+
 
 # Cython's own declarations of these turn what a constructor throws into the built-in exceptions only.
 cdef extern from "<memory>" namespace "std" nogil:
@@ -198,6 +207,11 @@ cdef extern from "cenote/resources/pool_memory_resource.hpp" namespace "cenote" 
                              optional[size_t]) except +raise_python_error
         size_t pool_size()
         pool_counters counters()
+
+
+cdef extern from "cenote/resources/callback_memory_resource.hpp" namespace "cenote" nogil:
+    cdef cppclass callback_memory_resource(memory_resource):
+        callback_memory_resource(allocate_function, deallocate_function) except +raise_python_error
 
 
 cdef extern from "cenote/resources/arena_memory_resource.hpp" namespace "cenote" nogil:

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import SupportsInt
 
 from cenote._memory_resource import DeviceMemoryResource, UpstreamResourceAdaptor
@@ -34,6 +35,11 @@ class SystemMemoryResource(DeviceMemoryResource):
 
 class SamHeadroomMemoryResource(DeviceMemoryResource):
     def __init__(self, headroom: int | str) -> None: ...
+
+class CallbackMemoryResource(DeviceMemoryResource):
+    allocate_func: Callable[..., int]
+    deallocate_func: Callable[..., None]
+    def __init__(self, allocate_func: Callable[..., int], deallocate_func: Callable[..., None]) -> None: ...
 
 class PoolMemoryResource(UpstreamResourceAdaptor):
     def __init__(

@@ -1,6 +1,8 @@
 """Memory resources: one Python class per C++ class. Documented in `cenote.mr`."""
+import inspect
+
 from libc.stdint cimport uint64_t, uintptr_t
-from libcpp.memory cimport shared_ptr, static_pointer_cast
+from libcpp.memory cimport make_shared, shared_ptr, static_pointer_cast
 from libcpp.optional cimport optional
 
 from cenote cimport _libcenote as lib
@@ -8,11 +10,13 @@ from cenote._memory_resource cimport (
     DeviceMemoryResource,
     UpstreamResourceAdaptor,
     bytes_argument,
+    collect_cycles,
     register_class,
     remember,
     size_argument,
     upstream_argument,
 )
+from cenote._stream cimport Stream
 
 
 cdef class CudaMemoryResource(DeviceMemoryResource):
@@ -370,6 +374,81 @@ cdef class BinningMemoryResource(UpstreamResourceAdaptor):
         return self._bin_mrs
 
 
+cdef class CallbackMemoryResource(DeviceMemoryResource):
+    """Memory from two Python functions, on the current device.
+
+    Parameters
+    ----------
+    allocate_func : callable
+        ``allocate_func(size, stream)`` returns the address of `size` bytes, usable on `stream` (a `cenote.Stream`).
+        One that takes three arguments is called as ``allocate_func(stream, size, alignment)``. It raises MemoryError
+        when it has no memory; anything else that it raises reaches the caller as RuntimeError with the original as its
+        cause.
+    deallocate_func : callable
+        ``deallocate_func(ptr, size, stream)``, or with four arguments ``deallocate_func(stream, ptr, size,
+        alignment)``. What it raises is reported through ``sys.unraisablehook``.
+
+    Raises
+    ------
+    TypeError
+        If one of them cannot be called like that.
+    """
+
+    cdef readonly object allocate_func
+    cdef readonly object deallocate_func
+
+    def __init__(self, allocate_func, deallocate_func):
+        aligned = takes_alignment("allocate_func", allocate_func, 2), takes_alignment("deallocate_func",
+                                                                                     deallocate_func, 3)
+        calls = (allocate_func, deallocate_func, *aligned)
+        self._calls = make_shared[lib.python_object](<lib.PyObject*> calls)
+        cdef lib.allocate_function allocate = lib.python_allocate_function(self._calls, call_allocate)
+        cdef lib.deallocate_function deallocate = lib.python_deallocate_function(self._calls, call_deallocate)
+        with nogil:
+            self._resource = static_pointer_cast[lib.memory_resource, lib.callback_memory_resource](
+                lib.make_shared[lib.callback_memory_resource](allocate, deallocate))
+        self.allocate_func = allocate_func
+        self.deallocate_func = deallocate_func
+        remember(self)
+
+
+cdef takes_alignment(str name, object function, int fewest):
+    """Whether `function` wants one argument more than `fewest`, the alignment."""
+    if not callable(function):
+        raise TypeError(f"{name} must be callable, not {type(function).__name__}")
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some built-in functions do not tell
+        return False
+    for count in (fewest, fewest + 1):
+        try:
+            signature.bind(*range(count))
+            return count != fewest
+        except TypeError:
+            continue
+    raise TypeError(f"{name} must take {fewest} arguments, or {fewest + 1} with the alignment; it takes {signature}")
+
+
+cdef void* call_allocate(object calls, lib.stream_ref on, size_t bytes) except? NULL:
+    cdef object stream = Stream(<uintptr_t> on.value())
+    function, _, aligned, _ = calls
+    address = function(stream, bytes, _alignment) if aligned else function(bytes, stream)
+    return <void*> <uintptr_t> bytes_argument(address)
+
+
+cdef void call_deallocate(object calls, lib.stream_ref on, void* pointer, size_t bytes) noexcept:
+    cdef object stream = Stream(<uintptr_t> on.value())
+    _, function, _, aligned = calls
+    if aligned:
+        function(stream, <uintptr_t> pointer, bytes, _alignment)
+    else:
+        function(<uintptr_t> pointer, bytes, stream)
+
+
+_alignment = 256  # what the functions are asked for; more is made of it in C++
+collect_cycles(CallbackMemoryResource)
+
+register_class("callback", CallbackMemoryResource)
 register_class("cuda", CudaMemoryResource)
 register_class("managed", ManagedMemoryResource)
 register_class("pinned", PinnedHostMemoryResource)

@@ -18,6 +18,7 @@ from cenote._registry import (
 from cenote._resources import (
     ArenaMemoryResource,
     BinningMemoryResource,
+    CallbackMemoryResource,
     CudaAsyncManagedMemoryResource,
     CudaAsyncMemoryResource,
     CudaAsyncViewMemoryResource,
@@ -33,6 +34,7 @@ from cenote._resources import (
 __all__ = [
     "ArenaMemoryResource",
     "BinningMemoryResource",
+    "CallbackMemoryResource",
     "CudaAsyncManagedMemoryResource",
     "CudaAsyncMemoryResource",
     "CudaAsyncViewMemoryResource",
