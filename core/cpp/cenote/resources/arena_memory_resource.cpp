@@ -11,28 +11,28 @@ namespace {
 
 constexpr std::size_t smallest_arena = 1 * MiB;
 
-std::size_t checked_size(const std::shared_ptr<memory_resource>& upstream, std::optional<std::size_t> wanted) {
+}  // namespace
+
+arena_memory_resource::checked_size arena_memory_resource::check_size(const std::shared_ptr<memory_resource>& upstream,
+                                                                      std::optional<std::size_t> wanted) {
   const int device = require_upstream(upstream, "arena")->device();
   const std::size_t bytes = align_down(wanted ? *wanted : device_memory_info(device).free_bytes / 2, default_alignment);
-  if (bytes >= smallest_arena) return bytes;
+  if (bytes >= smallest_arena) return {bytes};
   throw std::logic_error("an arena needs at least " + format_bytes(smallest_arena) + ", not " + format_bytes(bytes));
 }
 
-}  // namespace
-
 arena_memory_resource::arena_memory_resource(std::shared_ptr<memory_resource> upstream,
                                              std::optional<std::size_t> arena_size, bool dump_log_on_failure)
-    : arena_memory_resource(upstream, checked_size(upstream, arena_size), dump_log_on_failure) {}
+    : arena_memory_resource(upstream, check_size(upstream, arena_size), dump_log_on_failure) {}
 
-arena_memory_resource::arena_memory_resource(std::shared_ptr<memory_resource> upstream, std::size_t arena_size,
+arena_memory_resource::arena_memory_resource(std::shared_ptr<memory_resource> upstream, checked_size size,
                                              bool dump_log_on_failure)
     : memory_resource(upstream->device()),
-      pool_(std::move(upstream), arena_size, arena_size),
+      pool_(std::move(upstream), size.bytes, size.bytes),
       dump_log_on_failure_(dump_log_on_failure) {}
 
 std::string arena_memory_resource::specification() const {
-  return spell_specification(kind(),
-                             {"size=" + spell_bytes(arena_size()), dump_log_on_failure_ ? "dump=true" : ""});
+  return spell_specification(kind(), {"size=" + spell_bytes(arena_size()), dump_log_on_failure_ ? "dump=true" : ""});
 }
 
 void* arena_memory_resource::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {

@@ -1,8 +1,8 @@
 // A pool that takes all its memory at once and never asks for more.
 //
 // What a program may use is then settled at its start, and nothing it does later can fail for somebody else's sake.
-// Bookkeeping and ordering are the pool's (pool_memory_resource.hpp); when memory runs out, the map of its blocks can be
-// written to a file, which shows whether it is full or in pieces.
+// Bookkeeping and ordering are the pool's (pool_memory_resource.hpp); when memory runs out, the map of its blocks can
+// be written to a file, which shows whether it is full or in pieces.
 #pragma once
 
 #include <memory>
@@ -37,7 +37,11 @@ class arena_memory_resource final : public memory_resource {
   void check() const override { pool_.check(); }
 
  private:
-  arena_memory_resource(std::shared_ptr<memory_resource> upstream, std::size_t arena_size, bool dump_log_on_failure);
+  struct checked_size {
+    std::size_t bytes;
+  };
+  static checked_size check_size(const std::shared_ptr<memory_resource>& upstream, std::optional<std::size_t> wanted);
+  arena_memory_resource(std::shared_ptr<memory_resource> upstream, checked_size size, bool dump_log_on_failure);
 
   void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
   void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept override;

@@ -14,9 +14,9 @@ constexpr std::size_t any_size = max_allocation;
 
 void check_exponents(int least, int most) {
   if (least >= 0 && least <= most && most <= largest_exponent) return;
-  throw std::invalid_argument("bins need 0 <= min_size_exponent <= max_size_exponent <= " +
-                              std::to_string(largest_exponent) + ", not " + std::to_string(least) + " and " +
-                              std::to_string(most));
+  throw std::invalid_argument(
+      "bins need 0 <= min_size_exponent <= max_size_exponent <= " + std::to_string(largest_exponent) + ", not " +
+      std::to_string(least) + " and " + std::to_string(most));
 }
 
 }  // namespace
@@ -96,8 +96,8 @@ std::size_t binning_memory_resource::bin_count() const {
 
 std::string binning_memory_resource::specification() const {
   if (!exponents_) return kind();
-  return spell_specification(
-      kind(), {"min=" + std::to_string(exponents_->first), "max=" + std::to_string(exponents_->second)});
+  return spell_specification(kind(),
+                             {"min=" + std::to_string(exponents_->first), "max=" + std::to_string(exponents_->second)});
 }
 
 bool binning_memory_resource::is_host_accessible() const noexcept {

@@ -3,12 +3,11 @@
 //     bytes      0 … 1 KiB        … 64 KiB          … 128 MiB     above
 //     served by  fixed_size 1K    fixed_size 64K    cuda          upstream
 //
-// A block goes back to the bin that its size names. A bin added later must therefore not take over sizes of which blocks
-// are in use: add_bin refuses, rather than have them freed to the wrong resource.
+// A block goes back to the bin that its size names. A bin added later must therefore not take over sizes of which
+// blocks are in use: add_bin refuses, rather than have them freed to the wrong resource.
 //
-// Threads: `mutex_` lets allocations and frees read the bins together; add_bin has it alone. The resource that is chosen
-// is called outside it.
-// Cost: O(log bins).
+// Threads: `mutex_` lets allocations and frees read the bins together; add_bin has it alone. The resource that is
+// chosen is called outside it. Cost: O(log bins).
 #pragma once
 
 #include <atomic>

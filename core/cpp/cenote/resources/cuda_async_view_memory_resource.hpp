@@ -1,7 +1,7 @@
 // Memory from a pool of the driver that somebody else owns, such as the device's default pool.
 //
-// The owner keeps the pool alive. Once it is destroyed, allocating says so (pool_is_gone); what was allocated before can
-// still be freed.
+// The owner keeps the pool alive. Once it is destroyed, allocating says so (pool_is_gone); what was allocated before
+// can still be freed.
 #pragma once
 
 #include <new>

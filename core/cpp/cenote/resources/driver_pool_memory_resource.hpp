@@ -1,5 +1,5 @@
-// Memory from a pool of the driver (cuMemAllocFromPoolAsync), stream-ordered. Who owns the pool, and what its memory is,
-// say the classes that derive from this one.
+// Memory from a pool of the driver (cuMemAllocFromPoolAsync), stream-ordered. Who owns the pool, and what its memory
+// is, say the classes that derive from this one.
 #pragma once
 
 #include "cenote/driver/memory_pool.hpp"

@@ -7,7 +7,8 @@ namespace {
 
 std::size_t checked_block_size(std::size_t bytes) {
   if (bytes == 0) throw std::invalid_argument("block_size must be at least 1 byte, not 0");
-  if (bytes > max_allocation) throw std::invalid_argument("block_size is larger than any memory: " + spell_bytes(bytes));
+  if (bytes > max_allocation)
+    throw std::invalid_argument("block_size is larger than any memory: " + spell_bytes(bytes));
   return align_up(bytes, default_alignment);
 }
 

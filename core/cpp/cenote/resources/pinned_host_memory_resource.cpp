@@ -8,11 +8,11 @@ namespace cenote {
 
 pinned_host_memory_resource::pinned_host_memory_resource() : pinned_host_memory_resource(current_device()) {}
 
-pinned_host_memory_resource::pinned_host_memory_resource(int device) : driver_memory_resource(device) { check_device(device); }
-
-void* pinned_host_memory_resource::take(stream_ref, std::size_t bytes) {
-  return pinned_allocate(device(), bytes);
+pinned_host_memory_resource::pinned_host_memory_resource(int device) : driver_memory_resource(device) {
+  check_device(device);
 }
+
+void* pinned_host_memory_resource::take(stream_ref, std::size_t bytes) { return pinned_allocate(device(), bytes); }
 
 void pinned_host_memory_resource::give(stream_ref stream, void* pointer, std::size_t) noexcept {
   // cuMemFreeHost is not documented to wait for work that uses the memory.
