@@ -11,6 +11,27 @@ cdef extern from "python_error.hpp" namespace "cenote" nogil:
     void raise_python_error()
 
 
+# The collector's slots. Cython's own declarations of them say that an exception may be set; none may.
+cdef extern from "Python.h":
+    ctypedef struct PyObject:
+        pass
+    ctypedef int (*visitproc)(PyObject*, void*) noexcept
+    ctypedef int (*traverseproc)(PyObject*, visitproc, void*) noexcept
+    ctypedef int (*inquiry)(PyObject*) noexcept
+    ctypedef struct PyTypeObject:
+        PyTypeObject* tp_base
+        traverseproc tp_traverse
+        inquiry tp_clear
+    PyTypeObject* Py_TYPE(PyObject*) noexcept
+
+
+cdef extern from "python_callable.hpp" namespace "cenote":
+    cdef cppclass python_object:
+        python_object(PyObject*)
+        int visit(visitproc, void*) noexcept
+        void clear() noexcept
+
+
 # Cython's own declarations of these turn what a constructor throws into the built-in exceptions only.
 cdef extern from "<memory>" namespace "std" nogil:
     shared_ptr[T] make_shared[T](...) except +raise_python_error

@@ -6,8 +6,10 @@ from cython.operator cimport dereference
 from libc.stdint cimport uintptr_t
 from libcpp.memory cimport shared_ptr
 from libcpp.optional cimport make_optional, optional
+from libcpp.unordered_map cimport unordered_map
 
 from cenote cimport _libcenote as lib
+from cenote._libcenote cimport inquiry, Py_TYPE, PyObject, PyTypeObject, traverseproc, visitproc
 from cenote._stream cimport Stream, as_stream
 
 from cenote._stream import DEFAULT_STREAM
@@ -47,6 +49,7 @@ cdef class DeviceMemoryResource:
         # The last owner of a pool waits for the device, which may wait for a thread that needs the GIL.
         with nogil:
             self._resource.reset()
+            self._calls.reset()
 
     cdef lib.memory_resource* made(self) except NULL nogil:
         """The C++ resource; RuntimeError if ``__init__`` has not made it."""
@@ -173,10 +176,55 @@ cdef class UpstreamResourceAdaptor(DeviceMemoryResource):
 
 
 cdef shared_ptr[lib.memory_resource] upstream_argument(object upstream_mr) except *:
+    if upstream_mr is None:
+        raise TypeError("Argument `upstream_mr` must not be None")
     if not isinstance(upstream_mr, DeviceMemoryResource):
         raise TypeError(f"Argument `upstream_mr` must be a memory resource, not {type(upstream_mr).__name__}")
     return (<DeviceMemoryResource> upstream_mr)._resource
 
+
+ctypedef PyTypeObject* class_address
+
+# What each class visits and clears without what `collect_cycles` adds. Classes are never unloaded.
+cdef unordered_map[class_address, traverseproc] _traversals
+cdef unordered_map[class_address, inquiry] _clears
+
+
+cdef PyTypeObject* collected_class(DeviceMemoryResource self) noexcept:
+    """The class of `self`, or the one that it derives from, that `collect_cycles` was told of."""
+    cdef PyTypeObject* cls = Py_TYPE(<PyObject*> self)
+    while _traversals.count(cls) == 0:
+        cls = cls.tp_base
+    return cls
+
+
+cdef bint owns_calls(DeviceMemoryResource self) noexcept:
+    return self._calls.get() != NULL and self._resource.use_count() == 1
+
+
+# Neither counts a reference of its own: the collector forbids it. Arguments are borrowed.
+cdef int traverse(DeviceMemoryResource self, visitproc visit, void* argument) noexcept:
+    cdef int result = _traversals[collected_class(self)](<PyObject*> self, visit, argument)
+    if result == 0 and owns_calls(self):
+        result = self._calls.get().visit(visit, argument)
+    return result
+
+
+cdef int clear(DeviceMemoryResource self) noexcept:
+    if owns_calls(self):
+        self._calls.get().clear()
+    return _clears[collected_class(self)](<PyObject*> self)
+
+
+cdef collect_cycles(object cls):
+    """Let Python's collector see the `_calls` of a class while nobody but the Python object holds the C++ resource."""
+    cdef PyTypeObject* slots = <PyTypeObject*> cls
+    if slots.tp_traverse == NULL or slots.tp_clear == NULL:
+        raise TypeError(f"{cls.__name__} is not known to the collector: it needs a member that is an object")
+    _traversals[slots] = slots.tp_traverse
+    _clears[slots] = slots.tp_clear
+    slots.tp_traverse = <traverseproc> traverse
+    slots.tp_clear = <inquiry> clear
 
 
 # The Python class of each kind of C++ resource, added by the modules that define them.
