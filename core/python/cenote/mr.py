@@ -7,7 +7,16 @@ They are put together as objects or by a specification::
     cenote.mr.from_spec("statistics | pool:initial=1GiB | cuda")
 """
 
-from cenote._adaptors import LoggingResourceAdaptor, StatisticsResourceAdaptor
+from cenote._adaptors import (
+    AlignedResourceAdaptor,
+    FailureCallbackResourceAdaptor,
+    LimitingResourceAdaptor,
+    LoggingResourceAdaptor,
+    PrefetchResourceAdaptor,
+    StatisticsResourceAdaptor,
+    ThreadSafeResourceAdaptor,
+    TrackingResourceAdaptor,
+)
 from cenote._memory_resource import DeviceMemoryResource, UpstreamResourceAdaptor, from_spec, known_specifications
 from cenote._registry import (
     get_current_device_resource,
@@ -24,14 +33,20 @@ from cenote._resources import (
 )
 
 __all__ = [
+    "AlignedResourceAdaptor",
     "CudaAsyncMemoryResource",
     "CudaMemoryResource",
     "DeviceMemoryResource",
+    "FailureCallbackResourceAdaptor",
+    "LimitingResourceAdaptor",
     "LoggingResourceAdaptor",
     "ManagedMemoryResource",
     "PinnedHostMemoryResource",
     "PoolMemoryResource",
+    "PrefetchResourceAdaptor",
     "StatisticsResourceAdaptor",
+    "ThreadSafeResourceAdaptor",
+    "TrackingResourceAdaptor",
     "UpstreamResourceAdaptor",
     "from_spec",
     "get_current_device_resource",
