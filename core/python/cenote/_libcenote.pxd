@@ -41,6 +41,12 @@ cdef extern from "python_callable.hpp" namespace "cenote":
         shared_ptr[python_object], void (*)(object, stream_ref, void*, size_t) noexcept)
 
 
+cdef extern from "python_stack.hpp" namespace "cenote" nogil:
+    cdef cppclass interpreter:
+        pass
+    interpreter python_interpreter() except +raise_python_error
+
+
 # Cython's own declarations of these turn what a constructor throws into the built-in exceptions only.
 cdef extern from "<memory>" namespace "std" nogil:
     shared_ptr[T] make_shared[T](...) except +raise_python_error
@@ -253,6 +259,49 @@ cdef extern from "cenote/adaptors/logging_resource_adaptor.hpp" namespace "cenot
         logging_resource_adaptor(shared_ptr[memory_resource], string) except +raise_python_error
         void flush() except +raise_python_error
         const string& file_name()
+
+
+cdef extern from "cenote/adaptors/tracking_resource_adaptor.hpp" namespace "cenote" nogil:
+    cdef cppclass tracking_resource_adaptor(memory_resource):
+        tracking_resource_adaptor(shared_ptr[memory_resource], bool, interpreter) except +raise_python_error
+        size_t allocated_bytes()
+        string outstanding_allocations_str() except +raise_python_error
+        string leak_report() except +raise_python_error
+
+
+cdef extern from "cenote/adaptors/limiting_resource_adaptor.hpp" namespace "cenote" nogil:
+    cdef cppclass limiting_resource_adaptor(memory_resource):
+        limiting_resource_adaptor(shared_ptr[memory_resource], size_t, size_t) except +raise_python_error
+        size_t allocated_bytes()
+        size_t allocation_limit()
+
+
+cdef extern from "cenote/adaptors/failure_callback_resource_adaptor.hpp" namespace "cenote" nogil:
+    cdef cppclass failure_callback "cenote::failure_callback_resource_adaptor::callback":
+        pass
+    cdef cppclass failure_callback_resource_adaptor(memory_resource):
+        failure_callback_resource_adaptor(shared_ptr[memory_resource], failure_callback,
+                                          size_t) except +raise_python_error
+
+ctypedef bool (*failure_callback_body)(object, size_t, stream_ref, size_t) except *
+
+cdef extern from "python_callable.hpp" namespace "cenote":
+    failure_callback python_function(shared_ptr[python_object], failure_callback_body) except +raise_python_error
+
+
+cdef extern from "cenote/adaptors/prefetch_resource_adaptor.hpp" namespace "cenote" nogil:
+    cdef cppclass prefetch_resource_adaptor(memory_resource):
+        prefetch_resource_adaptor(shared_ptr[memory_resource]) except +raise_python_error
+
+
+cdef extern from "cenote/adaptors/aligned_resource_adaptor.hpp" namespace "cenote" nogil:
+    cdef cppclass aligned_resource_adaptor(memory_resource):
+        aligned_resource_adaptor(shared_ptr[memory_resource], size_t, size_t) except +raise_python_error
+
+
+cdef extern from "cenote/adaptors/thread_safe_resource_adaptor.hpp" namespace "cenote" nogil:
+    cdef cppclass thread_safe_resource_adaptor(memory_resource):
+        thread_safe_resource_adaptor(shared_ptr[memory_resource]) except +raise_python_error
 
 
 cdef extern from "cenote/containers/device_buffer.hpp" namespace "cenote" nogil:
