@@ -132,7 +132,7 @@ cdef stream_handle(object obj):
     if protocol is not None:
         version, handle = protocol() if callable(protocol) else protocol
         if version != 0:
-            raise NotImplementedError(f"the stream protocol is known in version 0 only, not in version: '{version}'")
+            raise NotImplementedError(f"the stream protocol is known in version 0, not in version: '{version}'")
         return int(handle)
     is_array = hasattr(obj, "__cuda_array_interface__")  # whose ptr is not a stream's
     for name in ("cuda_stream", "ptr", "handle"):  # PyTorch, CuPy, Numba
