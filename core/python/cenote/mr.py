@@ -12,6 +12,9 @@ from cenote._memory_resource import DeviceMemoryResource, UpstreamResourceAdapto
 from cenote._registry import (
     get_current_device_resource,
     get_per_device_resource,
+    reset_all_device_resources,
+    reset_current_device_resource,
+    reset_per_device_resource,
     set_current_device_resource,
     set_per_device_resource,
 )
@@ -22,6 +25,8 @@ from cenote._resources import (
     PinnedHostMemoryResource,
     PoolMemoryResource,
 )
+from cenote.allocation_log import disable_logging, enable_logging, get_log_filenames
+from cenote.initialization import available_device_memory, is_initialized
 
 __all__ = [
     "CudaAsyncMemoryResource",
@@ -33,10 +38,18 @@ __all__ = [
     "PoolMemoryResource",
     "StatisticsResourceAdaptor",
     "UpstreamResourceAdaptor",
+    "available_device_memory",
+    "disable_logging",
+    "enable_logging",
     "from_spec",
     "get_current_device_resource",
+    "get_log_filenames",
     "get_per_device_resource",
+    "is_initialized",
     "known_specifications",
+    "reset_all_device_resources",
+    "reset_current_device_resource",
+    "reset_per_device_resource",
     "set_current_device_resource",
     "set_per_device_resource",
 ]
