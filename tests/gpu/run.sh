@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds cenote on a machine with a GPU, without network, and runs everything that needs a device.
+# Builds cenote on a machine with a GPU, without network, and runs everything that needs a device
+# or can use one.
 #
 #   tests/gpu/run.sh OUTDIR      leaves build.log, tests.log, tests.xml and gpu-tests.md (the summary) in OUTDIR
 #
@@ -17,7 +18,7 @@ if ! python3 -m pip install --no-build-isolation --no-deps --no-index . >"$out/b
 fi
 # From another folder, so that the installed package is what is tested.
 cd "$out" || exit 1
-python3 -m pytest "$here" --rootdir "$here" -c /dev/null --import-mode=importlib -p no:cacheprovider -q -ra \
+CENOTE_TEST_ON_GPU=1 python3 -m pytest "$here" "$here/../conformance" --rootdir "$here" -c /dev/null --import-mode=importlib -p no:cacheprovider -q -ra \
   --junitxml="$out/tests.xml" >"$out/tests.log" 2>&1
 status=$?
 tail -60 "$out/tests.log"

@@ -1,4 +1,7 @@
-"""Prints what docs/results/gpu-tests.md holds: date, device, versions, and each test with its outcome."""
+"""Prints what docs/results/gpu-tests.md holds: date, device, versions, and each test with its outcome.
+
+Tests with many rows, such as the conformance suite's, are one line each, with the number of their rows.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,9 @@ def installed(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "not installed"
+
+
+MANY_ROWS = 20
 
 
 def outcome(case: ElementTree.Element) -> str:
@@ -46,10 +52,19 @@ def main() -> None:
     counts = ", ".join(f"{outcomes.count(kind)} {kind.strip('*')}" for kind in ("passed", "**failed**", "skipped"))
     print(f"| tests | {counts} |\n")
     print("| test | outcome | seconds |\n|---|---|---|")
+    rows: dict[str, list[tuple[str, str, float]]] = {}
     for case, result in zip(cases, outcomes, strict=True):
         test, bracket, parameter = case.attrib["name"].removeprefix("test_").partition("[")
-        name = test.replace("_", " ") + (bracket + parameter).replace("|", "\\|")
-        print(f"| {name} | {result} | {float(case.attrib['time']):.1f} |")
+        row = (bracket + parameter).replace("|", "\\|"), result, float(case.attrib["time"])
+        rows.setdefault(test.replace("_", " "), []).append(row)
+    for name, cases_of_test in rows.items():
+        if len(cases_of_test) <= MANY_ROWS:
+            for parameter, result, seconds in cases_of_test:
+                print(f"| {name}{parameter} | {result} | {seconds:.1f} |")
+            continue
+        results = [result for _, result, _ in cases_of_test]
+        summary = ", ".join(f"{results.count(kind)} {kind}" for kind in dict.fromkeys(results))
+        print(f"| {name} | {summary} | {sum(seconds for _, _, seconds in cases_of_test):.1f} |")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import pytest
 for _name in [name for name in os.environ if name.startswith("CENOTE_") and not name.startswith("CENOTE_TEST_")]:
     del os.environ[_name]
 os.environ["CENOTE_CUDA_DRIVER"] = "sim"
-os.environ["CENOTE_SIM"] = "devices=2,memory=8GiB"
+os.environ["CENOTE_SIM"] = "devices=2,memory=8GiB,pageable=1"
 
 from cenote import mr, sim  # noqa: E402  the driver is chosen above
 

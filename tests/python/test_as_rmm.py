@@ -224,9 +224,7 @@ def test_frameworks_that_are_missing_are_missing_as_in_rmm(run: RunFresh) -> Non
     run(program)
 
 
-def test_real_rmm_that_was_imported_first_is_an_error_that_says_what_to_do(
-    tmp_path: Path, run_fresh: RunFresh
-) -> None:
+def test_real_rmm_that_was_imported_first_is_an_error_that_says_what_to_do(tmp_path: Path, run_fresh: RunFresh) -> None:
     (tmp_path / "rmm").mkdir()
     (tmp_path / "rmm" / "__init__.py").write_text("real = True\n")
     run_fresh(

@@ -80,9 +80,7 @@ def test_other_devices_go_back_to_their_first_resource() -> None:
 
 
 @pytest.mark.parametrize("current", BOTH)
-def test_callers_device_stays_current(
-    current: int, on_device: Callable[[int], AbstractContextManager[None]]
-) -> None:
+def test_callers_device_stays_current(current: int, on_device: Callable[[int], AbstractContextManager[None]]) -> None:
     with on_device(current):
         cenote.reinitialize(devices=BOTH)
         assert driver.current_device() == current

@@ -55,4 +55,10 @@ def test_what_is_neither_text_nor_whole_number_is_a_type_error(wrong: Any) -> No
 
 
 def test_sizes_are_written_in_the_largest_unit_that_fits() -> None:
-    assert [format_bytes(n) for n in (0, 1023, 1536, 2**40, None)] == ["0 B", "1023 B", "1.50 KiB", "1.00 TiB", "unknown"]
+    assert [format_bytes(n) for n in (0, 1023, 1536, 2**40, None)] == [
+        "0 B",
+        "1023 B",
+        "1.50 KiB",
+        "1.00 TiB",
+        "unknown",
+    ]

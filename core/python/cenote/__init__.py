@@ -27,6 +27,7 @@ from cenote.stream import (
     LEGACY_DEFAULT_STREAM,
     PER_THREAD_DEFAULT_STREAM,
     CudaStreamFlags,
+    CudaStreamPool,
     Stream,
 )
 
@@ -36,6 +37,7 @@ __all__ = [
     "PER_THREAD_DEFAULT_STREAM",
     "CudaError",
     "CudaStreamFlags",
+    "CudaStreamPool",
     "DeviceBuffer",
     "DriverUnavailableError",
     "InstallReport",
@@ -46,6 +48,7 @@ __all__ = [
     "__version__",
     "allocators",
     "available_device_memory",
+    "device_buffer",
     "disable_logging",
     "driver",
     "enable_logging",
@@ -64,7 +67,7 @@ __all__ = [
 ]
 
 # Loaded when first asked for: what most programs do not need.
-_modules = ("allocators", "driver", "logger", "registry", "replay", "sim", "timeline", "trace")
+_modules = ("allocators", "device_buffer", "driver", "logger", "registry", "replay", "sim", "timeline", "trace")
 _names = {"install": "cenote.frameworks", "InstallReport": "cenote.frameworks"}
 
 

@@ -11,6 +11,52 @@ cdef extern from "python_error.hpp" namespace "cenote" nogil:
     void raise_python_error()
 
 
+# The collector's slots. Cython's own declarations of them say that an exception may be set; none may.
+cdef extern from "Python.h":
+    ctypedef struct PyObject:
+        pass
+    ctypedef int (*visitproc)(PyObject*, void*) noexcept
+    ctypedef int (*traverseproc)(PyObject*, visitproc, void*) noexcept
+    ctypedef int (*inquiry)(PyObject*) noexcept
+    ctypedef struct PyTypeObject:
+        PyTypeObject* tp_base
+        traverseproc tp_traverse
+        inquiry tp_clear
+    PyTypeObject* Py_TYPE(PyObject*) noexcept
+
+
+cdef extern from "python_callable.hpp" namespace "cenote":
+    cdef cppclass python_object:
+        python_object(PyObject*)
+        int visit(visitproc, void*) noexcept
+        void clear() noexcept
+
+    cdef cppclass allocate_function "cenote::callback_memory_resource::allocate_function":
+        pass
+    cdef cppclass deallocate_function "cenote::callback_memory_resource::deallocate_function":
+        pass
+    allocate_function python_allocate_function "cenote::python_function"(
+        shared_ptr[python_object], void* (*)(object, stream_ref, size_t) except? NULL)
+    deallocate_function python_deallocate_function "cenote::python_function"(
+        shared_ptr[python_object], void (*)(object, stream_ref, void*, size_t) noexcept)
+
+
+cdef extern from "python_stack.hpp" namespace "cenote" nogil:
+    cdef cppclass interpreter:
+        pass
+    interpreter python_interpreter() except +raise_python_error
+
+
+cdef extern from "dlpack.hpp" namespace "cenote":
+    cdef enum class dl_device_type(int):
+        cpu
+        cuda
+        cuda_host
+        cuda_managed
+    object make_dl_capsule(object owner, void* data, size_t bytes, dl_device_type type, int device, bint versioned,
+                           bint copied)
+
+
 # Cython's own declarations of these turn what a constructor throws into the built-in exceptions only.
 cdef extern from "<memory>" namespace "std" nogil:
     shared_ptr[T] make_shared[T](...) except +raise_python_error
@@ -67,6 +113,7 @@ cdef extern from "cenote/driver/device.hpp" namespace "cenote" nogil:
         size_t free_bytes
         size_t total_bytes
     int device_count() except +raise_python_error
+    void check_device(int device) except +raise_python_error
     int current_device() except +raise_python_error
     void set_current_device(int device) except +raise_python_error
     int device_attribute(int device, int attribute) except +raise_python_error
@@ -78,6 +125,8 @@ cdef extern from "cenote/driver/device.hpp" namespace "cenote" nogil:
 
 cdef extern from *:
     cdef struct CUstream_st:
+        pass
+    cdef struct CUmemPoolHandle_st:
         pass
 
 
@@ -99,6 +148,15 @@ cdef extern from "cenote/driver/stream.hpp" namespace "cenote" nogil:
     bool is_done(stream_ref stream, int device) except +raise_python_error
 
 
+cdef extern from "cenote/driver/stream_pool.hpp" namespace "cenote" nogil:
+    cdef cppclass cuda_stream_pool:
+        cuda_stream_pool(int device, size_t size, stream_kind kind) except +raise_python_error
+        const shared_ptr[cuda_stream]& get_stream()
+        const shared_ptr[cuda_stream]& get_stream(size_t id)
+        size_t size()
+        int device()
+
+
 cdef extern from "cenote/driver/event.hpp" namespace "cenote" nogil:
     void order_after(stream_ref later, stream_ref earlier, int device) except +raise_python_error
 
@@ -112,6 +170,13 @@ cdef extern from "cenote/driver/memory.hpp" namespace "cenote" nogil:
         void* base
         size_t bytes
     address_range find_address_range(const void* pointer, int device) except +raise_python_error
+    const int host_location
+    cdef enum class memory_kind(int):
+        pageable
+        device
+        pinned
+        managed
+    memory_kind kind_of(const void* pointer, int device) except +raise_python_error
 
 
 cdef extern from "cenote/driver/memory_pool.hpp" namespace "cenote" nogil:
@@ -122,8 +187,8 @@ cdef extern from "cenote/driver/memory_pool.hpp" namespace "cenote" nogil:
 
 cdef extern from "cenote/memory_resource.hpp" namespace "cenote" nogil:
     cdef cppclass memory_resource:
-        void* allocate(stream_ref stream, size_t bytes) except +raise_python_error
-        void deallocate(stream_ref stream, void* pointer, size_t bytes)
+        void* allocate(stream_ref stream, size_t bytes, size_t alignment) except +raise_python_error
+        void deallocate(stream_ref stream, void* pointer, size_t bytes, size_t alignment)
         int device()
         string kind() except +raise_python_error
         shared_ptr[memory_resource] upstream()
@@ -159,6 +224,28 @@ cdef extern from "cenote/resources/cuda_async_memory_resource.hpp" namespace "ce
         void* pool_handle()
 
 
+cdef extern from "cenote/resources/cuda_async_view_memory_resource.hpp" namespace "cenote" nogil:
+    cdef cppclass cuda_async_view_memory_resource(memory_resource):
+        cuda_async_view_memory_resource(CUmemPoolHandle_st*) except +raise_python_error
+        void* pool_handle()
+
+
+cdef extern from "cenote/resources/cuda_async_managed_memory_resource.hpp" namespace "cenote" nogil:
+    cdef cppclass cuda_async_managed_memory_resource(memory_resource):
+        cuda_async_managed_memory_resource() except +raise_python_error
+        void* pool_handle()
+
+
+cdef extern from "cenote/resources/system_memory_resource.hpp" namespace "cenote" nogil:
+    cdef cppclass system_memory_resource(memory_resource):
+        system_memory_resource() except +raise_python_error
+
+
+cdef extern from "cenote/resources/sam_headroom_memory_resource.hpp" namespace "cenote" nogil:
+    cdef cppclass sam_headroom_memory_resource(memory_resource):
+        sam_headroom_memory_resource(size_t headroom) except +raise_python_error
+
+
 cdef extern from "cenote/resources/pool_memory_resource.hpp" namespace "cenote" nogil:
     cdef struct pool_counters:
         uint64_t allocations
@@ -176,6 +263,30 @@ cdef extern from "cenote/resources/pool_memory_resource.hpp" namespace "cenote" 
                              optional[size_t]) except +raise_python_error
         size_t pool_size()
         pool_counters counters()
+
+
+cdef extern from "cenote/resources/callback_memory_resource.hpp" namespace "cenote" nogil:
+    cdef cppclass callback_memory_resource(memory_resource):
+        callback_memory_resource(allocate_function, deallocate_function) except +raise_python_error
+
+
+cdef extern from "cenote/resources/arena_memory_resource.hpp" namespace "cenote" nogil:
+    cdef cppclass arena_memory_resource(memory_resource):
+        arena_memory_resource(shared_ptr[memory_resource], optional[size_t], bool) except +raise_python_error
+        size_t arena_size()
+
+
+cdef extern from "cenote/resources/fixed_size_memory_resource.hpp" namespace "cenote" nogil:
+    cdef cppclass fixed_size_memory_resource(memory_resource):
+        fixed_size_memory_resource(shared_ptr[memory_resource], size_t, size_t) except +raise_python_error
+        size_t block_size()
+
+
+cdef extern from "cenote/resources/binning_memory_resource.hpp" namespace "cenote" nogil:
+    cdef cppclass binning_memory_resource(memory_resource):
+        binning_memory_resource(shared_ptr[memory_resource]) except +raise_python_error
+        binning_memory_resource(shared_ptr[memory_resource], int, int) except +raise_python_error
+        void add_bin(size_t bytes, shared_ptr[memory_resource]) except +raise_python_error
 
 
 cdef extern from "cenote/adaptors/statistics_resource_adaptor.hpp" namespace "cenote" nogil:
@@ -200,19 +311,77 @@ cdef extern from "cenote/adaptors/logging_resource_adaptor.hpp" namespace "cenot
         const string& file_name()
 
 
+cdef extern from "cenote/adaptors/tracking_resource_adaptor.hpp" namespace "cenote" nogil:
+    cdef cppclass tracking_resource_adaptor(memory_resource):
+        tracking_resource_adaptor(shared_ptr[memory_resource], bool, interpreter) except +raise_python_error
+        size_t allocated_bytes()
+        string outstanding_allocations_str() except +raise_python_error
+        string leak_report() except +raise_python_error
+
+
+cdef extern from "cenote/adaptors/limiting_resource_adaptor.hpp" namespace "cenote" nogil:
+    cdef cppclass limiting_resource_adaptor(memory_resource):
+        limiting_resource_adaptor(shared_ptr[memory_resource], size_t, size_t) except +raise_python_error
+        size_t allocated_bytes()
+        size_t allocation_limit()
+
+
+cdef extern from "cenote/adaptors/failure_callback_resource_adaptor.hpp" namespace "cenote" nogil:
+    cdef cppclass failure_callback "cenote::failure_callback_resource_adaptor::callback":
+        pass
+    cdef cppclass failure_callback_resource_adaptor(memory_resource):
+        failure_callback_resource_adaptor(shared_ptr[memory_resource], failure_callback,
+                                          size_t) except +raise_python_error
+
+ctypedef bool (*failure_callback_body)(object, size_t, stream_ref, size_t) except *
+
+cdef extern from "python_callable.hpp" namespace "cenote":
+    failure_callback python_function(shared_ptr[python_object], failure_callback_body) except +raise_python_error
+
+
+cdef extern from "cenote/adaptors/prefetch_resource_adaptor.hpp" namespace "cenote" nogil:
+    cdef cppclass prefetch_resource_adaptor(memory_resource):
+        prefetch_resource_adaptor(shared_ptr[memory_resource]) except +raise_python_error
+
+
+cdef extern from "cenote/adaptors/aligned_resource_adaptor.hpp" namespace "cenote" nogil:
+    cdef cppclass aligned_resource_adaptor(memory_resource):
+        aligned_resource_adaptor(shared_ptr[memory_resource], size_t, size_t) except +raise_python_error
+
+
+cdef extern from "cenote/adaptors/thread_safe_resource_adaptor.hpp" namespace "cenote" nogil:
+    cdef cppclass thread_safe_resource_adaptor(memory_resource):
+        thread_safe_resource_adaptor(shared_ptr[memory_resource]) except +raise_python_error
+
+
 cdef extern from "cenote/containers/device_buffer.hpp" namespace "cenote" nogil:
     cdef cppclass device_buffer:
         device_buffer(size_t bytes, stream_ref stream, shared_ptr[memory_resource]) except +raise_python_error
+        device_buffer(const void* source, size_t bytes, stream_ref stream,
+                      shared_ptr[memory_resource]) except +raise_python_error
         void* data()
         size_t size()
         size_t capacity()
         stream_ref stream()
         int device()
+        const shared_ptr[memory_resource]& resource()
         void set_stream(stream_ref stream)
         void reserve(size_t capacity, stream_ref stream) except +raise_python_error
         void resize(size_t size, stream_ref stream) except +raise_python_error
         void copy_from(const void* source, size_t bytes, stream_ref stream) except +raise_python_error
         void copy_to(void* target, size_t bytes, stream_ref stream) except +raise_python_error
+        void shrink_to_fit(stream_ref stream) except +raise_python_error
+        void prefetch(int location, stream_ref stream) except +raise_python_error
+        void close()
+        void* release()
+
+
+cdef extern from "cenote/surface/reclaimer.hpp" namespace "cenote" nogil:
+    cdef cppclass reclaimer:
+        @staticmethod
+        reclaimer& of(int device) except +raise_python_error
+        void free_after_all_work(shared_ptr[memory_resource] resource, void* pointer, size_t bytes,
+                                 stream_ref freed_on)
 
 
 cdef extern from "cenote/surface/registry.hpp" namespace "cenote" nogil:

@@ -6,6 +6,7 @@ from cenote cimport _libcenote as lib
 
 cdef class DeviceMemoryResource:
     cdef shared_ptr[lib.memory_resource] _resource
+    cdef shared_ptr[lib.python_object] _calls  # what the C++ resource calls; null for most
     cdef object __weakref__
     cdef lib.memory_resource* made(self) except NULL nogil
 
@@ -14,8 +15,10 @@ cdef class UpstreamResourceAdaptor(DeviceMemoryResource):
     cdef readonly DeviceMemoryResource upstream_mr
 
 
+cdef size_t bytes_argument(object bytes) except? <size_t> -1
 cdef optional[size_t] size_argument(object size) except *
 cdef shared_ptr[lib.memory_resource] upstream_argument(object upstream_mr) except *
 cdef register_class(str kind, object cls)
+cdef collect_cycles(object cls)
 cdef remember(DeviceMemoryResource resource)
 cdef DeviceMemoryResource wrap(shared_ptr[lib.memory_resource] resource)

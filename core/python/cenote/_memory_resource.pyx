@@ -1,19 +1,26 @@
 """What every memory resource can do, and how C++ resources become Python objects. Documented in `cenote.mr`."""
-from operator import index
 from weakref import WeakValueDictionary
 
+from cpython.number cimport PyNumber_Index
 from cython.operator cimport dereference
 from libc.stdint cimport uintptr_t
 from libcpp.memory cimport shared_ptr
 from libcpp.optional cimport make_optional, optional
+from libcpp.unordered_map cimport unordered_map
 
 from cenote cimport _libcenote as lib
+from cenote._libcenote cimport inquiry, Py_TYPE, PyObject, PyTypeObject, traverseproc, visitproc
 from cenote._stream cimport Stream, as_stream
 
 from cenote._stream import DEFAULT_STREAM
 
 # Which Python object stands for a C++ resource: the one that made it, as long as anybody holds it.
 _objects = WeakValueDictionary()
+
+
+cdef size_t bytes_argument(object bytes) except? <size_t> -1:
+    """An int from 0 to 2^64 - 1: OverflowError outside, TypeError for what is no integer (1.5, "1")."""
+    return <size_t> PyNumber_Index(bytes)
 
 
 cdef object figure(optional[size_t] bytes):
@@ -36,7 +43,7 @@ cdef optional[size_t] size_argument(object size) except *:
         return none
     if isinstance(size, str):
         return make_optional[size_t](<size_t> parse_bytes(size))
-    return make_optional[size_t](<size_t> index(size))
+    return make_optional[size_t](bytes_argument(size))
 
 
 cdef class DeviceMemoryResource:
@@ -52,6 +59,7 @@ cdef class DeviceMemoryResource:
         # The last owner of a pool waits for the device, which may wait for a thread that needs the GIL.
         with nogil:
             self._resource.reset()
+            self._calls.reset()
 
     cdef lib.memory_resource* made(self) except NULL nogil:
         """The C++ resource; RuntimeError if ``__init__`` has not made it."""
@@ -60,7 +68,7 @@ cdef class DeviceMemoryResource:
                 raise RuntimeError(f"this {type(self).__name__} was never initialised: call super().__init__(…)")
         return self._resource.get()
 
-    def allocate(self, size_t nbytes, stream=DEFAULT_STREAM) -> int:
+    def allocate(self, nbytes, stream=DEFAULT_STREAM, alignment=256) -> int:
         """Allocate device memory in stream order.
 
         Parameters
@@ -69,11 +77,13 @@ cdef class DeviceMemoryResource:
             Size in bytes. 0 gives the null pointer, 0.
         stream : Stream or any framework's stream
             The memory is usable by work queued on it from now on.
+        alignment : int
+            The address is a multiple of it, and of 256; a power of two.
 
         Returns
         -------
         int
-            The address, a multiple of 256.
+            The address.
 
         Raises
         ------
@@ -81,14 +91,18 @@ cdef class DeviceMemoryResource:
             The resource has no memory to give. It is a MemoryError and carries the figures.
         CudaError
             The driver failed for another reason.
+        ValueError
+            `alignment` is no power of two.
         """
         cdef Stream on = as_stream(stream)
+        cdef size_t bytes = bytes_argument(nbytes)
+        cdef size_t aligned = bytes_argument(alignment)
         cdef void* pointer
         with nogil:
-            pointer = self.made().allocate(on._handle, nbytes)
+            pointer = self.made().allocate(on._handle, bytes, aligned)
         return <uintptr_t> pointer
 
-    def deallocate(self, uintptr_t ptr, size_t nbytes, stream=DEFAULT_STREAM) -> None:
+    def deallocate(self, ptr, nbytes, stream=DEFAULT_STREAM, alignment=256) -> None:
         """Free memory in stream order.
 
         Parameters
@@ -99,10 +113,15 @@ cdef class DeviceMemoryResource:
             The size that it was allocated with, in bytes.
         stream : Stream or any framework's stream
             Work queued on it so far may still use the memory.
+        alignment : int
+            The alignment that it was allocated with.
         """
         cdef Stream on = as_stream(stream)
+        cdef uintptr_t pointer = bytes_argument(ptr)
+        cdef size_t bytes = bytes_argument(nbytes)
+        cdef size_t aligned = bytes_argument(alignment)
         with nogil:
-            self.made().deallocate(on._handle, <void*> ptr, nbytes)
+            self.made().deallocate(on._handle, <void*> pointer, bytes, aligned)
 
     @property
     def device(self) -> int:
@@ -139,7 +158,15 @@ cdef class DeviceMemoryResource:
             "device_total": figure(s.device_total),
         }
 
-    def trim(self, size_t keep_bytes=0) -> int:
+    def in_use(self) -> int | None:
+        """Bytes handed out and not yet freed; None where the resource does not know."""
+        return self.state()["in_use"]
+
+    def largest_free(self) -> int | None:
+        """Bytes of the largest block that could be handed out without growing; None where it does not know."""
+        return self.state()["largest_free"]
+
+    def trim(self, keep_bytes=0) -> int:
         """Give unused memory back towards the device until at most `keep_bytes` are held.
 
         Returns
@@ -147,9 +174,10 @@ cdef class DeviceMemoryResource:
         int
             The bytes given back.
         """
+        cdef size_t kept = bytes_argument(keep_bytes)
         cdef size_t released
         with nogil:
-            released = self.made().trim(keep_bytes)
+            released = self.made().trim(kept)
         return released
 
     def check(self) -> None:
@@ -178,10 +206,55 @@ cdef class UpstreamResourceAdaptor(DeviceMemoryResource):
 
 
 cdef shared_ptr[lib.memory_resource] upstream_argument(object upstream_mr) except *:
+    if upstream_mr is None:
+        raise TypeError("Argument `upstream_mr` must not be None")
     if not isinstance(upstream_mr, DeviceMemoryResource):
         raise TypeError(f"Argument `upstream_mr` must be a memory resource, not {type(upstream_mr).__name__}")
     return (<DeviceMemoryResource> upstream_mr)._resource
 
+
+ctypedef PyTypeObject* class_address
+
+# What each class visits and clears without what `collect_cycles` adds. Classes are never unloaded.
+cdef unordered_map[class_address, traverseproc] _traversals
+cdef unordered_map[class_address, inquiry] _clears
+
+
+cdef PyTypeObject* collected_class(DeviceMemoryResource self) noexcept:
+    """The class of `self`, or the one that it derives from, that `collect_cycles` was told of."""
+    cdef PyTypeObject* cls = Py_TYPE(<PyObject*> self)
+    while _traversals.count(cls) == 0:
+        cls = cls.tp_base
+    return cls
+
+
+cdef bint owns_calls(DeviceMemoryResource self) noexcept:
+    return self._calls.get() != NULL and self._resource.use_count() == 1
+
+
+# Neither counts a reference of its own: the collector forbids it. Arguments are borrowed.
+cdef int traverse(DeviceMemoryResource self, visitproc visit, void* argument) noexcept:
+    cdef int result = _traversals[collected_class(self)](<PyObject*> self, visit, argument)
+    if result == 0 and owns_calls(self):
+        result = self._calls.get().visit(visit, argument)
+    return result
+
+
+cdef int clear(DeviceMemoryResource self) noexcept:
+    if owns_calls(self):
+        self._calls.get().clear()
+    return _clears[collected_class(self)](<PyObject*> self)
+
+
+cdef collect_cycles(object cls):
+    """Let Python's collector see the `_calls` of a class while nobody but the Python object holds the C++ resource."""
+    cdef PyTypeObject* slots = <PyTypeObject*> cls
+    if slots.tp_traverse == NULL or slots.tp_clear == NULL:
+        raise TypeError(f"{cls.__name__} is not known to the collector: it needs a member that is an object")
+    _traversals[slots] = slots.tp_traverse
+    _clears[slots] = slots.tp_clear
+    slots.tp_traverse = <traverseproc> traverse
+    slots.tp_clear = <inquiry> clear
 
 
 # The Python class of each kind of C++ resource, added by the modules that define them.

@@ -1,17 +1,22 @@
 """Memory resources: one Python class per C++ class. Documented in `cenote.mr`."""
+import inspect
+
 from libc.stdint cimport uint64_t, uintptr_t
-from libcpp.memory cimport shared_ptr, static_pointer_cast
+from libcpp.memory cimport make_shared, shared_ptr, static_pointer_cast
 from libcpp.optional cimport optional
 
 from cenote cimport _libcenote as lib
 from cenote._memory_resource cimport (
     DeviceMemoryResource,
     UpstreamResourceAdaptor,
+    bytes_argument,
+    collect_cycles,
     register_class,
     remember,
     size_argument,
     upstream_argument,
 )
+from cenote._stream cimport Stream
 
 
 cdef class CudaMemoryResource(DeviceMemoryResource):
@@ -84,6 +89,106 @@ cdef class CudaAsyncMemoryResource(DeviceMemoryResource):
         return <uintptr_t> (<lib.cuda_async_memory_resource*> self.made()).pool_handle()
 
 
+cdef class CudaAsyncViewMemoryResource(DeviceMemoryResource):
+    """A pool of the driver's that somebody else owns, such as the device's default one, on the current device.
+
+    Parameters
+    ----------
+    pool_handle : cuda.bindings.runtime.cudaMemPool_t, cuda.bindings.driver.CUmemoryPool or int
+        The pool; its owner keeps it alive. Once it is destroyed, allocating raises MemoryError.
+
+    Raises
+    ------
+    ValueError
+        If it is no such handle.
+    RuntimeError
+        If the handle is null.
+    """
+
+    def __init__(self, pool_handle):
+        cdef lib.CUmemPoolHandle_st* pool = <lib.CUmemPoolHandle_st*> pool_argument(pool_handle)
+        with nogil:
+            self._resource = static_pointer_cast[lib.memory_resource, lib.cuda_async_view_memory_resource](
+                lib.make_shared[lib.cuda_async_view_memory_resource](pool))
+        remember(self)
+
+    def pool_handle(self) -> int:
+        """The driver's ``CUmemoryPool``."""
+        return <uintptr_t> (<lib.cuda_async_view_memory_resource*> self.made()).pool_handle()
+
+
+cdef uintptr_t pool_argument(object handle) except? 0:
+    is_handle = type(handle).__name__ in ("cudaMemPool_t", "CUmemoryPool")  # of cuda.bindings, which need not be there
+    if not is_handle and (not isinstance(handle, int) or isinstance(handle, bool)):
+        raise ValueError("pool_handle must be a cudaMemPool_t or CUmemoryPool of cuda.bindings, or its value as int, "
+                         f"not {type(handle).__name__}")
+    return <uintptr_t> int(handle)
+
+
+cdef class CudaAsyncManagedMemoryResource(DeviceMemoryResource):
+    """The driver's own pool of managed memory (CUDA 13), stream-ordered, on the current device.
+
+    The pool is the device's default one, shared with everybody in the process who uses it.
+
+    Raises
+    ------
+    RuntimeError
+        If the driver is older than 13.0 or the device has no concurrent managed access.
+    """
+
+    def __init__(self):
+        with nogil:
+            self._resource = static_pointer_cast[lib.memory_resource, lib.cuda_async_managed_memory_resource](
+                lib.make_shared[lib.cuda_async_managed_memory_resource]())
+        remember(self)
+
+    def pool_handle(self) -> int:
+        """The driver's ``CUmemoryPool``; it lives as long as the process."""
+        return <uintptr_t> (<lib.cuda_async_managed_memory_resource*> self.made()).pool_handle()
+
+
+cdef class SystemMemoryResource(DeviceMemoryResource):
+    """Memory of the host's own heap, which the current device uses in place.
+
+    Freeing waits for the work of the stream; put a pool over it.
+
+    Raises
+    ------
+    RuntimeError
+        If the device cannot use any memory of the host (pageable memory access).
+    """
+
+    def __init__(self):
+        with nogil:
+            self._resource = static_pointer_cast[lib.memory_resource, lib.system_memory_resource](
+                lib.make_shared[lib.system_memory_resource]())
+        remember(self)
+
+
+cdef class SamHeadroomMemoryResource(DeviceMemoryResource):
+    """System memory that the driver is told to keep on the device only as far as that leaves `headroom` free there.
+
+    Parameters
+    ----------
+    headroom : int or str
+        Bytes of the device's memory to leave to others.
+
+    Raises
+    ------
+    RuntimeError
+        If the device cannot use any memory of the host (pageable memory access).
+    """
+
+    def __init__(self, headroom):
+        if headroom is None:
+            raise TypeError("headroom must be a number of bytes, not None")
+        cdef size_t bytes = size_argument(headroom).value()
+        with nogil:
+            self._resource = static_pointer_cast[lib.memory_resource, lib.sam_headroom_memory_resource](
+                lib.make_shared[lib.sam_headroom_memory_resource](bytes))
+        remember(self)
+
+
 cdef class PoolMemoryResource(UpstreamResourceAdaptor):
     """A pool over any resource: memory is taken in large chunks and handed out in blocks, without driver calls.
 
@@ -130,8 +235,229 @@ cdef class PoolMemoryResource(UpstreamResourceAdaptor):
         return c
 
 
+cdef class ArenaMemoryResource(UpstreamResourceAdaptor):
+    """A pool that takes all its memory at once and never asks for more.
+
+    Parameters
+    ----------
+    upstream_mr : DeviceMemoryResource
+        Where the memory comes from.
+    arena_size : int or str, optional
+        Bytes, rounded down to 256; half of the device's free memory if not given.
+    dump_log_on_failure : bool
+        Append the map of the arena's blocks to ``cenote_arena_memory_dump.log`` in the current folder whenever an
+        allocation fails.
+
+    Raises
+    ------
+    RuntimeError
+        If the size is below 1 MiB.
+    """
+
+    def __init__(self, upstream_mr, arena_size=None, bint dump_log_on_failure=False):
+        cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
+        cdef optional[size_t] size = size_argument(arena_size)
+        with nogil:
+            self._resource = static_pointer_cast[lib.memory_resource, lib.arena_memory_resource](
+                lib.make_shared[lib.arena_memory_resource](upstream, size, dump_log_on_failure))
+        self.upstream_mr = upstream_mr
+        remember(self)
+
+    def arena_size(self) -> int:
+        """Bytes that the arena has."""
+        return (<lib.arena_memory_resource*> self.made()).arena_size()
+
+
+cdef class FixedSizeMemoryResource(UpstreamResourceAdaptor):
+    """Blocks of one size: an allocation of up to that size gets a whole block, and nothing can fragment.
+
+    Parameters
+    ----------
+    upstream_mr : DeviceMemoryResource
+        Where the blocks' memory comes from.
+    block_size : int or str
+        Bytes of a block, rounded up to 256. More than that cannot be allocated: MemoryError.
+    blocks_to_preallocate : int
+        The memory of so many blocks is taken at once, and as much again whenever they are all in use. With 0, memory
+        is taken as needed.
+
+    Raises
+    ------
+    ValueError
+        If `block_size` is 0, or no memory has room for so many blocks.
+    """
+
+    def __init__(self, upstream_mr, block_size=1 << 20, blocks_to_preallocate=128):
+        cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
+        if block_size is None:
+            raise TypeError("block_size must be a number of bytes, not None")
+        cdef size_t size = size_argument(block_size).value()
+        cdef size_t blocks = bytes_argument(blocks_to_preallocate)
+        with nogil:
+            self._resource = static_pointer_cast[lib.memory_resource, lib.fixed_size_memory_resource](
+                lib.make_shared[lib.fixed_size_memory_resource](upstream, size, blocks))
+        self.upstream_mr = upstream_mr
+        remember(self)
+
+    def get_block_size(self) -> int:
+        """Bytes of a block."""
+        return (<lib.fixed_size_memory_resource*> self.made()).block_size()
+
+
+cdef class BinningMemoryResource(UpstreamResourceAdaptor):
+    """Chooses the resource by the size: each bin serves what fits into it and no smaller bin, the upstream the rest.
+
+    Parameters
+    ----------
+    upstream_mr : DeviceMemoryResource
+        Serves what is larger than every bin, and gives the bins their memory.
+    min_size_exponent, max_size_exponent : int
+        Bins of ``2**min_size_exponent``, … ``2**max_size_exponent`` bytes, each a `FixedSizeMemoryResource` that takes
+        memory when it is first used. No bins if one of them is -1.
+
+    Raises
+    ------
+    ValueError
+        Unless 0 <= `min_size_exponent` <= `max_size_exponent` <= 62.
+    """
+
+    cdef list _bin_mrs
+
+    def __cinit__(self, *args, **kwargs):
+        self._bin_mrs = []
+
+    def __init__(self, upstream_mr, int min_size_exponent=-1, int max_size_exponent=-1):
+        cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
+        with nogil:
+            if min_size_exponent == -1 or max_size_exponent == -1:
+                self._resource = static_pointer_cast[lib.memory_resource, lib.binning_memory_resource](
+                    lib.make_shared[lib.binning_memory_resource](upstream))
+            else:
+                self._resource = static_pointer_cast[lib.memory_resource, lib.binning_memory_resource](
+                    lib.make_shared[lib.binning_memory_resource](upstream, min_size_exponent, max_size_exponent))
+        self.upstream_mr = upstream_mr
+        remember(self)
+
+    def add_bin(self, allocation_size, bin_resource=None) -> None:
+        """Serve sizes up to `allocation_size` from `bin_resource`; a bin of that size that exists already is kept.
+
+        Parameters
+        ----------
+        allocation_size : int or str
+            The largest size of the bin in bytes, rounded up to 256.
+        bin_resource : DeviceMemoryResource, optional
+            A `FixedSizeMemoryResource` over the upstream, of blocks of that size, if not given.
+
+        Raises
+        ------
+        ValueError
+            If the size is 0, or the resource another device's.
+        RuntimeError
+            If blocks are in use whose sizes the bin would take over: they could not be freed any more.
+        """
+        if allocation_size is None:
+            raise TypeError("allocation_size must be a number of bytes, not None")
+        cdef size_t size = size_argument(allocation_size).value()
+        cdef shared_ptr[lib.memory_resource] resource
+        if bin_resource is not None:
+            if not isinstance(bin_resource, DeviceMemoryResource):
+                raise TypeError(f"bin_resource must be a memory resource, not {type(bin_resource).__name__}")
+            resource = (<DeviceMemoryResource> bin_resource)._resource
+        with nogil:
+            (<lib.binning_memory_resource*> self.made()).add_bin(size, resource)
+        if bin_resource is not None:
+            self._bin_mrs.append(bin_resource)
+
+    @property
+    def bin_mrs(self) -> list:
+        """The resources that `add_bin` was given, in that order."""
+        return self._bin_mrs
+
+
+cdef class CallbackMemoryResource(DeviceMemoryResource):
+    """Memory from two Python functions, on the current device.
+
+    Parameters
+    ----------
+    allocate_func : callable
+        ``allocate_func(size, stream)`` returns the address of `size` bytes, usable on `stream` (a `cenote.Stream`).
+        One that takes three arguments is called as ``allocate_func(stream, size, alignment)``. It raises MemoryError
+        when it has no memory; anything else that it raises reaches the caller as RuntimeError with the original as its
+        cause.
+    deallocate_func : callable
+        ``deallocate_func(ptr, size, stream)``, or with four arguments ``deallocate_func(stream, ptr, size,
+        alignment)``. What it raises is reported through ``sys.unraisablehook``.
+
+    Raises
+    ------
+    TypeError
+        If one of them cannot be called like that.
+    """
+
+    cdef readonly object allocate_func
+    cdef readonly object deallocate_func
+
+    def __init__(self, allocate_func, deallocate_func):
+        aligned = takes_alignment("allocate_func", allocate_func, 2), takes_alignment("deallocate_func",
+                                                                                     deallocate_func, 3)
+        calls = (allocate_func, deallocate_func, *aligned)
+        self._calls = make_shared[lib.python_object](<lib.PyObject*> calls)
+        cdef lib.allocate_function allocate = lib.python_allocate_function(self._calls, call_allocate)
+        cdef lib.deallocate_function deallocate = lib.python_deallocate_function(self._calls, call_deallocate)
+        with nogil:
+            self._resource = static_pointer_cast[lib.memory_resource, lib.callback_memory_resource](
+                lib.make_shared[lib.callback_memory_resource](allocate, deallocate))
+        self.allocate_func = allocate_func
+        self.deallocate_func = deallocate_func
+        remember(self)
+
+
+cdef takes_alignment(str name, object function, int fewest):
+    """Whether `function` wants one argument more than `fewest`, the alignment."""
+    if not callable(function):
+        raise TypeError(f"{name} must be callable, not {type(function).__name__}")
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some built-in functions do not tell
+        return False
+    for count in (fewest, fewest + 1):
+        try:
+            signature.bind(*range(count))
+            return count != fewest
+        except TypeError:
+            continue
+    raise TypeError(f"{name} must take {fewest} arguments, or {fewest + 1} with the alignment; it takes {signature}")
+
+
+cdef void* call_allocate(object calls, lib.stream_ref on, size_t bytes) except? NULL:
+    cdef object stream = Stream(<uintptr_t> on.value())
+    function, _, aligned, _ = calls
+    address = function(stream, bytes, _alignment) if aligned else function(bytes, stream)
+    return <void*> <uintptr_t> bytes_argument(address)
+
+
+cdef void call_deallocate(object calls, lib.stream_ref on, void* pointer, size_t bytes) noexcept:
+    cdef object stream = Stream(<uintptr_t> on.value())
+    _, function, _, aligned = calls
+    if aligned:
+        function(stream, <uintptr_t> pointer, bytes, _alignment)
+    else:
+        function(<uintptr_t> pointer, bytes, stream)
+
+
+_alignment = 256  # what the functions are asked for; more is made of it in C++
+collect_cycles(CallbackMemoryResource)
+
+register_class("callback", CallbackMemoryResource)
 register_class("cuda", CudaMemoryResource)
 register_class("managed", ManagedMemoryResource)
 register_class("pinned", PinnedHostMemoryResource)
 register_class("async", CudaAsyncMemoryResource)
+register_class("async_view", CudaAsyncViewMemoryResource)
+register_class("async_managed", CudaAsyncManagedMemoryResource)
+register_class("system", SystemMemoryResource)
+register_class("sam_headroom", SamHeadroomMemoryResource)
 register_class("pool", PoolMemoryResource)
+register_class("arena", ArenaMemoryResource)
+register_class("fixed_size", FixedSizeMemoryResource)
+register_class("binning", BinningMemoryResource)

@@ -7,7 +7,16 @@ They are put together as objects or by a specification::
     cenote.mr.from_spec("statistics | pool:initial=1GiB | cuda")
 """
 
-from cenote._adaptors import LoggingResourceAdaptor, StatisticsResourceAdaptor
+from cenote._adaptors import (
+    AlignedResourceAdaptor,
+    FailureCallbackResourceAdaptor,
+    LimitingResourceAdaptor,
+    LoggingResourceAdaptor,
+    PrefetchResourceAdaptor,
+    StatisticsResourceAdaptor,
+    ThreadSafeResourceAdaptor,
+    TrackingResourceAdaptor,
+)
 from cenote._memory_resource import DeviceMemoryResource, UpstreamResourceAdaptor, from_spec, known_specifications
 from cenote._registry import (
     get_current_device_resource,
@@ -19,24 +28,46 @@ from cenote._registry import (
     set_per_device_resource,
 )
 from cenote._resources import (
+    ArenaMemoryResource,
+    BinningMemoryResource,
+    CallbackMemoryResource,
+    CudaAsyncManagedMemoryResource,
     CudaAsyncMemoryResource,
+    CudaAsyncViewMemoryResource,
     CudaMemoryResource,
+    FixedSizeMemoryResource,
     ManagedMemoryResource,
     PinnedHostMemoryResource,
     PoolMemoryResource,
+    SamHeadroomMemoryResource,
+    SystemMemoryResource,
 )
 from cenote.allocation_log import disable_logging, enable_logging, get_log_filenames
 from cenote.initialization import available_device_memory, is_initialized
 
 __all__ = [
+    "AlignedResourceAdaptor",
+    "ArenaMemoryResource",
+    "BinningMemoryResource",
+    "CallbackMemoryResource",
+    "CudaAsyncManagedMemoryResource",
     "CudaAsyncMemoryResource",
+    "CudaAsyncViewMemoryResource",
     "CudaMemoryResource",
     "DeviceMemoryResource",
+    "FailureCallbackResourceAdaptor",
+    "FixedSizeMemoryResource",
+    "LimitingResourceAdaptor",
     "LoggingResourceAdaptor",
     "ManagedMemoryResource",
     "PinnedHostMemoryResource",
     "PoolMemoryResource",
+    "PrefetchResourceAdaptor",
+    "SamHeadroomMemoryResource",
     "StatisticsResourceAdaptor",
+    "SystemMemoryResource",
+    "ThreadSafeResourceAdaptor",
+    "TrackingResourceAdaptor",
     "UpstreamResourceAdaptor",
     "available_device_memory",
     "disable_logging",

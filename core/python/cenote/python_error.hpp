@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "cenote/ground/error.hpp"
+#include "python_callable.hpp"
 
 namespace cenote {
 
@@ -30,6 +31,10 @@ inline PyObject* figure(const std::optional<std::size_t>& bytes) {
 inline void raise_python_error() {
   try {
     throw;
+  } catch (const python_out_of_memory& error) {
+    raise_again(error);
+  } catch (const python_exception& error) {
+    raise_from(error);
   } catch (const out_of_memory& error) {
     const memory_state& s = error.state();
     set_error("OutOfMemoryError",

@@ -5,6 +5,7 @@
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/driver.hpp"
+#include "cenote/driver/driver_info.hpp"
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/process.hpp"
 
@@ -25,6 +26,13 @@ void check_supported(int device, int wanted) {
   if ((kinds & wanted) != wanted) throw std::runtime_error("Requested IPC memory handle type not supported");
 }
 
+/// Blackwell and later: memory that its decompression engine may read must be asked for.
+bool has_decompression_engine(int device) {
+  constexpr int first_driver = 12080;
+  return driver_version() >= first_driver &&
+         device_attribute(device, CU_DEVICE_ATTRIBUTE_MEM_DECOMPRESS_ALGORITHM_MASK) != 0;
+}
+
 std::size_t pool_attribute(CUmemoryPool pool, CUmemPool_attribute attribute) {
   cuuint64_t value = 0;
   CENOTE_DRIVER_CALL(cuMemPoolGetAttribute, pool, attribute, &value);
@@ -41,6 +49,7 @@ memory_pool::memory_pool(int device, std::uint64_t release_threshold, export_han
   properties.allocType = CU_MEM_ALLOCATION_TYPE_PINNED;
   properties.handleTypes = static_cast<CUmemAllocationHandleType>(types);
   properties.location = {CU_MEM_LOCATION_TYPE_DEVICE, {device}};
+  if (has_decompression_engine(device)) properties.usage = CU_MEM_POOL_CREATE_USAGE_HW_DECOMPRESS;
   CENOTE_DRIVER_CALL(cuMemPoolCreate, &handle_, &properties);
   cuuint64_t threshold = release_threshold;
   const CUresult result = driver().cuMemPoolSetAttribute(handle_, CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, &threshold);
@@ -56,7 +65,24 @@ memory_pool::~memory_pool() {
   if (result != CUDA_SUCCESS) report_once(driver_failure("cuMemPoolDestroy", result));
 }
 
-void* memory_pool::allocate(stream_ref stream, std::size_t bytes) {
+memory_pool_ref default_managed_pool(int device) {
+  const device_scope scope(device);
+  if (driver().cuMemGetDefaultMemPool == nullptr) {
+    throw std::runtime_error("pools of managed memory need a driver for CUDA 13.0 or newer; this one is for " +
+                             std::to_string(driver_version() / 1000) + "." +
+                             std::to_string(driver_version() % 1000 / 10));
+  }
+  if (!device_has_concurrent_managed_access(device)) {
+    throw std::runtime_error("pools of managed memory need concurrent managed access, which device " +
+                             std::to_string(device) + " does not have");
+  }
+  CUmemLocation location{CU_MEM_LOCATION_TYPE_DEVICE, {device}};
+  CUmemoryPool pool = nullptr;
+  CENOTE_DRIVER_CALL(cuMemGetDefaultMemPool, &pool, &location, CU_MEM_ALLOCATION_TYPE_MANAGED);
+  return {pool, device};
+}
+
+void* memory_pool_ref::allocate(stream_ref stream, std::size_t bytes) const {
   const device_scope scope(device_);
   const relaxed_capture_scope relaxed;
   CUdeviceptr pointer = 0;
@@ -66,7 +92,7 @@ void* memory_pool::allocate(stream_ref stream, std::size_t bytes) {
   return reinterpret_cast<void*>(pointer);
 }
 
-void memory_pool::free(stream_ref stream, void* pointer) noexcept {
+void memory_pool_ref::free(stream_ref stream, void* pointer) const noexcept {
   try {
     const device_scope scope(device_);
     const relaxed_capture_scope relaxed;
@@ -77,12 +103,12 @@ void memory_pool::free(stream_ref stream, void* pointer) noexcept {
   }
 }
 
-std::size_t memory_pool::used_bytes() const { return pool_attribute(handle_, CU_MEMPOOL_ATTR_USED_MEM_CURRENT); }
+std::size_t memory_pool_ref::used_bytes() const { return pool_attribute(handle_, CU_MEMPOOL_ATTR_USED_MEM_CURRENT); }
 
-std::size_t memory_pool::reserved_bytes() const {
+std::size_t memory_pool_ref::reserved_bytes() const {
   return pool_attribute(handle_, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT);
 }
 
-void memory_pool::trim(std::size_t keep_bytes) { CENOTE_DRIVER_CALL(cuMemPoolTrimTo, handle_, keep_bytes); }
+void memory_pool_ref::trim(std::size_t keep_bytes) const { CENOTE_DRIVER_CALL(cuMemPoolTrimTo, handle_, keep_bytes); }
 
 }  // namespace cenote

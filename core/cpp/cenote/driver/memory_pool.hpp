@@ -1,4 +1,4 @@
-// A pool of the driver's own (CUmemoryPool): stream-ordered allocation, owned.
+// Pools of the driver (CUmemoryPool): stream-ordered allocation from somebody's pool, and a pool of our own.
 #pragma once
 
 #include <cstddef>
@@ -9,6 +9,33 @@
 struct CUmemPoolHandle_st;
 
 namespace cenote {
+
+/// A pool that somebody else owns, as a value: the driver's handle and the device that its streams belong to.
+class memory_pool_ref {
+ public:
+  memory_pool_ref(CUmemPoolHandle_st* handle, int device) noexcept : handle_(handle), device_(device) {}
+
+  /// Null when memory ran out; throws cuda_error for any other failure.
+  void* allocate(stream_ref stream, std::size_t bytes) const;
+  void free(stream_ref stream, void* pointer) const noexcept;
+
+  std::size_t used_bytes() const;
+  std::size_t reserved_bytes() const;
+
+  /// Gives memory back to the device until at most `keep_bytes` are held, as far as it is unused.
+  void trim(std::size_t keep_bytes) const;
+
+  CUmemPoolHandle_st* value() const noexcept { return handle_; }
+  int device() const noexcept { return device_; }
+
+ private:
+  CUmemPoolHandle_st* handle_;
+  int device_;
+};
+
+/// The driver's own pool of managed memory on `device`; it is never destroyed. std::runtime_error where there is none:
+/// the driver is older than 13.0, or the device has no concurrent managed access.
+memory_pool_ref default_managed_pool(int device);
 
 /// How memory of the pool may be shared with other processes.
 struct export_handles {
@@ -24,18 +51,7 @@ class memory_pool {
   memory_pool(const memory_pool&) = delete;
   memory_pool& operator=(const memory_pool&) = delete;
 
-  /// Null when memory ran out; throws cuda_error for any other failure.
-  void* allocate(stream_ref stream, std::size_t bytes);
-  void free(stream_ref stream, void* pointer) noexcept;
-
-  std::size_t used_bytes() const;
-  std::size_t reserved_bytes() const;
-
-  /// Gives memory back to the device until at most `keep_bytes` are held, as far as it is unused.
-  void trim(std::size_t keep_bytes);
-
-  CUmemPoolHandle_st* value() const noexcept { return handle_; }
-  int device() const noexcept { return device_; }
+  memory_pool_ref view() const noexcept { return {handle_, device_}; }
 
  private:
   CUmemPoolHandle_st* handle_ = nullptr;

@@ -5,12 +5,11 @@
 #include <limits>
 #include <optional>
 
-#include "cenote/driver/memory_pool.hpp"
-#include "cenote/memory_resource.hpp"
+#include "cenote/resources/driver_pool_memory_resource.hpp"
 
 namespace cenote {
 
-class cuda_async_memory_resource final : public memory_resource {
+class cuda_async_memory_resource final : public driver_pool_memory_resource {
  public:
   struct options {
     std::size_t initial_pool_size = 0;  ///< bytes that the pool holds from the start
@@ -23,20 +22,15 @@ class cuda_async_memory_resource final : public memory_resource {
   explicit cuda_async_memory_resource(const options& wanted);
   cuda_async_memory_resource(int device, const options& wanted);
 
-  /// The driver's CUmemoryPool, to be given to other libraries; it lives as long as this resource.
-  CUmemPoolHandle_st* pool_handle() const noexcept { return pool_.value(); }
-
   std::string kind() const override { return "async"; }
   std::string specification() const override;
-  memory_state state() const override;
-  std::size_t trim(std::size_t keep_bytes = 0) override;
+  bool is_host_accessible() const noexcept override { return false; }
 
  private:
-  void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
-  void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept override;
+  memory_pool_ref pool() const noexcept override { return pool_.view(); }
 
   options options_;
-  mutable memory_pool pool_;
+  memory_pool pool_;  // lives as long as this resource: so does the handle
 };
 
 }  // namespace cenote

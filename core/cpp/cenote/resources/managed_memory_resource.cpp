@@ -2,20 +2,16 @@
 
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/memory.hpp"
-#include "cenote/resources/driver_alignment.hpp"
 
 namespace cenote {
 
 managed_memory_resource::managed_memory_resource() : managed_memory_resource(current_device()) {}
 
-managed_memory_resource::managed_memory_resource(int device) : memory_resource(device) { check_device(device); }
+managed_memory_resource::managed_memory_resource(int device) : driver_memory_resource(device) { check_device(device); }
 
-void* managed_memory_resource::do_allocate(stream_ref, std::size_t bytes, std::size_t alignment) {
-  require_driver_alignment(*this, alignment);
-  return managed_allocate(device(), bytes);
-}
+void* managed_memory_resource::take(stream_ref, std::size_t bytes) { return managed_allocate(device(), bytes); }
 
-void managed_memory_resource::do_deallocate(stream_ref, void* pointer, std::size_t, std::size_t) noexcept {
+void managed_memory_resource::give(stream_ref, void* pointer, std::size_t) noexcept {
   device_free(device(), pointer);  // waits for all work of the device, and so for `stream`
 }
 

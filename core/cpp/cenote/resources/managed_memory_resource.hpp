@@ -3,11 +3,11 @@
 // May exceed the device's memory. Freeing waits for the device to finish all its work.
 #pragma once
 
-#include "cenote/memory_resource.hpp"
+#include "cenote/resources/driver_memory_resource.hpp"
 
 namespace cenote {
 
-class managed_memory_resource final : public memory_resource {
+class managed_memory_resource final : public driver_memory_resource {
  public:
   /// On the current device, or on `device`.
   managed_memory_resource();
@@ -18,8 +18,8 @@ class managed_memory_resource final : public memory_resource {
   bool is_stream_ordered() const noexcept override { return false; }
 
  private:
-  void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
-  void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept override;
+  void* take(stream_ref stream, std::size_t bytes) override;
+  void give(stream_ref stream, void* pointer, std::size_t bytes) noexcept override;
 };
 
 }  // namespace cenote

@@ -3,20 +3,18 @@
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/memory.hpp"
-#include "cenote/resources/driver_alignment.hpp"
 
 namespace cenote {
 
 pinned_host_memory_resource::pinned_host_memory_resource() : pinned_host_memory_resource(current_device()) {}
 
-pinned_host_memory_resource::pinned_host_memory_resource(int device) : memory_resource(device) { check_device(device); }
-
-void* pinned_host_memory_resource::do_allocate(stream_ref, std::size_t bytes, std::size_t alignment) {
-  require_driver_alignment(*this, alignment);
-  return pinned_allocate(device(), bytes);
+pinned_host_memory_resource::pinned_host_memory_resource(int device) : driver_memory_resource(device) {
+  check_device(device);
 }
 
-void pinned_host_memory_resource::do_deallocate(stream_ref stream, void* pointer, std::size_t, std::size_t) noexcept {
+void* pinned_host_memory_resource::take(stream_ref, std::size_t bytes) { return pinned_allocate(device(), bytes); }
+
+void pinned_host_memory_resource::give(stream_ref stream, void* pointer, std::size_t) noexcept {
   // cuMemFreeHost is not documented to wait for work that uses the memory.
   try {
     const relaxed_capture_scope relaxed;

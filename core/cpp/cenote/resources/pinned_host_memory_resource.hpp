@@ -4,11 +4,11 @@
 // Allocating is slow (27 ms for 64 MiB, driver 580, H100): put a pool over it.
 #pragma once
 
-#include "cenote/memory_resource.hpp"
+#include "cenote/resources/driver_memory_resource.hpp"
 
 namespace cenote {
 
-class pinned_host_memory_resource final : public memory_resource {
+class pinned_host_memory_resource final : public driver_memory_resource {
  public:
   /// On the current device, or on `device`.
   pinned_host_memory_resource();
@@ -19,8 +19,8 @@ class pinned_host_memory_resource final : public memory_resource {
   bool is_stream_ordered() const noexcept override { return false; }
 
  private:
-  void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
-  void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept override;
+  void* take(stream_ref stream, std::size_t bytes) override;
+  void give(stream_ref stream, void* pointer, std::size_t bytes) noexcept override;
 };
 
 }  // namespace cenote

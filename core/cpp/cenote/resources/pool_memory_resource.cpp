@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <sstream>
 #include <stdexcept>
 
 #include "cenote/driver/capture.hpp"
@@ -217,11 +218,18 @@ std::size_t pool_memory_resource::smallest_chunk(const request& wanted) {
   return align_up(wanted.bytes + (wanted.alignment - block_granularity), block_granularity);
 }
 
+/// As much as the pool has already, or what was set as its step.
+std::size_t pool_memory_resource::chunk_for(std::size_t minimum) const {
+  const std::lock_guard lock(mutex_);
+  if (growth_step_ && minimum <= *growth_step_) return *growth_step_;
+  const std::size_t unasked = std::clamp(pool_size_, chunk_granularity, largest_unasked_growth);
+  return align_up(std::max(minimum, unasked), chunk_granularity);
+}
+
 /// Step 6: more memory, in a chunk that halves until the upstream has it.
 void* pool_memory_resource::grow(const request& wanted) {
   const std::size_t minimum = smallest_chunk(wanted);
-  const std::size_t unasked = std::clamp(pool_size(), chunk_granularity, largest_unasked_growth);
-  std::size_t bytes = align_up(std::max(minimum, unasked), chunk_granularity);
+  std::size_t bytes = chunk_for(minimum);
   for (;;) {
     const auto reserved = reserve_growth(bytes, minimum);
     if (!reserved) return nullptr;
@@ -496,6 +504,23 @@ std::size_t pool_memory_resource::pool_size() const {
 pool_counters pool_memory_resource::counters() const {
   const std::lock_guard lock(mutex_);
   return counters_;
+}
+
+void pool_memory_resource::grow_in_steps_of(std::size_t bytes) {
+  check_pool_size("step of the", bytes);
+  const std::lock_guard lock(mutex_);
+  growth_step_ = bytes;
+}
+
+void pool_memory_resource::write_map(std::ostream& out) const {
+  std::ostringstream text;
+  {
+    const std::lock_guard lock(mutex_);
+    heap_.for_each_block([&](const block& b) {
+      text << static_cast<const void*>(b.address) << ' ' << b.bytes << (b.is_free ? " free\n" : " in use\n");
+    });
+  }
+  out << text.str();
 }
 
 std::string pool_memory_resource::specification() const {

@@ -33,6 +33,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <ostream>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -69,6 +70,12 @@ class pool_memory_resource final : public memory_resource {
   /// Bytes taken from the upstream.
   std::size_t pool_size() const;
   pool_counters counters() const;
+
+  /// From now on the pool grows by `bytes` at once, or by what is asked for if that is more.
+  void grow_in_steps_of(std::size_t bytes);
+
+  /// Every block, one a line, in order of address: what is in use and how the free memory lies between.
+  void write_map(std::ostream& out) const;
 
   std::string kind() const override { return "pool"; }
   std::string specification() const override;
@@ -121,6 +128,7 @@ class pool_memory_resource final : public memory_resource {
   stream_timeline& timeline_locked(stream_id id);
 
   static std::size_t smallest_chunk(const request& wanted);
+  std::size_t chunk_for(std::size_t minimum) const;
   std::optional<std::size_t> reserve_growth(std::size_t wanted, std::size_t minimum);
   void* allocate_chunk(const request& wanted, std::size_t bytes);
   std::size_t release_chunks(stream_ref stream, std::optional<stream_id> of, std::size_t keep_bytes);
@@ -141,6 +149,7 @@ class pool_memory_resource final : public memory_resource {
   std::unordered_map<stream_id, stream_timeline> timelines_;
   stamp first_epoch_ = 1;  // of a new timeline: above every epoch of those that were dropped
   std::size_t pool_size_ = 0;
+  std::optional<std::size_t> growth_step_;
   std::size_t captures_met_ = 0;  // timelines of captures: they stay
   pool_counters counters_;
 };

@@ -125,6 +125,12 @@ std::vector<chunk> block_heap::remove_free_chunks(owner_index owner, const std::
   return whole;
 }
 
+void block_heap::for_each_block(const std::function<void(const block&)>& visit) const {
+  for (const auto& [base, record] : chunks_) {
+    for (block_index i = record.first; i != no_block; i = blocks_[i].next) visit(blocks_[i]);
+  }
+}
+
 std::vector<chunk> block_heap::all_chunks() const {
   std::vector<chunk> all;
   for (const auto& [base, record] : chunks_) all.push_back({base, record.bytes});

@@ -85,6 +85,9 @@ class block_heap {
 
   bool has_chunk(const chunk& memory) const { return chunks_.contains(memory.base); }
 
+  /// Every block of every chunk, in order of address.
+  void for_each_block(const std::function<void(const block&)>& visit) const;
+
   /// Every chunk, for a pool that is being destroyed.
   std::vector<chunk> all_chunks() const;
 

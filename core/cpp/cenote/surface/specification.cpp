@@ -1,20 +1,32 @@
 #include "cenote/surface/specification.hpp"
 
 #include <algorithm>
+#include <charconv>
 #include <cstdlib>
 #include <map>
 #include <optional>
 #include <stdexcept>
 #include <vector>
 
+#include "cenote/adaptors/aligned_resource_adaptor.hpp"
+#include "cenote/adaptors/limiting_resource_adaptor.hpp"
 #include "cenote/adaptors/logging_resource_adaptor.hpp"
+#include "cenote/adaptors/prefetch_resource_adaptor.hpp"
 #include "cenote/adaptors/statistics_resource_adaptor.hpp"
+#include "cenote/adaptors/thread_safe_resource_adaptor.hpp"
+#include "cenote/adaptors/tracking_resource_adaptor.hpp"
 #include "cenote/driver/device.hpp"
+#include "cenote/resources/arena_memory_resource.hpp"
+#include "cenote/resources/binning_memory_resource.hpp"
+#include "cenote/resources/cuda_async_managed_memory_resource.hpp"
 #include "cenote/resources/cuda_async_memory_resource.hpp"
 #include "cenote/resources/cuda_memory_resource.hpp"
+#include "cenote/resources/fixed_size_memory_resource.hpp"
 #include "cenote/resources/managed_memory_resource.hpp"
 #include "cenote/resources/pinned_host_memory_resource.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
+#include "cenote/resources/sam_headroom_memory_resource.hpp"
+#include "cenote/resources/system_memory_resource.hpp"
 
 namespace cenote {
 namespace {
@@ -66,6 +78,16 @@ class parameters {
                                 "': write 4096, 512MiB, 1.5GB or 50%");
   }
 
+  /// A plain number, without a unit.
+  std::optional<std::size_t> number(const std::string& name) const {
+    const std::string value = text(name);
+    if (value.empty()) return std::nullopt;
+    std::size_t parsed = 0;
+    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), parsed);
+    if (error == std::errc{} && end == value.data() + value.size()) return parsed;
+    throw std::invalid_argument(quoted(value) + " is no number for '" + name + "'");
+  }
+
   bool flag(const std::string& name) const {
     const std::string value = text(name);
     if (value.empty() || value == "false" || value == "0") return false;
@@ -113,8 +135,51 @@ resource_ptr make_pool(const parameters& given, resource_ptr upstream) {
                                                 pool_size(given, "max"));
 }
 
+resource_ptr make_arena(const parameters& given, resource_ptr upstream) {
+  return std::make_shared<arena_memory_resource>(std::move(upstream), given.size("size"), given.flag("dump"));
+}
+
+resource_ptr make_fixed_size(const parameters& given, resource_ptr upstream) {
+  return std::make_shared<fixed_size_memory_resource>(
+      std::move(upstream), given.size("block_size").value_or(fixed_size_memory_resource::default_block_size),
+      given.number("preallocate").value_or(fixed_size_memory_resource::default_blocks_to_preallocate));
+}
+
+resource_ptr make_binning(const parameters& given, resource_ptr upstream) {
+  const auto least = given.number("min");
+  const auto most = given.number("max");
+  if (!least && !most) return std::make_shared<binning_memory_resource>(std::move(upstream));
+  if (!least || !most) throw std::invalid_argument("'binning' needs both 'min' and 'max', or neither");
+  constexpr std::size_t beyond = 64;  // any exponent from here on is refused alike
+  return std::make_shared<binning_memory_resource>(std::move(upstream), static_cast<int>(std::min(*least, beyond)),
+                                                   static_cast<int>(std::min(*most, beyond)));
+}
+
+resource_ptr make_sam_headroom(const parameters& given, resource_ptr) {
+  const auto headroom = given.size("headroom");
+  if (!headroom) throw std::invalid_argument("'sam_headroom' needs a value for 'headroom', such as 1GiB");
+  return std::make_shared<sam_headroom_memory_resource>(given.device(), *headroom);
+}
+
 resource_ptr make_logging(const parameters& given, resource_ptr upstream) {
   return std::make_shared<logging_resource_adaptor>(std::move(upstream), given.text("file"));
+}
+
+resource_ptr make_tracking(const parameters& given, resource_ptr upstream) {
+  return std::make_shared<tracking_resource_adaptor>(std::move(upstream), given.flag("capture_stacks"));
+}
+
+resource_ptr make_limiting(const parameters& given, resource_ptr upstream) {
+  const auto limit = given.size("limit");
+  if (!limit) throw std::invalid_argument("'limiting' needs a limit: limiting:limit=1GiB");
+  return std::make_shared<limiting_resource_adaptor>(std::move(upstream), *limit,
+                                                     given.size("alignment").value_or(default_alignment));
+}
+
+resource_ptr make_aligned(const parameters& given, resource_ptr upstream) {
+  return std::make_shared<aligned_resource_adaptor>(std::move(upstream),
+                                                    given.size("alignment").value_or(default_alignment),
+                                                    given.size("threshold").value_or(0));
 }
 
 template <class Resource>
@@ -133,9 +198,20 @@ const std::vector<kind>& kinds() {
       {"managed", false, {}, make_on_device<managed_memory_resource>},
       {"pinned", false, {}, make_on_device<pinned_host_memory_resource>},
       {"async", false, {"initial", "release_threshold", "ipc", "fabric"}, make_async},
+      {"async_managed", false, {}, make_on_device<cuda_async_managed_memory_resource>},
+      {"system", false, {}, make_on_device<system_memory_resource>},
+      {"sam_headroom", false, {"headroom"}, make_sam_headroom},
       {"pool", true, {"initial", "max"}, make_pool},
+      {"arena", true, {"size", "dump"}, make_arena},
+      {"fixed_size", true, {"block_size", "preallocate"}, make_fixed_size},
+      {"binning", true, {"min", "max"}, make_binning},
       {"statistics", true, {}, make_adaptor<statistics_resource_adaptor>},
       {"logging", true, {"file"}, make_logging},
+      {"tracking", true, {"capture_stacks"}, make_tracking},
+      {"limiting", true, {"limit", "alignment"}, make_limiting},
+      {"prefetch", true, {}, make_adaptor<prefetch_resource_adaptor>},
+      {"aligned", true, {"alignment", "threshold"}, make_aligned},
+      {"thread_safe", true, {}, make_adaptor<thread_safe_resource_adaptor>},
   };
   return *all;
 }

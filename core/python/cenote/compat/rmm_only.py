@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cenote
-from cenote.stream import DEFAULT_STREAM, Stream
+from cenote.stream import Stream
 
 __all__ = ["DeviceBuffer", "RMMError", "as_stream", "rmm_cupy_allocator", "rmm_torch_allocator", "to_device"]
 
@@ -45,22 +44,6 @@ class DeviceBuffer(cenote.DeviceBuffer):
             "typestr": "|u1",
             "version": 0,
         }
-
-    @staticmethod
-    def to_device(b: Any, stream: Any = DEFAULT_STREAM) -> DeviceBuffer:
-        """Make a buffer with the bytes of `b`, a contiguous buffer of unsigned bytes such as ``bytes``."""
-        buffer = DeviceBuffer(size=memoryview(b).nbytes, stream=stream)
-        buffer.copy_from_host(b, stream)
-        return buffer
-
-    def copy(self) -> DeviceBuffer:
-        """Make a buffer of its own with the same bytes, from the same resource, on the same stream."""
-        return DeviceBuffer(ptr=self.ptr, size=self.size, stream=self.stream, mr=self.mr)
-
-    def __reduce_ex__(self, protocol: Any) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        on_host = self.copy_to_host(stream=self.stream)
-        self.stream.synchronize()
-        return to_device, (on_host,)
 
 
 to_device = DeviceBuffer.to_device

@@ -1,0 +1,130 @@
+#include "cenote/resources/binning_memory_resource.hpp"
+
+#include <algorithm>
+#include <mutex>
+#include <stdexcept>
+
+#include "cenote/resources/fixed_size_memory_resource.hpp"
+
+namespace cenote {
+namespace {
+
+constexpr int largest_exponent = 62;
+constexpr std::size_t any_size = max_allocation;
+
+void check_exponents(int least, int most) {
+  if (least >= 0 && least <= most && most <= largest_exponent) return;
+  throw std::invalid_argument(
+      "bins need 0 <= min_size_exponent <= max_size_exponent <= " + std::to_string(largest_exponent) + ", not " +
+      std::to_string(least) + " and " + std::to_string(most));
+}
+
+}  // namespace
+
+binning_memory_resource::binning_memory_resource(std::shared_ptr<memory_resource> upstream)
+    : memory_resource(require_upstream(upstream, "binning")->device()), upstream_(std::move(upstream)) {
+  bins_.push_back(std::make_unique<bin>(any_size, upstream_));
+}
+
+binning_memory_resource::binning_memory_resource(std::shared_ptr<memory_resource> upstream, int min_size_exponent,
+                                                 int max_size_exponent)
+    : binning_memory_resource(std::move(upstream)) {
+  check_exponents(min_size_exponent, max_size_exponent);
+  exponents_ = {min_size_exponent, max_size_exponent};
+  for (int exponent = min_size_exponent; exponent <= max_size_exponent; ++exponent) add_bin(std::size_t{1} << exponent);
+}
+
+void binning_memory_resource::add_bin(std::size_t bytes, std::shared_ptr<memory_resource> resource) {
+  if (bytes == 0 || bytes > max_allocation) {
+    throw std::invalid_argument("a bin cannot be of " + std::to_string(bytes) + " bytes");
+  }
+  if (resource && resource->device() != device()) {
+    throw std::invalid_argument("a resource of device " + std::to_string(resource->device()) +
+                                " cannot be a bin on device " + std::to_string(device()));
+  }
+  const std::size_t size = std::min(align_up(bytes, default_alignment), any_size - 1);
+  if (!resource) resource = std::make_shared<fixed_size_memory_resource>(upstream_, size, 0);
+  auto added = std::make_unique<bin>(size, std::move(resource));
+
+  const std::unique_lock alone(mutex_);
+  const auto place = std::ranges::lower_bound(bins_, size, {}, &bin::bytes);
+  if ((*place)->bytes == size) return;
+  if (const std::size_t live = (*place)->blocks_in_use; live != 0) {
+    throw std::logic_error("a bin of " + format_bytes(size) + " would take over the sizes of " + std::to_string(live) +
+                           " blocks in use, which could then not be freed; add bins before allocating");
+  }
+  bins_.insert(place, std::move(added));
+}
+
+binning_memory_resource::bin& binning_memory_resource::bin_for(std::size_t bytes) const {
+  return **std::ranges::lower_bound(bins_, bytes, {}, &bin::bytes);
+}
+
+void* binning_memory_resource::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
+  bin* chosen = nullptr;
+  {
+    const std::shared_lock together(mutex_);
+    chosen = &bin_for(bytes);
+    ++chosen->blocks_in_use;  // under the lock: add_bin must see it
+  }
+  void* pointer = nullptr;
+  try {
+    pointer = chosen->resource->try_allocate(stream, bytes, alignment);
+  } catch (...) {
+    --chosen->blocks_in_use;
+    throw;
+  }
+  if (pointer == nullptr) --chosen->blocks_in_use;
+  return pointer;
+}
+
+void binning_memory_resource::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes,
+                                            std::size_t alignment) noexcept {
+  bin* chosen = nullptr;
+  {
+    const std::shared_lock together(mutex_);
+    chosen = &bin_for(bytes);
+  }
+  chosen->resource->deallocate(stream, pointer, bytes, alignment);
+  --chosen->blocks_in_use;
+}
+
+std::size_t binning_memory_resource::bin_count() const {
+  const std::shared_lock together(mutex_);
+  return bins_.size() - 1;
+}
+
+std::string binning_memory_resource::specification() const {
+  if (!exponents_) return kind();
+  return spell_specification(kind(),
+                             {"min=" + std::to_string(exponents_->first), "max=" + std::to_string(exponents_->second)});
+}
+
+bool binning_memory_resource::is_host_accessible() const noexcept {
+  const std::shared_lock together(mutex_);
+  return std::ranges::all_of(bins_, [](const auto& b) { return b->resource->is_host_accessible(); });
+}
+
+bool binning_memory_resource::is_stream_ordered() const noexcept {
+  const std::shared_lock together(mutex_);
+  return std::ranges::any_of(bins_, [](const auto& b) { return b->resource->is_stream_ordered(); });
+}
+
+std::size_t binning_memory_resource::trim(std::size_t keep_bytes) {
+  std::vector<std::shared_ptr<memory_resource>> resources;
+  {
+    const std::shared_lock together(mutex_);
+    for (const auto& b : bins_) resources.push_back(b->resource);
+  }
+  std::size_t released = 0;
+  for (const auto& resource : resources) released += resource->trim(keep_bytes);
+  return released;
+}
+
+void binning_memory_resource::check() const {
+  const std::shared_lock together(mutex_);
+  if (!std::ranges::is_sorted(bins_, {}, &bin::bytes)) throw std::logic_error("binning: the bins are out of order");
+  for (const auto& b : bins_) b->resource->check();
+}
+
+}  // namespace cenote

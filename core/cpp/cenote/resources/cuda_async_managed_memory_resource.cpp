@@ -1,0 +1,13 @@
+#include "cenote/resources/cuda_async_managed_memory_resource.hpp"
+
+#include "cenote/driver/device.hpp"
+
+namespace cenote {
+
+cuda_async_managed_memory_resource::cuda_async_managed_memory_resource()
+    : cuda_async_managed_memory_resource(current_device()) {}
+
+cuda_async_managed_memory_resource::cuda_async_managed_memory_resource(int device)
+    : driver_pool_memory_resource(device), pool_(default_managed_pool(device)) {}
+
+}  // namespace cenote

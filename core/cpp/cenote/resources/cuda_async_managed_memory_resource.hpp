@@ -1,0 +1,25 @@
+// Managed memory from the driver's own pool of it (CUDA 13): stream-ordered, and one address for host and device.
+//
+// The pool is the device's default one, shared with everybody in the process who uses it.
+#pragma once
+
+#include "cenote/resources/driver_pool_memory_resource.hpp"
+
+namespace cenote {
+
+class cuda_async_managed_memory_resource final : public driver_pool_memory_resource {
+ public:
+  /// On the current device, or on `device`. std::runtime_error where there is no such pool (default_managed_pool).
+  cuda_async_managed_memory_resource();
+  explicit cuda_async_managed_memory_resource(int device);
+
+  std::string kind() const override { return "async_managed"; }
+  bool is_host_accessible() const noexcept override { return true; }
+
+ private:
+  memory_pool_ref pool() const noexcept override { return pool_; }
+
+  memory_pool_ref pool_;
+};
+
+}  // namespace cenote

@@ -1,0 +1,40 @@
+#include "cenote/resources/system_memory_resource.hpp"
+
+#include <new>
+#include <stdexcept>
+
+#include "cenote/driver/capture.hpp"
+#include "cenote/driver/device.hpp"
+
+namespace cenote {
+namespace {
+
+constexpr std::align_val_t heap_alignment{default_alignment};
+
+}  // namespace
+
+system_memory_resource::system_memory_resource() : system_memory_resource(current_device()) {}
+
+system_memory_resource::system_memory_resource(int device) : driver_memory_resource(device) {
+  if (device_has_pageable_memory_access(device)) return;
+  throw std::runtime_error("system memory needs a device that can use any memory of the host, and device " +
+                           std::to_string(device) +
+                           " cannot (no pageable memory access); use managed or pinned memory instead");
+}
+
+void* system_memory_resource::take(stream_ref, std::size_t bytes) {
+  return ::operator new(bytes, heap_alignment, std::nothrow);
+}
+
+void system_memory_resource::give(stream_ref stream, void* pointer, std::size_t) noexcept {
+  try {
+    const relaxed_capture_scope relaxed;
+    synchronize(stream, device());
+  } catch (const std::exception& error) {
+    report_once(std::string(error.what()) + "; the system memory is leaked rather than freed under running work");
+    return;
+  }
+  ::operator delete(pointer, heap_alignment);
+}
+
+}  // namespace cenote
