@@ -10,8 +10,6 @@
 namespace cenote::sim {
 namespace {
 
-constexpr std::size_t page_bytes = 4096;
-
 /// Below this, pages of a freed piece are kept: giving them back would cost more than it saves.
 constexpr std::size_t discarded_from_bytes = std::size_t{64} << 10;
 

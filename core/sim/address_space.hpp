@@ -20,6 +20,9 @@
 
 namespace cenote::sim {
 
+/// The host's page: what is mapped, given back and placed (placement.hpp) as a whole.
+inline constexpr std::size_t page_bytes = 4096;
+
 class AddressSpace {
  public:
   static constexpr std::size_t chunk_bytes = std::size_t{64} << 30;

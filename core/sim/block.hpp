@@ -21,7 +21,7 @@ struct Graph;
 class Pool;
 struct Physical;
 
-enum class BlockKind { device, pinned, managed, pooled, graph_owned, mapped };
+enum class BlockKind { device, pinned, managed, pooled, pooled_pinned, pooled_managed, graph_owned, mapped };
 enum class BlockState { live, freeing, dead };
 
 struct Block {
@@ -30,7 +30,7 @@ struct Block {
   std::size_t held;   ///< as taken from the device, the pool or the address space
   BlockKind kind;
   Device* device;
-  std::shared_ptr<Pool> pool;          ///< pooled blocks
+  std::shared_ptr<Pool> pool;          ///< pooled blocks of all three kinds
   std::shared_ptr<Physical> physical;  ///< mapped blocks
   bool accessible = true;              ///< false: mapped, and cuMemSetAccess has not been called yet
   BlockState state = BlockState::live;
@@ -39,7 +39,9 @@ struct Block {
   bool in_context() const {
     return kind == BlockKind::device || kind == BlockKind::pinned || kind == BlockKind::managed;
   }
-  bool host_visible() const { return kind == BlockKind::pinned || kind == BlockKind::managed; }
+  bool pinned() const { return kind == BlockKind::pinned || kind == BlockKind::pooled_pinned; }
+  bool managed() const { return kind == BlockKind::managed || kind == BlockKind::pooled_managed; }
+  bool host_visible() const { return pinned() || managed(); }
 };
 
 class Blocks {

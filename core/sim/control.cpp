@@ -17,8 +17,8 @@ void add_block(cenote_sim_live_objects& live, const Block& block) {
     return;
   }
   ++live.allocations;
-  live.pinned_bytes += block.kind == BlockKind::pinned ? block.bytes : 0;
-  live.managed_bytes += block.kind == BlockKind::managed ? block.bytes : 0;
+  live.pinned_bytes += block.pinned() ? block.bytes : 0;
+  live.managed_bytes += block.managed() ? block.bytes : 0;
 }
 
 cenote_sim_live_objects live_objects() {
@@ -31,7 +31,7 @@ cenote_sim_live_objects live_objects() {
   for (const auto& [base, block] : sim.blocks.all()) {
     add_block(live, *block);
   }
-  live.pools = sim.pools.size() - sim.devices.size();
+  live.pools = sim.pools.size() - sim.pool_places.size();
   live.streams = sim.streams.size();
   live.events = sim.events.size();
   live.graphs = sim.graphs.size();

@@ -21,6 +21,7 @@ int attribute_of(const Device& device, CUdevice_attribute attribute) {
       {CU_DEVICE_ATTRIBUTE_WARP_SIZE, 32},
       {CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, 132},
       {CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY, 1},
+      {CU_DEVICE_ATTRIBUTE_INTEGRATED, 0},
       {CU_DEVICE_ATTRIBUTE_CONCURRENT_KERNELS, 1},
       {CU_DEVICE_ATTRIBUTE_ASYNC_ENGINE_COUNT, 3},
       {CU_DEVICE_ATTRIBUTE_UNIFIED_ADDRESSING, 1},
@@ -34,13 +35,24 @@ int attribute_of(const Device& device, CUdevice_attribute attribute) {
       {CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED, 1},
       {CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED, 1},
       {CU_DEVICE_ATTRIBUTE_MEMPOOL_SUPPORTED_HANDLE_TYPES, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR},
+      {CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS_USES_HOST_PAGE_TABLES, 0},
+      {CU_DEVICE_ATTRIBUTE_NUMA_ID, -1},
+      {CU_DEVICE_ATTRIBUTE_HOST_NUMA_ID, 0},
   };
   require(attribute > 0 && attribute < CU_DEVICE_ATTRIBUTE_MAX);
-  if (attribute == CU_DEVICE_ATTRIBUTE_PCI_BUS_ID) {
-    return device.ordinal + 1;
+  switch (attribute) {
+    case CU_DEVICE_ATTRIBUTE_PCI_BUS_ID:
+      return device.ordinal + 1;
+    case CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS:
+      return driver().settings.pageable;
+    case CU_DEVICE_ATTRIBUTE_HOST_MEMORY_POOLS_SUPPORTED:
+    case CU_DEVICE_ATTRIBUTE_HOST_NUMA_MEMORY_POOLS_SUPPORTED:
+      return driver().version() >= first_with_pool_places;
+    default: {
+      const auto found = known.find(attribute);
+      return found == known.end() ? 0 : found->second;
+    }
   }
-  const auto found = known.find(attribute);
-  return found == known.end() ? 0 : found->second;
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// One simulated card: its name, its memory and how much of that is taken, its context and its pools.
+// One simulated card: its name, its memory and how much of that is taken, and its context.
 //
 // Device memory is an account, exact to the byte of what was charged; the bytes themselves are host memory
 // (address_space.hpp).
@@ -15,8 +15,6 @@
 #include "failure.hpp"
 
 namespace cenote::sim {
-
-class Pool;
 
 struct Device {
   Device(int ordinal, std::string name, std::size_t memory_bytes)
@@ -38,8 +36,6 @@ struct Device {
   const std::size_t memory_bytes;
   std::size_t used_bytes = 0;
   Context context;
-  CUmemoryPool default_pool = nullptr;
-  CUmemoryPool current_pool = nullptr;
 };
 
 /// Throws Failure(CUDA_ERROR_INVALID_DEVICE).

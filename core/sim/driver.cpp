@@ -17,11 +17,9 @@ void initialise(Driver& sim) {
   }
   require(sim.settings.devices > 0, CUDA_ERROR_NO_DEVICE);
   for (int ordinal = 0; ordinal < sim.settings.devices; ++ordinal) {
-    auto made = std::make_unique<Device>(ordinal, sim.settings.name, sim.settings.memory_bytes);
-    made->default_pool = sim.pools.insert(std::make_shared<Pool>(*made, 0));
-    made->current_pool = made->default_pool;
-    sim.devices.push_back(std::move(made));
+    sim.devices.push_back(std::make_unique<Device>(ordinal, sim.settings.name, sim.settings.memory_bytes));
   }
+  make_default_pools();
   sim.initialised = true;
 }
 

@@ -21,7 +21,9 @@
 #include "handles.hpp"
 #include "memory.hpp"
 #include "physical_memory.hpp"
+#include "placement.hpp"
 #include "pool.hpp"
+#include "pool_place.hpp"
 #include "settings.hpp"
 #include "stream.hpp"
 #include "violations.hpp"
@@ -40,11 +42,13 @@ struct Driver {
   AddressSpace addresses;
   PhysicalMemory physical_memory;
   Blocks blocks;
+  Placements placements;
   std::map<std::uintptr_t, std::size_t> reservations;  ///< bytes by address, of cuMemAddressReserve
 
   Handles<CUstream, Stream> streams{"stream", 0x51};
   Handles<CUevent, Event> events{"event", 0x52};
   Handles<CUmemoryPool, Pool> pools{"pool", 0x53};
+  PoolPlaces pool_places;
   Handles<CUgraph, Graph> graphs{"graph", 0x54};
   Handles<CUmemGenericAllocationHandle, Physical> physical{"memory handle", 0x55};
 

@@ -15,12 +15,12 @@ CUresult allocate_pinned(void** address, std::size_t bytes) {
   return CUDA_SUCCESS;
 }
 
-/// The block at the address, once all work of its device is done; refused unless `may_free(kind)`.
+/// The block at the address, once all work of its device is done; refused unless `may_free(block)`.
 template <class MayFree>
 void synchronise_and_free(std::uintptr_t address, MayFree&& may_free) {
   const auto found = [&] {
     auto block = driver().blocks.find_base(address);
-    if (!block || !may_free(block->kind)) {
+    if (!block || !may_free(*block)) {
       refuse_free(address);
     }
     return block;
@@ -33,10 +33,11 @@ void synchronise_and_free(std::uintptr_t address, MayFree&& may_free) {
 
 std::shared_ptr<Block> allocate_block(BlockKind kind, Device& device, std::size_t bytes) {
   require(bytes <= max_allocation_bytes, CUDA_ERROR_OUT_OF_MEMORY);
-  const std::size_t held = round_up(bytes, allocation_step);
+  const std::size_t step = kind == BlockKind::managed ? page_bytes : allocation_step;
+  const std::size_t held = round_up(bytes, step);
   const bool charged = kind == BlockKind::device;
   require(!charged || held <= device.free_bytes(), CUDA_ERROR_OUT_OF_MEMORY);
-  const auto base = driver().addresses.take(held, allocation_step);
+  const auto base = driver().addresses.take(held, step);
   if (charged) {
     device.charge(held);
   }
@@ -50,12 +51,14 @@ void free_block(Block& block) {
     block.ended_by = current_call();
   }
   block.state = BlockState::dead;
-  if (block.kind == BlockKind::pooled) {
+  if (block.pool) {
     block.pool->free(block);
     return;
   }
   if (block.kind == BlockKind::device) {
     block.device->discharge(block.held);
+  } else if (block.kind == BlockKind::managed) {
+    driver().placements.forget(block.base, block.held);
   }
   driver().addresses.give_back(block.base, block.held);
 }
@@ -103,8 +106,8 @@ CUresult cuMemAllocHost_v2(void** address, std::size_t bytes) {
 CUresult cuMemFree_v2(CUdeviceptr address) {
   return call(Entry::cuMemFree_v2, [&] {
     if (address != 0) {
-      synchronise_and_free(address, [](BlockKind kind) {
-        return kind == BlockKind::device || kind == BlockKind::managed || kind == BlockKind::pooled;
+      synchronise_and_free(address, [](const Block& block) {
+        return block.pool || block.kind == BlockKind::device || block.kind == BlockKind::managed;
       });
     }
   });
@@ -114,7 +117,7 @@ CUresult cuMemFreeHost(void* address) {
   return call(Entry::cuMemFreeHost, [&] {
     if (address != nullptr) {
       synchronise_and_free(reinterpret_cast<std::uintptr_t>(address),
-                           [](BlockKind kind) { return kind == BlockKind::pinned; });
+                           [](const Block& block) { return block.kind == BlockKind::pinned; });
     }
   });
 }

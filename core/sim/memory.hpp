@@ -1,7 +1,8 @@
 // Device, pinned and managed memory: allocated at once, freed only after all work of the device is done.
 //
 // Device memory is charged in steps of 512 bytes, the driver's own alignment; pinned and managed memory live on the
-// host and are charged to no card, so that managed memory may be larger than it.
+// host and are charged to no card, so that managed memory may be larger than it. Managed memory has whole pages for
+// itself, as it is placed by page (placement.hpp).
 //
 // Threads: guarded by Driver::mutex.
 #pragma once

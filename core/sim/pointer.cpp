@@ -29,14 +29,15 @@ void answer_attribute(void* data, CUpointer_attribute attribute, std::uintptr_t 
     case CU_POINTER_ATTRIBUTE_CONTEXT:
       return answer<CUcontext>(data, block.in_context() ? block.device->context.handle() : nullptr);
     case CU_POINTER_ATTRIBUTE_MEMORY_TYPE:
-      return answer<unsigned int>(data, block.kind == BlockKind::pinned ? CU_MEMORYTYPE_HOST : CU_MEMORYTYPE_DEVICE);
+      return answer<unsigned int>(data, block.pinned() ? CU_MEMORYTYPE_HOST : CU_MEMORYTYPE_DEVICE);
     case CU_POINTER_ATTRIBUTE_DEVICE_POINTER:
+      require(!block.pool || block.pool->device_access);
       return answer<CUdeviceptr>(data, address);
     case CU_POINTER_ATTRIBUTE_HOST_POINTER:
       require(block.host_visible());
       return answer<void*>(data, reinterpret_cast<void*>(address));
     case CU_POINTER_ATTRIBUTE_IS_MANAGED:
-      return answer<unsigned int>(data, block.kind == BlockKind::managed);
+      return answer<unsigned int>(data, block.managed());
     case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL:
       return answer<int>(data, block.device->ordinal);
     case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE:

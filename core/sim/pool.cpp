@@ -7,7 +7,11 @@
 
 namespace cenote::sim {
 
-Pool::Pool(Device& device, std::size_t max_bytes) : device(device), max_bytes_(max_bytes) {}
+Pool::Pool(PoolPlace place, Device& device, std::size_t max_bytes)
+    : place(place),
+      device(device),
+      device_access(place.type == CU_MEM_ALLOCATION_TYPE_MANAGED || place.on_device()),
+      max_bytes_(max_bytes) {}
 
 Pool::~Pool() { trim_to(0); }
 
@@ -27,7 +31,7 @@ std::shared_ptr<Block> Pool::allocate(std::size_t bytes, std::uint64_t stream_id
   return driver().blocks.insert({.base = *base,
                                  .bytes = bytes,
                                  .held = held,
-                                 .kind = BlockKind::pooled,
+                                 .kind = block_kind(),
                                  .device = &device,
                                  .pool = shared_from_this(),
                                  .physical = {}});
@@ -50,9 +54,14 @@ std::optional<std::uintptr_t> Pool::take_parked(std::size_t bytes, std::uint64_t
 void Pool::grow(std::size_t bytes) {
   const std::size_t segment = round_up(bytes, segment_step);
   require(max_bytes_ == 0 || reserved_bytes_ + segment <= max_bytes_, CUDA_ERROR_OUT_OF_MEMORY);
-  require(segment <= device.free_bytes(), CUDA_ERROR_OUT_OF_MEMORY);
+  require(!charged() || segment <= device.free_bytes(), CUDA_ERROR_OUT_OF_MEMORY);
   const auto base = driver().addresses.take(segment, segment_step);
-  device.charge(segment);
+  if (charged()) {
+    device.charge(segment);
+  }
+  if (managed()) {
+    driver().placements.change(base, segment, [&](Placement& placement) { placement = {.preferred = place.location}; });
+  }
   segments_.emplace(base, segment);
   free_.insert(base, segment);
   reserved_bytes_ += segment;
@@ -87,14 +96,30 @@ void Pool::trim_to(std::size_t kept_bytes) {
   for (auto at = segments_.begin(); at != segments_.end();) {
     const auto [base, bytes] = *at;
     if (reserved_bytes_ - bytes >= kept_bytes && free_.take_exactly(base, bytes)) {
-      driver().addresses.give_back(base, bytes);
-      device.discharge(bytes);
+      release(base, bytes);
       reserved_bytes_ -= bytes;
       at = segments_.erase(at);
     } else {
       ++at;
     }
   }
+}
+
+void Pool::release(std::uintptr_t base, std::size_t bytes) {
+  if (managed()) {
+    driver().placements.forget(base, bytes);
+  }
+  if (charged()) {
+    device.discharge(bytes);
+  }
+  driver().addresses.give_back(base, bytes);
+}
+
+BlockKind Pool::block_kind() const {
+  if (managed()) {
+    return BlockKind::pooled_managed;
+  }
+  return charged() ? BlockKind::pooled : BlockKind::pooled_pinned;
 }
 
 void Pool::close() {
@@ -168,44 +193,11 @@ std::shared_ptr<Pool> pool_of(CUmemoryPool handle) {
   return find_live(driver().pools, handle, CUDA_ERROR_INVALID_VALUE);
 }
 
-namespace {
-
-/// Fabric handles need hardware that is not simulated; a file descriptor is accepted and never exported.
-void check_pool_properties(const CUmemPoolProps& properties) {
-  require(properties.allocType == CU_MEM_ALLOCATION_TYPE_PINNED);
-  require(properties.handleTypes == CU_MEM_HANDLE_TYPE_NONE ||
-              properties.handleTypes == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR,
-          CUDA_ERROR_NOT_SUPPORTED);
-  require(properties.location.type == CU_MEM_LOCATION_TYPE_DEVICE, CUDA_ERROR_NOT_SUPPORTED);
-}
-
-}  // namespace
 }  // namespace cenote::sim
 
 using namespace cenote::sim;
 
 extern "C" {
-
-CUresult cuMemPoolCreate(CUmemoryPool* handle, const CUmemPoolProps* properties) {
-  return call(Entry::cuMemPoolCreate, [&] {
-    require(handle != nullptr && properties != nullptr);
-    check_pool_properties(*properties);
-    Device& owner = device(properties->location.id);
-    *handle = driver().pools.insert(std::make_shared<Pool>(owner, properties->maxSize));
-  });
-}
-
-CUresult cuMemPoolDestroy(CUmemoryPool handle) {
-  return call(Entry::cuMemPoolDestroy, [&] {
-    const auto pool = pool_of(handle);
-    require(pool->device.default_pool != handle);
-    if (pool->device.current_pool == handle) {
-      pool->device.current_pool = pool->device.default_pool;
-    }
-    driver().pools.remove(handle);
-    pool->close();
-  });
-}
 
 CUresult cuMemPoolSetAttribute(CUmemoryPool handle, CUmemPool_attribute attribute, void* value) {
   return call(Entry::cuMemPoolSetAttribute, [&] {
@@ -226,36 +218,18 @@ CUresult cuMemPoolSetAccess(CUmemoryPool handle, const CUmemAccessDesc* access, 
     require(access != nullptr || count == 0);
     const auto pool = pool_of(handle);
     for (std::size_t i = 0; i < count; ++i) {
-      require(access[i].location.type == CU_MEM_LOCATION_TYPE_DEVICE);
-      device(access[i].location.id);  // all devices of one host reach each other's memory
+      if (access[i].location.type == CU_MEM_LOCATION_TYPE_DEVICE) {
+        device(access[i].location.id);  // all devices of one host reach each other's memory
+        pool->device_access = pool->device_access || access[i].flags != CU_MEM_ACCESS_FLAGS_PROT_NONE;
+      } else {
+        require(pool->block_kind() != BlockKind::pooled, CUDA_ERROR_NOT_SUPPORTED);  // the host cannot reach a card's
+      }
     }
   });
 }
 
 CUresult cuMemPoolTrimTo(CUmemoryPool handle, std::size_t kept_bytes) {
   return call(Entry::cuMemPoolTrimTo, [&] { pool_of(handle)->trim_to(kept_bytes); });
-}
-
-CUresult cuDeviceGetDefaultMemPool(CUmemoryPool* pool, CUdevice ordinal) {
-  return call(Entry::cuDeviceGetDefaultMemPool, [&] {
-    require(pool != nullptr);
-    *pool = device(ordinal).default_pool;
-  });
-}
-
-CUresult cuDeviceGetMemPool(CUmemoryPool* pool, CUdevice ordinal) {
-  return call(Entry::cuDeviceGetMemPool, [&] {
-    require(pool != nullptr);
-    *pool = device(ordinal).current_pool;
-  });
-}
-
-CUresult cuDeviceSetMemPool(CUdevice ordinal, CUmemoryPool pool) {
-  return call(Entry::cuDeviceSetMemPool, [&] {
-    Device& owner = device(ordinal);
-    require(&pool_of(pool)->device == &owner);
-    owner.current_pool = pool;
-  });
 }
 
 }  // extern "C"

@@ -1,6 +1,6 @@
 // A stream-ordered memory pool.
 //
-// 1. The pool takes segments from its device and hands out pieces of them, first fit.
+// 1. The pool takes segments from its place (pool_place.hpp) and hands out pieces of them, first fit.
 // 2. A piece freed on a stream is parked: it may be handed out again at once on that stream, and anywhere once the free
 //    has run in the stream's queue (settle).
 // 3. A segment that is all free goes back to the device when the pool is trimmed; every synchronisation trims to the
@@ -9,10 +9,13 @@
 //
 //        segment:  [ live ][ parked, stream 7 ][ free ............ ]
 //
-// Invariants: I1 used_bytes <= reserved_bytes; I2 reserved_bytes is charged to the device and, where max_bytes is set,
-// not above it; I3 live, parked and free pieces tile the segments.
-// Threads: guarded by Driver::mutex. Cost: O(free and parked pieces) for an allocation.
-// Source: CUDA driver API, section Stream Ordered Memory Allocator.
+// Memory of a pool on a card is charged to it. Managed and pinned memory lies on the host and is charged to no card; a
+// managed pool's memory is preferred where the pool is (placement.hpp), and devices may use a pinned pool's memory only
+// after cuMemPoolSetAccess.
+//
+// Invariants: I1 used_bytes <= reserved_bytes; I2 reserved_bytes is charged to the card, if any, and, where max_bytes
+// is set, not above it; I3 live, parked and free pieces tile the segments. Threads: guarded by Driver::mutex. Cost:
+// O(free and parked pieces) for an allocation. Source: CUDA driver API, section Stream Ordered Memory Allocator.
 #pragma once
 
 #include <cstddef>
@@ -21,12 +24,13 @@
 #include <memory>
 #include <optional>
 
+#include "block.hpp"
 #include "cuda_driver.hpp"
+#include "pool_place.hpp"
 #include "ranges.hpp"
 
 namespace cenote::sim {
 
-struct Block;
 struct Device;
 
 class Pool : public std::enable_shared_from_this<Pool> {
@@ -34,8 +38,9 @@ class Pool : public std::enable_shared_from_this<Pool> {
   /// Segments are multiples of this, what the driver maps at the least.
   static constexpr std::size_t segment_step = std::size_t{2} << 20;
 
-  /// max_bytes 0: as much as the device has.
-  Pool(Device& device, std::size_t max_bytes);
+  /// `device` is the card of the place; for a place that is on none, the one that the driver names for a pointer.
+  /// max_bytes 0: as much as there is.
+  Pool(PoolPlace place, Device& device, std::size_t max_bytes);
   ~Pool();
 
   /// Throws Failure(CUDA_ERROR_OUT_OF_MEMORY).
@@ -57,7 +62,11 @@ class Pool : public std::enable_shared_from_this<Pool> {
   CUresult get(CUmemPool_attribute attribute, void* value) const;
   CUresult set(CUmemPool_attribute attribute, const void* value);
 
+  BlockKind block_kind() const;
+
+  const PoolPlace place;
   Device& device;
+  bool device_access;
   std::uint64_t release_threshold = 0;
 
  private:
@@ -68,7 +77,10 @@ class Pool : public std::enable_shared_from_this<Pool> {
   };
 
   std::optional<std::uintptr_t> take_parked(std::size_t bytes, std::uint64_t stream_id);
+  bool managed() const { return place.type == CU_MEM_ALLOCATION_TYPE_MANAGED; }
+  bool charged() const { return !managed() && place.on_device(); }
   void grow(std::size_t bytes);
+  void release(std::uintptr_t base, std::size_t bytes);
   void trim_if_closed();
 
   const std::size_t max_bytes_;

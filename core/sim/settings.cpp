@@ -9,7 +9,6 @@
 namespace cenote::sim {
 namespace {
 
-constexpr int max_devices = 64;
 constexpr std::size_t max_memory_bytes = std::size_t{4} << 40;
 constexpr int oldest_driver = 11000;
 constexpr int newest_driver = 13000;
@@ -88,10 +87,12 @@ Settings parse_settings(std::string_view text) {
       settings.driver_version = parse_integer(key, value, oldest_driver, newest_driver);
     } else if (key == "name" && !value.empty()) {
       settings.name = value;
+    } else if (key == "pageable") {
+      settings.pageable = parse_integer(key, value, 0, 1) != 0;
     } else {
       throw std::invalid_argument("CENOTE_SIM: '" + std::string(part) +
                                   "' is not known; known are devices=N, memory=SIZE, driver=VERSION, name=TEXT, "
-                                  "separated by commas");
+                                  "pageable=0 or 1, separated by commas");
     }
   }
   return settings;

@@ -1,11 +1,13 @@
 // What the simulated machine is: read once, at cuInit, from the environment variable CENOTE_SIM.
 //
-//   CENOTE_SIM="devices=2,memory=80GiB,driver=12040,name=my card"
+//   CENOTE_SIM="devices=2,memory=80GiB,driver=12040,name=my card,pageable=1"
 //
 //   devices  how many (0: cuInit answers CUDA_ERROR_NO_DEVICE)            default 1, at most 64
 //   memory   of each device; units B, KB … TB (1000s) and KiB … TiB       default 80GiB, at most 4TiB
 //   driver   the CUDA version that the driver implements (1000 a major)   default 13000
 //   name     of each device                                               default "cenote simulated device"
+//   pageable 1: the devices may use any memory of the host, such as       default 0
+//            malloc's, as on a Grace Hopper or with HMM; 0: only what the driver handed out, as in most servers
 #pragma once
 
 #include <cstddef>
@@ -15,11 +17,14 @@
 
 namespace cenote::sim {
 
+inline constexpr int max_devices = 64;
+
 struct Settings {
   int devices = 1;
   std::size_t memory_bytes = std::size_t{80} << 30;
   int driver_version = 13000;
   std::string name = "cenote simulated device";
+  bool pageable = false;
 };
 
 /// Throws std::invalid_argument with one line that says what is wrong and what is known.

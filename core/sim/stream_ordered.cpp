@@ -36,7 +36,7 @@ void free_in_graph(const Stream& stream, std::uintptr_t address) {
 void free_in_order(Stream& stream, std::uintptr_t address) {
   driver().captures.require_relaxed();
   const auto block = driver().blocks.find_base(address);
-  if (!block || (block->kind != BlockKind::pooled && block->kind != BlockKind::device)) {
+  if (!block || (!block->pool && block->kind != BlockKind::device)) {
     refuse_free(address);
   }
   driver().blocks.remove(*block);
@@ -70,7 +70,7 @@ CUresult cuMemAllocAsync(CUdeviceptr* address, std::size_t bytes, CUstream handl
   return call(Entry::cuMemAllocAsync, [&] {
     require(address != nullptr);
     const auto stream = stream_of(handle);
-    *address = allocate_in_order(*stream, *pool_of(stream->context.device.current_pool), bytes);
+    *address = allocate_in_order(*stream, *pool_of(current_device_pool(stream->context.device)), bytes);
   });
 }
 

@@ -1,11 +1,14 @@
-// Copies, fills and prefetches: work that touches memory.
+// Copies and fills: work that touches memory.
 //
 // 1. At the call, each operand is looked up: known memory (its blocks are kept by the work), or the host's own,
 //    pageable memory. An address of the simulator's where nothing lives is refused.
 // 2. Pageable memory is staged as the driver does: a source is read at the call; a destination makes the call wait.
-// 3. When the work runs, blocks that died in between are written down: they were freed before this work in the order of
+// 3. Where the machine has pageable access (settings.hpp), a fill may go to the host's own memory; a copy out of it
+//    therefore waits for the work before it, which may write there.
+// 4. When the work runs, blocks that died in between are written down: they were freed before this work in the order of
 //    streams. Memory of a pool is still there and is touched all the same, so that the wrong bytes show; unmapped
 //    memory is not.
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 #include <utility>
@@ -23,6 +26,12 @@ struct Operand {
   std::vector<std::shared_ptr<Block>> blocks;  ///< empty: pageable
 
   bool pageable() const { return blocks.empty(); }
+
+  /// False for a pool of the host that no device was given access to. Copies reach its memory all the same.
+  bool device_access() const {
+    return std::all_of(blocks.begin(), blocks.end(),
+                       [](const auto& block) { return !block->pool || block->pool->device_access; });
+  }
   std::byte* data() const { return reinterpret_cast<std::byte*>(address); }
 };
 
@@ -78,6 +87,9 @@ CUresult copy(Stream& stream, std::uintptr_t to_address, std::uintptr_t from_add
   }
   const Operand to = operand(to_address, bytes);
   const Operand from = operand(from_address, bytes);
+  if (from.pageable() && driver().settings.pageable && !stream.capture) {
+    advance(stream.horizon());
+  }
   const Point done = stream.submit(copy_work(to, from));
   if (until == Until::done || to.pageable()) {
     advance({done});
@@ -86,48 +98,6 @@ CUresult copy(Stream& stream, std::uintptr_t to_address, std::uintptr_t from_add
 }
 
 std::uintptr_t address_of(const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer); }
-
-void require_managed(std::uintptr_t address, std::size_t bytes) {
-  require(bytes > 0);
-  const auto blocks = driver().blocks.covering(address, bytes);
-  require(!blocks.empty() && blocks.front()->kind == BlockKind::managed);
-}
-
-void check_location(CUmemLocation location) {
-  if (location.type == CU_MEM_LOCATION_TYPE_DEVICE) {
-    device(location.id);
-  } else {
-    require(location.type >= CU_MEM_LOCATION_TYPE_HOST && location.type <= CU_MEM_LOCATION_TYPE_HOST_NUMA_CURRENT);
-  }
-}
-
-/// The older ABIs name a device by its ordinal, and the host by CU_DEVICE_CPU.
-CUmemLocation location_of(CUdevice ordinal) {
-  CUmemLocation location{};
-  location.type = ordinal == CU_DEVICE_CPU ? CU_MEM_LOCATION_TYPE_HOST : CU_MEM_LOCATION_TYPE_DEVICE;
-  location.id = ordinal == CU_DEVICE_CPU ? 0 : ordinal;
-  return location;
-}
-
-/// Nothing moves: the simulated card and the host share their memory. It takes its place in the stream's order.
-CUresult prefetch(std::uintptr_t address, std::size_t bytes, CUmemLocation location, CUstream stream) {
-  const auto on = stream_of(stream);
-  require_managed(address, bytes);
-  check_location(location);
-  on->submit({.after = {}, .action = nullptr});
-  return CUDA_SUCCESS;
-}
-
-CUresult advise(std::uintptr_t address, std::size_t bytes, CUmem_advise advice, CUmemLocation location) {
-  require(advice >= CU_MEM_ADVISE_SET_READ_MOSTLY && advice <= CU_MEM_ADVISE_UNSET_ACCESSED_BY);
-  require_managed(address, bytes);
-  const bool names_a_place = advice == CU_MEM_ADVISE_SET_PREFERRED_LOCATION ||
-                             advice == CU_MEM_ADVISE_SET_ACCESSED_BY || advice == CU_MEM_ADVISE_UNSET_ACCESSED_BY;
-  if (names_a_place) {
-    check_location(location);
-  }
-  return CUDA_SUCCESS;
-}
 
 }  // namespace
 }  // namespace cenote::sim
@@ -161,33 +131,13 @@ CUresult cuMemsetD8Async(CUdeviceptr address, unsigned char value, std::size_t b
       return;
     }
     const Operand to = operand(address, bytes);
-    require(!to.pageable());
+    require(to.pageable() ? driver().settings.pageable : to.device_access());
     on->submit({.after = {}, .action = [to, value, name = current_call()] {
                   if (still_there(to, name)) {
                     std::memset(to.data(), value, to.bytes);
                   }
                 }});
   });
-}
-
-CUresult cuMemPrefetchAsync(CUdeviceptr address, std::size_t bytes, CUdevice ordinal, CUstream stream) {
-  return call(Entry::cuMemPrefetchAsync, [&] { return prefetch(address, bytes, location_of(ordinal), stream); });
-}
-
-CUresult cuMemPrefetchAsync_v2(CUdeviceptr address, std::size_t bytes, CUmemLocation location, unsigned int flags,
-                               CUstream stream) {
-  return call(Entry::cuMemPrefetchAsync_v2, [&] {
-    require(flags == 0);
-    return prefetch(address, bytes, location, stream);
-  });
-}
-
-CUresult cuMemAdvise(CUdeviceptr address, std::size_t bytes, CUmem_advise advice, CUdevice ordinal) {
-  return call(Entry::cuMemAdvise, [&] { return advise(address, bytes, advice, location_of(ordinal)); });
-}
-
-CUresult cuMemAdvise_v2(CUdeviceptr address, std::size_t bytes, CUmem_advise advice, CUmemLocation location) {
-  return call(Entry::cuMemAdvise_v2, [&] { return advise(address, bytes, advice, location); });
 }
 
 }  // extern "C"

@@ -1,10 +1,11 @@
-// What the adaptors add: counters, and a log.
+// What the statistics and the logging adaptor add: counters, and a log.
 #include <unistd.h>
 
 #include <array>
 #include <fstream>
 #include <regex>
 #include <sstream>
+#include <thread>
 
 #include "cenote/adaptors/logging_resource_adaptor.hpp"
 #include "cenote/adaptors/statistics_resource_adaptor.hpp"
@@ -52,7 +53,9 @@ TEST_F(statistics, count_bytes_as_asked_for_and_allocations) {
 TEST_F(statistics, count_no_allocation_that_failed_and_none_of_zero_bytes) {
   EXPECT_EQ(adaptor_.try_allocate({}, 1024 * GiB), nullptr);
   EXPECT_EQ(adaptor_.try_allocate({}, 0), nullptr);
-  EXPECT_THROW(adaptor_.allocate({}, 100, 4096), std::invalid_argument);
+  cenote_sim_fail("cuMemAlloc", 1, CUDA_ERROR_UNKNOWN);
+  EXPECT_THROW(adaptor_.allocate({}, 100), cuda_error);
+  cenote_sim_fail("cuMemAlloc", 0, 0);
   adaptor_.deallocate({}, nullptr, 100);
   expect(adaptor_.counters().bytes, 0, 0, 0);
   expect(adaptor_.counters().count, 0, 0, 0);
@@ -117,6 +120,52 @@ TEST_F(statistics, refuse_to_pop_the_last_counters) {
   adaptor_.push_counters();
   EXPECT_NO_THROW(adaptor_.pop_counters());
   EXPECT_THROW(adaptor_.pop_counters(), std::out_of_range);
+}
+
+TEST_F(statistics, scopes_count_what_their_own_thread_does) {
+  allocate();
+  adaptor_.push_counters();
+  allocate();
+  std::thread([&] {
+    expect(adaptor_.counters().bytes, 200, 200, 200);  // no scope: the base counters, which count everything
+    EXPECT_THROW(adaptor_.pop_counters(), std::out_of_range);
+    void* const block = adaptor_.allocate({}, 1000);
+    expect(adaptor_.push_counters().bytes, 1200, 1200, 1200);
+    adaptor_.deallocate({}, block, 1000);
+    expect(adaptor_.counters().bytes, -1000, 0, 0);
+    EXPECT_EQ(adaptor_.pop_counters().bytes.current, -1000);
+    expect(adaptor_.counters().bytes, 200, 1200, 1200);
+  }).join();
+  expect(adaptor_.pop_counters().bytes, 100, 100, 100);
+  expect(adaptor_.counters().bytes, 200, 1200, 1200);
+  expect(adaptor_.counters().count, 2, 3, 3);
+}
+
+TEST_F(statistics, scopes_of_a_thread_that_ended_are_nobody_elses) {
+  for (int i = 0; i < 20; ++i) {
+    std::thread([&] {
+      expect(adaptor_.counters().bytes, 0, 0, 0);
+      EXPECT_THROW(adaptor_.pop_counters(), std::out_of_range);  // the system may give a dead thread's id again
+      adaptor_.push_counters();
+    }).join();
+  }
+  allocate();
+  expect(adaptor_.counters().bytes, 100, 100, 100);
+}
+
+TEST_F(statistics, of_many_threads_add_up) {
+  std::vector<std::thread> threads;
+  for (int thread = 0; thread < 4; ++thread) {
+    threads.emplace_back([&] {
+      adaptor_.push_counters();
+      for (int i = 0; i < 200; ++i) adaptor_.deallocate({}, adaptor_.allocate({}, 100), 100);
+      expect(adaptor_.pop_counters().bytes, 0, 100, 200 * 100);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(adaptor_.counters().bytes.current, 0);
+  EXPECT_EQ(adaptor_.counters().bytes.total, 4 * 200 * 100);
+  EXPECT_LE(adaptor_.counters().count.peak, 4);
 }
 
 TEST_F(statistics, refuse_a_null_upstream) {
@@ -198,10 +247,15 @@ TEST_F(logging, writes_out_what_it_has_when_flushed) {
 
 TEST_F(logging, takes_its_file_from_the_environment_unless_told) {
   unsetenv("CENOTE_LOG_FILE");
+  unsetenv("RMM_LOG_FILE");
   EXPECT_THROW(logging_resource_adaptor(cuda(), ""), std::invalid_argument);
+  setenv("RMM_LOG_FILE", name_.c_str(), 1);
+  EXPECT_EQ(logging_resource_adaptor(cuda(), "").file_name(), file_);
+  setenv("RMM_LOG_FILE", "/nowhere/at/all.csv", 1);
   setenv("CENOTE_LOG_FILE", name_.c_str(), 1);
   EXPECT_EQ(logging_resource_adaptor(cuda(), "").file_name(), file_);
   unsetenv("CENOTE_LOG_FILE");
+  unsetenv("RMM_LOG_FILE");
 }
 
 TEST_F(logging, names_the_file_that_cannot_be_opened) {

@@ -224,7 +224,10 @@ INSTANTIATE_TEST_SUITE_P(
                     "system", "sam_headroom:headroom=1GiB", "arena:size=12MiB | async",
                     "fixed_size:block_size=8MiB,preallocate=1 | cuda", "binning:min=8,max=12 | cuda",
                     "pool:initial=0 | cuda", "pool:initial=0 | pool:initial=4MiB,max=64MiB | cuda",
-                    "statistics | logging:file=/tmp/cenote_faults_test.csv | pool:initial=4MiB | cuda"),
+                    "statistics | logging:file=/tmp/cenote_faults_test.csv | pool:initial=4MiB | cuda",
+                    "tracking:capture_stacks=true | limiting:limit=64MiB | cuda", "prefetch | aligned | managed",
+                    "thread_safe | pool:initial=4MiB,max=12MiB | prefetch | managed",
+                    "limiting:limit=12MiB | tracking | pool:initial=4MiB | async"),
     [](const auto& tested) { return "number_" + std::to_string(tested.index); });
 
 TEST_F(faults, in_the_registry_lose_nothing_and_can_be_tried_again) {

@@ -39,7 +39,9 @@ TEST_F(SimSettings, a_malformed_setting_is_refused_with_one_line_that_says_what_
   EXPECT_EXIT(init_and_exit("memory=-1GiB"), ExitedWithCode(CUDA_ERROR_INVALID_VALUE), "a size such as 80GiB");
   EXPECT_EXIT(init_and_exit("memory=nanGiB"), ExitedWithCode(CUDA_ERROR_INVALID_VALUE), "a size such as 80GiB");
   EXPECT_EXIT(init_and_exit("cards=2"), ExitedWithCode(CUDA_ERROR_INVALID_VALUE),
-              "'cards=2' is not known; known are devices=N, memory=SIZE, driver=VERSION, name=TEXT");
+              "'cards=2' is not known; known are devices=N, memory=SIZE, driver=VERSION, name=TEXT, pageable=0 or 1");
+  EXPECT_EXIT(init_and_exit("pageable=2"), ExitedWithCode(CUDA_ERROR_INVALID_VALUE),
+              "^CENOTE_SIM: pageable=2: an integer from 0 to 1 is expected\n$");
 }
 
 TEST_F(SimSettings, no_devices_means_no_device) {
@@ -61,6 +63,48 @@ TEST_F(SimSettings, every_setting_is_seen_by_the_program) {
                                       name == std::string("my card");
                              }),
               ExitedWithCode(0), "");
+}
+
+TEST_F(SimSettings, devices_use_pageable_memory_only_where_the_setting_says_so) {
+  const auto answers = [](const char* settings, int wanted) {
+    EXPECT_EXIT(check_and_exit(settings,
+                               [wanted] {
+                                 int value = -1;
+                                 cuDeviceGetAttribute(&value, CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS, 0);
+                                 return value == wanted;
+                               }),
+                ExitedWithCode(0), "");
+  };
+  answers("", 0);
+  answers("pageable=0", 0);
+  answers("pageable = 1, devices=2", 1);
+}
+
+TEST_F(SimSettings, a_driver_before_CUDA_13_has_pools_of_cards_only) {
+  EXPECT_EXIT(
+      check_and_exit("driver=12090",
+                     [] {
+                       CUmemPoolProps properties{};
+                       properties.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+                       properties.allocType = CU_MEM_ALLOCATION_TYPE_MANAGED;
+                       CUmemoryPool pool = nullptr;
+                       int supported = -1;
+                       bool found = false;
+                       for (const char* name : {"cuMemGetDefaultMemPool", "cuMemGetMemPool", "cuMemSetMemPool"}) {
+                         void* entry = nullptr;
+                         auto status = CU_GET_PROC_ADDRESS_SUCCESS;
+                         cuGetProcAddress(name, &entry, 12090, 0, &status);
+                         found = found || entry != nullptr || status != CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
+                       }
+                       const bool managed = cuMemPoolCreate(&pool, &properties) != CUDA_ERROR_INVALID_VALUE;
+                       properties.allocType = CU_MEM_ALLOCATION_TYPE_PINNED;
+                       const bool pinned = cuMemPoolCreate(&pool, &properties) == CUDA_SUCCESS;
+                       properties.location.type = CU_MEM_LOCATION_TYPE_HOST;
+                       const bool host = cuMemPoolCreate(&pool, &properties) != CUDA_ERROR_NOT_SUPPORTED;
+                       cuDeviceGetAttribute(&supported, CU_DEVICE_ATTRIBUTE_HOST_MEMORY_POOLS_SUPPORTED, 0);
+                       return !found && !managed && pinned && !host && supported == 0;
+                     }),
+      ExitedWithCode(0), "");
 }
 
 TEST_F(SimSettings, the_default_is_one_card_of_80_GiB) {
@@ -165,6 +209,22 @@ TEST_F(SimDriver, errors_have_names_and_texts) {
   EXPECT_EQ(nullptr, text);
   EXPECT_EQ(CUDA_ERROR_OUT_OF_MEMORY, cenote_sim_error("CUDA_ERROR_OUT_OF_MEMORY"));
   EXPECT_EQ(-1, cenote_sim_error("CUDA_ERROR_OF_TASTE"));
+}
+
+TEST_F(SimDriver, a_device_is_a_card_of_its_own_in_a_machine_of_one_node) {
+  const auto value = [](int attribute) {
+    int answer = -9;
+    EXPECT_OK(cuDeviceGetAttribute(&answer, static_cast<CUdevice_attribute>(attribute), 0));
+    return answer;
+  };
+  EXPECT_EQ(0, value(CU_DEVICE_ATTRIBUTE_INTEGRATED));
+  EXPECT_EQ(0, value(CU_DEVICE_ATTRIBUTE_HOST_NUMA_ID));
+  EXPECT_EQ(-1, value(CU_DEVICE_ATTRIBUTE_NUMA_ID));
+  EXPECT_EQ(1, value(CU_DEVICE_ATTRIBUTE_HOST_MEMORY_POOLS_SUPPORTED));
+  EXPECT_EQ(1, value(CU_DEVICE_ATTRIBUTE_HOST_NUMA_MEMORY_POOLS_SUPPORTED));
+  int answer = 0;
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuDeviceGetAttribute(&answer, static_cast<CUdevice_attribute>(0), 0));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuDeviceGetAttribute(&answer, CU_DEVICE_ATTRIBUTE_MAX, 0));
 }
 
 TEST_F(SimDriver, devices_beyond_the_last_are_invalid) {

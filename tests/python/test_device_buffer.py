@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import gc
+import pickle
+import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -13,7 +16,8 @@ import numpy as np
 import pytest
 
 import cenote
-from cenote import DeviceBuffer, Stream, mr, sim
+from cenote import CudaStreamFlags, DeviceBuffer, Stream, mr, sim
+from cenote.device_buffer import copy_device_to_ptr, copy_host_to_ptr, copy_ptr_to_host, to_device
 
 TEXT = b"the water is the same"
 HOST = np.frombuffer(TEXT, dtype="u1")
@@ -56,10 +60,42 @@ def test_arguments_are_by_keyword_only() -> None:
         DeviceBuffer(0, 10)  # type: ignore[call-arg]
 
 
-@pytest.mark.parametrize("size", [-1, 2**64])
-def test_size_that_is_no_size_is_an_overflow(size: int) -> None:
-    with pytest.raises(OverflowError):
-        DeviceBuffer(size=size)
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        (-1, OverflowError),
+        (2**64, OverflowError),
+        (1.5, TypeError),
+        (float("nan"), TypeError),
+        ("8", TypeError),
+        (None, TypeError),
+    ],
+)
+def test_what_is_no_size_or_address_is_refused(number: Any, error: type[Exception]) -> None:
+    buffer = DeviceBuffer.to_device(TEXT)
+    for wrong in (
+        lambda: DeviceBuffer(size=number),
+        lambda: DeviceBuffer(ptr=number, size=1),
+        lambda: buffer.resize(number),
+        lambda: buffer.reserve(number),
+        lambda: copy_ptr_to_host(number, bytearray(3)),
+        lambda: copy_host_to_ptr(TEXT, number),
+        lambda: copy_device_to_ptr(number, buffer.ptr, 1),
+        lambda: copy_device_to_ptr(buffer.ptr, number, 1),
+        lambda: copy_device_to_ptr(buffer.ptr, buffer.ptr, number),
+    ):
+        with pytest.raises(error):
+            wrong()
+    assert (buffer.size, buffer.capacity(), buffer.tobytes()) == (len(TEXT), len(TEXT), TEXT)
+
+
+@pytest.mark.parametrize("size", [2**63, 2**64 - 256, 2**64 - 1])
+def test_size_near_the_end_of_the_numbers_does_not_wrap(size: int) -> None:
+    buffer = DeviceBuffer.to_device(TEXT)
+    for wrong in (lambda: DeviceBuffer(size=size), lambda: buffer.resize(size), lambda: buffer.reserve(size)):
+        with pytest.raises(MemoryError):
+            wrong()
+    assert buffer.tobytes() == TEXT
 
 
 def test_size_that_no_device_has_is_out_of_memory_and_takes_nothing() -> None:
@@ -88,8 +124,13 @@ def test_none_is_no_stream() -> None:
         lambda: buffer.tobytes(nothing),
         lambda: buffer.resize(1, nothing),
         lambda: buffer.reserve(100, nothing),
+        lambda: buffer.shrink_to_fit(nothing),
+        lambda: to_device(TEXT, nothing),
+        lambda: copy_ptr_to_host(buffer.ptr, bytearray(3), nothing),
+        lambda: copy_host_to_ptr(TEXT, buffer.ptr, nothing),
+        lambda: copy_device_to_ptr(buffer.ptr, buffer.ptr, 3, nothing),
     ):
-        with pytest.raises(TypeError, match="DEFAULT_STREAM"):
+        with pytest.raises(TypeError, match="stream argument cannot be None.*DEFAULT_STREAM"):
             wrong()
     assert buffer.tobytes() == TEXT
 
@@ -114,6 +155,15 @@ def test_copy_to_host_fills_what_is_given_and_leaves_the_rest() -> None:
     returned = DeviceBuffer.to_device(TEXT).copy_to_host(target)
     assert returned is target
     assert target.tobytes() == TEXT + b"\x09\x09\x09"
+
+
+def test_bytes_of_a_buffer_are_those_that_its_own_stream_leaves() -> None:
+    stream = Stream(flags=CudaStreamFlags.NON_BLOCKING)
+    buffer = DeviceBuffer(size=len(TEXT), stream=stream)
+    queued = DeviceBuffer.to_device(TEXT)  # freeing it would wait
+    buffer.copy_from_device(queued, stream)
+    assert sim.pending() > 0
+    assert bytes(buffer) == TEXT
 
 
 def test_host_array_that_is_too_small_is_refused() -> None:
@@ -366,3 +416,389 @@ def test_a_shape_that_is_no_row_of_bytes_is_refused(shape: tuple[int, ...]) -> N
 
     with pytest.raises(ValueError, match="one-dimensional"):
         DeviceBuffer(size=10).copy_from_device(Array())
+
+
+def test_masked_arrays_are_refused() -> None:
+    source = DeviceBuffer(size=4)
+    with pytest.raises(ValueError, match="mask"):
+        DeviceBuffer(size=4).copy_from_device(Array(data=(source.ptr, False), shape=(4,), typestr="|u1", mask=source))
+
+
+# The functions of the module.
+
+
+def test_functions_copy_between_addresses_and_the_host() -> None:
+    buffer, other, host = to_device(TEXT), DeviceBuffer(size=len(TEXT)), bytearray(3)
+    assert type(buffer) is DeviceBuffer and buffer.tobytes() == TEXT
+    copy_ptr_to_host(buffer.ptr, host)
+    assert host == TEXT[:3]
+    copy_host_to_ptr(b"THE", buffer.ptr)
+    assert buffer.tobytes() == b"THE" + TEXT[3:]
+    copy_device_to_ptr(buffer.ptr, other.ptr, len(TEXT))
+    assert other.tobytes() == b"THE" + TEXT[3:]
+    copy_ptr_to_host(buffer.ptr, bytearray())
+    copy_host_to_ptr(b"", buffer.ptr)
+    copy_device_to_ptr(buffer.ptr, other.ptr, 0)
+    assert (buffer.tobytes(), other.tobytes()) == (b"THE" + TEXT[3:],) * 2
+
+
+def test_functions_finish_host_copies_on_the_default_stream_and_queue_all_others() -> None:
+    buffer, other, stream = DeviceBuffer(size=8), DeviceBuffer(size=8), Stream()
+    copy_host_to_ptr(b"12345678", buffer.ptr)
+    assert sim.pending() == 0
+    copy_device_to_ptr(buffer.ptr, other.ptr, 8)
+    assert sim.pending() > 0
+    copy_host_to_ptr(b"abcdefgh", buffer.ptr, stream)
+    assert not stream.is_done()
+    stream.synchronize()
+    assert buffer.tobytes() == b"abcdefgh"
+
+
+def test_functions_refuse_none_and_report_what_the_driver_says() -> None:
+    nothing: Any = None
+    buffer = DeviceBuffer.to_device(TEXT)
+    for wrong in (
+        lambda: to_device(nothing),
+        lambda: copy_ptr_to_host(buffer.ptr, nothing),
+        lambda: copy_host_to_ptr(nothing, buffer.ptr),
+    ):
+        with pytest.raises(TypeError):
+            wrong()
+    for failing in (
+        lambda: copy_ptr_to_host(buffer.ptr, bytearray(3)),
+        lambda: copy_host_to_ptr(b"THE", buffer.ptr),
+        lambda: copy_device_to_ptr(buffer.ptr, buffer.ptr, 3),
+        lambda: buffer.copy_to_host(),
+        lambda: buffer.copy_from_host(b"THE"),
+        lambda: buffer.copy_from_device(DeviceBuffer(size=3)),
+        lambda: buffer.tobytes(),
+        lambda: buffer.resize(1000),
+        lambda: DeviceBuffer(ptr=ADDRESS, size=3),
+    ):
+        with sim.failing("cuMemcpyAsync", error="CUDA_ERROR_UNKNOWN"), pytest.raises(cenote.CudaError) as caught:
+            failing()
+        assert isinstance(caught.value, RuntimeError) and caught.value.name == "CUDA_ERROR_UNKNOWN"
+    assert buffer.tobytes() == TEXT
+
+
+# Sizes and the end.
+
+
+def test_shrinking_to_fit_gives_memory_back(counted: mr.StatisticsResourceAdaptor) -> None:
+    buffer = DeviceBuffer(ptr=ADDRESS, size=len(TEXT), mr=counted)
+    buffer.shrink_to_fit()
+    assert counted.allocation_counts.total_count == 1
+    buffer.resize(3)
+    assert counted.allocation_counts.current_bytes == len(TEXT)
+    stream = Stream()
+    buffer.shrink_to_fit(stream)
+    assert (buffer.capacity(), buffer.stream, buffer.tobytes(stream)) == (3, stream, TEXT[:3])
+    assert counted.allocation_counts.current_bytes == 3
+    buffer.resize(0, stream)
+    buffer.shrink_to_fit(stream)
+    assert (buffer.capacity(), buffer.ptr, counted.allocation_counts.current_bytes) == (0, 0, 0)
+
+
+def test_closed_buffer_is_empty_and_can_be_used_again(counted: mr.StatisticsResourceAdaptor) -> None:
+    before, stream = cenote.usage()["cenote"].bytes, Stream()
+    buffer = DeviceBuffer(ptr=ADDRESS, size=len(TEXT), mr=counted, stream=stream)
+    for _ in range(2):
+        buffer.close()
+        assert (buffer.ptr, buffer.size, len(buffer), buffer.capacity(), bytes(buffer)) == (0, 0, 0, 0, b"")
+        assert (buffer.mr, buffer.stream) == (counted, stream)
+        assert (counted.allocation_counts.current_bytes, cenote.usage()["cenote"].bytes - before) == (0, 0)
+    buffer.resize(10, stream)
+    assert (buffer.size, counted.allocation_counts.current_bytes, cenote.usage()["cenote"].bytes - before) == (10,) * 3
+
+
+def test_buffer_is_closed_at_the_end_of_its_block(counted: mr.StatisticsResourceAdaptor) -> None:
+    with DeviceBuffer(ptr=ADDRESS, size=len(TEXT), mr=counted) as buffer:
+        assert buffer.tobytes() == TEXT
+    assert (buffer.ptr, buffer.size, counted.allocation_counts.current_bytes) == (0, 0, 0)
+    with pytest.raises(ZeroDivisionError), DeviceBuffer(size=10, mr=counted):
+        _ = 1 // 0
+    assert counted.allocation_counts.current_bytes == 0
+
+
+def test_closing_frees_in_the_order_of_the_stream() -> None:
+    pool, stream = mr.from_spec("pool:initial=4KiB,max=4KiB | cuda"), Stream()
+    source, target = DeviceBuffer.to_device(bytes(range(256)) * 16), DeviceBuffer(size=4096)
+    buffer = DeviceBuffer(size=4096, stream=stream, mr=pool)
+    buffer.copy_from_device(source, stream)
+    target.copy_from_device(buffer, stream)
+    buffer.close()
+    with DeviceBuffer(size=4096, stream=stream, mr=pool) as other:
+        other.copy_from_device(DeviceBuffer(size=4096), stream)
+    assert target.tobytes(stream) == bytes(range(256)) * 16
+
+
+@pytest.mark.parametrize("device", [None, 0, 1, -1])
+@pytest.mark.parametrize(
+    ("spec", "moves"), [("managed", 1), ("pool:initial=0 | managed", 1), ("cuda", 0), ("pinned", 0)]
+)
+def test_prefetch_moves_what_can_move(spec: str, moves: int, device: int | None) -> None:
+    own, other = Stream(), Stream()
+    buffer = DeviceBuffer(size=1000, mr=mr.from_spec(spec), stream=own)
+    buffer.prefetch(device)
+    assert (own.is_done(), other.is_done()) == (not moves, True)
+    buffer.prefetch(device=device, stream=other)
+    assert other.is_done() == (not moves)
+    assert buffer.stream == other
+    DeviceBuffer(mr=mr.from_spec(spec)).prefetch()
+
+
+@pytest.mark.parametrize(
+    ("device", "error"),
+    [(2, IndexError), (-2, IndexError), (2**31, OverflowError), (0.5, TypeError), ("cpu", TypeError)],
+)
+def test_prefetch_to_what_is_no_device_is_refused(device: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        DeviceBuffer(size=10, mr=mr.ManagedMemoryResource()).prefetch(device)
+
+
+# The buffer protocol.
+
+HOST_ACCESSIBLE = ("managed", "pinned", "statistics | pool:initial=0 | pinned")
+
+
+@pytest.fixture(params=HOST_ACCESSIBLE)
+def reachable(request: pytest.FixtureRequest) -> DeviceBuffer:
+    return DeviceBuffer(ptr=ADDRESS, size=len(TEXT), mr=mr.from_spec(request.param))
+
+
+def test_view_is_a_writable_row_of_bytes_in_the_same_memory(reachable: DeviceBuffer) -> None:
+    view = memoryview(reachable)
+    assert (view.format, view.itemsize, view.ndim, view.shape, view.strides, view.readonly, view.c_contiguous) == (
+        *("B", 1, 1, (len(TEXT),), (1,), False, True),
+    )
+    view[:3] = b"THE"
+    array = np.asarray(reachable)
+    assert (array.dtype, array.shape, array.ctypes.data) == (np.uint8, (len(TEXT),), reachable.ptr)
+    array[4:9] = list(b"WATER")
+    assert reachable.tobytes() == bytes(view) == b"THE WATER" + TEXT[9:]
+    assert np.frombuffer(reachable, "<u2", 4).ctypes.data == reachable.ptr
+    assert reachable.__array__().ctypes.data == reachable.ptr
+    assert reachable.__array__(copy=True).ctypes.data != reachable.ptr
+
+
+def test_view_of_an_empty_buffer_is_empty() -> None:
+    buffer = DeviceBuffer(mr=mr.PinnedHostMemoryResource())
+    assert bytes(memoryview(buffer)) == b""
+    assert np.asarray(buffer).shape == (0,)
+
+
+@pytest.mark.parametrize("spec", HOST_ACCESSIBLE)
+def test_view_shows_what_the_stream_leaves(spec: str) -> None:
+    stream = Stream(flags=CudaStreamFlags.NON_BLOCKING)
+    buffer = DeviceBuffer(size=len(TEXT), stream=stream, mr=mr.from_spec(spec))
+    queued = DeviceBuffer.to_device(TEXT)  # freeing it would wait
+    buffer.copy_from_device(queued, stream)
+    assert not stream.is_done()
+    assert bytes(memoryview(buffer)) == TEXT
+
+
+def test_memory_of_the_device_has_no_view() -> None:
+    for buffer in (DeviceBuffer(size=10), DeviceBuffer()):
+        with pytest.raises(BufferError, match="memory of device 0.*tobytes"):
+            memoryview(buffer)
+        with pytest.raises(TypeError, match="memory of device 0.*tobytes"):
+            np.asarray(buffer)
+        buffer.resize(20)
+
+
+def test_memory_stays_where_it_is_while_it_is_seen(reachable: DeviceBuffer) -> None:
+    view = memoryview(reachable)
+    changes: list[Callable[[], Any]] = [
+        lambda: reachable.resize(1000),
+        lambda: reachable.resize(1),
+        lambda: reachable.reserve(1000),
+        lambda: reachable.shrink_to_fit(),
+        lambda: reachable.close(),
+        lambda: reachable.__init__(size=3),  # type: ignore[misc]
+    ]
+    for change in changes:
+        with pytest.raises(BufferError, match="is alive"):
+            change()
+    assert (bytes(view), reachable.tobytes()) == (TEXT, TEXT)
+    with pytest.raises(BufferError), reachable:
+        pass
+    view.release()
+    for change in changes:
+        change()
+
+
+def test_view_keeps_the_buffer_alive() -> None:
+    before = sim.live().pinned_bytes
+    view = memoryview(DeviceBuffer(ptr=ADDRESS, size=len(TEXT), mr=mr.PinnedHostMemoryResource()))
+    gc.collect()
+    assert bytes(view) == TEXT
+    del view
+    assert sim.live().pinned_bytes == before
+
+
+def test_view_that_failed_is_none(reachable: DeviceBuffer) -> None:
+    with sim.failing("cuStreamSynchronize", error="CUDA_ERROR_UNKNOWN"), pytest.raises(cenote.CudaError):
+        memoryview(reachable)
+    reachable.resize(1000)
+
+
+def test_buffers_that_the_host_reaches_are_sources_and_targets_of_copies(reachable: DeviceBuffer) -> None:
+    assert DeviceBuffer.to_device(reachable).tobytes() == TEXT
+    target = DeviceBuffer(size=len(TEXT))
+    target.copy_from_host(reachable)
+    assert target.tobytes() == TEXT
+    other = DeviceBuffer(size=len(TEXT), mr=mr.PinnedHostMemoryResource())
+    assert target.copy_to_host(other) is other
+    assert bytes(memoryview(other)) == TEXT
+
+
+VIEW_OF_A_BUSY_BUFFER = """
+import ctypes, pathlib, sys, threading
+import cenote
+from cenote import _driver, mr
+
+driver = ctypes.CDLL(str(pathlib.Path(_driver.__file__).parent / "lib" / "libcenote_sim.so"))
+libc = ctypes.CDLL(None)
+semaphore = ctypes.create_string_buffer(64)
+libc.sem_init(semaphore, 0, 0)
+
+stream = cenote.Stream()
+buffer = cenote.DeviceBuffer(size=10, stream=stream, mr=mr.PinnedHostMemoryResource())
+wait = ctypes.cast(libc.sem_wait, ctypes.c_void_p)
+assert driver.cuLaunchHostFunc(ctypes.c_void_p(stream.handle), wait, semaphore) == 0
+
+sys.setswitchinterval(60)  # nobody takes the GIL away: who waits must give it
+begin = threading.Event()
+thread = threading.Thread(target=lambda: (begin.wait(), libc.sem_post(semaphore)))
+thread.start()
+begin.set()
+view = memoryview(buffer)
+thread.join()
+print("seen")
+"""
+
+
+def test_a_view_that_waits_lets_other_threads_run() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", VIEW_OF_A_BUSY_BUFFER], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout == "seen\n", done.stderr
+
+
+# Pickling.
+
+
+class Named(DeviceBuffer):
+    """A subclass as others write them: another interface, and an attribute."""
+
+    name = "nobody"
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        interface = {**super().__cuda_array_interface__, "version": 0}
+        del interface["stream"]
+        return interface
+
+
+@pytest.mark.parametrize("data", [b"", TEXT])
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickled_buffer_comes_back_with_its_bytes(protocol: int, data: bytes) -> None:
+    again = pickle.loads(pickle.dumps(DeviceBuffer.to_device(data), protocol))
+    assert type(again) is DeviceBuffer
+    assert (again.tobytes(), again.mr) == (data, mr.get_current_device_resource())
+
+
+@pytest.mark.parametrize("data", [b"", TEXT])
+def test_protocol_5_gives_the_bytes_out_of_band_at_once(data: bytes) -> None:
+    buffers: list[pickle.PickleBuffer] = []
+    pickled = pickle.dumps(DeviceBuffer.to_device(data), protocol=5, buffer_callback=buffers.append)
+    assert [type(buffer) for buffer in buffers] == [pickle.PickleBuffer]
+    assert bytes(buffers[0]) == data
+    assert data == b"" or data not in pickled
+    assert pickle.loads(pickled, buffers=buffers).tobytes() == data
+
+
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_pickling_waits_for_the_own_stream_of_the_buffer(protocol: int) -> None:
+    stream = Stream(flags=CudaStreamFlags.NON_BLOCKING)
+    buffer = DeviceBuffer(size=len(TEXT), stream=stream)
+    queued = DeviceBuffer.to_device(TEXT)  # freeing it would wait
+    buffer.copy_from_device(queued, stream)
+    assert not stream.is_done()
+    assert pickle.loads(pickle.dumps(buffer, protocol)).tobytes() == TEXT
+
+
+def test_unpickled_buffer_is_of_the_current_resource(counted: mr.StatisticsResourceAdaptor) -> None:
+    pickled = pickle.dumps(DeviceBuffer.to_device(TEXT))
+    mr.set_current_device_resource(counted)
+    assert pickle.loads(pickled).mr is counted
+
+
+# Subclasses.
+
+
+def test_buffers_made_of_a_subclass_are_of_that_subclass() -> None:
+    buffer = Named.to_device(TEXT)
+    buffer.name = "Zeno"
+    for made in (buffer, buffer.copy(), copy.copy(buffer), copy.deepcopy(buffer)):
+        assert (type(made), made.tobytes()) == (Named, TEXT)
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        again = pickle.loads(pickle.dumps(buffer, protocol))
+        assert (type(again), again.name, again.tobytes()) == (Named, "Zeno", TEXT)
+
+
+def test_subclass_may_show_another_interface_and_loses_no_order() -> None:
+    stream = Stream(flags=CudaStreamFlags.NON_BLOCKING)
+    source = Named(size=len(TEXT), stream=stream)
+    queued = DeviceBuffer.to_device(TEXT)  # freeing it would wait
+    source.copy_from_device(queued, stream)
+    assert set(source.__cuda_array_interface__) == {"data", "shape", "strides", "typestr", "version"}
+    target = DeviceBuffer(size=len(TEXT))
+    target.copy_from_device(source)
+    assert target.tobytes() == TEXT
+
+
+# Streams of others in garbage.
+
+
+class Destroying:
+    """A stream of somebody else's that its finalizer destroys, as CuPy's do."""
+
+    def __init__(self) -> None:
+        self.stream: Stream | None = Stream()
+        self.handle = self.stream.handle
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.handle
+
+    def __del__(self) -> None:
+        self.stream = None
+
+
+class Finalized:
+    """One that a callback of a weak reference destroys, as Numba's are."""
+
+    def __init__(self) -> None:
+        streams = [Stream()]
+        self.handle = streams[0].handle
+        weakref.finalize(self, streams.clear)
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.handle
+
+
+@pytest.mark.parametrize("theirs", [Destroying, Finalized])
+@pytest.mark.parametrize("wrapped", [lambda stream: stream, Stream, lambda stream: Stream(Stream(stream))])
+@pytest.mark.parametrize("spec", ["statistics | pool:initial=1MiB | cuda", "statistics | async", "statistics | cuda"])
+def test_buffer_in_garbage_with_a_stream_of_others_never_touches_its_dead_handle(
+    theirs: Any, wrapped: Callable[[Any], Any], spec: str
+) -> None:
+    resource, streams = mr.from_spec(spec), sim.live().streams
+    assert isinstance(resource, mr.StatisticsResourceAdaptor)
+    stream = theirs()
+    stream.buffer = DeviceBuffer(ptr=ADDRESS, size=len(TEXT), stream=wrapped(stream), mr=resource)
+    del stream
+    gc.collect()
+    assert resource.allocation_counts.current_bytes == 0
+    assert sim.live().streams <= streams + 1  # one that frees go through may be new
+    assert sim.violations() == []

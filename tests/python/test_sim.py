@@ -43,6 +43,15 @@ def test_memory_may_be_given_in_bytes_and_the_driver_may_be_old() -> None:
     """)
 
 
+def test_devices_may_use_any_memory_of_the_host_where_asked_for() -> None:
+    run_fresh("""
+        sim.configure(pageable=True)
+        assert os.environ["CENOTE_SIM"] == "devices=1,memory=80GiB,pageable=1"
+        allocate()
+        assert sim.is_active()
+    """)
+
+
 def test_configure_is_refused_once_a_driver_is_in_use() -> None:
     run_fresh("""
         allocate()

@@ -19,6 +19,7 @@ from cenote.stream import (
     LEGACY_DEFAULT_STREAM,
     PER_THREAD_DEFAULT_STREAM,
     CudaStreamFlags,
+    CudaStreamPool,
     Stream,
 )
 
@@ -28,6 +29,7 @@ __all__ = [
     "PER_THREAD_DEFAULT_STREAM",
     "CudaError",
     "CudaStreamFlags",
+    "CudaStreamPool",
     "DeviceBuffer",
     "DriverUnavailableError",
     "InstallReport",
@@ -37,6 +39,7 @@ __all__ = [
     "Usage",
     "__version__",
     "allocators",
+    "device_buffer",
     "driver",
     "install",
     "mr",
@@ -46,7 +49,7 @@ __all__ = [
 ]
 
 # Loaded when first asked for: what most programs do not need.
-_modules = ("allocators", "driver", "registry", "replay", "sim", "timeline", "trace")
+_modules = ("allocators", "device_buffer", "driver", "registry", "replay", "sim", "timeline", "trace")
 _names = {"install": "cenote.frameworks", "InstallReport": "cenote.frameworks"}
 
 

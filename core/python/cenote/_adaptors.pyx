@@ -1,8 +1,22 @@
 """Resource adaptors: one Python class per C++ class. Documented in `cenote.mr`."""
+import inspect
+import logging
+
+from libc.stdint cimport uintptr_t
+from libcpp cimport bool
 from libcpp.memory cimport shared_ptr, static_pointer_cast
+from libcpp.optional cimport optional
 
 from cenote cimport _libcenote as lib
-from cenote._memory_resource cimport UpstreamResourceAdaptor, register_class, remember, upstream_argument
+from cenote._memory_resource cimport (
+    UpstreamResourceAdaptor,
+    collect_cycles,
+    register_class,
+    remember,
+    size_argument,
+    upstream_argument,
+)
+from cenote._stream cimport Stream
 
 from cenote.statistics import Statistics
 
@@ -13,6 +27,8 @@ cdef object statistics_of(lib.allocation_counters c):
 
 cdef class StatisticsResourceAdaptor(UpstreamResourceAdaptor):
     """Counts what passes through: bytes and allocations, current, peak and total.
+
+    The base counters count what every thread does. A thread may start scopes of its own, which count what it does.
 
     Parameters
     ----------
@@ -29,15 +45,15 @@ cdef class StatisticsResourceAdaptor(UpstreamResourceAdaptor):
 
     @property
     def allocation_counts(self) -> Statistics:
-        """The counters on top of the stack."""
+        """The counters of the calling thread's last scope; the base counters if it has none."""
         return statistics_of((<lib.statistics_resource_adaptor*> self.made()).counters())
 
     def push_counters(self) -> Statistics:
-        """Start fresh counters on top; return those that were there."""
+        """Start a scope of the calling thread, which counts from zero; return the counters that it saw until now."""
         return statistics_of((<lib.statistics_resource_adaptor*> self.made()).push_counters())
 
     def pop_counters(self) -> Statistics:
-        """Take the counters on top off, fold them into those below, and return them; IndexError for the last."""
+        """End the calling thread's last scope, fold it into the one below, and return it; IndexError if it has none."""
         return statistics_of((<lib.statistics_resource_adaptor*> self.made()).pop_counters())
 
 
@@ -50,12 +66,12 @@ cdef class LoggingResourceAdaptor(UpstreamResourceAdaptor):
         The resource that is logged.
     log_file_name : str or os.PathLike, optional
         The file, truncated; ``.dev<device>`` is put before its extension. The environment variable
-        ``CENOTE_LOG_FILE`` if not given.
+        ``CENOTE_LOG_FILE`` if not given, or else ``RMM_LOG_FILE``.
 
     Raises
     ------
     ValueError
-        If neither names a file.
+        If none of them names a file.
     RuntimeError
         If the file cannot be opened.
     """
@@ -78,5 +94,221 @@ cdef class LoggingResourceAdaptor(UpstreamResourceAdaptor):
         return (<lib.logging_resource_adaptor*> self.made()).file_name().decode()
 
 
+cdef class TrackingResourceAdaptor(UpstreamResourceAdaptor):
+    """Remembers what was allocated and not yet freed, and where from.
+
+    A free of a wrong size or of an unknown pointer is reported on stderr; so is what is outstanding when the adaptor
+    ends.
+
+    Parameters
+    ----------
+    upstream_mr : DeviceMemoryResource
+        The resource that is tracked.
+    capture_stacks : bool, default False
+        Whether to remember the Python and C++ frames of each allocation. Costs tens of microseconds and some kilobytes
+        for each.
+    """
+
+    def __init__(self, upstream_mr, bool capture_stacks=False):
+        cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
+        self._resource = static_pointer_cast[lib.memory_resource, lib.tracking_resource_adaptor](
+            lib.make_shared[lib.tracking_resource_adaptor](upstream, capture_stacks, lib.python_interpreter()))
+        self.upstream_mr = upstream_mr
+        remember(self)
+
+    def get_allocated_bytes(self) -> int:
+        """The bytes that are outstanding, as requested."""
+        cdef size_t allocated
+        with nogil:
+            allocated = (<lib.tracking_resource_adaptor*> self.made()).allocated_bytes()
+        return allocated
+
+    def get_outstanding_allocations_str(self) -> str:
+        """Each outstanding allocation in the order of allocation, with its stack if captured; empty if there is none."""
+        cdef lib.string text
+        with nogil:
+            text = (<lib.tracking_resource_adaptor*> self.made()).outstanding_allocations_str()
+        return text.decode("utf-8", "replace")
+
+    def leak_report(self) -> str:
+        """What is outstanding by where it comes from: count and bytes, most bytes first; empty if there is nothing."""
+        cdef lib.string text
+        with nogil:
+            text = (<lib.tracking_resource_adaptor*> self.made()).leak_report()
+        return text.decode("utf-8", "replace")
+
+    def log_outstanding_allocations(self) -> None:
+        """Log `get_outstanding_allocations_str` to the logger ``cenote`` at level DEBUG, if anything is outstanding."""
+        logger = logging.getLogger("cenote")
+        if logger.isEnabledFor(logging.DEBUG):
+            outstanding = self.get_outstanding_allocations_str()
+            if outstanding:
+                logger.debug("Outstanding allocations:\n%s", outstanding)
+
+
+cdef class LimitingResourceAdaptor(UpstreamResourceAdaptor):
+    """Hands out no more than a limit of bytes, whatever the upstream has.
+
+    Parameters
+    ----------
+    upstream_mr : DeviceMemoryResource
+        The resource that is limited.
+    allocation_limit : int or str
+        In bytes, or a text such as ``"1GiB"``. Each allocation counts as its bytes rounded up to a multiple of 256.
+    """
+
+    def __init__(self, upstream_mr, allocation_limit):
+        cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
+        cdef optional[size_t] limit = size_argument(allocation_limit)
+        if not limit.has_value():
+            raise TypeError("Argument `allocation_limit` must not be None")
+        self._resource = static_pointer_cast[lib.memory_resource, lib.limiting_resource_adaptor](
+            lib.make_shared[lib.limiting_resource_adaptor](upstream, limit.value()))
+        self.upstream_mr = upstream_mr
+        remember(self)
+
+    def get_allocated_bytes(self) -> int:
+        """The bytes that count: handed out and not yet freed, each allocation rounded up."""
+        return (<lib.limiting_resource_adaptor*> self.made()).allocated_bytes()
+
+    def get_allocation_limit(self) -> int:
+        """The limit, in bytes."""
+        return (<lib.limiting_resource_adaptor*> self.made()).allocation_limit()
+
+
+cdef bool ask_with_bytes(object callback, size_t bytes, lib.stream_ref stream, size_t tries) except *:
+    return callback(bytes)
+
+
+cdef bool ask_with_stream_and_try(object callback, size_t bytes, lib.stream_ref stream, size_t tries) except *:
+    return callback(bytes, Stream(<uintptr_t> stream.value()), tries)
+
+
+cdef object takes(object signature, int count):
+    """Whether a function of that signature can be called with so many arguments."""
+    try:
+        signature.bind(*range(count))
+    except TypeError:
+        return False
+    return True
+
+
+cdef lib.failure_callback_body body_for(object callback) except *:
+    """How to call it: with the bytes alone if it can be, as RMM does, else with the bytes, the stream and the try."""
+    if not callable(callback):
+        raise TypeError(f"Argument `callback` must be callable, not {type(callback).__name__}")
+    try:
+        signature = inspect.signature(callback)
+    except (TypeError, ValueError):  # some of C's functions have none
+        return ask_with_bytes
+    if takes(signature, 1):
+        return ask_with_bytes
+    if takes(signature, 3):
+        return ask_with_stream_and_try
+    raise TypeError("Argument `callback` must take one argument (nbytes) or three (nbytes, stream, try number)")
+
+
+cdef class FailureCallbackResourceAdaptor(UpstreamResourceAdaptor):
+    """Asks a function for help when memory ran out, and tries again.
+
+    When the upstream has no memory it is first told to give unused memory back, and asked again if it did. Then the
+    callback is called, which may free memory or spill. After `max_tries` calls memory has run out.
+
+    Parameters
+    ----------
+    upstream_mr : DeviceMemoryResource
+        The resource that allocates.
+    callback : callable
+        Called as ``callback(nbytes)``; if it needs three arguments, as ``callback(nbytes, stream, tries)`` with a
+        `Stream` and the number of the call for this allocation, from 1. True means try again, False give up. A
+        MemoryError that it raises reaches the caller; any other exception does as the cause of a RuntimeError.
+    max_tries : int, default 64
+        How often it is called at the most for one allocation.
+
+    Raises
+    ------
+    TypeError
+        If `callback` cannot be called so.
+    """
+
+    def __init__(self, upstream_mr, callback, size_t max_tries=64):
+        cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
+        cdef lib.failure_callback_body body = body_for(callback)
+        self._calls = lib.make_shared[lib.python_object](<lib.PyObject*> callback)
+        self._resource = static_pointer_cast[lib.memory_resource, lib.failure_callback_resource_adaptor](
+            lib.make_shared[lib.failure_callback_resource_adaptor](
+                upstream, lib.python_function(self._calls, body), max_tries))
+        self.upstream_mr = upstream_mr
+        remember(self)
+
+
+cdef class PrefetchResourceAdaptor(UpstreamResourceAdaptor):
+    """Moves each allocation to its device before it is used, in stream order: for managed memory.
+
+    Parameters
+    ----------
+    upstream_mr : DeviceMemoryResource
+        The resource that allocates. Memory that does not move is left alone.
+    """
+
+    def __init__(self, upstream_mr):
+        cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
+        self._resource = static_pointer_cast[lib.memory_resource, lib.prefetch_resource_adaptor](
+            lib.make_shared[lib.prefetch_resource_adaptor](upstream))
+        self.upstream_mr = upstream_mr
+        remember(self)
+
+
+cdef class AlignedResourceAdaptor(UpstreamResourceAdaptor):
+    """Gives allocations of a size and above a larger alignment than they ask for.
+
+    Parameters
+    ----------
+    upstream_mr : DeviceMemoryResource
+        The resource that allocates.
+    alignment : int, default 256
+        A power of two, in bytes.
+    threshold : int, default 0
+        Allocations of at least so many bytes are aligned.
+
+    Raises
+    ------
+    ValueError
+        If `alignment` is no power of two.
+    """
+
+    def __init__(self, upstream_mr, size_t alignment=256, size_t threshold=0):
+        cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
+        self._resource = static_pointer_cast[lib.memory_resource, lib.aligned_resource_adaptor](
+            lib.make_shared[lib.aligned_resource_adaptor](upstream, alignment, threshold))
+        self.upstream_mr = upstream_mr
+        remember(self)
+
+
+cdef class ThreadSafeResourceAdaptor(UpstreamResourceAdaptor):
+    """Lets one thread at a time into its upstream: for a resource of the program's own. cenote's need none.
+
+    Parameters
+    ----------
+    upstream_mr : DeviceMemoryResource
+        The resource that allocates. It must not use this adaptor.
+    """
+
+    def __init__(self, upstream_mr):
+        cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
+        self._resource = static_pointer_cast[lib.memory_resource, lib.thread_safe_resource_adaptor](
+            lib.make_shared[lib.thread_safe_resource_adaptor](upstream))
+        self.upstream_mr = upstream_mr
+        remember(self)
+
+
+collect_cycles(FailureCallbackResourceAdaptor)
+
 register_class("statistics", StatisticsResourceAdaptor)
 register_class("logging", LoggingResourceAdaptor)
+register_class("tracking", TrackingResourceAdaptor)
+register_class("limiting", LimitingResourceAdaptor)
+register_class("failure_callback", FailureCallbackResourceAdaptor)
+register_class("prefetch", PrefetchResourceAdaptor)
+register_class("aligned", AlignedResourceAdaptor)
+register_class("thread_safe", ThreadSafeResourceAdaptor)

@@ -1,9 +1,15 @@
-"""DeviceBuffer: untyped device memory that frees itself. Documented in `cenote`."""
+"""DeviceBuffer: untyped device memory that frees itself. Documented in `cenote` and `cenote.device_buffer`."""
+from operator import index
+from pickle import PickleBuffer
+
 import numpy as np
 
 cimport cython
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uintptr_t
 from libcpp.memory cimport unique_ptr
+from libcpp.utility cimport move
 
 from cenote cimport _libcenote as lib
 from cenote._memory_resource cimport DeviceMemoryResource, wrap
@@ -12,11 +18,12 @@ from cenote._stream cimport Stream, as_stream
 from cenote._stream import DEFAULT_STREAM
 
 cdef int _client = lib.register_client(b"cenote")
+cdef char* _unsigned_byte = b"B"  # the buffer protocol's word for it
 
 
 @cython.no_gc_clear  # the stream and the resource must outlive the memory, also in a reference cycle
 cdef class DeviceBuffer:
-    """Device memory of a resource, freed in stream order when the object dies.
+    """Device memory of a resource, freed in stream order when the object dies, or is closed.
 
     Parameters
     ----------
@@ -34,16 +41,30 @@ cdef class DeviceBuffer:
     ------
     OutOfMemoryError
         The resource has no memory to give.
+
+    Notes
+    -----
+    Array libraries see the buffer as a row of unsigned bytes: by ``__cuda_array_interface__``, by DLPack, and where the
+    host can reach the memory (managed and pinned memory) by the buffer protocol as well: ``memoryview(buffer)``,
+    ``numpy.asarray(buffer)``. While a view or a capsule of it lives the memory stays where it is: `resize`, `reserve`,
+    `shrink_to_fit` and `close` raise BufferError.
+
+    ``with DeviceBuffer(size=…) as buffer:`` closes it at the end of the block.
     """
 
     cdef unique_ptr[lib.device_buffer] _buffer
     cdef Stream _stream
     cdef DeviceMemoryResource _mr
     cdef size_t _counted
+    cdef Py_ssize_t _exports  # views and capsules that live
+    cdef bint _is_shared  # others use it on streams that are not ours to name later
 
-    def __init__(self, *, uintptr_t ptr=0, size_t size=0, stream=DEFAULT_STREAM, mr=None):
+    def __init__(self, *, ptr=0, size=0, stream=DEFAULT_STREAM, mr=None):
         cdef Stream on = as_stream(stream)
+        cdef const void* source = <const void*> <uintptr_t> index(ptr)
+        cdef size_t bytes = index(size)
         cdef lib.shared_ptr[lib.memory_resource] resource
+        cdef unique_ptr[lib.device_buffer] fresh
         if mr is None:
             with nogil:
                 resource = lib.get_current_device_resource()
@@ -51,14 +72,18 @@ cdef class DeviceBuffer:
             resource = (<DeviceMemoryResource> mr)._resource
         else:
             raise TypeError(f"mr must be a memory resource, not {type(mr).__name__}")
+        self._require_no_exports()
         with nogil:
-            self._buffer = lib.make_unique[lib.device_buffer](size, on._handle, resource)
-            if ptr != 0 and size != 0:
-                self.made().copy_from(<const void*> ptr, size, on._handle)
+            if source != NULL and bytes != 0:
+                fresh = lib.make_unique[lib.device_buffer](source, bytes, on._handle, resource)
+            else:
+                fresh = lib.make_unique[lib.device_buffer](bytes, on._handle, resource)
+        self._free()
+        self._buffer = move(fresh)
         self._stream = on
         self._mr = wrap(resource)
         self._count()
-        if ptr != 0:
+        if source != NULL:
             self._finish(on)
 
     cdef lib.device_buffer* made(self) except NULL nogil:
@@ -69,10 +94,32 @@ cdef class DeviceBuffer:
         return self._buffer.get()
 
     def __dealloc__(self):
-        if self._counted != 0:
-            lib.client_freed(_client, self._counted)
+        self._free()
         with nogil:
             self._buffer.reset()
+
+    cdef _free(self):
+        """Give the memory back: in the order of the stream, or after all work of the device where that is not enough.
+
+        It is not enough where others used the memory by DLPack, on streams of theirs. And a stream of somebody else's
+        may have been destroyed before us, in a reference cycle: a dead handle must not be touched.
+        """
+        cdef lib.device_buffer* buffer = self._buffer.get()
+        cdef size_t bytes
+        if buffer == NULL or buffer.data() == NULL:
+            return
+        if self._counted != 0:
+            lib.client_freed(_client, self._counted)
+            self._counted = 0
+        if not self._is_shared and not self._stream.may_be_gone():
+            with nogil:
+                buffer.close()
+            return
+        with nogil:
+            bytes = buffer.capacity()
+            lib.reclaimer.of(buffer.device()).free_after_all_work(
+                buffer.resource(), buffer.release(), bytes, lib.stream_ref())
+        self._is_shared = False
 
     cdef _count(self):
         """Count the buffer's present capacity for the client "cenote"."""
@@ -86,17 +133,25 @@ cdef class DeviceBuffer:
     cdef _finish(self, Stream stream):
         """A call on the default stream is finished when it returns."""
         if stream._handle.is_legacy_default():
-            with nogil:
-                lib.synchronize(stream._handle, self.made().device())
+            self._wait_for(stream)
+
+    cdef _wait_for(self, Stream stream):
+        """Wait until the work queued on a stream is done."""
+        with nogil:
+            lib.synchronize(stream._handle, self.made().device())
 
     cdef _use(self, Stream stream):
         """The buffer was used on `stream` last: it will be freed there."""
         self.made().set_stream(stream._handle)
         self._stream = stream
 
+    cdef _require_no_exports(self):
+        if self._exports != 0:
+            raise BufferError("the memory cannot move or be freed: a view of it (memoryview, array, DLPack) is alive")
+
     @property
     def ptr(self) -> int:
-        """The address; 0 if the size is 0."""
+        """The address; 0 if there is no memory."""
         return <uintptr_t> self.made().data()
 
     @property
@@ -149,11 +204,130 @@ cdef class DeviceBuffer:
             "stream": self._stream.handle or 1,  # the protocol forbids 0; 1 is the legacy default stream
         }
 
-    @staticmethod
-    def to_device(const unsigned char[::1] b not None, stream=DEFAULT_STREAM) -> DeviceBuffer:
-        """A new buffer with the bytes of `b`, a contiguous buffer of unsigned bytes such as ``bytes``."""
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        """The buffer protocol, where the host can reach the memory; waits for the buffer's stream first."""
+        self.made()
+        if not self._mr.is_host_accessible:
+            raise BufferError(
+                f"the host cannot reach memory of device {self.device}: copy it with tobytes() or copy_to_host(), or "
+                "take the buffer from managed or pinned memory"
+            )
+        self._exports += 1  # before the wait, in which other threads run
+        try:
+            self._wait_for(self._stream)
+        except BaseException:
+            self._exports -= 1
+            raise
+        view.obj = self
+        view.buf = self.made().data()
+        view.len = self.made().size()
+        view.itemsize = 1
+        view.readonly = False
+        view.ndim = 1
+        view.format = _unsigned_byte if flags & PyBUF_FORMAT == PyBUF_FORMAT else NULL
+        view.shape = &view.len if flags & PyBUF_ND == PyBUF_ND else NULL
+        view.strides = &view.itemsize if flags & PyBUF_STRIDES == PyBUF_STRIDES else NULL
+        view.suboffsets = NULL
+        view.internal = NULL
+
+    def __releasebuffer__(self, Py_buffer* view):
+        self._exports -= 1
+
+    def __array__(self, dtype=None, copy=None):
+        """A NumPy array of the memory where the host can reach it; TypeError, as other device arrays give, if not."""
+        try:
+            view = memoryview(self)
+        except BufferError as error:
+            raise TypeError(str(error)) from None
+        return np.array(view, dtype=dtype) if copy else np.asarray(view, dtype=dtype)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """What DLPack calls the memory: a device type (2 device, 3 pinned, 13 managed, 1 other host) and a number."""
+        cdef lib.memory_kind kind
+        if self.made().data() == NULL:
+            kind = lib.memory_kind.pinned if self._mr.is_host_accessible else lib.memory_kind.device
+        else:
+            with nogil:
+                kind = lib.kind_of(self.made().data(), self.made().device())
+        if kind == lib.memory_kind.device:
+            return <int> lib.dl_device_type.cuda, self.device
+        if kind == lib.memory_kind.managed:
+            return <int> lib.dl_device_type.cuda_managed, 0
+        if kind == lib.memory_kind.pinned:
+            return <int> lib.dl_device_type.cuda_host, 0
+        return <int> lib.dl_device_type.cpu, 0
+
+    def __dlpack__(self, *, stream=None, max_version=None, dl_device=None, copy=None):
+        """Hand the buffer to an array library as a DLPack capsule, as the Python array API standard says.
+
+        Parameters
+        ----------
+        stream : int or any framework's stream, optional
+            The consumer's stream; work queued on it from now on runs after the buffer's own, and the host does not
+            wait. 1 is the legacy default stream, 2 the per-thread one, -1 asks for no order. Without one it is the
+            legacy default stream; where the consumer may be the host (pinned and managed memory) the data is ready on
+            return.
+        max_version : tuple of int, optional
+            The latest version of DLPack that the consumer knows. The capsule is a versioned one from (1, 0) on.
+        dl_device : tuple of int, optional
+            The device type and number that the consumer wants: the buffer's own; (1, 0), the host, where device memory
+            is copied to; (2, device) for any memory that the device can reach.
+        copy : bool, optional
+            Whether to copy: always, never, or only where necessary.
+
+        Raises
+        ------
+        BufferError
+            If there is no way to that device, or none without a copy.
+        ValueError
+            If `stream` is 0, which the standard forbids, or less than -1.
+        """
+        own = self.__dlpack_device__()
+        on_host = (<int> lib.dl_device_type.cpu, 0)
+        on_device = (<int> lib.dl_device_type.cuda, self.device)
+        wanted = own if dl_device is None else (index(dl_device[0]), index(dl_device[1]))
+        cdef bint versioned = max_version is not None and max_version[0] >= 1
+        cdef bint is_copy = copy is not None and bool(copy)
+        cdef bint is_shareable = wanted == own or wanted == on_device or (wanted == on_host and own != on_device)
+        if stream is not None and stream == 0:
+            raise ValueError("stream 0 is ambiguous in DLPack: 1 is the legacy default stream, 2 the per-thread one")
+        if wanted == on_host and (is_copy or not is_shareable):
+            if copy is not None and not copy:
+                raise BufferError(f"memory of device {self.device} cannot be shared with the host without a copy")
+            return host_capsule(self.copy_to_host(stream=self._stream), self._stream, versioned)
+        if not is_shareable:
+            raise BufferError(f"memory of DLPack device {own} cannot be exported to DLPack device {wanted}")
+        cdef DeviceBuffer exported = self.copy() if is_copy else self
+        exported._hand_over(stream, wanted == on_host, own != on_device and wanted != on_device)
+        return lib.make_dl_capsule(Export(exported), exported.made().data(), exported.made().size(),
+                                   <lib.dl_device_type> <int> wanted[0], wanted[1], versioned, is_copy)
+
+    cdef _hand_over(self, stream, bint to_host, bint maybe_to_host):
+        """Make the memory ready for a consumer on `stream`, or on the host."""
+        cdef Stream on
+        if stream is not None and stream == -1:
+            self._is_shared = True
+            return
+        on = as_stream(1 if stream is None else stream)
+        if to_host or (maybe_to_host and stream is None):
+            self._wait_for(self._stream)
+            return
+        if on._handle.is_legacy_default() and self._stream._handle.is_legacy_default():
+            return
+        if on._handle.value() != self._stream._handle.value():
+            with nogil:
+                lib.order_after(on._handle, self._stream._handle, self.made().device())
+            self._is_shared = True
+
+    @classmethod
+    def to_device(cls, const unsigned char[::1] b not None, stream=DEFAULT_STREAM) -> DeviceBuffer:
+        """A new buffer with the bytes of `b`, a contiguous buffer of unsigned bytes such as ``bytes``.
+
+        On another stream than the default one keep pinned memory as it is until the copy is done; other memory of the
+        host may be changed at once.
+        """
         cdef uintptr_t source = <uintptr_t> &b[0] if b.shape[0] != 0 else 0
-        return DeviceBuffer(ptr=source, size=b.shape[0], stream=stream)
+        return cls(ptr=source, size=b.shape[0], stream=stream)
 
     def copy_to_host(self, ary=None, stream=DEFAULT_STREAM):
         """Copy the bytes to the host.
@@ -198,8 +372,8 @@ cdef class DeviceBuffer:
     def copy_from_device(self, cuda_ary, stream=DEFAULT_STREAM) -> None:
         """Overwrite the first bytes with those of a one-dimensional contiguous array in device memory.
 
-        `cuda_ary` is any object with ``__cuda_array_interface__``; ValueError if it has none, is not contiguous or has
-        more bytes than the buffer.
+        `cuda_ary` is any object with ``__cuda_array_interface__``; ValueError if it has none, is not contiguous, is
+        masked, or has more bytes than the buffer. The copy waits, on the device, for the stream that it names.
         """
         cdef Stream on = as_stream(stream)
         interface = getattr(cuda_ary, "__cuda_array_interface__", None)
@@ -210,9 +384,15 @@ cdef class DeviceBuffer:
         shape, strides = interface["shape"], interface.get("strides")
         if len(shape) > 1 or (strides and strides[0] != item) or any(extent < 0 for extent in shape):
             raise ValueError("expected a one-dimensional contiguous array")
+        if interface.get("mask") is not None:
+            raise ValueError("expected an array without a mask")
         cdef size_t count = item * (shape[0] if shape else 1)
         cdef uintptr_t source = interface["data"][0]
-        cdef Stream written_on = on if interface.get("stream") is None else as_stream(interface["stream"])
+        cdef Stream written_on = on
+        if isinstance(cuda_ary, DeviceBuffer):
+            written_on = (<DeviceBuffer> cuda_ary)._stream
+        elif interface.get("stream") is not None:
+            written_on = as_stream(interface["stream"])
         self._check_room(count)
         with nogil:
             lib.order_after(on._handle, written_on._handle, self.made().device())
@@ -227,32 +407,209 @@ cdef class DeviceBuffer:
     def tobytes(self, stream=DEFAULT_STREAM) -> bytes:
         """The contents as ``bytes``."""
         cdef Stream on = as_stream(stream)
-        copied = self.copy_to_host(stream=on)
-        on.synchronize()
-        return copied.tobytes()
+        cdef size_t size = self.made().size()
+        copied = PyBytes_FromStringAndSize(NULL, size)
+        cdef char* target = copied
+        with nogil:
+            self.made().copy_to(target, size, on._handle)
+        self._use(on)
+        self._wait_for(on)
+        return copied
 
     def __bytes__(self) -> bytes:
-        return self.tobytes()
+        return self.tobytes(self._stream)
+
+    def __reduce_ex__(self, protocol):
+        """Pickle the bytes, as the buffer's own stream leaves them; protocol 5 hands them over out of band.
+
+        What is unpickled lies on the current device, in its current resource.
+        """
+        contents = self.tobytes(self._stream)
+        attributes = getattr(self, "__dict__", None) or None
+        return rebuild, (type(self), PickleBuffer(contents) if protocol >= 5 else contents), attributes
 
     def copy(self) -> DeviceBuffer:
         """A buffer of its own with the same bytes, from the same resource, on the same stream."""
-        return DeviceBuffer(ptr=self.ptr, size=self.size, stream=self._stream, mr=self._mr)
+        return type(self)(ptr=self.ptr, size=self.size, stream=self._stream, mr=self._mr)
 
     def __copy__(self) -> DeviceBuffer:
         return self.copy()
 
-    def reserve(self, size_t new_capacity, stream=DEFAULT_STREAM) -> None:
-        """Make room for `new_capacity` bytes; the contents are kept."""
-        cdef Stream on = as_stream(stream)
+    def __deepcopy__(self, memo) -> DeviceBuffer:
+        return self.copy()
+
+    def prefetch(self, device=None, stream=None) -> None:
+        """Move the contents to where they are wanted next; does nothing for memory that does not move.
+
+        Parameters
+        ----------
+        device : int, optional
+            A device, or -1 for the host; the current device if not given.
+        stream : Stream or any framework's stream, optional
+            Where the move is queued; the buffer's own stream if not given.
+
+        Raises
+        ------
+        IndexError
+            If there is no such device.
+        """
+        cdef Stream on = self._stream if stream is None else as_stream(stream)
+        cdef bint given = device is not None
+        cdef int location = index(device) if given else 0
         with nogil:
-            self.made().reserve(new_capacity, on._handle)
-        self._stream = on
+            if not given:
+                location = lib.current_device()
+            elif location != lib.host_location:
+                lib.check_device(location)
+            self.made().prefetch(location, on._handle)
+        self._use(on)
+
+    def reserve(self, new_capacity, stream=DEFAULT_STREAM) -> None:
+        """Make room for `new_capacity` bytes; the contents are kept.
+
+        `stream` comes after all that uses the buffer still, and becomes its stream; so with `resize` and
+        `shrink_to_fit`.
+        """
+        cdef Stream on = as_stream(stream)
+        cdef size_t capacity = index(new_capacity)
+        self._require_no_exports()
+        with nogil:
+            self.made().reserve(capacity, on._handle)
+        self._use(on)
         self._count()
 
-    def resize(self, size_t new_size, stream=DEFAULT_STREAM) -> None:
-        """Change the size; the contents are kept as far as they fit, new bytes are not initialised."""
+    def resize(self, new_size, stream=DEFAULT_STREAM) -> None:
+        """Change the size; the contents are kept as far as they fit, new bytes are not initialised.
+
+        A smaller size keeps the memory: `shrink_to_fit` gives it back.
+        """
         cdef Stream on = as_stream(stream)
+        cdef size_t size = index(new_size)
+        self._require_no_exports()
         with nogil:
-            self.made().resize(new_size, on._handle)
-        self._stream = on
+            self.made().resize(size, on._handle)
+        self._use(on)
         self._count()
+
+    def shrink_to_fit(self, stream=DEFAULT_STREAM) -> None:
+        """Move the contents into memory of just their size; nothing happens if they have it."""
+        cdef Stream on = as_stream(stream)
+        self._require_no_exports()
+        with nogil:
+            self.made().shrink_to_fit(on._handle)
+        self._use(on)
+        self._count()
+
+    def close(self) -> None:
+        """Free the memory now, in the order of the buffer's stream.
+
+        An empty buffer is left, with the same resource and stream; `resize` gives it memory again.
+        """
+        self.made()
+        self._require_no_exports()
+        self._free()
+
+    def __enter__(self) -> DeviceBuffer:
+        self.made()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+@cython.final
+@cython.internal
+@cython.no_gc_clear
+cdef class Export:
+    """While it lives, the memory of a buffer stays where it is."""
+
+    cdef DeviceBuffer buffer
+
+    def __cinit__(self, DeviceBuffer buffer not None):
+        self.buffer = buffer
+        buffer._exports += 1
+
+    def __dealloc__(self):
+        self.buffer._exports -= 1
+
+
+cdef object host_capsule(unsigned char[::1] copied, Stream stream, bint versioned):
+    """A DLPack capsule of a copy on the host that is underway on `stream`; finished on return."""
+    stream.synchronize()
+    cdef void* data = <void*> &copied[0] if copied.shape[0] != 0 else NULL
+    return lib.make_dl_capsule(copied.base, data, copied.shape[0], lib.dl_device_type.cpu, 0, versioned, True)
+
+
+def rebuild(cls, contents) -> DeviceBuffer:
+    """What pickled buffers are made of."""
+    return cls.to_device(contents)
+
+
+def to_device(b, stream=DEFAULT_STREAM) -> DeviceBuffer:
+    """A new buffer with the bytes of `b`, a contiguous buffer of unsigned bytes such as ``bytes``."""
+    return DeviceBuffer.to_device(b, stream)
+
+
+cdef copy(void* to, const void* source, size_t count, Stream stream, bint finish):
+    """Queue a copy; where `finish` is set, one on the default stream is finished on return."""
+    cdef int device = stream.device
+    with nogil:
+        if device < 0:
+            device = lib.current_device()
+        lib.copy_async(to, source, count, stream._handle, device)
+        if finish and stream._handle.is_legacy_default():
+            lib.synchronize(stream._handle, device)
+
+
+def copy_ptr_to_host(db, unsigned char[::1] hb not None, stream=DEFAULT_STREAM) -> None:
+    """Fill a writable buffer of the host from device memory; finished on return on the default stream.
+
+    Parameters
+    ----------
+    db : int
+        Address in device memory.
+    hb : writable buffer of unsigned bytes
+        Where to; its length says how many bytes are copied.
+    stream : Stream or any framework's stream
+        On any other than the default stream, synchronise it before reading.
+    """
+    cdef Stream on = as_stream(stream)
+    cdef uintptr_t source = index(db)
+    if hb.shape[0] != 0:
+        copy(<void*> &hb[0], <const void*> source, hb.shape[0], on, True)
+
+
+def copy_host_to_ptr(const unsigned char[::1] hb not None, db, stream=DEFAULT_STREAM) -> None:
+    """Fill device memory from a buffer of the host; finished on return on the default stream.
+
+    Parameters
+    ----------
+    hb : buffer of unsigned bytes
+        Where from; its length says how many bytes are copied.
+    db : int
+        Address in device memory.
+    stream : Stream or any framework's stream
+        On any other than the default stream the copy is only queued.
+    """
+    cdef Stream on = as_stream(stream)
+    cdef uintptr_t target = index(db)
+    if hb.shape[0] != 0:
+        copy(<void*> target, <const void*> &hb[0], hb.shape[0], on, True)
+
+
+def copy_device_to_ptr(d_src, d_dst, count, stream=DEFAULT_STREAM) -> None:
+    """Queue a copy from device memory to device memory; it is never waited for.
+
+    Parameters
+    ----------
+    d_src, d_dst : int
+        Addresses in device memory: from, to.
+    count : int
+        Bytes.
+    stream : Stream or any framework's stream
+        Where the copy is queued.
+    """
+    cdef Stream on = as_stream(stream)
+    cdef uintptr_t source = index(d_src)
+    cdef uintptr_t target = index(d_dst)
+    copy(<void*> target, <const void*> source, index(count), on, False)

@@ -41,6 +41,22 @@ cdef extern from "python_callable.hpp" namespace "cenote":
         shared_ptr[python_object], void (*)(object, stream_ref, void*, size_t) noexcept)
 
 
+cdef extern from "python_stack.hpp" namespace "cenote" nogil:
+    cdef cppclass interpreter:
+        pass
+    interpreter python_interpreter() except +raise_python_error
+
+
+cdef extern from "dlpack.hpp" namespace "cenote":
+    cdef enum class dl_device_type(int):
+        cpu
+        cuda
+        cuda_host
+        cuda_managed
+    object make_dl_capsule(object owner, void* data, size_t bytes, dl_device_type type, int device, bint versioned,
+                           bint copied)
+
+
 # Cython's own declarations of these turn what a constructor throws into the built-in exceptions only.
 cdef extern from "<memory>" namespace "std" nogil:
     shared_ptr[T] make_shared[T](...) except +raise_python_error
@@ -74,6 +90,7 @@ cdef extern from "cenote/driver/device.hpp" namespace "cenote" nogil:
         size_t free_bytes
         size_t total_bytes
     int device_count() except +raise_python_error
+    void check_device(int device) except +raise_python_error
     int current_device() except +raise_python_error
     void set_current_device(int device) except +raise_python_error
     int device_attribute(int device, int attribute) except +raise_python_error
@@ -108,6 +125,15 @@ cdef extern from "cenote/driver/stream.hpp" namespace "cenote" nogil:
     bool is_done(stream_ref stream, int device) except +raise_python_error
 
 
+cdef extern from "cenote/driver/stream_pool.hpp" namespace "cenote" nogil:
+    cdef cppclass cuda_stream_pool:
+        cuda_stream_pool(int device, size_t size, stream_kind kind) except +raise_python_error
+        const shared_ptr[cuda_stream]& get_stream()
+        const shared_ptr[cuda_stream]& get_stream(size_t id)
+        size_t size()
+        int device()
+
+
 cdef extern from "cenote/driver/event.hpp" namespace "cenote" nogil:
     void order_after(stream_ref later, stream_ref earlier, int device) except +raise_python_error
 
@@ -121,6 +147,13 @@ cdef extern from "cenote/driver/memory.hpp" namespace "cenote" nogil:
         void* base
         size_t bytes
     address_range find_address_range(const void* pointer, int device) except +raise_python_error
+    const int host_location
+    cdef enum class memory_kind(int):
+        pageable
+        device
+        pinned
+        managed
+    memory_kind kind_of(const void* pointer, int device) except +raise_python_error
 
 
 cdef extern from "cenote/driver/memory_pool.hpp" namespace "cenote" nogil:
@@ -255,19 +288,77 @@ cdef extern from "cenote/adaptors/logging_resource_adaptor.hpp" namespace "cenot
         const string& file_name()
 
 
+cdef extern from "cenote/adaptors/tracking_resource_adaptor.hpp" namespace "cenote" nogil:
+    cdef cppclass tracking_resource_adaptor(memory_resource):
+        tracking_resource_adaptor(shared_ptr[memory_resource], bool, interpreter) except +raise_python_error
+        size_t allocated_bytes()
+        string outstanding_allocations_str() except +raise_python_error
+        string leak_report() except +raise_python_error
+
+
+cdef extern from "cenote/adaptors/limiting_resource_adaptor.hpp" namespace "cenote" nogil:
+    cdef cppclass limiting_resource_adaptor(memory_resource):
+        limiting_resource_adaptor(shared_ptr[memory_resource], size_t, size_t) except +raise_python_error
+        size_t allocated_bytes()
+        size_t allocation_limit()
+
+
+cdef extern from "cenote/adaptors/failure_callback_resource_adaptor.hpp" namespace "cenote" nogil:
+    cdef cppclass failure_callback "cenote::failure_callback_resource_adaptor::callback":
+        pass
+    cdef cppclass failure_callback_resource_adaptor(memory_resource):
+        failure_callback_resource_adaptor(shared_ptr[memory_resource], failure_callback,
+                                          size_t) except +raise_python_error
+
+ctypedef bool (*failure_callback_body)(object, size_t, stream_ref, size_t) except *
+
+cdef extern from "python_callable.hpp" namespace "cenote":
+    failure_callback python_function(shared_ptr[python_object], failure_callback_body) except +raise_python_error
+
+
+cdef extern from "cenote/adaptors/prefetch_resource_adaptor.hpp" namespace "cenote" nogil:
+    cdef cppclass prefetch_resource_adaptor(memory_resource):
+        prefetch_resource_adaptor(shared_ptr[memory_resource]) except +raise_python_error
+
+
+cdef extern from "cenote/adaptors/aligned_resource_adaptor.hpp" namespace "cenote" nogil:
+    cdef cppclass aligned_resource_adaptor(memory_resource):
+        aligned_resource_adaptor(shared_ptr[memory_resource], size_t, size_t) except +raise_python_error
+
+
+cdef extern from "cenote/adaptors/thread_safe_resource_adaptor.hpp" namespace "cenote" nogil:
+    cdef cppclass thread_safe_resource_adaptor(memory_resource):
+        thread_safe_resource_adaptor(shared_ptr[memory_resource]) except +raise_python_error
+
+
 cdef extern from "cenote/containers/device_buffer.hpp" namespace "cenote" nogil:
     cdef cppclass device_buffer:
         device_buffer(size_t bytes, stream_ref stream, shared_ptr[memory_resource]) except +raise_python_error
+        device_buffer(const void* source, size_t bytes, stream_ref stream,
+                      shared_ptr[memory_resource]) except +raise_python_error
         void* data()
         size_t size()
         size_t capacity()
         stream_ref stream()
         int device()
+        const shared_ptr[memory_resource]& resource()
         void set_stream(stream_ref stream)
         void reserve(size_t capacity, stream_ref stream) except +raise_python_error
         void resize(size_t size, stream_ref stream) except +raise_python_error
         void copy_from(const void* source, size_t bytes, stream_ref stream) except +raise_python_error
         void copy_to(void* target, size_t bytes, stream_ref stream) except +raise_python_error
+        void shrink_to_fit(stream_ref stream) except +raise_python_error
+        void prefetch(int location, stream_ref stream) except +raise_python_error
+        void close()
+        void* release()
+
+
+cdef extern from "cenote/surface/reclaimer.hpp" namespace "cenote" nogil:
+    cdef cppclass reclaimer:
+        @staticmethod
+        reclaimer& of(int device) except +raise_python_error
+        void free_after_all_work(shared_ptr[memory_resource] resource, void* pointer, size_t bytes,
+                                 stream_ref freed_on)
 
 
 cdef extern from "cenote/surface/registry.hpp" namespace "cenote" nogil:

@@ -6,6 +6,9 @@ cdef class Stream:
     cdef lib.shared_ptr[lib.cuda_stream] _owned
     cdef readonly object owner
     cdef readonly int device
+    cdef object __weakref__
+    cdef object _witness
+    cdef bint may_be_gone(self)
 
 
 cdef Stream as_stream(object obj)

@@ -1,5 +1,7 @@
 """Streams: one of our own, or anyone else's. Documented in `cenote.stream`."""
 from enum import IntEnum
+from operator import index
+from weakref import ref
 
 cimport cython
 from libc.stdint cimport uintptr_t
@@ -42,8 +44,10 @@ cdef class Stream:
 
     def __init__(self, obj=None, flags=None, device=None):
         cdef bint given = device is not None
-        cdef int on = device if given else 0
+        cdef int on = index(device) if given else 0
         cdef int kind
+        if self.owner is not None or self._owned.get() != NULL:
+            raise RuntimeError("this Stream was initialised already")
         if obj is None:
             kind = CudaStreamFlags.SYNC_DEFAULT if flags is None else CudaStreamFlags(flags)
             with nogil:
@@ -57,7 +61,24 @@ cdef class Stream:
             raise ValueError("flags and device are for a new stream; they cannot be given with an existing one")
         self._handle = lib.stream_ref(<lib.CUstream_st*> <uintptr_t> stream_handle(obj))
         self.owner = obj
-        self.device = (<Stream> obj).device if isinstance(obj, Stream) else -1
+        self.device = -1
+        if isinstance(obj, Stream):
+            self.device = (<Stream> obj).device
+            self._owned = (<Stream> obj)._owned
+        if self._owned.get() == NULL and not isinstance(obj, int):
+            self._witness = ref(self)
+
+    def __dealloc__(self):
+        with nogil:
+            self._owned.reset()
+
+    cdef bint may_be_gone(self):
+        """Whether somebody else's stream may have been destroyed though this object holds it.
+
+        So it is in garbage that is a cycle: Python calls the finalizers there, of which one may destroy the stream,
+        before anything is freed. It clears the weak references first, by which we know.
+        """
+        return self._witness is not None and self._witness() is None
 
     @property
     def handle(self) -> int:
@@ -111,7 +132,7 @@ cdef stream_handle(object obj):
     if protocol is not None:
         version, handle = protocol() if callable(protocol) else protocol
         if version != 0:
-            raise NotImplementedError(f"version {version} of the stream protocol is not known; version 0 is")
+            raise NotImplementedError(f"the stream protocol is known in version 0, not in version: '{version}'")
         return int(handle)
     is_array = hasattr(obj, "__cuda_array_interface__")  # whose ptr is not a stream's
     for name in ("cuda_stream", "ptr", "handle"):  # PyTorch, CuPy, Numba

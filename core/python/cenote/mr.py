@@ -7,7 +7,16 @@ They are put together as objects or by a specification::
     cenote.mr.from_spec("statistics | pool:initial=1GiB | cuda")
 """
 
-from cenote._adaptors import LoggingResourceAdaptor, StatisticsResourceAdaptor
+from cenote._adaptors import (
+    AlignedResourceAdaptor,
+    FailureCallbackResourceAdaptor,
+    LimitingResourceAdaptor,
+    LoggingResourceAdaptor,
+    PrefetchResourceAdaptor,
+    StatisticsResourceAdaptor,
+    ThreadSafeResourceAdaptor,
+    TrackingResourceAdaptor,
+)
 from cenote._memory_resource import DeviceMemoryResource, UpstreamResourceAdaptor, from_spec, known_specifications
 from cenote._registry import (
     get_current_device_resource,
@@ -32,6 +41,7 @@ from cenote._resources import (
 )
 
 __all__ = [
+    "AlignedResourceAdaptor",
     "ArenaMemoryResource",
     "BinningMemoryResource",
     "CallbackMemoryResource",
@@ -40,14 +50,19 @@ __all__ = [
     "CudaAsyncViewMemoryResource",
     "CudaMemoryResource",
     "DeviceMemoryResource",
+    "FailureCallbackResourceAdaptor",
     "FixedSizeMemoryResource",
+    "LimitingResourceAdaptor",
     "LoggingResourceAdaptor",
     "ManagedMemoryResource",
     "PinnedHostMemoryResource",
     "PoolMemoryResource",
+    "PrefetchResourceAdaptor",
     "SamHeadroomMemoryResource",
     "StatisticsResourceAdaptor",
     "SystemMemoryResource",
+    "ThreadSafeResourceAdaptor",
+    "TrackingResourceAdaptor",
     "UpstreamResourceAdaptor",
     "from_spec",
     "get_current_device_resource",

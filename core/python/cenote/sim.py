@@ -86,7 +86,9 @@ class _LiveStruct(ctypes.Structure):
     _fields_ = [(field.name, ctypes.c_uint64) for field in dataclasses.fields(LiveObjects)]
 
 
-def configure(devices: int = 1, memory: str | int = "80GiB", driver: int | None = None) -> None:
+def configure(
+    devices: int = 1, memory: str | int = "80GiB", driver: int | None = None, *, pageable: bool = False
+) -> None:
     """Select the simulated driver for this process.
 
     It sets the environment variables ``CENOTE_CUDA_DRIVER`` and ``CENOTE_SIM``, which are read when the driver is
@@ -100,6 +102,8 @@ def configure(devices: int = 1, memory: str | int = "80GiB", driver: int | None 
         Memory of each card: bytes, or text with a unit (B, KB, MB, GB, TB, KiB, MiB, GiB, TiB).
     driver : int, optional
         The CUDA version that the driver implements, such as 12040 for 12.4: an older one lacks newer entry points.
+    pageable : bool
+        Whether devices may use any memory of the host, such as ``malloc``'s, as on a Grace Hopper or with HMM.
 
     Raises
     ------
@@ -115,6 +119,8 @@ def configure(devices: int = 1, memory: str | int = "80GiB", driver: int | None 
     settings = [f"devices={devices}", f"memory={memory}B" if isinstance(memory, int) else f"memory={memory}"]
     if driver is not None:
         settings.append(f"driver={driver}")
+    if pageable:
+        settings.append("pageable=1")
     os.environ["CENOTE_CUDA_DRIVER"] = "sim"
     os.environ["CENOTE_SIM"] = ",".join(settings)
 

@@ -7,5 +7,13 @@ from cenote._stream import (
     CudaStreamFlags,
     Stream,
 )
+from cenote._stream_pool import CudaStreamPool
 
-__all__ = ["DEFAULT_STREAM", "LEGACY_DEFAULT_STREAM", "PER_THREAD_DEFAULT_STREAM", "CudaStreamFlags", "Stream"]
+__all__ = [
+    "DEFAULT_STREAM",
+    "LEGACY_DEFAULT_STREAM",
+    "PER_THREAD_DEFAULT_STREAM",
+    "CudaStreamFlags",
+    "CudaStreamPool",
+    "Stream",
+]

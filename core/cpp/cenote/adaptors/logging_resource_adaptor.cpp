@@ -15,14 +15,17 @@
 namespace cenote {
 namespace {
 
-constexpr const char* default_name_variable = "CENOTE_LOG_FILE";
+constexpr const char* default_name_variables[] = {"CENOTE_LOG_FILE",
+                                                  "RMM_LOG_FILE"};  // programs for RMM set the latter
 
 std::string name_or_default(const std::string& given) {
   if (!given.empty()) return given;
-  const char* const named = std::getenv(default_name_variable);
-  if (named != nullptr && *named != '\0') return named;
+  for (const char* const variable : default_name_variables) {
+    const char* const named = std::getenv(variable);
+    if (named != nullptr && *named != '\0') return named;
+  }
   throw std::invalid_argument("the logging adaptor needs a file: give log_file_name, or set the environment variable " +
-                              std::string(default_name_variable));
+                              std::string(default_name_variables[0]));
 }
 
 std::string path_with_device(const std::string& name, int device) {

@@ -22,7 +22,8 @@ namespace cenote {
 class logging_resource_adaptor final : public resource_adaptor {
  public:
   /// Truncates `file_name`, with ".dev<device>" put before its extension. An empty name means the environment variable
-  /// CENOTE_LOG_FILE; std::invalid_argument if that is not set either. std::runtime_error if it cannot be opened.
+  /// CENOTE_LOG_FILE, or else RMM_LOG_FILE; std::invalid_argument if neither is set. std::runtime_error if it cannot be
+  /// opened.
   logging_resource_adaptor(std::shared_ptr<memory_resource> upstream, const std::string& file_name);
   ~logging_resource_adaptor() override;
 

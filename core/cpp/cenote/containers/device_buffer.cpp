@@ -21,7 +21,7 @@ device_buffer::device_buffer(const void* source, std::size_t bytes, stream_ref s
   copy_from(source, bytes, stream);
 }
 
-device_buffer::~device_buffer() { release(); }
+device_buffer::~device_buffer() { close(); }
 
 device_buffer::device_buffer(device_buffer&& other) noexcept
     : resource_(other.resource_),
@@ -32,7 +32,7 @@ device_buffer::device_buffer(device_buffer&& other) noexcept
 
 device_buffer& device_buffer::operator=(device_buffer&& other) noexcept {
   if (this == &other) return *this;
-  release();
+  close();
   resource_ = other.resource_;
   stream_ = other.stream_;
   data_ = std::exchange(other.data_, nullptr);
@@ -41,26 +41,38 @@ device_buffer& device_buffer::operator=(device_buffer&& other) noexcept {
   return *this;
 }
 
-void device_buffer::release() noexcept {
+void device_buffer::close() noexcept {
   resource_->deallocate(stream_, data_, capacity_);
   data_ = nullptr;
   size_ = capacity_ = 0;
 }
 
+void* device_buffer::release() noexcept {
+  size_ = capacity_ = 0;
+  return std::exchange(data_, nullptr);
+}
+
+void device_buffer::reallocate(std::size_t capacity, stream_ref stream) {
+  device_buffer other(capacity, stream, resource_);
+  copy_async(other.data_, data_, size_, stream, device());
+  other.size_ = size_;
+  stream_ = stream;  // the old memory is freed after the copy out of it
+  *this = std::move(other);
+}
+
 void device_buffer::reserve(std::size_t capacity, stream_ref stream) {
-  if (capacity > capacity_) {
-    device_buffer larger(capacity, stream, resource_);
-    copy_async(larger.data_, data_, size_, stream, device());
-    larger.size_ = size_;
-    stream_ = stream;  // the old memory is freed after the copy out of it
-    *this = std::move(larger);
-  }
+  if (capacity > capacity_) reallocate(capacity, stream);
   stream_ = stream;
 }
 
 void device_buffer::resize(std::size_t size, stream_ref stream) {
   reserve(size, stream);
   size_ = size;
+}
+
+void device_buffer::shrink_to_fit(stream_ref stream) {
+  if (size_ < capacity_) reallocate(size_, stream);
+  stream_ = stream;
 }
 
 void device_buffer::copy_from(const void* source, std::size_t bytes, stream_ref stream) {
@@ -70,6 +82,10 @@ void device_buffer::copy_from(const void* source, std::size_t bytes, stream_ref 
 
 void device_buffer::copy_to(void* target, std::size_t bytes, stream_ref stream) const {
   copy_async(target, data_, bytes, stream, device());
+}
+
+void device_buffer::prefetch(int location, stream_ref stream) const {
+  prefetch_async(data_, size_, location, stream, device());
 }
 
 }  // namespace cenote

@@ -35,14 +35,25 @@ class device_buffer {
   /// Contents are kept. Nothing has changed if it throws. `stream` must be ordered after stream(), and becomes it.
   void reserve(std::size_t capacity, stream_ref stream);
   void resize(std::size_t size, stream_ref stream);
+  void shrink_to_fit(stream_ref stream);
 
   /// Copies into, or out of, the first bytes of the buffer; the other side is host or device memory. The caller keeps
   /// within size(), and orders a stream other than stream() after it; the buffer is freed on stream().
   void copy_from(const void* source, std::size_t bytes, stream_ref stream);
   void copy_to(void* target, std::size_t bytes, stream_ref stream) const;
 
+  /// Moves the contents to a device, or to host_location, where the memory can move at all (driver/memory.hpp).
+  void prefetch(int location, stream_ref stream) const;
+
+  /// Frees the memory in the order of stream(). An empty buffer is left, which can be used again.
+  void close() noexcept;
+
+  /// Hands the memory over to the caller, who frees capacity() bytes, asked before, to resource(). As after close().
+  void* release() noexcept;
+
  private:
-  void release() noexcept;
+  /// Memory of another size, with the contents.
+  void reallocate(std::size_t capacity, stream_ref stream);
 
   std::shared_ptr<memory_resource> resource_;
   stream_ref stream_;

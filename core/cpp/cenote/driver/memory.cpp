@@ -111,6 +111,19 @@ address_range find_address_range(const void* pointer, int device) {
   return {reinterpret_cast<void*>(base), bytes};
 }
 
+memory_kind kind_of(const void* pointer, int device) {
+  const device_scope scope(device);
+  unsigned int managed = 0;
+  const CUresult result =
+      driver().cuPointerGetAttribute(&managed, CU_POINTER_ATTRIBUTE_IS_MANAGED, device_pointer(pointer));
+  if (result == CUDA_ERROR_INVALID_VALUE) return memory_kind::pageable;
+  check_driver("cuPointerGetAttribute", result);
+  if (managed != 0) return memory_kind::managed;
+  unsigned int type = 0;
+  CENOTE_DRIVER_CALL(cuPointerGetAttribute, &type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, device_pointer(pointer));
+  return type == CU_MEMORYTYPE_HOST ? memory_kind::pinned : memory_kind::device;
+}
+
 std::optional<int> device_of(const void* pointer, int device) {
   const device_scope scope(device);
   int ordinal = 0;

@@ -42,6 +42,10 @@ struct address_range {
 };
 address_range find_address_range(const void* pointer, int device);
 
+/// What kind of memory the driver says that `pointer` is in; `pageable` where it does not know the pointer.
+enum class memory_kind { pageable, device, pinned, managed };
+memory_kind kind_of(const void* pointer, int device);
+
 /// The device that `pointer` belongs to; nothing where the driver does not know the pointer.
 std::optional<int> device_of(const void* pointer, int device);
 

@@ -8,8 +8,13 @@
 #include <stdexcept>
 #include <vector>
 
+#include "cenote/adaptors/aligned_resource_adaptor.hpp"
+#include "cenote/adaptors/limiting_resource_adaptor.hpp"
 #include "cenote/adaptors/logging_resource_adaptor.hpp"
+#include "cenote/adaptors/prefetch_resource_adaptor.hpp"
 #include "cenote/adaptors/statistics_resource_adaptor.hpp"
+#include "cenote/adaptors/thread_safe_resource_adaptor.hpp"
+#include "cenote/adaptors/tracking_resource_adaptor.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/resources/arena_memory_resource.hpp"
 #include "cenote/resources/binning_memory_resource.hpp"
@@ -160,6 +165,23 @@ resource_ptr make_logging(const parameters& given, resource_ptr upstream) {
   return std::make_shared<logging_resource_adaptor>(std::move(upstream), given.text("file"));
 }
 
+resource_ptr make_tracking(const parameters& given, resource_ptr upstream) {
+  return std::make_shared<tracking_resource_adaptor>(std::move(upstream), given.flag("capture_stacks"));
+}
+
+resource_ptr make_limiting(const parameters& given, resource_ptr upstream) {
+  const auto limit = given.size("limit");
+  if (!limit) throw std::invalid_argument("'limiting' needs a limit: limiting:limit=1GiB");
+  return std::make_shared<limiting_resource_adaptor>(std::move(upstream), *limit,
+                                                     given.size("alignment").value_or(default_alignment));
+}
+
+resource_ptr make_aligned(const parameters& given, resource_ptr upstream) {
+  return std::make_shared<aligned_resource_adaptor>(std::move(upstream),
+                                                    given.size("alignment").value_or(default_alignment),
+                                                    given.size("threshold").value_or(0));
+}
+
 template <class Resource>
 resource_ptr make_on_device(const parameters& given, resource_ptr) {
   return std::make_shared<Resource>(given.device());
@@ -185,6 +207,11 @@ const std::vector<kind>& kinds() {
       {"binning", true, {"min", "max"}, make_binning},
       {"statistics", true, {}, make_adaptor<statistics_resource_adaptor>},
       {"logging", true, {"file"}, make_logging},
+      {"tracking", true, {"capture_stacks"}, make_tracking},
+      {"limiting", true, {"limit", "alignment"}, make_limiting},
+      {"prefetch", true, {}, make_adaptor<prefetch_resource_adaptor>},
+      {"aligned", true, {"alignment", "threshold"}, make_aligned},
+      {"thread_safe", true, {}, make_adaptor<thread_safe_resource_adaptor>},
   };
   return *all;
 }

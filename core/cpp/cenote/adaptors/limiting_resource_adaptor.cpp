@@ -1,0 +1,69 @@
+#include "cenote/adaptors/limiting_resource_adaptor.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace cenote {
+
+limiting_resource_adaptor::limiting_resource_adaptor(std::shared_ptr<memory_resource> upstream,
+                                                     std::size_t allocation_limit, std::size_t alignment)
+    : resource_adaptor(std::move(upstream), "limiting"), limit_(allocation_limit), alignment_(alignment) {
+  if (!is_power_of_two(alignment)) {
+    throw std::invalid_argument("the limiting adaptor's alignment must be a power of two, not " +
+                                std::to_string(alignment));
+  }
+}
+
+std::string limiting_resource_adaptor::specification() const {
+  return spell_specification(
+      kind(), {"limit=" + spell_bytes(limit_),
+               alignment_ == default_alignment ? std::string{} : "alignment=" + spell_bytes(alignment_)});
+}
+
+memory_state limiting_resource_adaptor::state() const {
+  memory_state figures = next().state();
+  const std::size_t in_use = allocated_bytes();
+  figures.in_use = in_use;
+  figures.limit = limit_;
+  if (figures.largest_free) figures.largest_free = std::min(*figures.largest_free, limit_ - in_use);
+  return figures;
+}
+
+bool limiting_resource_adaptor::try_reserve(std::size_t bytes) noexcept {
+  std::size_t allocated = allocated_.load(std::memory_order_relaxed);
+  do {
+    if (bytes > limit_ - allocated) return false;
+  } while (!allocated_.compare_exchange_weak(allocated, allocated + bytes, std::memory_order_relaxed));
+  return true;
+}
+
+void limiting_resource_adaptor::release(std::size_t bytes) noexcept {
+  std::size_t allocated = allocated_.load(std::memory_order_relaxed);
+  // A free of a wrong size must not wrap the counter.
+  while (
+      !allocated_.compare_exchange_weak(allocated, allocated - std::min(allocated, bytes), std::memory_order_relaxed)) {
+  }
+}
+
+void* limiting_resource_adaptor::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
+  const std::size_t counted = align_up(bytes, alignment_);
+  if (!try_reserve(counted)) return nullptr;
+  void* pointer = nullptr;
+  try {
+    pointer = next().try_allocate(stream, bytes, alignment);
+  } catch (...) {
+    release(counted);
+    throw;
+  }
+  if (pointer == nullptr) release(counted);
+  return pointer;
+}
+
+void limiting_resource_adaptor::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes,
+                                              std::size_t alignment) noexcept {
+  // After the upstream has the memory back: who may take the bytes from now on finds them there.
+  next().deallocate(stream, pointer, bytes, alignment);
+  release(align_up(bytes, alignment_));
+}
+
+}  // namespace cenote

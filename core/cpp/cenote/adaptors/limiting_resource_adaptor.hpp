@@ -1,0 +1,40 @@
+// Hands out no more than a limit of bytes, whatever the upstream has.
+//
+// Each allocation counts as its bytes rounded up to the adaptor's alignment. The bytes are reserved before the upstream
+// is asked, and given back if it fails, so that threads never pass the limit together.
+//
+// Threads: one atomic counter, no lock.
+#pragma once
+
+#include <atomic>
+
+#include "cenote/memory_resource.hpp"
+
+namespace cenote {
+
+class limiting_resource_adaptor final : public resource_adaptor {
+ public:
+  /// `allocation_limit` in bytes. Throws std::invalid_argument unless `alignment` is a power of two.
+  limiting_resource_adaptor(std::shared_ptr<memory_resource> upstream, std::size_t allocation_limit,
+                            std::size_t alignment = default_alignment);
+
+  /// Bytes handed out and not yet freed, each allocation rounded up.
+  std::size_t allocated_bytes() const noexcept { return allocated_.load(std::memory_order_relaxed); }
+  std::size_t allocation_limit() const noexcept { return limit_; }
+
+  std::string kind() const override { return "limiting"; }
+  std::string specification() const override;
+  memory_state state() const override;
+
+ private:
+  void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
+  void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept override;
+  bool try_reserve(std::size_t bytes) noexcept;
+  void release(std::size_t bytes) noexcept;
+
+  const std::size_t limit_;
+  const std::size_t alignment_;
+  std::atomic<std::size_t> allocated_{0};
+};
+
+}  // namespace cenote

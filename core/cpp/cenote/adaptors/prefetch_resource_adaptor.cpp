@@ -1,0 +1,24 @@
+#include "cenote/adaptors/prefetch_resource_adaptor.hpp"
+
+#include "cenote/driver/memory.hpp"
+
+namespace cenote {
+
+void* prefetch_resource_adaptor::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
+  void* const pointer = next().try_allocate(stream, bytes, alignment);
+  if (pointer == nullptr) return nullptr;
+  try {
+    prefetch_async(pointer, bytes, device(), stream, device());
+  } catch (...) {
+    next().deallocate(stream, pointer, bytes, alignment);
+    throw;
+  }
+  return pointer;
+}
+
+void prefetch_resource_adaptor::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes,
+                                              std::size_t alignment) noexcept {
+  next().deallocate(stream, pointer, bytes, alignment);
+}
+
+}  // namespace cenote

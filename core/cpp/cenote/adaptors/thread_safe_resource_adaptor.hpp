@@ -1,0 +1,31 @@
+// Lets one thread at a time into its upstream: for a resource of the program's own that has no lock.
+//
+// Every resource of cenote is safe without it.
+//
+// Threads: `mutex_` is held during each call of the upstream, so that the upstream must not call this adaptor back.
+#pragma once
+
+#include <mutex>
+
+#include "cenote/memory_resource.hpp"
+
+namespace cenote {
+
+class thread_safe_resource_adaptor final : public resource_adaptor {
+ public:
+  explicit thread_safe_resource_adaptor(std::shared_ptr<memory_resource> upstream)
+      : resource_adaptor(std::move(upstream), "thread_safe") {}
+
+  std::string kind() const override { return "thread_safe"; }
+  memory_state state() const override;
+  std::size_t trim(std::size_t keep_bytes = 0) override;
+  void check() const override;
+
+ private:
+  void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
+  void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept override;
+
+  mutable std::mutex mutex_;
+};
+
+}  // namespace cenote

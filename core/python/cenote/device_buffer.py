@@ -1,0 +1,11 @@
+"""Untyped device memory that frees itself, and copies between bare addresses and the host."""
+
+from cenote._device_buffer import (
+    DeviceBuffer,
+    copy_device_to_ptr,
+    copy_host_to_ptr,
+    copy_ptr_to_host,
+    to_device,
+)
+
+__all__ = ["DeviceBuffer", "copy_device_to_ptr", "copy_host_to_ptr", "copy_ptr_to_host", "to_device"]

@@ -1,0 +1,51 @@
+// Where pools are: a kind of memory at a location, with its default pool and its current one.
+//
+// 1. Places that have pools, with CUDA 13: pinned and managed memory of each card, of the host and of each of its NUMA
+//    nodes, and managed memory that is preferred nowhere. "Pinned" on a card is what a driver's pool has always been.
+// 2. Every place has a default pool from cuInit on, which cannot be destroyed. The current pool is the default one
+// until
+//    another is set; where that is destroyed, it is the default one again.
+// 3. A pool that a program makes is in one of these places. One more is allowed to it alone: managed memory on the NUMA
+//    node of the thread.
+//
+// The pools of cuDeviceGetMemPool and cuMemAllocAsync are those of a card's pinned memory.
+//
+// Threads: guarded by Driver::mutex.
+// Source: the answers of an H100, driver 580.159.04, for every pair of location and type.
+#pragma once
+
+#include <compare>
+#include <map>
+
+#include "location.hpp"
+
+namespace cenote::sim {
+
+struct Device;
+
+/// The first CUDA version with pools elsewhere than in the pinned memory of a card.
+inline constexpr int first_with_pool_places = 13000;
+
+struct PoolPlace {
+  CUmemAllocationType type;
+  Location location;
+
+  bool on_device() const { return location.type == CU_MEM_LOCATION_TYPE_DEVICE; }
+
+  auto operator<=>(const PoolPlace&) const = default;
+};
+
+struct PlacePools {
+  CUmemoryPool initial = nullptr;  ///< the default one
+  CUmemoryPool current = nullptr;
+};
+
+using PoolPlaces = std::map<PoolPlace, PlacePools>;
+
+/// At cuInit, once the devices are there.
+void make_default_pools();
+
+/// What cuMemAllocAsync takes memory from.
+CUmemoryPool current_device_pool(const Device& device);
+
+}  // namespace cenote::sim
