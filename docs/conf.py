@@ -5,6 +5,10 @@ The API reference is made from the docstrings, so cenote must be installed. The 
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+from typing import Any
+
 import cenote
 
 project = "cenote"
@@ -37,3 +41,42 @@ html_theme_options = {
     "footer_end": ["theme-version"],
 }
 html_show_sourcelink = False
+
+
+def signatures() -> dict[str, str]:
+    """Every signature of the compiled modules, by qualified name, as their stubs have it."""
+    found: dict[str, str] = {}
+
+    def add(node: ast.AST, prefix: str) -> None:
+        if isinstance(node, ast.ClassDef):
+            for each in node.body:
+                add(each, f"{prefix}{node.name}.")
+        elif isinstance(node, ast.FunctionDef) and not any("overload" in ast.unparse(d) for d in node.decorator_list):
+            if prefix and node.args.args and node.args.args[0].arg in ("self", "cls"):
+                node.args.args.pop(0)
+            arguments = ast.unparse(node.args).replace("_StreamLike=...", "_StreamLike=DEFAULT_STREAM")
+            found[prefix + node.name] = f"({arguments})".replace("_StreamLike", "StreamLike")
+
+    for stub in Path(cenote.__file__).parent.glob("_*.pyi"):
+        for node in ast.parse(stub.read_text(encoding="utf-8")).body:
+            add(node, "")
+    return found
+
+
+SIGNATURES = signatures()
+
+
+def take_signature_of_stub(
+    app: Any, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """Give compiled classes and functions the signature with types, which the compiler does not keep."""
+    module = getattr(getattr(obj, "__objclass__", obj), "__module__", None) or ""
+    if not module.startswith("cenote._"):
+        return signature, returns
+    qualified = getattr(obj, "__qualname__", "") + (".__init__" if what == "class" else "")
+    return SIGNATURES.get(qualified, signature), returns
+
+
+def setup(app: Any) -> None:
+    """Connect to Sphinx, which calls this."""
+    app.connect("autodoc-process-signature", take_signature_of_stub)
