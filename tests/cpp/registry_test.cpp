@@ -51,6 +51,21 @@ TEST_F(registry, refuses_a_device_that_is_not_there) {
   EXPECT_THROW(cuda_memory_resource(2), std::out_of_range);
 }
 
+TEST_F(registry, makes_no_resource_only_to_return_it) {
+  reset_all_device_resources();
+  EXPECT_TRUE(devices_with_resource().empty());
+  EXPECT_EQ(set_per_device_resource(0, std::make_shared<cuda_memory_resource>(0)), nullptr);
+  EXPECT_EQ(devices_with_resource(), std::vector<int>{0});
+}
+
+TEST_F(registry, gives_a_fresh_resource_after_a_reset) {
+  const auto mine = use_pool(1 * MiB);
+  EXPECT_EQ(reset_per_device_resource(0), mine);
+  EXPECT_EQ(reset_current_device_resource(), nullptr);
+  EXPECT_EQ(get_per_device_resource(0)->kind(), "cuda");
+  EXPECT_THROW(reset_per_device_resource(2), std::out_of_range);
+}
+
 TEST_F(registry, lies_at_one_address) { EXPECT_EQ(registry_address(), registry_address()); }
 
 TEST_F(registry, a_block_is_freed_to_the_resource_that_made_it_whatever_is_current_by_then) {

@@ -102,14 +102,73 @@ def test_resource_of_another_device_is_refused() -> None:
     assert mr.get_per_device_resource(0) is before
 
 
-@pytest.mark.parametrize("device", [-1, 2, 63, 64, 2**31 - 1])
+@pytest.mark.parametrize("device", [-1, 2, 63, 64, 2**31 - 1, 2**31, 2**70, -(2**70)])
 def test_device_that_is_not_there_is_an_index_error(device: int) -> None:
     with pytest.raises(IndexError, match=f"no device {device}"):
         mr.get_per_device_resource(device)
     with pytest.raises(IndexError, match=f"no device {device}"):
         mr.set_per_device_resource(device, pool())
     with pytest.raises(IndexError, match=f"no device {device}"):
+        mr.reset_per_device_resource(device)
+
+
+@pytest.mark.parametrize("device", [-1, 2, 63, 64, 2**31 - 1])
+def test_client_cannot_allocate_on_a_device_that_is_not_there(device: int) -> None:
+    with pytest.raises(IndexError, match=f"no device {device}"):
         Client("of no device").allocate(256, device=device)
+
+
+@pytest.mark.parametrize("wrong", [None, "0", 0.0, object()])
+def test_what_is_no_number_is_no_device(wrong: object) -> None:
+    for function in (mr.get_per_device_resource, mr.reset_per_device_resource, registry.find_per_device_resource):
+        with pytest.raises(TypeError, match=type(wrong).__name__):
+            function(wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=type(wrong).__name__):
+        mr.set_per_device_resource(wrong, pool())  # type: ignore[arg-type]
+
+
+def test_setting_the_first_resource_makes_no_other_and_returns_none(
+    run_fresh: Callable[..., CompletedProcess[str]],
+) -> None:
+    run_fresh(
+        """
+        from cenote import mr, registry
+        assert registry.devices_with_resource() == []
+        assert mr.set_current_device_resource(mr.CudaMemoryResource()) is None
+        assert mr.set_per_device_resource(1, mr.from_spec("cuda", 1)) is None
+        assert registry.devices_with_resource() == [0, 1]
+        """,
+        CENOTE_RESOURCE="pool:initial=1TiB",  # could not be made
+    )
+
+
+def test_reset_takes_the_resource_away_and_returns_it() -> None:
+    mine = pool()
+    mr.set_per_device_resource(0, mine)
+    assert mr.reset_per_device_resource(0) is mine
+    assert registry.find_per_device_resource(0) is None
+    assert mr.reset_per_device_resource(0) is None
+    assert mr.reset_current_device_resource() is None
+    assert mr.get_current_device_resource().specification == "cuda"
+    assert mr.reset_current_device_resource() is not None
+
+
+def test_reset_is_for_one_device_or_for_all() -> None:
+    mr.reset_per_device_resource(0)
+    assert registry.devices_with_resource() == [1]
+    mr.get_per_device_resource(0)
+    mr.reset_all_device_resources()
+    assert registry.devices_with_resource() == []
+
+
+def test_reset_resource_lives_until_its_last_block_is_freed() -> None:
+    held = sim.live().device_bytes
+    mr.set_current_device_resource(mr.from_spec("pool:initial=4MiB | cuda"))
+    buffer = cenote.DeviceBuffer(size=1000)
+    mr.reset_all_device_resources()
+    assert sim.live().device_bytes == held + 4 * MIB
+    del buffer
+    assert sim.live().device_bytes == held
 
 
 @pytest.mark.parametrize("wrong", [None, "cuda", 1, object()])

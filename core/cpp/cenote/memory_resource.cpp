@@ -4,14 +4,17 @@
 #include <stdexcept>
 
 #include "cenote/driver/device.hpp"
+#include "cenote/ground/log.hpp"
 #include "cenote/ground/process.hpp"
 
 namespace cenote {
 
 void* memory_resource::allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
   void* const pointer = try_allocate(stream, bytes, alignment);
-  if (pointer == nullptr && bytes != 0) throw out_of_memory(describe(*this), bytes, state());
-  return pointer;
+  if (pointer != nullptr || bytes == 0) return pointer;
+  const out_of_memory error(describe(*this), bytes, state());
+  if (should_log(log_level::debug)) log(log_level::debug, error.what());
+  throw error;
 }
 
 void* memory_resource::try_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {

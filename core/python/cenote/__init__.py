@@ -11,7 +11,15 @@ from typing import Any
 
 from cenote import mr
 from cenote._device_buffer import DeviceBuffer
+from cenote.allocation_log import disable_logging, enable_logging, get_log_filenames
 from cenote.errors import CudaError, DriverUnavailableError, OutOfMemoryError
+from cenote.initialization import (
+    available_device_memory,
+    is_initialized,
+    register_reinitialize_hook,
+    reinitialize,
+    unregister_reinitialize_hook,
+)
 from cenote.registry import Usage, usage
 from cenote.statistics import Statistics
 from cenote.stream import (
@@ -39,17 +47,27 @@ __all__ = [
     "Usage",
     "__version__",
     "allocators",
+    "available_device_memory",
     "device_buffer",
+    "disable_logging",
     "driver",
+    "enable_logging",
+    "get_log_filenames",
     "install",
+    "is_initialized",
+    "logger",
     "mr",
+    "register_reinitialize_hook",
     "registry",
+    "reinitialize",
     "sim",
+    "statistics",
+    "unregister_reinitialize_hook",
     "usage",
 ]
 
 # Loaded when first asked for: what most programs do not need.
-_modules = ("allocators", "device_buffer", "driver", "registry", "replay", "sim", "timeline", "trace")
+_modules = ("allocators", "device_buffer", "driver", "logger", "registry", "replay", "sim", "timeline", "trace")
 _names = {"install": "cenote.frameworks", "InstallReport": "cenote.frameworks"}
 
 

@@ -1,4 +1,6 @@
 """The driver and its devices, as seen by this process. Documented in `cenote.driver`."""
+from operator import index
+
 from cenote cimport _libcenote as lib
 
 
@@ -20,6 +22,18 @@ def version() -> int:
     cdef int value
     with nogil:
         value = lib.driver_version()
+    return value
+
+
+def runtime_version() -> int:
+    """The CUDA version whose features cenote can use, in the form of `version`.
+
+    cenote has no CUDA runtime. This is the version of the headers that it was compiled with, or the driver's where
+    that is older.
+    """
+    cdef int value
+    with nogil:
+        value = lib.usable_cuda_version()
     return value
 
 
@@ -45,6 +59,41 @@ def current_device() -> int:
     with nogil:
         device = lib.current_device()
     return device
+
+
+def set_device(int device) -> None:
+    """Make a device current on the calling thread, by its primary context. IndexError if there is no such device."""
+    with nogil:
+        lib.set_current_device(device)
+
+
+def device_attribute(attr, int device) -> int:
+    """What the driver says of a device.
+
+    Parameters
+    ----------
+    attr : int or enum
+        The attribute: a number of ``CUdevice_attribute``, which ``cudaDeviceAttr`` shares, or a member of either enum
+        in ``cuda.bindings``.
+    device : int
+        The device's number.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    IndexError
+        If there is no such device.
+    CudaError
+        If there is no such attribute.
+    """
+    cdef int attribute = index(getattr(attr, "value", attr))
+    cdef int value
+    with nogil:
+        value = lib.device_attribute(device, attribute)
+    return value
 
 
 def device_name(int device) -> str:

@@ -78,10 +78,33 @@ cdef extern from "cenote/ground/error.hpp" namespace "cenote" nogil:
         optional[size_t] device_total
 
 
+cdef extern from "cenote/ground/log.hpp" namespace "cenote" nogil:
+    cdef enum log_level "cenote::log_level":
+        pass
+    cdef cppclass log_record:
+        log_level level
+        double time
+        long thread
+        string text
+    log_level logging_level()
+    void set_logging_level(log_level level)
+    log_level flush_level()
+    void set_flush_level(log_level level)
+    bool should_log(log_level level)
+    void log(log_level level, const string& text)
+    void flush_log()
+    void start_listening() except +raise_python_error
+    void stop_listening()
+    bool wait_for_log_records() except +raise_python_error
+    vector[log_record] take_log_records() except +raise_python_error
+    void print_log_record(log_level level, const string& text)
+
+
 cdef extern from "cenote/driver/driver_info.hpp" namespace "cenote" nogil:
     bool driver_is_loaded()
     string driver_library() except +raise_python_error
     int driver_version() except +raise_python_error
+    int usable_cuda_version() except +raise_python_error
     bool driver_is_simulated() except +raise_python_error
 
 
@@ -369,6 +392,10 @@ cdef extern from "cenote/surface/registry.hpp" namespace "cenote" nogil:
     shared_ptr[memory_resource] get_current_device_resource() except +raise_python_error
     shared_ptr[memory_resource] set_current_device_resource(
         shared_ptr[memory_resource]) except +raise_python_error
+    shared_ptr[memory_resource] reset_per_device_resource(int device) except +raise_python_error
+    shared_ptr[memory_resource] reset_current_device_resource() except +raise_python_error
+    void reset_all_device_resources() except +raise_python_error
+    vector[int] devices_with_resource() except +raise_python_error
     const void* registry_address()
 
 

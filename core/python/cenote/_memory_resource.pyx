@@ -28,16 +28,21 @@ cdef object figure(optional[size_t] bytes):
     return bytes.value() if bytes.has_value() else None
 
 
+def parse_bytes(str text) -> int:
+    """A number of bytes from a text such as "1GiB"."""
+    cdef optional[size_t] parsed = lib.parse_bytes(text.encode())
+    if not parsed.has_value():
+        raise ValueError(f"Could not parse {text!r} as a number of bytes: write 4096, '512MiB' or '1.5 GB'")
+    return parsed.value()
+
+
 cdef optional[size_t] size_argument(object size) except *:
     """A number of bytes from None, an int, or a text such as "1GiB"."""
-    cdef optional[size_t] parsed
+    cdef optional[size_t] none
     if size is None:
-        return parsed
+        return none
     if isinstance(size, str):
-        parsed = lib.parse_bytes(size.encode())
-        if not parsed.has_value():
-            raise ValueError(f"Could not parse {size!r} as a number of bytes: write 4096, '512MiB' or '1.5 GB'")
-        return parsed
+        return make_optional[size_t](<size_t> parse_bytes(size))
     return make_optional[size_t](bytes_argument(size))
 
 

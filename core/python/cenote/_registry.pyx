@@ -1,5 +1,6 @@
 """Current resources and clients. Documented in `cenote.mr` and `cenote.registry`."""
 from dataclasses import dataclass
+from operator import index
 
 from libc.stdint cimport uintptr_t
 from libcpp.memory cimport shared_ptr
@@ -18,29 +19,43 @@ cdef shared_ptr[lib.memory_resource] resource_argument(object mr) except *:
     return (<DeviceMemoryResource> mr)._resource
 
 
-def find_per_device_resource(int device) -> DeviceMemoryResource | None:
-    """The current resource of `device`; None if none has been set or asked for yet."""
+cdef int device_argument(object device) except? -1:
+    """The number of a device, for the core to check; IndexError for what no device can have."""
+    number = index(device)
+    if not 0 <= number < 2**31:
+        raise IndexError(f"there is no device {number}")
+    return number
+
+
+cdef object wrap_or_none(shared_ptr[lib.memory_resource] resource):
+    return wrap(resource) if resource.get() != NULL else None
+
+
+def find_per_device_resource(device) -> DeviceMemoryResource | None:
+    """The current resource of `device`; None if none has been set or asked for yet. Makes no driver call."""
     cdef shared_ptr[lib.memory_resource] current
+    cdef int number = device_argument(device)
     with nogil:
-        current = lib.find_per_device_resource(device)
-    return wrap(current) if current.get() != NULL else None
+        current = lib.find_per_device_resource(number)
+    return wrap_or_none(current)
 
 
-def get_per_device_resource(int device) -> DeviceMemoryResource:
+def get_per_device_resource(device) -> DeviceMemoryResource:
     """The current resource of `device`; IndexError if there is no such device."""
     cdef shared_ptr[lib.memory_resource] current
+    cdef int number = device_argument(device)
     with nogil:
-        current = lib.get_per_device_resource(device)
+        current = lib.get_per_device_resource(number)
     return wrap(current)
 
 
-def set_per_device_resource(int device, mr) -> DeviceMemoryResource:
+def set_per_device_resource(device, mr) -> DeviceMemoryResource | None:
     """Make `mr` the current resource of `device`, for allocations from now on.
 
     Returns
     -------
-    DeviceMemoryResource
-        The previous one.
+    DeviceMemoryResource or None
+        The previous one; None if none had been set or asked for.
 
     Raises
     ------
@@ -50,9 +65,30 @@ def set_per_device_resource(int device, mr) -> DeviceMemoryResource:
         If `mr` is of another device.
     """
     cdef shared_ptr[lib.memory_resource] resource = resource_argument(mr)
+    cdef int number = device_argument(device)
     with nogil:
-        resource = lib.set_per_device_resource(device, resource)
-    return wrap(resource)
+        resource = lib.set_per_device_resource(number, resource)
+    return wrap_or_none(resource)
+
+
+def reset_per_device_resource(device) -> DeviceMemoryResource | None:
+    """Take the current resource of `device` away: the next one that is asked for is made anew, as the first was.
+
+    Returns
+    -------
+    DeviceMemoryResource or None
+        The previous one; None if none had been set or asked for. It lives until its last block is freed.
+
+    Raises
+    ------
+    IndexError
+        If there is no such device.
+    """
+    cdef shared_ptr[lib.memory_resource] resource
+    cdef int number = device_argument(device)
+    with nogil:
+        resource = lib.reset_per_device_resource(number)
+    return wrap_or_none(resource)
 
 
 def get_current_device_resource() -> DeviceMemoryResource:
@@ -63,12 +99,34 @@ def get_current_device_resource() -> DeviceMemoryResource:
     return wrap(current)
 
 
-def set_current_device_resource(mr) -> DeviceMemoryResource:
-    """Make `mr` the current resource of the device that is current on this thread; return the previous one."""
+def set_current_device_resource(mr) -> DeviceMemoryResource | None:
+    """Make `mr` the current resource of the device that is current on this thread; return the previous one, or None."""
     cdef shared_ptr[lib.memory_resource] resource = resource_argument(mr)
     with nogil:
         resource = lib.set_current_device_resource(resource)
-    return wrap(resource)
+    return wrap_or_none(resource)
+
+
+def reset_current_device_resource() -> DeviceMemoryResource | None:
+    """Take the current resource of the device that is current on this thread away; return it, or None."""
+    cdef shared_ptr[lib.memory_resource] resource
+    with nogil:
+        resource = lib.reset_current_device_resource()
+    return wrap_or_none(resource)
+
+
+def reset_all_device_resources() -> None:
+    """Take the current resource of every device away. Makes no driver call of its own."""
+    with nogil:
+        lib.reset_all_device_resources()
+
+
+def devices_with_resource() -> list[int]:
+    """The devices whose current resource has been set or asked for, in order. Makes no driver call."""
+    cdef vector[int] devices
+    with nogil:
+        devices = lib.devices_with_resource()
+    return devices
 
 
 def registry_address() -> int:

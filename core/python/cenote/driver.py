@@ -8,25 +8,34 @@ the simulated device.
 from cenote._driver import (
     compute_capability,
     current_device,
+    device_attribute,
     device_count,
     device_name,
     is_loaded,
     is_simulated,
     library,
     memory_info,
+    runtime_version,
+    set_device,
     synchronize,
     version,
 )
+from cenote.device_properties import DeviceProperties, device_properties
 
 __all__ = [
+    "DeviceProperties",
     "compute_capability",
     "current_device",
+    "device_attribute",
     "device_count",
     "device_name",
+    "device_properties",
     "is_loaded",
     "is_simulated",
     "library",
     "memory_info",
+    "runtime_version",
+    "set_device",
     "synchronize",
     "version",
 ]

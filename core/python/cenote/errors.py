@@ -24,6 +24,11 @@ class CudaError(RuntimeError):
         self.code = code
         self.name = name
 
+    @property
+    def status(self) -> int:
+        """The driver's error number, `code`, under the name that CUDA's Python libraries give it."""
+        return self.code
+
 
 class DriverUnavailableError(CudaError):
     """There is no driver to call: none installed, too old, no device, or a forked child. The text says what to do."""

@@ -21,6 +21,9 @@ from cenote._memory_resource import DeviceMemoryResource, UpstreamResourceAdapto
 from cenote._registry import (
     get_current_device_resource,
     get_per_device_resource,
+    reset_all_device_resources,
+    reset_current_device_resource,
+    reset_per_device_resource,
     set_current_device_resource,
     set_per_device_resource,
 )
@@ -39,6 +42,8 @@ from cenote._resources import (
     SamHeadroomMemoryResource,
     SystemMemoryResource,
 )
+from cenote.allocation_log import disable_logging, enable_logging, get_log_filenames
+from cenote.initialization import available_device_memory, is_initialized
 
 __all__ = [
     "AlignedResourceAdaptor",
@@ -64,10 +69,18 @@ __all__ = [
     "ThreadSafeResourceAdaptor",
     "TrackingResourceAdaptor",
     "UpstreamResourceAdaptor",
+    "available_device_memory",
+    "disable_logging",
+    "enable_logging",
     "from_spec",
     "get_current_device_resource",
+    "get_log_filenames",
     "get_per_device_resource",
+    "is_initialized",
     "known_specifications",
+    "reset_all_device_resources",
+    "reset_current_device_resource",
+    "reset_per_device_resource",
     "set_current_device_resource",
     "set_per_device_resource",
 ]

@@ -1,10 +1,46 @@
-"""Counts of what passes through a `cenote.mr.StatisticsResourceAdaptor`."""
+"""What programs allocate: counts of the current resource, of parts of a program, and of functions.
+
+::
+
+    cenote.statistics.enable_statistics()
+    with cenote.statistics.profiler(name="load"):
+        load()
+    print(cenote.statistics.default_profiler_records.report())
+
+The counts are those of a `cenote.mr.StatisticsResourceAdaptor`, wherever it stands in the stack of the current
+resource; where there are several, of the outermost. `push_statistics`, `pop_statistics`, `statistics` and `profiler`
+open scopes that count what their own thread does.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Literal, ParamSpec, TypeVar
 
-__all__ = ["Statistics"]
+# The adaptors import this module for `Statistics`; so their names are looked up when they are used.
+from cenote import mr
+
+__all__ = [
+    "ProfilerContext",
+    "ProfilerRecords",
+    "Statistics",
+    "default_profiler_records",
+    "enable_statistics",
+    "get_statistics",
+    "pop_statistics",
+    "profiler",
+    "push_statistics",
+    "statistics",
+]
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -17,3 +53,228 @@ class Statistics:
     peak_count: int
     total_bytes: int
     total_count: int
+
+
+def _counting() -> mr.StatisticsResourceAdaptor | None:
+    """Find the outermost statistics adaptor of the current resource."""
+    resource: mr.DeviceMemoryResource | None = mr.get_current_device_resource()
+    while resource is not None and not isinstance(resource, mr.StatisticsResourceAdaptor):
+        resource = resource.upstream_mr if isinstance(resource, mr.UpstreamResourceAdaptor) else None
+    return resource
+
+
+def enable_statistics() -> None:
+    """Count what the current resource allocates from now on; nothing changes if it is counted already."""
+    if _counting() is None:
+        mr.set_current_device_resource(mr.StatisticsResourceAdaptor(mr.get_current_device_resource()))
+
+
+def get_statistics() -> Statistics | None:
+    """Give the counts of the scope that the calling thread is in; None if the current resource is not counted."""
+    counting = _counting()
+    return None if counting is None else counting.allocation_counts
+
+
+def push_statistics() -> Statistics | None:
+    """Open a scope, whose counts start at nothing.
+
+    Returns
+    -------
+    Statistics or None
+        The counts of the scope around it; None, and nothing is opened, if the current resource is not counted.
+    """
+    counting = _counting()
+    return None if counting is None else counting.push_counters()
+
+
+def pop_statistics() -> Statistics | None:
+    """Close the scope that was opened last; its counts are added to those of the scope around it.
+
+    Returns
+    -------
+    Statistics or None
+        The counts of the scope; None if the current resource is not counted.
+
+    Raises
+    ------
+    IndexError
+        If no scope is open.
+    """
+    counting = _counting()
+    return None if counting is None else counting.pop_counters()
+
+
+@contextmanager
+def statistics() -> Iterator[None]:
+    """Count what is allocated in a ``with`` block.
+
+    If the current resource is counted already, the block is a scope of its own. If not, it is counted for the length
+    of the block.
+
+    Raises
+    ------
+    ValueError
+        At the end of the block, if the current resource has been changed in it.
+    """
+    counting = _counting()
+    uncounted: mr.DeviceMemoryResource | None = None
+    if counting is None:
+        uncounted = mr.get_current_device_resource()
+        counting = mr.StatisticsResourceAdaptor(uncounted)
+        mr.set_current_device_resource(counting)
+    else:
+        counting.push_counters()
+    current = mr.get_per_device_resource(counting.device)
+    try:
+        yield
+    finally:
+        if uncounted is None:
+            counting.pop_counters()
+        if mr.get_per_device_resource(counting.device) != current:
+            raise ValueError("the current resource was changed in a block that counts what it allocates")
+        if uncounted is not None:
+            mr.set_per_device_resource(counting.device, uncounted)
+
+
+class ProfilerRecords:
+    """What profiled functions and blocks allocated, by name. May be used from any thread."""
+
+    @dataclass
+    class MemoryRecord:
+        """What one function or block allocated; in bytes.
+
+        ``memory_total`` is the sum over all calls, ``memory_peak`` the most that one call held at a time.
+        """
+
+        num_calls: int = 0
+        memory_total: int = 0
+        memory_peak: int = 0
+
+        def add(self, memory_total: int, memory_peak: int) -> None:
+            """Add one call."""
+            self.num_calls += 1
+            self.memory_total += memory_total
+            self.memory_peak = max(self.memory_peak, memory_peak)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._records: dict[str, ProfilerRecords.MemoryRecord] = {}
+
+    def add(self, name: str, data: Statistics) -> None:
+        """Add one call of the function or block `name`, and what it allocated."""
+        with self._lock:
+            record = self._records.setdefault(name, ProfilerRecords.MemoryRecord())
+            record.add(memory_total=data.total_bytes, memory_peak=data.peak_bytes)
+
+    @property
+    def records(self) -> dict[str, MemoryRecord]:
+        """A copy of the records, by name."""
+        with self._lock:
+            return {name: replace(record) for name, record in self._records.items()}
+
+    def report(self, ordered_by: Literal["num_calls", "memory_peak", "memory_total"] = "memory_peak") -> str:
+        """Write the records as a table, the largest first.
+
+        Raises
+        ------
+        ValueError
+            If there is no such column.
+        """
+        columns = ("num_calls", "memory_peak", "memory_total")
+        if ordered_by not in columns:
+            raise ValueError(f"ordered_by must be one of {', '.join(columns)}, not {ordered_by!r}")
+        title = "Memory Profiling\n================\n\n"
+        records = sorted(self.records.items(), key=lambda item: (-getattr(item[1], ordered_by), item[0]))
+        if not records:
+            return title + "No data, maybe profiling wasn't enabled?"
+        heads = ("ncalls", "memory_peak", "memory_total")
+        rows = [(*(f"{getattr(record, column):,}" for column in columns), name) for name, record in records]
+        widths = [max(len(head), *(len(row[i]) for row in rows)) for i, head in enumerate(heads)]
+        table = [
+            "  ".join([*(cell.rjust(width) for cell, width in zip(row, widths, strict=False)), row[-1]])
+            for row in [(*heads, "filename:lineno(function)"), *rows]
+        ]
+        legend = (
+            "  ncalls        how often the function or block ran\n"
+            "  memory_peak   the most bytes that one run held at a time\n"
+            "  memory_total  bytes that all runs together allocated\n"
+        )
+        return f"{title}{legend}\nOrdered by: {ordered_by}\n\n" + "\n".join(table)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.records})"
+
+    def __str__(self) -> str:
+        return self.report()
+
+
+default_profiler_records = ProfilerRecords()
+"""Where `profiler` writes to unless it is told otherwise."""
+
+
+def _describe(function: Callable[..., object]) -> str:
+    """``file:line(name)`` of a function; its name alone where there is no source to point at."""
+    unwrapped = inspect.unwrap(function)
+    name = getattr(unwrapped, "__qualname__", None) or type(unwrapped).__qualname__
+    code = getattr(unwrapped, "__code__", None)
+    return name if code is None else f"{code.co_filename}:{code.co_firstlineno}({name})"
+
+
+class ProfilerContext:
+    """What `profiler` returns: a decorator and a context manager. One may be entered again, and by several threads."""
+
+    def __init__(self, records: ProfilerRecords, name: str) -> None:
+        self._records = records
+        self._name = name
+        self._entered = threading.local()
+
+    def __call__(self, func: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+        """Profile each call of a function; its record is called ``file:line(function)`` if `name` is empty."""
+        named = ProfilerContext(self._records, self._name or _describe(func))
+
+        @functools.wraps(func)
+        def profiled(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+            with named:
+                return func(*args, **kwargs)
+
+        return profiled
+
+    def __enter__(self) -> ProfilerContext:
+        if not self._name:
+            raise ValueError("a profiler that is used as a context manager needs a name")
+        # What the block does to the current resource must not keep it from closing the scope that it has opened.
+        counting = _counting()
+        if counting is not None:
+            counting.push_counters()
+        vars(self._entered).setdefault("stack", []).append(counting)
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        counting = self._entered.stack.pop()
+        if counting is not None:
+            self._records.add(self._name, counting.pop_counters())
+
+
+def profiler(*, records: ProfilerRecords = default_profiler_records, name: str = "") -> ProfilerContext:
+    """Record what a function or a block allocates on its own thread.
+
+    Nothing is recorded while the current resource is not counted; see `enable_statistics`.
+
+    Parameters
+    ----------
+    records : ProfilerRecords
+        Where to.
+    name : str
+        The record's name. A decorator may leave it out, a ``with`` block may not.
+
+    Returns
+    -------
+    ProfilerContext
+        ``@profiler()`` before a function, or ``with profiler(name="…"):``.
+    """
+    return ProfilerContext(records, name)

@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <filesystem>
@@ -154,6 +155,8 @@ int driver_version() {
   CENOTE_DRIVER_CALL(cuDriverGetVersion, &version);
   return version;
 }
+
+int usable_cuda_version() { return std::min(driver_version(), CUDA_VERSION); }
 
 bool driver_is_simulated() { return std::filesystem::path(driver_library()).filename() == "libcenote_sim.so"; }
 

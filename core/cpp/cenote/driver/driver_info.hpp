@@ -14,6 +14,10 @@ std::string driver_library();
 /// 1000 * major + 10 * minor, as cuDriverGetVersion has it.
 int driver_version();
 
+/// The CUDA version whose features cenote can use, in the same form: that of the headers which it was compiled with, or
+/// the driver's where that is older. cenote has no CUDA runtime.
+int usable_cuda_version();
+
 /// Whether that is cenote's simulated device.
 bool driver_is_simulated();
 

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "cenote/ground/bytes.hpp"
+#include "cenote/ground/log.hpp"
 #include "cenote/ground/process.hpp"
 
 namespace cenote {
@@ -43,8 +44,11 @@ void report_once(const std::string& text) noexcept {
     // Leaked: it may be needed by the last static destructor of the process.
     static auto* const mutex = new std::mutex;
     static auto* const seen = new std::set<std::string>;
-    const std::lock_guard lock(*mutex);
-    if (seen->insert(text).second) std::fprintf(stderr, "cenote: %s\n", text.c_str());
+    {
+      const std::lock_guard lock(*mutex);
+      if (!seen->insert(text).second) return;
+    }
+    log(log_level::error, text);
   } catch (...) {
     std::fputs("cenote: an error could not be reported for lack of host memory\n", stderr);
   }

@@ -60,8 +60,8 @@ class driver_unavailable : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-/// The channel for what cannot be thrown (frees, destructors): one line on stderr, each distinct text once per process,
-/// silent while the process exits.
+/// The channel for what cannot be thrown (frees, destructors): one line of the log (log.hpp; stderr unless somebody
+/// listens), each distinct text once per process, silent while the process exits.
 void report_once(const std::string& text) noexcept;
 
 }  // namespace cenote

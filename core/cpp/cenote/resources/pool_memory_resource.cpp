@@ -8,6 +8,7 @@
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/ground/check.hpp"
+#include "cenote/ground/log.hpp"
 #include "cenote/ground/process.hpp"
 
 namespace cenote {
@@ -240,7 +241,10 @@ void* pool_memory_resource::grow(const request& wanted) {
       pool_size_ -= *reserved;
       throw;
     }
-    if (base != nullptr) return add_chunk_and_take(wanted, {static_cast<std::byte*>(base), *reserved});
+    if (base != nullptr) {
+      say("grew by", *reserved);
+      return add_chunk_and_take(wanted, {static_cast<std::byte*>(base), *reserved});
+    }
     {
       const std::lock_guard lock(mutex_);
       pool_size_ -= *reserved;
@@ -458,7 +462,17 @@ std::size_t pool_memory_resource::release_chunks(stream_ref stream, std::optiona
     counters_.upstream_frees += released.size();
   }
   for (const chunk& c : released) upstream_->deallocate(stream, c.base, c.bytes);
+  if (bytes != 0) say("gave back", bytes);
   return bytes;
+}
+
+void pool_memory_resource::say(const char* what, std::size_t bytes) const noexcept {
+  if (!should_log(log_level::debug)) return;
+  try {
+    log(log_level::debug, "the pool on device " + std::to_string(device()) + " " + what + " " + format_bytes(bytes) +
+                              " and holds " + format_bytes(pool_size()));
+  } catch (const std::bad_alloc&) {  // the line is lost, and nothing else
+  }
 }
 
 void pool_memory_resource::place_mark(stream_ref stream, stream_id id, stamp epoch) noexcept {

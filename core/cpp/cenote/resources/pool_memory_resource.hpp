@@ -133,6 +133,7 @@ class pool_memory_resource final : public memory_resource {
   void* allocate_chunk(const request& wanted, std::size_t bytes);
   std::size_t release_chunks(stream_ref stream, std::optional<stream_id> of, std::size_t keep_bytes);
   void place_mark(stream_ref stream, stream_id id, stamp epoch) noexcept;
+  void say(const char* what, std::size_t bytes) const noexcept;
 
   std::shared_ptr<memory_resource> upstream_;
   std::optional<std::size_t> initial_;

@@ -33,6 +33,13 @@ slot& slot_of(int device) {
   throw std::out_of_range("there is no device " + std::to_string(device));
 }
 
+/// Puts `resource` in the place of the one that is returned, whose end is the caller's: not under the lock.
+std::shared_ptr<memory_resource> exchange_resource(int device, std::shared_ptr<memory_resource> resource) {
+  slot& place = slot_of(device);
+  const std::lock_guard lock(place.mutex);
+  return std::exchange(place.resource, std::move(resource));
+}
+
 std::shared_ptr<memory_resource> default_resource(int device) {
   check_device(device);
   const char* const specified = std::getenv(default_variable);
@@ -69,17 +76,32 @@ std::shared_ptr<memory_resource> set_per_device_resource(int device, std::shared
     throw std::invalid_argument("a resource of device " + std::to_string(resource->device()) + " cannot serve device " +
                                 std::to_string(device));
   }
-  auto previous = get_per_device_resource(device);
-  slot& place = slot_of(device);
-  const std::lock_guard lock(place.mutex);
-  previous = std::exchange(place.resource, std::move(resource));
-  return previous;
+  return exchange_resource(device, std::move(resource));
+}
+
+std::shared_ptr<memory_resource> reset_per_device_resource(int device) {
+  check_device(device);
+  return exchange_resource(device, nullptr);
 }
 
 std::shared_ptr<memory_resource> get_current_device_resource() { return get_per_device_resource(current_device()); }
 
 std::shared_ptr<memory_resource> set_current_device_resource(std::shared_ptr<memory_resource> resource) {
   return set_per_device_resource(current_device(), std::move(resource));
+}
+
+std::shared_ptr<memory_resource> reset_current_device_resource() { return reset_per_device_resource(current_device()); }
+
+void reset_all_device_resources() {
+  for (int device = 0; device < max_devices; ++device) exchange_resource(device, nullptr);
+}
+
+std::vector<int> devices_with_resource() {
+  std::vector<int> devices;
+  for (int device = 0; device < max_devices; ++device) {
+    if (find_per_device_resource(device)) devices.push_back(device);
+  }
+  return devices;
 }
 
 const void* registry_address() noexcept { return &slots(); }

@@ -74,7 +74,10 @@ def _replay(
             del buffer
     finally:
         replay.finish()
-        mr.set_per_device_resource(device.index, previous)
+        if previous is None:
+            mr.reset_per_device_resource(device.index)
+        else:
+            mr.set_per_device_resource(device.index, previous)
     terminal.line()
     report_usage(terminal, "Who holds the pool, at the peak of the replay", at_peak)
     return f"replay of {name}"

@@ -1,0 +1,70 @@
+// What the core says of itself: one line a matter, of a level, to whoever listens.
+//
+//     log(level, text) ── below the level? ──► nothing, after one load of an atomic
+//         │
+//         ├── somebody listens ──► queue ──► take_log_records(), in the listener's own thread (Python's `logging`)
+//         ├── a file is named  ──► the file, as RMM writes it: [thread][time][level ] text
+//         └── neither          ──► stderr: "cenote: text", with the level between them if it is not an error
+//
+// 1. The level is `info` until it is set; the environment variable CENOTE_LOG_LEVEL names another one for the start.
+// 2. CENOTE_DEBUG_LOG_FILE, else RMM_DEBUG_LOG_FILE, names the file; it is opened, and truncated, by the first line.
+// 3. The core never calls a listener: it enqueues and goes on. So a line may be logged under any lock of the core, and
+//    a listener may need the GIL, its own locks and cenote itself to do with the lines what it likes.
+// 4. The queue is bounded. When it is full its oldest line goes, and the listener is told how many went.
+//
+// Threads: all functions from any thread. One mutex guards the queue; it is a leaf, nothing is called under it. A forked
+// child, which does not have the listener's thread, has no listener.
+// Cost: a line that is not wanted, one relaxed load. Callers build their text after should_log.
+#pragma once
+
+#include <atomic>
+#include <string>
+#include <vector>
+
+namespace cenote {
+
+/// RMM's levels. A line is of one up to `critical`; `off` and `n_levels` are levels that no line reaches.
+enum class log_level : int { trace, debug, info, warn, error, critical, off, n_levels };
+
+namespace log_state {
+extern std::atomic<log_level> level;
+}
+
+inline log_level logging_level() noexcept { return log_state::level.load(std::memory_order_relaxed); }
+void set_logging_level(log_level level) noexcept;
+
+/// Lines of this level or above are written through to the file at once.
+log_level flush_level() noexcept;
+void set_flush_level(log_level level) noexcept;
+
+/// Whether a line of this level would be logged.
+inline bool should_log(log_level level) noexcept { return level >= logging_level() && level < log_level::off; }
+
+void log(log_level level, const std::string& text) noexcept;
+
+/// Writes the lines that are still buffered to the file.
+void flush_log() noexcept;
+
+struct log_record {
+  log_level level;
+  double time;  ///< seconds since 1970, UTC
+  long thread;  ///< the kernel's number of the thread that logged it
+  std::string text;
+};
+
+constexpr std::size_t max_queued_records = 4096;
+
+/// From now on lines are queued for a listener, instead of written to stderr; or not any more.
+void start_listening();
+void stop_listening() noexcept;
+
+/// Waits until there are lines, or nobody listens any more: then it is false.
+bool wait_for_log_records();
+
+/// The queued lines, oldest first.
+std::vector<log_record> take_log_records();
+
+/// To stderr, as where nobody listens; nowhere if a file has the lines. For a listener who has no better place.
+void print_log_record(log_level level, const std::string& text) noexcept;
+
+}  // namespace cenote

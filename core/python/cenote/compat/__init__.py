@@ -1,0 +1,1 @@
+"""Other libraries' names for what cenote does: `cenote.compat.as_rmm`."""
