@@ -66,17 +66,29 @@ def signatures() -> dict[str, str]:
 SIGNATURES = signatures()
 
 
+def is_compiled(obj: Any) -> bool:
+    """Whether a class, function or method is of a compiled module, where signatures have no types."""
+    module = getattr(getattr(obj, "__objclass__", obj), "__module__", None) or ""
+    return module.startswith("cenote._")
+
+
 def take_signature_of_stub(
     app: Any, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
 ) -> tuple[str | None, str | None]:
-    """Give compiled classes and functions the signature with types, which the compiler does not keep."""
-    module = getattr(getattr(obj, "__objclass__", obj), "__module__", None) or ""
-    if not module.startswith("cenote._"):
+    """Give compiled functions and methods the signature of the stub."""
+    if signature is None or not is_compiled(obj):
         return signature, returns
-    qualified = getattr(obj, "__qualname__", "") + (".__init__" if what == "class" else "")
-    return SIGNATURES.get(qualified, signature), returns
+    return SIGNATURES.get(obj.__qualname__, signature), returns
+
+
+def show_how_to_make(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Say how an object of a compiled class is made: autodoc finds no signature, and cannot be given one."""
+    made_by = SIGNATURES.get(f"{obj.__qualname__}.__init__") if what == "class" and is_compiled(obj) else None
+    if made_by:
+        lines[:0] = [".. code-block:: python", "", f"   {obj.__qualname__}{made_by}", ""]
 
 
 def setup(app: Any) -> None:
     """Connect to Sphinx, which calls this."""
     app.connect("autodoc-process-signature", take_signature_of_stub)
+    app.connect("autodoc-process-docstring", show_how_to_make)

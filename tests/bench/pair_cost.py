@@ -30,7 +30,7 @@ from cenote import driver, mr
 
 KIB, MIB = 1024, 1024**2
 SIZES = (4 * KIB, 1 * MIB)
-ROUNDS = 15
+ROUNDS = 30
 WARM_UP = 20
 SEED = 20261123
 
