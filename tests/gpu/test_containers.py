@@ -25,20 +25,20 @@ def test_torch_and_cupy_see_by_dlpack_what_another_stream_wrote(run):
                     with torch.cuda.stream(reads):
                         array = torch.from_dlpack(buffer)
                         assert array.data_ptr() == buffer.ptr and array.dtype == torch.uint8
-                        right = (array == 7).all()
+                        right = bool((array == 7).all().item())      # waits for this stream only
                 else:
                     with reads_cupy:
                         array = cupy.from_dlpack(buffer)
                         assert array.data.ptr == buffer.ptr and array.dtype == cupy.uint8
-                        right = (array == 7).all()
-                assert bool(right.item()), (trial, library)
+                        right = bool((array == 7).all().item())      # waits for this stream only
+                assert right, (trial, library)
                 try:
                     buffer.resize(10)
                 except BufferError:
                     pass
                 else:
                     raise SystemExit("the memory moved under an array")
-                del array, right
+                del array
         buffer.resize(10)
         """
     )
@@ -221,6 +221,7 @@ def test_prefetch_moves_managed_memory(run):
         """
         import cenote
         from cuda.bindings import driver
+        cenote.driver.set_device(0)                # for the questions that this test asks itself
         buffer = cenote.DeviceBuffer(size=1 << 21, mr=cenote.mr.ManagedMemoryResource())
         buffer.copy_from_host(bytes(1 << 21))
         last = driver.CUmem_range_attribute.CU_MEM_RANGE_ATTRIBUTE_LAST_PREFETCH_LOCATION
