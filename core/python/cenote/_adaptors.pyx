@@ -1,6 +1,8 @@
 """Resource adaptors: one Python class per C++ class. Documented in `cenote.mr`."""
 import inspect
 import logging
+import os
+import sys
 
 from libc.stdint cimport uintptr_t
 from libcpp cimport bool
@@ -8,6 +10,7 @@ from libcpp.memory cimport shared_ptr, static_pointer_cast
 from libcpp.optional cimport optional
 
 from cenote cimport _libcenote as lib
+from cenote._arguments cimport bytes_argument
 from cenote._memory_resource cimport (
     UpstreamResourceAdaptor,
     collect_cycles,
@@ -70,6 +73,8 @@ cdef class LoggingResourceAdaptor(UpstreamResourceAdaptor):
 
     Raises
     ------
+    TypeError
+        If `log_file_name` is no path.
     ValueError
         If none of them names a file.
     RuntimeError
@@ -78,7 +83,7 @@ cdef class LoggingResourceAdaptor(UpstreamResourceAdaptor):
 
     def __init__(self, upstream_mr, log_file_name=None):
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
-        cdef lib.string name = b"" if log_file_name is None else str(log_file_name).encode()
+        cdef lib.string name = b"" if log_file_name is None else path_argument(log_file_name)
         self._resource = static_pointer_cast[lib.memory_resource, lib.logging_resource_adaptor](
             lib.make_shared[lib.logging_resource_adaptor](upstream, name))
         self.upstream_mr = upstream_mr
@@ -91,7 +96,17 @@ cdef class LoggingResourceAdaptor(UpstreamResourceAdaptor):
 
     def get_file_name(self) -> str:
         """The absolute path that is written, with the device in it."""
-        return (<lib.logging_resource_adaptor*> self.made()).file_name().decode()
+        return (<lib.logging_resource_adaptor*> self.made()).file_name().decode(sys.getfilesystemencoding(), "surrogateescape")
+
+
+cdef bytes path_argument(object path):
+    """The name of a file as the system has it; TypeError for what is no text and no os.PathLike."""
+    if isinstance(path, bytes):
+        raise TypeError("a file's name must be a str or os.PathLike object, not bytes")
+    encoded = os.fsencode(path)
+    if b"\0" in encoded:
+        raise ValueError(f"a file's name cannot have a null character: {path!r}")
+    return encoded
 
 
 cdef class TrackingResourceAdaptor(UpstreamResourceAdaptor):
@@ -231,13 +246,14 @@ cdef class FailureCallbackResourceAdaptor(UpstreamResourceAdaptor):
         If `callback` cannot be called so.
     """
 
-    def __init__(self, upstream_mr, callback, size_t max_tries=64):
+    def __init__(self, upstream_mr, callback, max_tries=64):
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
         cdef lib.failure_callback_body body = body_for(callback)
+        cdef size_t tries = bytes_argument(max_tries)
         self._calls = lib.make_shared[lib.python_object](<lib.PyObject*> callback)
         self._resource = static_pointer_cast[lib.memory_resource, lib.failure_callback_resource_adaptor](
             lib.make_shared[lib.failure_callback_resource_adaptor](
-                upstream, lib.python_function(self._calls, body), max_tries))
+                upstream, lib.python_function(self._calls, body), tries))
         self.upstream_mr = upstream_mr
         remember(self)
 
@@ -277,10 +293,12 @@ cdef class AlignedResourceAdaptor(UpstreamResourceAdaptor):
         If `alignment` is no power of two.
     """
 
-    def __init__(self, upstream_mr, size_t alignment=256, size_t threshold=0):
+    def __init__(self, upstream_mr, alignment=256, threshold=0):
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
+        cdef size_t aligned = bytes_argument(alignment)
+        cdef size_t least = bytes_argument(threshold)
         self._resource = static_pointer_cast[lib.memory_resource, lib.aligned_resource_adaptor](
-            lib.make_shared[lib.aligned_resource_adaptor](upstream, alignment, threshold))
+            lib.make_shared[lib.aligned_resource_adaptor](upstream, aligned, least))
         self.upstream_mr = upstream_mr
         remember(self)
 

@@ -1,5 +1,4 @@
 """DeviceBuffer: untyped device memory that frees itself. Documented in `cenote` and `cenote.device_buffer`."""
-from operator import index
 from pickle import PickleBuffer
 
 import numpy as np
@@ -12,7 +11,8 @@ from libcpp.memory cimport unique_ptr
 from libcpp.utility cimport move
 
 from cenote cimport _libcenote as lib
-from cenote._memory_resource cimport DeviceMemoryResource, wrap
+from cenote._arguments cimport bytes_argument, device_argument, int_argument
+from cenote._memory_resource cimport DeviceMemoryResource, resource_argument, wrap
 from cenote._stream cimport Stream, as_stream
 
 from cenote._stream import DEFAULT_STREAM
@@ -41,6 +41,8 @@ cdef class DeviceBuffer:
     ------
     OutOfMemoryError
         The resource has no memory to give.
+    OverflowError
+        `ptr` or `size` is negative, or 2^64 or more.
 
     Notes
     -----
@@ -61,17 +63,15 @@ cdef class DeviceBuffer:
 
     def __init__(self, *, ptr=0, size=0, stream=DEFAULT_STREAM, mr=None):
         cdef Stream on = as_stream(stream)
-        cdef const void* source = <const void*> <uintptr_t> index(ptr)
-        cdef size_t bytes = index(size)
+        cdef const void* source = <const void*> bytes_argument(ptr)
+        cdef size_t bytes = bytes_argument(size)
         cdef lib.shared_ptr[lib.memory_resource] resource
         cdef unique_ptr[lib.device_buffer] fresh
         if mr is None:
             with nogil:
                 resource = lib.get_current_device_resource()
-        elif isinstance(mr, DeviceMemoryResource):
-            resource = (<DeviceMemoryResource> mr)._resource
         else:
-            raise TypeError(f"mr must be a memory resource, not {type(mr).__name__}")
+            resource = resource_argument("mr", mr)
         self._require_no_exports()
         with nogil:
             if source != NULL and bytes != 0:
@@ -171,11 +171,13 @@ cdef class DeviceBuffer:
     @property
     def mr(self) -> DeviceMemoryResource:
         """The resource that the memory came from and goes back to."""
+        self.made()
         return self._mr
 
     @property
     def stream(self) -> Stream:
         """The stream that the buffer was used on last, and will be freed on."""
+        self.made()
         return self._stream
 
     @property
@@ -280,13 +282,13 @@ cdef class DeviceBuffer:
         BufferError
             If there is no way to that device, or none without a copy.
         ValueError
-            If `stream` is 0, which the standard forbids, or less than -1.
+            If `stream` is 0, which the standard forbids, or less than -1; if `max_version` or `dl_device` is no pair.
         """
         own = self.__dlpack_device__()
         on_host = (<int> lib.dl_device_type.cpu, 0)
         on_device = (<int> lib.dl_device_type.cuda, self.device)
-        wanted = own if dl_device is None else (index(dl_device[0]), index(dl_device[1]))
-        cdef bint versioned = max_version is not None and max_version[0] >= 1
+        wanted = own if dl_device is None else pair_argument("dl_device", dl_device)
+        cdef bint versioned = max_version is not None and pair_argument("max_version", max_version)[0] >= 1
         cdef bint is_copy = copy is not None and bool(copy)
         cdef bint is_shareable = wanted == own or wanted == on_device or (wanted == on_host and own != on_device)
         if stream is not None and stream == 0:
@@ -372,35 +374,42 @@ cdef class DeviceBuffer:
     def copy_from_device(self, cuda_ary, stream=DEFAULT_STREAM) -> None:
         """Overwrite the first bytes with those of a one-dimensional contiguous array in device memory.
 
-        `cuda_ary` is any object with ``__cuda_array_interface__``; ValueError if it has none, is not contiguous, is
-        masked, or has more bytes than the buffer. The copy waits, on the device, for the stream that it names.
+        `cuda_ary` is any object with ``__cuda_array_interface__``; ValueError if it has none or a malformed one, is not
+        contiguous, is masked, or has more bytes than the buffer. The copy waits, on the device, for the stream that it
+        names.
         """
         cdef Stream on = as_stream(stream)
         interface = getattr(cuda_ary, "__cuda_array_interface__", None)
         if interface is None:
             raise ValueError(f"expected an array in device memory (__cuda_array_interface__), "
                              f"not {type(cuda_ary).__name__}")
-        item = np.dtype(interface["typestr"]).itemsize
-        shape, strides = interface["shape"], interface.get("strides")
-        if len(shape) > 1 or (strides and strides[0] != item) or any(extent < 0 for extent in shape):
+        cdef uintptr_t source
+        try:
+            item = np.dtype(interface["typestr"]).itemsize
+            shape = [int_argument(extent) for extent in interface["shape"]]
+            strides, mask = interface.get("strides"), interface.get("mask")
+            source = bytes_argument(interface["data"][0])
+        except (AttributeError, LookupError, OverflowError, TypeError) as error:
+            raise ValueError(f"the array has a malformed __cuda_array_interface__: {error!r}") from error
+        if len(shape) > 1 or (strides and strides[0] != item) or (shape and shape[0] < 0):
             raise ValueError("expected a one-dimensional contiguous array")
-        if interface.get("mask") is not None:
+        if mask is not None:
             raise ValueError("expected an array without a mask")
-        cdef size_t count = item * (shape[0] if shape else 1)
-        cdef uintptr_t source = interface["data"][0]
+        wanted = item * (shape[0] if shape else 1)
         cdef Stream written_on = on
         if isinstance(cuda_ary, DeviceBuffer):
             written_on = (<DeviceBuffer> cuda_ary)._stream
         elif interface.get("stream") is not None:
             written_on = as_stream(interface["stream"])
-        self._check_room(count)
+        self._check_room(wanted)
+        cdef size_t count = wanted
         with nogil:
             lib.order_after(on._handle, written_on._handle, self.made().device())
             self.made().copy_from(<const void*> source, count, on._handle)
         self._use(on)
         self._finish(on)
 
-    cdef _check_room(self, size_t count):
+    cdef _check_room(self, object count):
         if count > self.made().size():
             raise ValueError(f"{count} bytes do not fit into a buffer of {self.size}")
 
@@ -417,14 +426,14 @@ cdef class DeviceBuffer:
         return copied
 
     def __bytes__(self) -> bytes:
-        return self.tobytes(self._stream)
+        return self.tobytes(self.stream)
 
     def __reduce_ex__(self, protocol):
         """Pickle the bytes, as the buffer's own stream leaves them; protocol 5 hands them over out of band.
 
         What is unpickled lies on the current device, in its current resource.
         """
-        contents = self.tobytes(self._stream)
+        contents = self.tobytes(self.stream)
         attributes = getattr(self, "__dict__", None) or None
         return rebuild, (type(self), PickleBuffer(contents) if protocol >= 5 else contents), attributes
 
@@ -453,9 +462,11 @@ cdef class DeviceBuffer:
         IndexError
             If there is no such device.
         """
-        cdef Stream on = self._stream if stream is None else as_stream(stream)
+        cdef Stream on = self.stream if stream is None else as_stream(stream)
         cdef bint given = device is not None
-        cdef int location = index(device) if given else 0
+        cdef int location = 0
+        if given:
+            location = lib.host_location if int_argument(device) == lib.host_location else device_argument(device)
         with nogil:
             if not given:
                 location = lib.current_device()
@@ -471,7 +482,7 @@ cdef class DeviceBuffer:
         `shrink_to_fit`.
         """
         cdef Stream on = as_stream(stream)
-        cdef size_t capacity = index(new_capacity)
+        cdef size_t capacity = bytes_argument(new_capacity)
         self._require_no_exports()
         with nogil:
             self.made().reserve(capacity, on._handle)
@@ -484,7 +495,7 @@ cdef class DeviceBuffer:
         A smaller size keeps the memory: `shrink_to_fit` gives it back.
         """
         cdef Stream on = as_stream(stream)
-        cdef size_t size = index(new_size)
+        cdef size_t size = bytes_argument(new_size)
         self._require_no_exports()
         with nogil:
             self.made().resize(size, on._handle)
@@ -533,6 +544,14 @@ cdef class Export:
         self.buffer._exports -= 1
 
 
+cdef tuple pair_argument(str name, object pair):
+    """Two ints; ValueError unless there are two, TypeError for what is no sequence of them."""
+    numbers = tuple([int_argument(number) for number in pair])
+    if len(numbers) != 2:
+        raise ValueError(f"{name} must be two numbers, not {len(numbers)}")
+    return numbers
+
+
 cdef object host_capsule(unsigned char[::1] copied, Stream stream, bint versioned):
     """A DLPack capsule of a copy on the host that is underway on `stream`; finished on return."""
     stream.synchronize()
@@ -574,7 +593,7 @@ def copy_ptr_to_host(db, unsigned char[::1] hb not None, stream=DEFAULT_STREAM) 
         On any other than the default stream, synchronise it before reading.
     """
     cdef Stream on = as_stream(stream)
-    cdef uintptr_t source = index(db)
+    cdef uintptr_t source = bytes_argument(db)
     if hb.shape[0] != 0:
         copy(<void*> &hb[0], <const void*> source, hb.shape[0], on, True)
 
@@ -592,7 +611,7 @@ def copy_host_to_ptr(const unsigned char[::1] hb not None, db, stream=DEFAULT_ST
         On any other than the default stream the copy is only queued.
     """
     cdef Stream on = as_stream(stream)
-    cdef uintptr_t target = index(db)
+    cdef uintptr_t target = bytes_argument(db)
     if hb.shape[0] != 0:
         copy(<void*> target, <const void*> &hb[0], hb.shape[0], on, True)
 
@@ -610,6 +629,6 @@ def copy_device_to_ptr(d_src, d_dst, count, stream=DEFAULT_STREAM) -> None:
         Where the copy is queued.
     """
     cdef Stream on = as_stream(stream)
-    cdef uintptr_t source = index(d_src)
-    cdef uintptr_t target = index(d_dst)
-    copy(<void*> target, <const void*> source, index(count), on, False)
+    cdef uintptr_t source = bytes_argument(d_src)
+    cdef uintptr_t target = bytes_argument(d_dst)
+    copy(<void*> target, <const void*> source, bytes_argument(count), on, False)

@@ -1,7 +1,8 @@
 """The driver and its devices, as seen by this process. Documented in `cenote.driver`."""
-from operator import index
+from libc.stdint cimport uintptr_t
 
 from cenote cimport _libcenote as lib
+from cenote._arguments cimport bytes_argument, device_argument, int_argument
 
 
 def is_loaded() -> bool:
@@ -61,13 +62,14 @@ def current_device() -> int:
     return device
 
 
-def set_device(int device) -> None:
+def set_device(device) -> None:
     """Make a device current on the calling thread, by its primary context. IndexError if there is no such device."""
+    cdef int number = device_argument(device)
     with nogil:
-        lib.set_current_device(device)
+        lib.set_current_device(number)
 
 
-def device_attribute(attr, int device) -> int:
+def device_attribute(attr, device) -> int:
     """What the driver says of a device.
 
     Parameters
@@ -89,46 +91,53 @@ def device_attribute(attr, int device) -> int:
     CudaError
         If there is no such attribute.
     """
-    cdef int attribute = index(getattr(attr, "value", attr))
+    cdef int attribute = int_argument(getattr(attr, "value", attr))
+    cdef int number = device_argument(device)
     cdef int value
     with nogil:
-        value = lib.device_attribute(device, attribute)
+        value = lib.device_attribute(number, attribute)
     return value
 
 
-def device_name(int device) -> str:
+def device_name(device) -> str:
     """The device's name, such as ``"NVIDIA H100 80GB HBM3"``. IndexError if there is no such device."""
+    cdef int number = device_argument(device)
     cdef lib.string name
     with nogil:
-        name = lib.device_name(device)
+        name = lib.device_name(number)
     return name.decode()
 
 
-def compute_capability(int device) -> tuple[int, int]:
-    """The device's compute capability as (major, minor)."""
+def compute_capability(device) -> tuple[int, int]:
+    """The device's compute capability as (major, minor). IndexError if there is no such device."""
+    cdef int number = device_argument(device)
     cdef int value
     with nogil:
-        value = lib.device_compute_capability(device)
+        value = lib.device_compute_capability(number)
     return value // 10, value % 10
 
 
-def memory_info(int device) -> tuple[int, int]:
-    """Free and total memory of the device, in bytes."""
+def memory_info(device) -> tuple[int, int]:
+    """Free and total memory of the device, in bytes. IndexError if there is no such device."""
+    cdef int number = device_argument(device)
     cdef lib.device_memory memory
     with nogil:
-        memory = lib.device_memory_info(device)
+        memory = lib.device_memory_info(number)
     return memory.free_bytes, memory.total_bytes
 
 
-def synchronize(int device) -> None:
-    """Wait for all work of the device."""
+def synchronize(device) -> None:
+    """Wait for all work of the device. IndexError if there is no such device."""
+    cdef int number = device_argument(device)
     with nogil:
-        lib.synchronize_device(device)
+        lib.synchronize_device(number)
 
 
-def address_range(size_t pointer, int device) -> tuple[int, int]:
+def address_range(pointer, device) -> tuple[int, int]:
     """Base address and size, in bytes, of the driver's allocation that `pointer` lies in."""
+    cdef uintptr_t address = bytes_argument(pointer)
+    cdef int number = device_argument(device)
     cdef lib.address_range found
     with nogil:
-        found = lib.find_address_range(<const void*> pointer, device)
+        found = lib.find_address_range(<const void*> address, number)
     return <size_t> found.base, found.bytes

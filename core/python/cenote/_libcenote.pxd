@@ -65,6 +65,7 @@ cdef extern from "<memory>" namespace "std" nogil:
 
 cdef extern from "cenote/ground/bytes.hpp" namespace "cenote" nogil:
     optional[size_t] parse_bytes(const string& text)
+    bool is_power_of_two(size_t n) noexcept
     string format_bytes(size_t bytes)
 
 

@@ -15,8 +15,8 @@ cdef class UpstreamResourceAdaptor(DeviceMemoryResource):
     cdef readonly DeviceMemoryResource upstream_mr
 
 
-cdef size_t bytes_argument(object bytes) except? <size_t> -1
 cdef optional[size_t] size_argument(object size) except *
+cdef shared_ptr[lib.memory_resource] resource_argument(str name, object resource) except *
 cdef shared_ptr[lib.memory_resource] upstream_argument(object upstream_mr) except *
 cdef register_class(str kind, object cls)
 cdef collect_cycles(object cls)

@@ -1,7 +1,6 @@
 """What every memory resource can do, and how C++ resources become Python objects. Documented in `cenote.mr`."""
 from weakref import WeakValueDictionary
 
-from cpython.number cimport PyNumber_Index
 from cython.operator cimport dereference
 from libc.stdint cimport uintptr_t
 from libcpp.memory cimport shared_ptr
@@ -9,6 +8,7 @@ from libcpp.optional cimport make_optional, optional
 from libcpp.unordered_map cimport unordered_map
 
 from cenote cimport _libcenote as lib
+from cenote._arguments cimport bytes_argument, device_argument
 from cenote._libcenote cimport inquiry, Py_TYPE, PyObject, PyTypeObject, traverseproc, visitproc
 from cenote._stream cimport Stream, as_stream
 
@@ -18,17 +18,12 @@ from cenote._stream import DEFAULT_STREAM
 _objects = WeakValueDictionary()
 
 
-cdef size_t bytes_argument(object bytes) except? <size_t> -1:
-    """An int from 0 to 2^64 - 1: OverflowError outside, TypeError for what is no integer (1.5, "1")."""
-    return <size_t> PyNumber_Index(bytes)
-
-
 cdef object figure(optional[size_t] bytes):
     """An int, or None where the figure is unknown."""
     return bytes.value() if bytes.has_value() else None
 
 
-def parse_bytes(str text) -> int:
+def parse_bytes(str text not None) -> int:
     """A number of bytes from a text such as "1GiB"."""
     cdef optional[size_t] parsed = lib.parse_bytes(text.encode())
     if not parsed.has_value():
@@ -115,11 +110,22 @@ cdef class DeviceMemoryResource:
             Work queued on it so far may still use the memory.
         alignment : int
             The alignment that it was allocated with.
+
+        Raises
+        ------
+        ValueError
+            `alignment` is no power of two. Nothing is freed.
+
+        Notes
+        -----
+        A pointer that the resource did not give out, or that was freed already, is reported once on stderr.
         """
         cdef Stream on = as_stream(stream)
         cdef uintptr_t pointer = bytes_argument(ptr)
         cdef size_t bytes = bytes_argument(nbytes)
         cdef size_t aligned = bytes_argument(alignment)
+        if not lib.is_power_of_two(aligned):
+            raise ValueError(f"alignment must be a power of two, not {aligned}")
         with nogil:
             self.made().deallocate(on._handle, <void*> pointer, bytes, aligned)
 
@@ -202,15 +208,22 @@ cdef class UpstreamResourceAdaptor(DeviceMemoryResource):
 
     def get_upstream(self) -> DeviceMemoryResource:
         """The resource under this one."""
+        self.made()
         return self.upstream_mr
+
+
+cdef shared_ptr[lib.memory_resource] resource_argument(str name, object resource) except *:
+    """The C++ resource of an argument; TypeError for what is no resource, RuntimeError for one that was never made."""
+    if not isinstance(resource, DeviceMemoryResource):
+        raise TypeError(f"{name} must be a memory resource, not {type(resource).__name__}")
+    (<DeviceMemoryResource> resource).made()
+    return (<DeviceMemoryResource> resource)._resource
 
 
 cdef shared_ptr[lib.memory_resource] upstream_argument(object upstream_mr) except *:
     if upstream_mr is None:
         raise TypeError("Argument `upstream_mr` must not be None: it must be a memory resource, not NoneType")
-    if not isinstance(upstream_mr, DeviceMemoryResource):
-        raise TypeError(f"Argument `upstream_mr` must be a memory resource, not {type(upstream_mr).__name__}")
-    return (<DeviceMemoryResource> upstream_mr)._resource
+    return resource_argument("Argument `upstream_mr`", upstream_mr)
 
 
 ctypedef PyTypeObject* class_address
@@ -285,7 +298,7 @@ cdef DeviceMemoryResource wrap(shared_ptr[lib.memory_resource] resource):
     return wrapped
 
 
-def from_spec(str text, device=None) -> DeviceMemoryResource:
+def from_spec(str text not None, device=None) -> DeviceMemoryResource:
     """Make the resources that a specification describes.
 
     Parameters
@@ -306,11 +319,13 @@ def from_spec(str text, device=None) -> DeviceMemoryResource:
     ------
     ValueError
         Names the word that is wrong and the words that are known.
+    IndexError
+        There is no such device.
     """
     cdef lib.string specification = text.encode()
     cdef shared_ptr[lib.memory_resource] resource
     cdef bint given = device is not None
-    cdef int on = device if given else 0
+    cdef int on = device_argument(device) if given else 0
     with nogil:
         resource = lib.make_resource(specification, on if given else lib.current_device())
     return wrap(resource)

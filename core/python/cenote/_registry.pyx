@@ -1,30 +1,15 @@
 """Current resources and clients. Documented in `cenote.mr` and `cenote.registry`."""
 from dataclasses import dataclass
-from operator import index
-
 from libc.stdint cimport uintptr_t
 from libcpp.memory cimport shared_ptr
 from libcpp.vector cimport vector
 
 from cenote cimport _libcenote as lib
-from cenote._memory_resource cimport DeviceMemoryResource, wrap
+from cenote._arguments cimport bytes_argument, device_argument
+from cenote._memory_resource cimport DeviceMemoryResource, resource_argument, wrap
 from cenote._stream cimport Stream, as_stream
 
 from cenote._stream import DEFAULT_STREAM
-
-
-cdef shared_ptr[lib.memory_resource] resource_argument(object mr) except *:
-    if not isinstance(mr, DeviceMemoryResource):
-        raise TypeError(f"expected a memory resource, not {type(mr).__name__}")
-    return (<DeviceMemoryResource> mr)._resource
-
-
-cdef int device_argument(object device) except? -1:
-    """The number of a device, for the core to check; IndexError for what no device can have."""
-    number = index(device)
-    if not 0 <= number < 2**31:
-        raise IndexError(f"there is no device {number}")
-    return number
 
 
 cdef object wrap_or_none(shared_ptr[lib.memory_resource] resource):
@@ -64,7 +49,7 @@ def set_per_device_resource(device, mr) -> DeviceMemoryResource | None:
     ValueError
         If `mr` is of another device.
     """
-    cdef shared_ptr[lib.memory_resource] resource = resource_argument(mr)
+    cdef shared_ptr[lib.memory_resource] resource = resource_argument("mr", mr)
     cdef int number = device_argument(device)
     with nogil:
         resource = lib.set_per_device_resource(number, resource)
@@ -101,7 +86,7 @@ def get_current_device_resource() -> DeviceMemoryResource:
 
 def set_current_device_resource(mr) -> DeviceMemoryResource | None:
     """Make `mr` the current resource of the device that is current on this thread; return the previous one, or None."""
-    cdef shared_ptr[lib.memory_resource] resource = resource_argument(mr)
+    cdef shared_ptr[lib.memory_resource] resource = resource_argument("mr", mr)
     with nogil:
         resource = lib.set_current_device_resource(resource)
     return wrap_or_none(resource)
@@ -176,22 +161,28 @@ cdef class Client:
     cdef int _index
     cdef readonly str name
 
-    def __init__(self, str name):
+    def __cinit__(self, *args, **kwargs):
+        self._index = -1
+
+    def __init__(self, str name not None):
         self._index = lib.register_client(name.encode())
         self.name = name
 
-    def allocate(self, size_t nbytes, stream=DEFAULT_STREAM, device=None) -> int:
+    def allocate(self, nbytes, stream=DEFAULT_STREAM, device=None) -> int:
         """Allocate `nbytes` from the current resource of `device` (the current one if not given); the address."""
         cdef Stream on = as_stream(stream)
         cdef bint given = device is not None
-        cdef int where = device if given else 0
+        cdef int where = device_argument(device) if given else 0
+        cdef size_t bytes = bytes_argument(nbytes)
         cdef void* pointer
+        if self._index < 0:
+            raise RuntimeError(f"this {type(self).__name__} was never initialised: call super().__init__(…)")
         with nogil:
-            pointer = lib.client_allocate(self._index, where if given else lib.current_device(), nbytes,
+            pointer = lib.client_allocate(self._index, where if given else lib.current_device(), bytes,
                                           on._handle)
         return <uintptr_t> pointer
 
-    def deallocate(self, uintptr_t ptr, stream=DEFAULT_STREAM) -> None:
+    def deallocate(self, ptr, stream=DEFAULT_STREAM) -> None:
         """Free what `allocate` returned.
 
         Parameters
@@ -201,18 +192,25 @@ cdef class Client:
         stream : Stream or any framework's stream
             A live stream on which the uses of the block are queued or finished. If it is not the one of the
             allocation, the block is reused only after all work that the device has been given by now.
+
+        Notes
+        -----
+        An address that no client was given, or that was freed already, is reported once on stderr and ignored.
         """
         cdef Stream on = as_stream(stream)
+        cdef uintptr_t pointer = bytes_argument(ptr)
         with nogil:
-            lib.client_deallocate(<void*> ptr, on._handle)
+            lib.client_deallocate(<void*> pointer, on._handle)
 
-    def record_stream(self, uintptr_t ptr, stream) -> None:
+    def record_stream(self, ptr, stream) -> None:
         """The block is used on `stream` too: it is not reused before the work queued there when it is freed."""
         cdef Stream on = as_stream(stream)
+        cdef uintptr_t pointer = bytes_argument(ptr)
         with nogil:
-            lib.client_record_stream(<void*> ptr, on._handle)
+            lib.client_record_stream(<void*> pointer, on._handle)
 
-    def share(self, uintptr_t ptr) -> None:
+    def share(self, ptr) -> None:
         """The block may be used on any stream until it is freed."""
+        cdef uintptr_t pointer = bytes_argument(ptr)
         with nogil:
-            lib.client_share(<void*> ptr)
+            lib.client_share(<void*> pointer)

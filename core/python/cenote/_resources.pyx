@@ -6,13 +6,14 @@ from libcpp.memory cimport make_shared, shared_ptr, static_pointer_cast
 from libcpp.optional cimport optional
 
 from cenote cimport _libcenote as lib
+from cenote._arguments cimport bytes_argument, int_argument
 from cenote._memory_resource cimport (
     DeviceMemoryResource,
     UpstreamResourceAdaptor,
-    bytes_argument,
     collect_cycles,
     register_class,
     remember,
+    resource_argument,
     size_argument,
     upstream_argument,
 )
@@ -326,15 +327,17 @@ cdef class BinningMemoryResource(UpstreamResourceAdaptor):
     def __cinit__(self, *args, **kwargs):
         self._bin_mrs = []
 
-    def __init__(self, upstream_mr, int min_size_exponent=-1, int max_size_exponent=-1):
+    def __init__(self, upstream_mr, min_size_exponent=-1, max_size_exponent=-1):
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
+        cdef int least = int_argument(min_size_exponent)
+        cdef int most = int_argument(max_size_exponent)
         with nogil:
-            if min_size_exponent == -1 or max_size_exponent == -1:
+            if least == -1 or most == -1:
                 self._resource = static_pointer_cast[lib.memory_resource, lib.binning_memory_resource](
                     lib.make_shared[lib.binning_memory_resource](upstream))
             else:
                 self._resource = static_pointer_cast[lib.memory_resource, lib.binning_memory_resource](
-                    lib.make_shared[lib.binning_memory_resource](upstream, min_size_exponent, max_size_exponent))
+                    lib.make_shared[lib.binning_memory_resource](upstream, least, most))
         self.upstream_mr = upstream_mr
         remember(self)
 
@@ -360,9 +363,7 @@ cdef class BinningMemoryResource(UpstreamResourceAdaptor):
         cdef size_t size = size_argument(allocation_size).value()
         cdef shared_ptr[lib.memory_resource] resource
         if bin_resource is not None:
-            if not isinstance(bin_resource, DeviceMemoryResource):
-                raise TypeError(f"bin_resource must be a memory resource, not {type(bin_resource).__name__}")
-            resource = (<DeviceMemoryResource> bin_resource)._resource
+            resource = resource_argument("bin_resource", bin_resource)
         with nogil:
             (<lib.binning_memory_resource*> self.made()).add_bin(size, resource)
         if bin_resource is not None:
@@ -371,6 +372,7 @@ cdef class BinningMemoryResource(UpstreamResourceAdaptor):
     @property
     def bin_mrs(self) -> list:
         """The resources that `add_bin` was given, in that order."""
+        self.made()
         return self._bin_mrs
 
 

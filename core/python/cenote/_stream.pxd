@@ -8,7 +8,10 @@ cdef class Stream:
     cdef readonly int device
     cdef object __weakref__
     cdef object _witness
+    cdef bint is_made(self)
+    cdef int require_made(self) except -1
     cdef bint may_be_gone(self)
 
 
 cdef Stream as_stream(object obj)
+cdef int flags_argument(object flags) except -1

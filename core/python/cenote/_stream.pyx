@@ -1,12 +1,12 @@
 """Streams: one of our own, or anyone else's. Documented in `cenote.stream`."""
 from enum import IntEnum
-from operator import index
 from weakref import ref
 
 cimport cython
 from libc.stdint cimport uintptr_t
 
 from cenote cimport _libcenote as lib
+from cenote._arguments cimport bytes_argument, device_argument
 
 
 class CudaStreamFlags(IntEnum):
@@ -37,19 +37,19 @@ cdef class Stream:
     TypeError
         If `obj` is no stream.
     ValueError
-        If `flags` or `device` are given together with `obj`.
+        If `flags` are no flags of a stream, or `flags` or `device` are given together with `obj`.
     IndexError
         If there is no such device.
     """
 
     def __init__(self, obj=None, flags=None, device=None):
         cdef bint given = device is not None
-        cdef int on = index(device) if given else 0
+        cdef int on = device_argument(device) if given else 0
         cdef int kind
-        if self.owner is not None or self._owned.get() != NULL:
+        if self.is_made():
             raise RuntimeError("this Stream was initialised already")
         if obj is None:
-            kind = CudaStreamFlags.SYNC_DEFAULT if flags is None else CudaStreamFlags(flags)
+            kind = CudaStreamFlags.SYNC_DEFAULT if flags is None else flags_argument(flags)
             with nogil:
                 if not given:
                     on = lib.current_device()
@@ -72,6 +72,15 @@ cdef class Stream:
         with nogil:
             self._owned.reset()
 
+    cdef bint is_made(self):
+        """Whether ``__init__``, or somebody in its place, has made it."""
+        return self.owner is not None or self._owned.get() != NULL
+
+    cdef int require_made(self) except -1:
+        if not self.is_made():
+            raise RuntimeError(f"this {type(self).__name__} was never initialised: call super().__init__(…)")
+        return 0
+
     cdef bint may_be_gone(self):
         """Whether somebody else's stream may have been destroyed though this object holds it.
 
@@ -83,6 +92,7 @@ cdef class Stream:
     @property
     def handle(self) -> int:
         """The driver's handle (``CUstream``)."""
+        self.require_made()
         return <uintptr_t> self._handle.value()
 
     def __cuda_stream__(self) -> tuple[int, int]:
@@ -92,6 +102,7 @@ cdef class Stream:
     def synchronize(self) -> None:
         """Wait for all work queued on the stream."""
         cdef int device
+        self.require_made()
         with nogil:
             device = self.device if self.device >= 0 else lib.current_device()
             lib.synchronize(self._handle, device)
@@ -100,6 +111,7 @@ cdef class Stream:
         """Whether all work queued on the stream is done. Does not wait."""
         cdef int device
         cdef bint done
+        self.require_made()
         with nogil:
             device = self.device if self.device >= 0 else lib.current_device()
             done = lib.is_done(self._handle, device)
@@ -107,6 +119,7 @@ cdef class Stream:
 
     def is_default(self) -> bool:
         """Whether this is the legacy default stream."""
+        self.require_made()
         return self._handle.is_legacy_default()
 
     def __eq__(self, other) -> bool:
@@ -133,21 +146,36 @@ cdef stream_handle(object obj):
         version, handle = protocol() if callable(protocol) else protocol
         if version != 0:
             raise NotImplementedError(f"the stream protocol is known in version 0, not in version: '{version}'")
-        return int(handle)
+        return handle_number(handle)
     is_array = hasattr(obj, "__cuda_array_interface__")  # whose ptr is not a stream's
     for name in ("cuda_stream", "ptr", "handle"):  # PyTorch, CuPy, Numba
         handle = getattr(obj, name, None) if not is_array else None
         if handle is not None:
-            return int(getattr(handle, "value", handle) or 0)
+            return handle_number(getattr(handle, "value", handle) or 0)
     raise TypeError(
         f"Cannot create stream from {type(obj).__name__}: expected a cenote.Stream, an object with __cuda_stream__, "
         "a stream of PyTorch, CuPy or Numba, or a handle as int"
     )
 
 
+cdef object handle_number(object handle):
+    """What stands for a handle as int: an int, or an object of a binding to CUDA that can be made one."""
+    if isinstance(handle, (bool, float, str, bytes)):
+        raise TypeError(f"a stream's handle must be an int, not {type(handle).__name__}")
+    return int(handle)
+
+
+cdef int flags_argument(object flags) except -1:
+    """The kind of stream that the flags mean; ValueError if they are none."""
+    if isinstance(flags, (bool, float)):  # which Python takes for the int that they equal
+        raise ValueError(f"{flags!r} is not a valid CudaStreamFlags")
+    return CudaStreamFlags(flags)
+
+
 cdef Stream as_stream(object obj):
-    """`obj` as a Stream; TypeError for None and for what is no stream."""
+    """`obj` as a Stream; TypeError for None and for what is no stream, RuntimeError for a Stream that was never made."""
     if isinstance(obj, Stream):
+        (<Stream> obj).require_made()
         return <Stream> obj
     if obj is None:
         raise TypeError("stream argument cannot be None; for the default stream pass cenote.DEFAULT_STREAM")

@@ -1,10 +1,9 @@
 """CudaStreamPool: streams that are made once and handed out in turn. Documented in `cenote.stream`."""
-from operator import index
-
 from libcpp.memory cimport unique_ptr
 
 from cenote cimport _libcenote as lib
-from cenote._stream cimport Stream
+from cenote._arguments cimport bytes_argument
+from cenote._stream cimport Stream, flags_argument
 
 from cenote._stream import CudaStreamFlags
 
@@ -28,6 +27,8 @@ cdef class CudaStreamPool:
         If `pool_size` is 0.
     OverflowError
         If `pool_size` is negative.
+    MemoryError
+        If there is no memory for so many.
     ValueError
         If `flags` are no flags of a stream.
     """
@@ -35,8 +36,8 @@ cdef class CudaStreamPool:
     cdef unique_ptr[lib.cuda_stream_pool] _pool
 
     def __init__(self, pool_size=16, flags=CudaStreamFlags.SYNC_DEFAULT):
-        cdef size_t size = index(pool_size)
-        cdef int kind = CudaStreamFlags(flags)
+        cdef size_t size = bytes_argument(pool_size)
+        cdef int kind = flags_argument(flags)
         if self._pool.get() != NULL:
             raise RuntimeError("this CudaStreamPool was initialised already")
         with nogil:
@@ -70,7 +71,7 @@ cdef class CudaStreamPool:
         if stream_id is None:
             stream._owned = self.made().get_stream()
         else:
-            number = index(stream_id)
+            number = bytes_argument(stream_id)
             stream._owned = self.made().get_stream(number)
         stream._handle = stream._owned.get().view()
         stream.device = self.made().device()

@@ -107,12 +107,18 @@ def _device_numbers(devices: SupportsIndex | Iterable[SupportsIndex] | None) -> 
     """List the devices, each once; IndexError for one that is not there."""
     if devices is None:
         devices = 0
-    numbers = [index(device) for device in (devices if isinstance(devices, Iterable) else [devices])]
+    numbers = [_device_number(device) for device in (devices if isinstance(devices, Iterable) else [devices])]
     count = driver.device_count()
     for number in numbers:
         if not 0 <= number < count:
             raise IndexError(f"there is no device {number}: this machine has {count}, counted from 0")
     return list(dict.fromkeys(numbers))
+
+
+def _device_number(device: SupportsIndex) -> int:
+    if isinstance(device, bool):
+        raise TypeError("devices must be numbers, not bool")
+    return index(device)
 
 
 def _trim_resources() -> None:
@@ -143,7 +149,14 @@ def register_reinitialize_hook(func: _Hook, *args: Any, **kwargs: Any) -> _Hook:
     -------
     callable
         `func`, so that this can be a decorator.
+
+    Raises
+    ------
+    TypeError
+        If `func` cannot be called.
     """
+    if not callable(func):
+        raise TypeError(f"func must be callable, not {type(func).__name__}")
     _hooks.append((func, args, kwargs))
     return func
 

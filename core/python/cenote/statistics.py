@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from operator import index
 from types import TracebackType
 from typing import Literal, ParamSpec, TypeVar
 
@@ -152,16 +153,21 @@ class ProfilerRecords:
 
         def add(self, memory_total: int, memory_peak: int) -> None:
             """Add one call."""
+            total, peak = index(memory_total), index(memory_peak)
             self.num_calls += 1
-            self.memory_total += memory_total
-            self.memory_peak = max(self.memory_peak, memory_peak)
+            self.memory_total += total
+            self.memory_peak = max(self.memory_peak, peak)
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._records: dict[str, ProfilerRecords.MemoryRecord] = {}
 
     def add(self, name: str, data: Statistics) -> None:
-        """Add one call of the function or block `name`, and what it allocated."""
+        """Add one call of the function or block `name`, and what it allocated; TypeError if `data` are no counts."""
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a str, not {type(name).__name__}")
+        if not isinstance(data, Statistics):
+            raise TypeError(f"data must be Statistics, not {type(data).__name__}")
         with self._lock:
             record = self._records.setdefault(name, ProfilerRecords.MemoryRecord())
             record.add(memory_total=data.total_bytes, memory_peak=data.peak_bytes)
@@ -224,12 +230,24 @@ class ProfilerContext:
     """What `profiler` returns: a decorator and a context manager. One may be entered again, and by several threads."""
 
     def __init__(self, records: ProfilerRecords, name: str) -> None:
+        if not isinstance(records, ProfilerRecords):
+            raise TypeError(f"records must be ProfilerRecords, not {type(records).__name__}")
+        if not isinstance(name, str):
+            raise TypeError(f"name must be a str, not {type(name).__name__}")
         self._records = records
         self._name = name
         self._entered = threading.local()
 
     def __call__(self, func: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
-        """Profile each call of a function; its record is called ``file:line(function)`` if `name` is empty."""
+        """Profile each call of a function; its record is called ``file:line(function)`` if `name` is empty.
+
+        Raises
+        ------
+        TypeError
+            If `func` cannot be called.
+        """
+        if not callable(func):
+            raise TypeError(f"func must be callable, not {type(func).__name__}")
         named = ProfilerContext(self._records, self._name or _describe(func))
 
         @functools.wraps(func)
@@ -276,5 +294,10 @@ def profiler(*, records: ProfilerRecords = default_profiler_records, name: str =
     -------
     ProfilerContext
         ``@profiler()`` before a function, or ``with profiler(name="…"):``.
+
+    Raises
+    ------
+    TypeError
+        If `records` are no `ProfilerRecords`, or `name` is no text.
     """
     return ProfilerContext(records, name)

@@ -13,9 +13,13 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def format_bytes(nbytes: int | None) -> str:
-    """Write a number of bytes in the largest binary unit that fits, as ``"1.50 GiB"``; ``"unknown"`` for None."""
+    """Write a number of bytes in the largest binary unit that fits, as ``"1.50 GiB"``; ``"unknown"`` for None.
+
+    TypeError for what is neither.
+    """
     if nbytes is None:
         return "unknown"
+    nbytes = _whole(nbytes)
     power = min((max(nbytes, 1).bit_length() - 1) // 10, len(_UNITS) - 1)
     return f"{nbytes / 1024**power:.2f} {_UNITS[power]}" if power else f"{nbytes} B"
 
@@ -41,4 +45,10 @@ def parse_bytes(size: SupportsIndex | str) -> int:
     TypeError
         It is neither an int nor a str.
     """
-    return _parse_text(size) if isinstance(size, str) else index(size)
+    return _parse_text(size) if isinstance(size, str) else _whole(size)
+
+
+def _whole(number: SupportsIndex) -> int:
+    if isinstance(number, bool):
+        raise TypeError("expected a number of bytes as int, not bool")
+    return index(number)

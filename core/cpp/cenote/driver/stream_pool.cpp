@@ -1,11 +1,13 @@
 #include "cenote/driver/stream_pool.hpp"
 
+#include <new>
 #include <stdexcept>
 
 namespace cenote {
 
 cuda_stream_pool::cuda_stream_pool(int device, std::size_t size, cuda_stream::kind flags) : device_(device) {
   if (size == 0) throw std::logic_error("a stream pool's size must be greater than zero");
+  if (size > streams_.max_size()) throw std::bad_alloc();
   streams_.reserve(size);
   while (streams_.size() < size) streams_.push_back(std::make_shared<cuda_stream>(device, flags));
 }

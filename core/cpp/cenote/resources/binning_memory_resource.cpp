@@ -86,7 +86,10 @@ void binning_memory_resource::do_deallocate(stream_ref stream, void* pointer, st
     chosen = &bin_for(bytes);
   }
   chosen->resource->deallocate(stream, pointer, bytes, alignment);
-  --chosen->blocks_in_use;
+  // A free of an unknown pointer or a wrong size must not wrap the count.
+  std::size_t live = chosen->blocks_in_use;
+  while (live != 0 && !chosen->blocks_in_use.compare_exchange_weak(live, live - 1)) {
+  }
 }
 
 std::size_t binning_memory_resource::bin_count() const {

@@ -23,10 +23,30 @@ system_memory_resource::system_memory_resource(int device) : driver_memory_resou
 }
 
 void* system_memory_resource::take(stream_ref, std::size_t bytes) {
-  return ::operator new(bytes, heap_alignment, std::nothrow);
+  void* const pointer = ::operator new(bytes, heap_alignment, std::nothrow);
+  if (pointer == nullptr) return nullptr;
+  try {
+    const std::lock_guard lock(mutex_);
+    in_use_.insert(pointer);
+  } catch (...) {
+    ::operator delete(pointer, heap_alignment);
+    throw;
+  }
+  return pointer;
 }
 
 void system_memory_resource::give(stream_ref stream, void* pointer, std::size_t) noexcept {
+  bool is_ours = false;
+  {
+    const std::lock_guard lock(mutex_);
+    is_ours = in_use_.erase(pointer) != 0;
+  }
+  if (!is_ours) {
+    report_once(
+        "a pointer was freed that the system memory resource did not give out, or that was freed already; it is "
+        "ignored");
+    return;
+  }
   try {
     const relaxed_capture_scope relaxed;
     synchronize(stream, device());

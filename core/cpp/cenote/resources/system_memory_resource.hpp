@@ -1,8 +1,14 @@
 // Memory of the host's own heap, used by the device in place: for machines where it can use any memory of the host
 // (pageable memory access: Grace Hopper, or Linux with heterogeneous memory management).
 //
-// Freeing waits for the work of the stream on the host; put a pool over it.
+// Freeing waits for the work of the stream on the host; put a pool over it. A pointer that is not in use here is
+// reported and left alone: the heap would end the process.
+//
+// Threads: `mutex_` guards the pointers in use; nothing is called under it.
 #pragma once
+
+#include <mutex>
+#include <unordered_set>
 
 #include "cenote/resources/driver_memory_resource.hpp"
 
@@ -21,6 +27,9 @@ class system_memory_resource final : public driver_memory_resource {
  private:
   void* take(stream_ref stream, std::size_t bytes) override;
   void give(stream_ref stream, void* pointer, std::size_t bytes) noexcept override;
+
+  std::mutex mutex_;
+  std::unordered_set<void*> in_use_;
 };
 
 }  // namespace cenote
