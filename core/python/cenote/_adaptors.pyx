@@ -154,6 +154,7 @@ cdef class TrackingResourceAdaptor(UpstreamResourceAdaptor):
 
     def log_outstanding_allocations(self) -> None:
         """Log `get_outstanding_allocations_str` to the logger ``cenote`` at level DEBUG, if anything is outstanding."""
+        self.made()
         logger = logging.getLogger("cenote")
         if logger.isEnabledFor(logging.DEBUG):
             outstanding = self.get_outstanding_allocations_str()

@@ -305,8 +305,8 @@ def from_spec(str text not None, device=None) -> DeviceMemoryResource:
     ----------
     text : str
         Resources, outermost first, such as ``"statistics | pool:initial=1GiB,max=50% | cuda"``. Sizes are in bytes, or
-        have a unit (KB = 1000, KiB = 1024), or are a percentage of the device's free memory. A chain that ends with a
-        resource that needs an upstream stands on ``cuda``.
+        have a unit (KB = 1000, KiB = 1024), or are a percentage of the device's free memory; those of a pool are rounded
+        down to 256. A chain that ends with a resource that needs an upstream stands on ``cuda``.
     device : int, optional
         The device; the current one if not given.
 

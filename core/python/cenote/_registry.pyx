@@ -168,6 +168,11 @@ cdef class Client:
         self._index = lib.register_client(name.encode())
         self.name = name
 
+    cdef int require_made(self) except -1:
+        if self._index < 0:
+            raise RuntimeError(f"this {type(self).__name__} was never initialised: call super().__init__(…)")
+        return 0
+
     def allocate(self, nbytes, stream=DEFAULT_STREAM, device=None) -> int:
         """Allocate `nbytes` from the current resource of `device` (the current one if not given); the address."""
         cdef Stream on = as_stream(stream)
@@ -175,8 +180,7 @@ cdef class Client:
         cdef int where = device_argument(device) if given else 0
         cdef size_t bytes = bytes_argument(nbytes)
         cdef void* pointer
-        if self._index < 0:
-            raise RuntimeError(f"this {type(self).__name__} was never initialised: call super().__init__(…)")
+        self.require_made()
         with nogil:
             pointer = lib.client_allocate(self._index, where if given else lib.current_device(), bytes,
                                           on._handle)
@@ -199,6 +203,7 @@ cdef class Client:
         """
         cdef Stream on = as_stream(stream)
         cdef uintptr_t pointer = bytes_argument(ptr)
+        self.require_made()
         with nogil:
             lib.client_deallocate(<void*> pointer, on._handle)
 
@@ -206,11 +211,13 @@ cdef class Client:
         """The block is used on `stream` too: it is not reused before the work queued there when it is freed."""
         cdef Stream on = as_stream(stream)
         cdef uintptr_t pointer = bytes_argument(ptr)
+        self.require_made()
         with nogil:
             lib.client_record_stream(<void*> pointer, on._handle)
 
     def share(self, ptr) -> None:
         """The block may be used on any stream until it is freed."""
         cdef uintptr_t pointer = bytes_argument(ptr)
+        self.require_made()
         with nogil:
             lib.client_share(<void*> pointer)
