@@ -329,7 +329,7 @@ TABLE: dict[str, dict[str, tuple[Any, Refused]]] = {
     },
     # cenote.logger
     "logger.should_log": {"level": (logger.level_enum.off, LEVEL)},
-    "logger.set_logging_level": {"level": (Later(logger.get_logging_level), LEVEL)},
+    "logger.set_logging_level": {"level": (logger.level_enum.off, LEVEL)},
     "logger.set_flush_level": {"level": (Later(logger.get_flush_level), LEVEL)},
     # cenote.driver
     "driver.set_device": {"device": (0, DEVICE)},
@@ -374,5 +374,5 @@ TABLE: dict[str, dict[str, tuple[Any, Refused]]] = {
     "initialization.unregister_reinitialize_hook": {"func": (give, ANYTHING)},  # who never was a hook is none
     # cenote.units
     "units.format_bytes": {"nbytes": (1536, but(NOT_AN_INT, None))},
-    "units.parse_bytes": {"size": ("1.5 GiB", but(NOT_AN_INT, "text") + NO_SIZE)},
+    "units.parse_bytes": {"size": ("1.5 GiB", but(NOT_AN_INT, "text", True) + NO_SIZE)},
 }

@@ -6,6 +6,7 @@ import ast
 import functools
 import gc
 import inspect
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,10 +18,13 @@ import pytest
 from bad_input_table import KIB, MIB, MODULES, TABLE, kept, value_of
 
 import cenote
-from cenote import driver, mr, sim, stream
+from cenote import _logger, driver, logger, mr, sim, stream
+
+INFO = logger.level_enum.info  # what the level is at the start
 
 # What ends the effect of a good call.
 UNDO: dict[str, Callable[[Any, Any], object]] = {
+    "logger.set_logging_level": lambda *_: (_logger.set_level(INFO), logging.getLogger("cenote").setLevel(0)),
     "mr.DeviceMemoryResource.allocate": lambda resource, address: resource.deallocate(address, KIB),
     "registry.Client.allocate": lambda client, address: client.deallocate(address),
     "initialization.register_reinitialize_hook": lambda _, hook: cenote.unregister_reinitialize_hook(hook),

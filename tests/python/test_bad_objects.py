@@ -56,3 +56,190 @@ def test_bad_frees_are_reported_once_and_ignored(
     finished = run_fresh(BAD_FREES.format(make=f"resource = mr.from_spec({text!r})"))
     print(finished.stdout, finished.stderr)
     assert_reported_once(finished)
+
+
+def test_bad_frees_do_not_wrap_the_count_of_a_bin() -> None:
+    binning = mr.BinningMemoryResource(mr.CudaMemoryResource(), 8, 12)
+    for size in (1, 1024, 4097, 2**64 - 1):
+        binning.deallocate(2**20 + 7, size)
+    sim.clear_violations()
+    binning.add_bin(2048, mr.CudaMemoryResource())
+    binning.add_bin(MIB)
+
+
+def test_client_ignores_what_it_was_never_given(run_fresh: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    finished = run_fresh(
+        """
+        from cenote import registry
+        client = registry.Client("bad input")
+        block = client.allocate(1024)
+        for unknown in (7, block + 256, 2**64 - 1):
+            client.deallocate(unknown)
+            client.record_stream(unknown, 2)
+            client.share(unknown)
+        client.deallocate(block)
+        client.deallocate(block)
+        assert registry.usage()["bad input"].allocations == 0
+        """
+    )
+    assert_reported_once(finished)
+
+
+@pytest.mark.parametrize("handed", [None, "text", b"", 1.5, float("nan"), True, -1, 2**64, [], object()])
+def test_address_that_a_callback_cannot_mean_is_a_runtime_error(handed: Any) -> None:
+    resource = mr.CallbackMemoryResource(lambda size, stream: handed, lambda ptr, size, stream: None)
+    pool = mr.PoolMemoryResource(resource, 0)
+    for who in (resource, pool):
+        with pytest.raises(RuntimeError) as caught:
+            who.allocate(KIB)
+        assert isinstance(caught.value.__cause__, TypeError | OverflowError)
+        who.check()
+
+
+def test_null_address_from_a_callback_is_out_of_memory() -> None:
+    resource = mr.CallbackMemoryResource(lambda size, stream: 0, lambda ptr, size, stream: None)
+    for who in (resource, mr.PoolMemoryResource(resource, 0)):
+        with pytest.raises(cenote.OutOfMemoryError):
+            who.allocate(KIB)
+
+
+class Array:
+    """What says that it is an array in device memory."""
+
+    def __init__(self, **changes: Any) -> None:
+        good = {"data": (0, False), "shape": (0,), "strides": None, "typestr": "|u1", "version": 3}
+        self.__cuda_array_interface__ = {name: it for name, it in (good | changes).items() if it is not Array}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({name: Array} for name in ("data", "shape", "typestr")),  # left out
+        *({"data": bad} for bad in (None, (), (None, False), (-1, False), (2**64, False), (1.5, False), 7)),
+        *(
+            {"shape": bad}
+            for bad in (None, 7, (None,), (1.5,), (float("nan"),), (-1,), (65,), (2**64,), (8, 8), ("8",))
+        ),
+        *({"typestr": bad} for bad in (None, "text", 7.5, "|u3", object())),
+        *({"strides": bad} for bad in ((2,), ("1",), (-1,), (0,))),
+        {"mask": np.zeros(1)},
+    ],
+)
+def test_malformed_array_is_refused(changes: dict[str, Any]) -> None:
+    buffer = cenote.DeviceBuffer.to_device(bytes(range(64)))
+    with pytest.raises(ValueError, match=r"__cuda_array_interface__|one-dimensional|mask|do not fit"):
+        buffer.copy_from_device(Array(**changes))
+    assert buffer.tobytes() == bytes(range(64))
+
+
+def test_copy_that_names_no_memory_is_an_error() -> None:
+    buffer, block = cenote.DeviceBuffer(size=64), bytearray(64)
+    null = 0
+    for copy in (
+        lambda: buffer.copy_from_device(Array(shape=(64,))),
+        lambda: cenote.device_buffer.copy_ptr_to_host(null, block),
+        lambda: cenote.device_buffer.copy_host_to_ptr(block, null),
+        lambda: cenote.device_buffer.copy_device_to_ptr(null, buffer.ptr, 64),
+        lambda: cenote.device_buffer.copy_device_to_ptr(buffer.ptr, null, 64),
+    ):
+        with pytest.raises(cenote.CudaError, match="cuMemcpyAsync"):
+            copy()
+    sim.clear_violations()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["pool:initial=1MiB | cuda", "arena:size=1MiB | cuda", "limiting:limit=1MiB | pool:initial=0 | cuda"],
+)
+def test_stream_of_another_device_is_refused(text: str) -> None:
+    resource, foreign = mr.from_spec(text), cenote.Stream(device=1)
+    with pytest.raises(ValueError, match="a stream of device 1 cannot order memory of device 0"):
+        resource.allocate(KIB, foreign)
+    sim.clear_violations()
+    resource.deallocate(resource.allocate(KIB), KIB)
+    resource.check()
+
+
+def test_bin_of_another_device_is_refused() -> None:
+    binning = mr.BinningMemoryResource(mr.CudaMemoryResource())
+    with pytest.raises(ValueError, match="device 1"):
+        binning.add_bin(KIB, mr.from_spec("cuda", 1))
+    assert binning.bin_mrs == []
+
+
+@pytest.mark.parametrize("handle", [7, 4096, 2**63, 2**64 - 1])
+def test_pool_that_never_was_has_no_memory(handle: int) -> None:
+    view = mr.CudaAsyncViewMemoryResource(handle)
+    with pytest.raises(MemoryError, match="destroyed"):
+        view.allocate(KIB)
+    view.check()
+    assert view.pool_handle() == handle
+    sim.clear_violations()
+
+
+def test_closed_buffer_is_an_empty_one() -> None:
+    buffer = cenote.DeviceBuffer.to_device(b"contents")
+    buffer.close()
+    buffer.close()
+    assert (buffer.ptr, buffer.size, buffer.tobytes(), bytes(buffer), len(buffer)) == (0, 0, b"", b"", 0)
+    buffer.prefetch()
+    buffer.copy_from_host(b"")
+    buffer.shrink_to_fit()
+    assert buffer.copy().size == 0
+    with pytest.raises(ValueError, match="do not fit"):
+        buffer.copy_from_host(b"x")
+    buffer.resize(8)
+    buffer.copy_from_host(b"contents")
+    assert buffer.tobytes() == b"contents"
+
+
+@pytest.mark.parametrize("protocol", [bytes, len, repr, memoryview, np.asarray, lambda it: it.__reduce_ex__(5)])
+def test_protocols_of_a_buffer_that_was_never_made_raise(protocol: Callable[[Any], object]) -> None:
+    with pytest.raises(RuntimeError, match="never initialised"):
+        protocol(cenote.DeviceBuffer.__new__(cenote.DeviceBuffer))
+
+
+@pytest.mark.parametrize("cls", [mr.CudaMemoryResource, mr.PoolMemoryResource, cenote.Stream, cenote.CudaStreamPool])
+def test_failed_constructor_leaves_nothing_that_could_be_used(cls: type[Any]) -> None:
+    unmade = cls.__new__(cls)
+    live = sim.live()
+    for _ in range(2):
+        with pytest.raises(TypeError):
+            unmade.__init__(object(), object(), object(), object())
+    for use in (repr, lambda it: cenote.DeviceBuffer(size=1, mr=it), lambda it: cenote.DeviceBuffer(size=1, stream=it)):
+        with pytest.raises((RuntimeError, TypeError)):
+            use(unmade)
+    assert sim.live() == live
+
+
+def test_hook_that_raises_leaves_the_resources_as_they_were(tmp_path: Path) -> None:
+    def fails() -> None:
+        raise KeyError("hook")
+
+    pool = mr.PoolMemoryResource(mr.CudaMemoryResource(), MIB)
+    mr.set_current_device_resource(pool)
+    cenote.register_reinitialize_hook(fails)
+    try:
+        with pytest.raises(KeyError, match="hook"):
+            cenote.reinitialize(pool_allocator=True, initial_pool_size=MIB)
+    finally:
+        cenote.unregister_reinitialize_hook(fails)
+    assert mr.get_current_device_resource() is pool
+
+
+def test_refused_name_takes_no_client() -> None:
+    names = set(registry.usage())
+    for bad in (None, 7, b"name", "\ud800"):
+        with pytest.raises((TypeError, ValueError)):
+            registry.Client(bad)  # type: ignore[arg-type]
+    assert set(registry.usage()) == names
+
+
+def test_refused_record_is_not_begun() -> None:
+    records = cenote.statistics.ProfilerRecords()
+    for name, data in (("name", None), (None, cenote.Statistics(1, 1, 1, 1, 1, 1))):
+        with pytest.raises(TypeError):
+            records.add(name, data)  # type: ignore[arg-type]
+    assert records.records == {}
+    with pytest.raises(RuntimeError, match="entered"):
+        cenote.statistics.profiler(name="name").__exit__(None, None, None)

@@ -274,5 +274,5 @@ def test_a_resource_that_was_never_initialised_is_refused():
         mr.CudaMemoryResource.__new__(mr.CudaMemoryResource).allocate(1)
     with pytest.raises(RuntimeError, match="never initialised"):
         repr(mr.PoolMemoryResource.__new__(mr.PoolMemoryResource))
-    with pytest.raises(ValueError, match="null"):
+    with pytest.raises(RuntimeError, match="never initialised"):
         mr.set_current_device_resource(mr.CudaMemoryResource.__new__(mr.CudaMemoryResource))

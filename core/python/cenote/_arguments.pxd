@@ -1,7 +1,7 @@
 """Numbers that Python callers pass, as the core takes them: what has no fraction and is no truth value."""
 from cpython.bool cimport PyBool_Check
 from cpython.number cimport PyNumber_Index
-from libc.stdint cimport INT32_MAX
+from libc.stdint cimport INT32_MAX, INT32_MIN
 
 
 cdef inline object int_argument(object number):
@@ -17,8 +17,8 @@ cdef inline size_t bytes_argument(object bytes) except? <size_t> -1:
 
 
 cdef inline int device_argument(object device) except? -1:
-    """The number of a device, for the core to check; IndexError for what no device can have."""
+    """The number of a device, for the core to check; IndexError already for what is too large for it."""
     number = int_argument(device)
-    if not 0 <= number <= INT32_MAX:
+    if not INT32_MIN <= number <= INT32_MAX:
         raise IndexError(f"there is no device {number}")
     return number

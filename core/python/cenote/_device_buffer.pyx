@@ -385,6 +385,8 @@ cdef class DeviceBuffer:
                              f"not {type(cuda_ary).__name__}")
         cdef uintptr_t source
         try:
+            if not isinstance(interface["typestr"], str):
+                raise TypeError(f"typestr is {type(interface['typestr']).__name__}")
             item = np.dtype(interface["typestr"]).itemsize
             shape = [int_argument(extent) for extent in interface["shape"]]
             strides, mask = interface.get("strides"), interface.get("mask")
@@ -464,9 +466,7 @@ cdef class DeviceBuffer:
         """
         cdef Stream on = self.stream if stream is None else as_stream(stream)
         cdef bint given = device is not None
-        cdef int location = 0
-        if given:
-            location = lib.host_location if int_argument(device) == lib.host_location else device_argument(device)
+        cdef int location = device_argument(device) if given else 0
         with nogil:
             if not given:
                 location = lib.current_device()

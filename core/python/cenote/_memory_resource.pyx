@@ -87,7 +87,7 @@ cdef class DeviceMemoryResource:
         CudaError
             The driver failed for another reason.
         ValueError
-            `alignment` is no power of two.
+            `alignment` is no power of two, or `stream` is another device's and the resource orders memory itself.
         """
         cdef Stream on = as_stream(stream)
         cdef size_t bytes = bytes_argument(nbytes)

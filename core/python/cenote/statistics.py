@@ -273,7 +273,10 @@ class ProfilerContext:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        counting = self._entered.stack.pop()
+        stack = vars(self._entered).get("stack")
+        if not stack:
+            raise RuntimeError("this profiler was not entered by the calling thread")
+        counting = stack.pop()
         if counting is not None:
             self._records.add(self._name, counting.pop_counters())
 

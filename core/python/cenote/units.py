@@ -19,7 +19,9 @@ def format_bytes(nbytes: int | None) -> str:
     """
     if nbytes is None:
         return "unknown"
-    nbytes = _whole(nbytes)
+    if isinstance(nbytes, bool):
+        raise TypeError("expected a number of bytes as int, not bool")
+    nbytes = index(nbytes)
     power = min((max(nbytes, 1).bit_length() - 1) // 10, len(_UNITS) - 1)
     return f"{nbytes / 1024**power:.2f} {_UNITS[power]}" if power else f"{nbytes} B"
 
@@ -45,10 +47,4 @@ def parse_bytes(size: SupportsIndex | str) -> int:
     TypeError
         It is neither an int nor a str.
     """
-    return _parse_text(size) if isinstance(size, str) else _whole(size)
-
-
-def _whole(number: SupportsIndex) -> int:
-    if isinstance(number, bool):
-        raise TypeError("expected a number of bytes as int, not bool")
-    return index(number)
+    return _parse_text(size) if isinstance(size, str) else index(size)

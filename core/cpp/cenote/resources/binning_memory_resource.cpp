@@ -57,7 +57,8 @@ void binning_memory_resource::add_bin(std::size_t bytes, std::shared_ptr<memory_
 }
 
 binning_memory_resource::bin& binning_memory_resource::bin_for(std::size_t bytes) const {
-  return **std::ranges::lower_bound(bins_, bytes, {}, &bin::bytes);
+  // A free may come with any size, also with one that nothing can have.
+  return **std::ranges::lower_bound(bins_, std::min(bytes, any_size), {}, &bin::bytes);
 }
 
 void* binning_memory_resource::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
