@@ -13,8 +13,8 @@
 // 4. The queue is bounded. When it is full its oldest line goes, and the listener is told how many went.
 //
 // Threads: all functions from any thread. One mutex guards the queue; it is a leaf, nothing is called under it. A
-// forked child, which does not have the listener's thread, has no listener. Cost: a line that is not wanted, one
-// relaxed load. Callers build their text after should_log.
+// forked child, which does not have the listener's thread, has no listener.
+// Cost: a line that is not wanted, one relaxed load. Callers build their text after should_log.
 #pragma once
 
 #include <atomic>
