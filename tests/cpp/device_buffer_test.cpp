@@ -4,6 +4,7 @@
 
 #include "cenote/adaptors/statistics_resource_adaptor.hpp"
 #include "cenote/resources/cuda_memory_resource.hpp"
+#include "cenote/resources/managed_memory_resource.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
 #include "simulated.hpp"
 
@@ -122,6 +123,56 @@ TEST_F(buffer, keeps_its_memory_when_it_shrinks) {
   EXPECT_EQ(buffer.capacity(), bytes_.size());
   buffer.resize(bytes_.size(), a());
   EXPECT_EQ(read(buffer.data(), bytes_.size(), a()), bytes_);
+}
+
+TEST_F(buffer, gives_memory_back_when_it_is_shrunk_to_fit) {
+  auto buffer = filled(a());
+  void* const memory = buffer.data();
+  buffer.shrink_to_fit(b());
+  EXPECT_EQ(buffer.data(), memory) << "it fits already";
+  EXPECT_EQ(buffer.stream(), b());
+  buffer.resize(10, a());
+  buffer.shrink_to_fit(a());
+  EXPECT_EQ(buffer.capacity(), 10u);
+  EXPECT_EQ(resource_->counters().bytes.current, 10);
+  EXPECT_EQ(read(buffer.data(), 10, a()), std::vector(bytes_.begin(), bytes_.begin() + 10));
+  buffer.resize(0, a());
+  buffer.shrink_to_fit(a());
+  EXPECT_EQ(buffer.data(), nullptr);
+  EXPECT_EQ(resource_->counters().count.current, 0);
+}
+
+TEST_F(buffer, is_empty_once_closed_and_can_be_used_again) {
+  auto buffer = filled(a());
+  buffer.close();
+  buffer.close();
+  EXPECT_EQ(buffer.data(), nullptr);
+  EXPECT_EQ(buffer.size(), 0u);
+  EXPECT_EQ(buffer.capacity(), 0u);
+  EXPECT_EQ(resource_->counters().count.current, 0);
+  buffer.resize(16, a());
+  EXPECT_NE(buffer.data(), nullptr);
+}
+
+TEST_F(buffer, hands_its_memory_over) {
+  auto buffer = filled(a());
+  void* const memory = buffer.data();
+  const std::size_t capacity = buffer.capacity();
+  EXPECT_EQ(buffer.release(), memory);
+  EXPECT_EQ(buffer.data(), nullptr);
+  EXPECT_EQ(buffer.capacity(), 0u);
+  EXPECT_EQ(buffer.release(), nullptr);
+  EXPECT_EQ(resource_->counters().count.current, 1);
+  resource_->deallocate(a(), memory, capacity);
+}
+
+TEST_F(buffer, is_prefetched_where_its_memory_can_move) {
+  const device_buffer managed(1000, a(), std::make_shared<managed_memory_resource>(0));
+  for (const int location : {host_location, 0, 1}) managed.prefetch(location, a());
+  EXPECT_FALSE(is_done(a(), 0));
+  synchronize(a(), 0);
+  filled(a()).prefetch(0, a());
+  device_buffer(0, a(), resource_).prefetch(0, a());
 }
 
 TEST_F(buffer, reserves_without_changing_its_size) {

@@ -1,4 +1,5 @@
 // Where managed memory is wanted: prefetches, advice, and what cuMemRangeGetAttribute answers about them.
+#include <algorithm>
 #include <array>
 #include <random>
 

@@ -130,7 +130,7 @@ def test_none_is_no_stream() -> None:
         lambda: copy_host_to_ptr(TEXT, buffer.ptr, nothing),
         lambda: copy_device_to_ptr(buffer.ptr, buffer.ptr, 3, nothing),
     ):
-        with pytest.raises(TypeError, match="stream argument cannot be None.*DEFAULT_STREAM"):
+        with pytest.raises(TypeError, match=r"stream argument cannot be None.*DEFAULT_STREAM"):
             wrong()
     assert buffer.tobytes() == TEXT
 
@@ -599,9 +599,9 @@ def test_view_shows_what_the_stream_leaves(spec: str) -> None:
 
 def test_memory_of_the_device_has_no_view() -> None:
     for buffer in (DeviceBuffer(size=10), DeviceBuffer()):
-        with pytest.raises(BufferError, match="memory of device 0.*tobytes"):
+        with pytest.raises(BufferError, match=r"memory of device 0.*tobytes"):
             memoryview(buffer)
-        with pytest.raises(TypeError, match="memory of device 0.*tobytes"):
+        with pytest.raises(TypeError, match=r"memory of device 0.*tobytes"):
             np.asarray(buffer)
         buffer.resize(20)
 

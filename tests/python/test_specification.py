@@ -14,7 +14,10 @@ import cenote
 from cenote import mr, sim
 
 MIB = 1024**2
-KINDS = ("cuda", "managed", "pinned", "async", "pool", "statistics", "logging")
+KINDS = (
+    *("cuda", "managed", "pinned", "async", "pool", "statistics", "logging"),
+    *("tracking", "limiting", "prefetch", "aligned", "thread_safe"),
+)
 
 WRONG = {
     "lake": ["'lake'", *KINDS],

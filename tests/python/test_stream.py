@@ -200,11 +200,11 @@ def test_streams_that_only_have_a_handle_are_accepted() -> None:
         ptr = 0x20
 
     class LikeNumba:
-        class handle:  # noqa: N801  a ctypes.c_void_p there
+        class handle:  # a ctypes.c_void_p there
             value = 0x30
 
     class LikeNumbaDefault:
-        class handle:  # noqa: N801
+        class handle:
             value = None
 
     theirs = (LikeTorch(), LikeCupy(), LikeNumba(), LikeNumbaDefault())

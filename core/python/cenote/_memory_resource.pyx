@@ -207,7 +207,7 @@ cdef class UpstreamResourceAdaptor(DeviceMemoryResource):
 
 cdef shared_ptr[lib.memory_resource] upstream_argument(object upstream_mr) except *:
     if upstream_mr is None:
-        raise TypeError("Argument `upstream_mr` must not be None")
+        raise TypeError("Argument `upstream_mr` must not be None: it must be a memory resource, not NoneType")
     if not isinstance(upstream_mr, DeviceMemoryResource):
         raise TypeError(f"Argument `upstream_mr` must be a memory resource, not {type(upstream_mr).__name__}")
     return (<DeviceMemoryResource> upstream_mr)._resource

@@ -81,10 +81,12 @@ call_stack call_stack::capture(const interpreter& running) {
   call_stack stack;
   if (running.describe) stack.described_ = running.describe();
   std::array<void*, max_frames> frames{};
-  const auto* end = frames.data() + backtrace(frames.data(), max_frames);
-  const auto* begin = std::find_if(frames.data(), frames.data() + (end - frames.data()),
-                                   [](const void* frame) { return !own.holds(frame); });
-  if (begin == end) begin = frames.data();  // the whole program is one file
+  const void* const* const all = frames.data();
+  const void* const* end = all + backtrace(frames.data(), max_frames);
+  const auto is_own = [](const void* frame) { return own.holds(frame); };
+  const void* const* begin = std::find_if(all, end, is_own);  // a sanitizer may stand before them
+  begin = std::find_if_not(begin, end, is_own);
+  if (begin == end) begin = all;  // the whole program is one file
   if (!stack.described_.empty()) {
     stack.language_ = running.name;
     const loaded_file foreign = file_of(running.code);

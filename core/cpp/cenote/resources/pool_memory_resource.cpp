@@ -109,7 +109,9 @@ void* pool_memory_resource::do_allocate(stream_ref stream, std::size_t bytes, st
   if (void* p = join(wanted)) return p;
   if (void* p = grow(wanted)) return p;
   if (void* p = reclaim(wanted)) return p;
-  return make_room_and_grow(wanted);
+  if (void* p = make_room_and_grow(wanted)) return p;
+  if (wanted.refusal) std::rethrow_exception(wanted.refusal);  // it knows more than that there is no memory
+  return nullptr;
 }
 
 void pool_memory_resource::do_deallocate(stream_ref stream, void* pointer, std::size_t, std::size_t) noexcept {
@@ -437,6 +439,15 @@ std::optional<std::size_t> pool_memory_resource::reserve_growth(std::size_t want
 }
 
 void* pool_memory_resource::allocate_chunk(const request& wanted, std::size_t bytes) {
+  try {
+    return ask_upstream(wanted, bytes);
+  } catch (const out_of_memory&) {  // a user's function may say so by throwing
+    wanted.refusal = std::current_exception();
+    return nullptr;
+  }
+}
+
+void* pool_memory_resource::ask_upstream(const request& wanted, std::size_t bytes) {
   if (wanted.may_wait || !upstream_->is_stream_ordered()) return upstream_->try_allocate(wanted.stream, bytes);
   // On the captured stream a stream-ordered allocation would become a node of the graph.
   const cuda_stream aside(device(), cuda_stream::kind::non_blocking);

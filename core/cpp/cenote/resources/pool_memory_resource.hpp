@@ -30,6 +30,7 @@
 #pragma once
 
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -95,6 +96,7 @@ class pool_memory_resource final : public memory_resource {
     std::size_t bytes;
     std::size_t alignment;
     bool may_wait = true;  // false for a stream in a capture, or one that waiting would drag into one
+    mutable std::exception_ptr refusal = nullptr;  // what the upstream threw when it had no memory, if it threw
   };
 
   /// The blocks of a stream up to a mark.
@@ -131,6 +133,7 @@ class pool_memory_resource final : public memory_resource {
   std::size_t chunk_for(std::size_t minimum) const;
   std::optional<std::size_t> reserve_growth(std::size_t wanted, std::size_t minimum);
   void* allocate_chunk(const request& wanted, std::size_t bytes);
+  void* ask_upstream(const request& wanted, std::size_t bytes);
   std::size_t release_chunks(stream_ref stream, std::optional<stream_id> of, std::size_t keep_bytes);
   void place_mark(stream_ref stream, stream_id id, stamp epoch) noexcept;
   void say(const char* what, std::size_t bytes) const noexcept;

@@ -177,9 +177,8 @@ resource_ptr make_limiting(const parameters& given, resource_ptr upstream) {
 }
 
 resource_ptr make_aligned(const parameters& given, resource_ptr upstream) {
-  return std::make_shared<aligned_resource_adaptor>(std::move(upstream),
-                                                    given.size("alignment").value_or(default_alignment),
-                                                    given.size("threshold").value_or(0));
+  return std::make_shared<aligned_resource_adaptor>(
+      std::move(upstream), given.size("alignment").value_or(default_alignment), given.size("threshold").value_or(0));
 }
 
 template <class Resource>

@@ -1,0 +1,94 @@
+"""How Sphinx makes the site: ``sphinx-build -W --keep-going -b html docs docs/_build``.
+
+The API reference is made from the docstrings, so cenote must be installed. The frameworks need not be there.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import cenote
+
+project = "cenote"
+author = "the cenote authors"
+copyright = "the cenote authors"
+version = release = cenote.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
+pygments_style = "friendly"
+
+myst_heading_anchors = 3
+myst_enable_extensions = ["colon_fence"]
+
+autodoc_mock_imports = ["torch", "cupy", "cupy_backends", "numba"]
+autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_member_order = "groupwise"
+autodoc_typehints = "signature"
+napoleon_google_docstring = False
+default_role = "py:obj"  # a name in single backticks becomes a link where it is documented, code where not
+
+html_theme = "pydata_sphinx_theme"
+html_title = "cenote"
+html_theme_options = {
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": ["theme-version"],
+}
+html_show_sourcelink = False
+
+
+def signatures() -> dict[str, str]:
+    """Every signature of the compiled modules, by qualified name, as their stubs have it."""
+    found: dict[str, str] = {}
+
+    def add(node: ast.AST, prefix: str) -> None:
+        if isinstance(node, ast.ClassDef):
+            for each in node.body:
+                add(each, f"{prefix}{node.name}.")
+        elif isinstance(node, ast.FunctionDef) and not any("overload" in ast.unparse(d) for d in node.decorator_list):
+            if prefix and node.args.args and node.args.args[0].arg in ("self", "cls"):
+                node.args.args.pop(0)
+            arguments = ast.unparse(node.args).replace("_StreamLike=...", "_StreamLike=DEFAULT_STREAM")
+            found[prefix + node.name] = f"({arguments})".replace("_StreamLike", "StreamLike")
+
+    for stub in Path(cenote.__file__).parent.glob("_*.pyi"):
+        for node in ast.parse(stub.read_text(encoding="utf-8")).body:
+            add(node, "")
+    return found
+
+
+SIGNATURES = signatures()
+
+
+def is_compiled(obj: Any) -> bool:
+    """Whether a class, function or method is of a compiled module, where signatures have no types."""
+    module = getattr(getattr(obj, "__objclass__", obj), "__module__", None) or ""
+    return module.startswith("cenote._")
+
+
+def take_signature_of_stub(
+    app: Any, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """Give compiled functions and methods the signature of the stub."""
+    if signature is None or not is_compiled(obj):
+        return signature, returns
+    return SIGNATURES.get(obj.__qualname__, signature), returns
+
+
+def show_how_to_make(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Say how an object of a compiled class is made: autodoc finds no signature, and cannot be given one."""
+    made_by = SIGNATURES.get(f"{obj.__qualname__}.__init__") if what == "class" and is_compiled(obj) else None
+    if made_by:
+        lines[:0] = [".. code-block:: python", "", f"   {obj.__qualname__}{made_by}", ""]
+
+
+def setup(app: Any) -> None:
+    """Connect to Sphinx, which calls this."""
+    app.connect("autodoc-process-signature", take_signature_of_stub)
+    app.connect("autodoc-process-docstring", show_how_to_make)
