@@ -194,18 +194,20 @@ def test_wrong_environment_variable_is_named_and_can_be_mended(
     )
 
 
-def test_setting_a_resource_does_not_hide_a_wrong_environment_variable(
+def test_wrong_environment_variable_is_no_matter_once_a_resource_is_set(
     run_fresh: Callable[..., CompletedProcess[str]],
 ) -> None:
     run_fresh(
         """
         import cenote
         try:
-            cenote.mr.set_current_device_resource(cenote.mr.CudaMemoryResource())
+            cenote.mr.get_current_device_resource()
         except ValueError as error:
             assert "CENOTE_RESOURCE" in str(error), error
         else:
             raise AssertionError
+        assert cenote.mr.set_current_device_resource(cenote.mr.CudaMemoryResource()) is None
+        assert cenote.mr.get_current_device_resource().specification == "cuda"
         """,
         CENOTE_RESOURCE="lake",
     )
