@@ -99,6 +99,7 @@ void prefetch_async(const void* pointer, std::size_t bytes, int location, stream
 void prefer_location(const void* pointer, std::size_t bytes, int location, int device) {
   if (bytes == 0) return;
   const device_scope scope(device);
+  const relaxed_capture_scope relaxed;
   CENOTE_DRIVER_CALL(cuMemAdvise, device_pointer(pointer), bytes, CU_MEM_ADVISE_SET_PREFERRED_LOCATION,
                      static_cast<CUdevice>(location));
 }
