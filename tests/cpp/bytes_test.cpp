@@ -88,6 +88,11 @@ TEST(parse_bytes, reads_back_what_spell_bytes_wrote) {
   EXPECT_EQ(spell_bytes(1000), "1000");
 }
 
+TEST(format_address, is_hexadecimal) {
+  EXPECT_EQ(format_address(nullptr), "0x0");
+  EXPECT_EQ(format_address(reinterpret_cast<const void*>(0x7f00beef)), "0x7f00beef");
+}
+
 TEST(format_bytes, names_the_unit_that_people_expect) {
   EXPECT_EQ(format_bytes(0), "0 B");
   EXPECT_EQ(format_bytes(1023), "1023 B");

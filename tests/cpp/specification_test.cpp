@@ -59,7 +59,7 @@ TEST_F(specification, a_refusal_names_the_wrong_word_and_the_known_ones) {
     std::vector<const char*> named;
   };
   const row rows[] = {
-      {"pol", {"'pol' is not a known resource", "cuda, managed, pinned, async, pool, statistics, logging"}},
+      {"pol", {"'pol' is not a known resource", "cuda, managed, pinned, async, async_managed, system"}},
       {"Pool", {"'Pool' is not a known resource"}},
       {"", {"a resource is missing", "known are: cuda"}},
       {"statistics | ", {"a resource is missing"}},

@@ -59,7 +59,7 @@ TEST_P(tracking, knows_what_is_outstanding_in_the_order_of_allocation) {
   EXPECT_EQ(outstanding[1].pointer, third);
   EXPECT_TRUE(std::regex_match(
       adaptor.outstanding_allocations_str(),
-      std::regex("0x[0-9a-f]+: 200 B, stream 0x[0-9a-f]+, thread \\d+\n0x[0-9a-f]+: 300 B, stream 0, thread \\d+\n")))
+      std::regex("0x[0-9a-f]+: 200 B, stream 0x[0-9a-f]+, thread \\d+\n0x[0-9a-f]+: 300 B, stream 0x0, thread \\d+\n")))
       << adaptor.outstanding_allocations_str();
   adaptor.deallocate({}, third, 300);
   adaptor.deallocate(stream.view(), second, 200);

@@ -45,6 +45,8 @@ def device_left_as_it_was() -> Iterator[None]:
     yield
     for device, resource in before.items():
         mr.set_per_device_resource(device, resource)
+    if "cenote.logger" in sys.modules:
+        sys.modules["cenote.logger"]._stop()  # reports go to stderr again
     gc.enable()
     assert sim.violations() == []
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
+import threading
 from collections.abc import Callable
+from enum import Enum, IntEnum
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 
@@ -141,16 +145,89 @@ def test_devices_have_a_name_and_memory() -> None:
 
 
 @pytest.mark.parametrize("device", [-1, 2, 2**31 - 1])
-@pytest.mark.parametrize("ask", [driver.device_name, driver.compute_capability, driver.memory_info, driver.synchronize])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        *(driver.device_name, driver.compute_capability, driver.memory_info, driver.synchronize),
+        *(driver.set_device, driver.device_properties, lambda device: driver.device_attribute(75, device)),
+    ],
+)
 def test_device_that_is_not_there_is_an_index_error(ask: Callable[[int], object], device: int) -> None:
     with pytest.raises(IndexError, match=f"no device {device}: this machine has devices 0 to 1"):
         ask(device)
 
 
-@pytest.mark.parametrize("ask", [driver.device_name, driver.memory_info])
+@pytest.mark.parametrize("ask", [driver.device_name, driver.memory_info, driver.set_device, driver.device_properties])
 def test_device_that_is_no_number_is_a_type_error(ask: Callable[[object], object]) -> None:
     with pytest.raises(TypeError):
         ask("0")
+
+
+def test_device_that_is_set_is_current_on_this_thread_only() -> None:
+    def work() -> None:
+        driver.set_device(1)
+        seen.append((driver.current_device(), cenote.DeviceBuffer(size=1).device))
+
+    seen: list[tuple[int, int]] = []
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(1, 1)]
+    assert driver.current_device() == 0
+
+
+def test_attributes_are_asked_by_number_or_by_enum() -> None:
+    class Attribute(Enum):
+        COMPUTE_CAPABILITY_MAJOR = 75
+
+    class Number(IntEnum):
+        WARP_SIZE = 10
+
+    assert driver.device_attribute(Attribute.COMPUTE_CAPABILITY_MAJOR, 0) == driver.compute_capability(0)[0]
+    assert driver.device_attribute(Number.WARP_SIZE, 1) == driver.device_attribute(10, 1) == 32
+
+
+@pytest.mark.parametrize(("wrong", "error"), [(0, cenote.CudaError), (-1, cenote.CudaError), (2**20, cenote.CudaError)])
+def test_attribute_that_is_not_there_is_an_error_of_the_driver(wrong: int, error: type[Exception]) -> None:
+    with pytest.raises(error, match="cuDeviceGetAttribute failed: CUDA_ERROR_INVALID_VALUE"):
+        driver.device_attribute(wrong, 0)
+
+
+@pytest.mark.parametrize("wrong", [None, "75", 7.5])
+def test_attribute_that_is_no_number_is_a_type_error(wrong: Any) -> None:
+    with pytest.raises(TypeError):
+        driver.device_attribute(wrong, 0)
+
+
+def test_properties_have_the_names_of_the_cuda_runtime() -> None:
+    properties = driver.device_properties(1)
+    assert properties.name == driver.device_name(1)
+    assert properties.totalGlobalMem == 8 * 1024**3
+    assert (properties.major, properties.minor) == driver.compute_capability(1)
+    assert properties.maxThreadsDim == (1024, 1024, 64)
+    assert properties.multiProcessorCount > 0 and properties.pciBusID != driver.device_properties(0).pciBusID
+    for field in dir(properties):
+        assert isinstance(getattr(properties, field), int | str | tuple), field
+    assert not hasattr(properties, "uuid") and "device 1" in repr(properties)
+
+
+def test_runtime_version_is_what_headers_and_driver_both_have(run_fresh: RunFresh) -> None:
+    assert driver.runtime_version() == driver.version() == 13000
+    run_fresh(
+        "import cenote; assert cenote.driver.runtime_version() == 12040",
+        CENOTE_SIM="driver=12040",
+    )
+
+
+def test_errors_survive_pickling() -> None:
+    with cenote.sim.failing("cuMemAlloc", error="CUDA_ERROR_ILLEGAL_ADDRESS"), pytest.raises(cenote.CudaError) as cuda:
+        cenote.mr.CudaMemoryResource().allocate(1)
+    with pytest.raises(cenote.OutOfMemoryError) as memory:
+        cenote.mr.CudaMemoryResource().allocate(2**40)
+    for error in (cuda.value, memory.value, cenote.DriverUnavailableError("no driver")):
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+    assert cuda.value.status == cuda.value.code == 700
 
 
 def test_memory_info_follows_what_is_allocated() -> None:

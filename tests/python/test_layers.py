@@ -79,6 +79,16 @@ def test_the_core_knows_neither_python_nor_a_framework(source: Path) -> None:
     assert not FRAMEWORKS.findall(code)
 
 
+# Their formatting looks up facets of a locale, which in a process with several copies of the C++ runtime (beside PyTorch,
+# CuPy and Numba) may be another copy's: `stream << pointer` has called null there (g++ 13, H100 machine).
+LOCALE_HEADERS = {"iostream", "sstream", "fstream", "ostream", "istream", "iomanip", "locale", "regex"}
+
+
+@pytest.mark.parametrize("source", [*SOURCES, *PLUGIN_SOURCES], ids=name)
+def test_nothing_that_is_loaded_beside_a_framework_needs_a_locale(source: Path) -> None:
+    assert LOCALE_HEADERS.isdisjoint(includes(source))
+
+
 @pytest.mark.parametrize("source", PLUGIN_SOURCES, ids=name)
 def test_compiled_plugins_use_public_headers_only(source: Path) -> None:
     assert {included for included in includes(source) if included.startswith("cenote/")} <= PUBLIC

@@ -17,12 +17,12 @@ from cenote.logger import level_enum
 
 
 @pytest.fixture(autouse=True)
-def levels_left_as_they_were() -> Iterator[None]:
+def log_left_as_it_was() -> Iterator[None]:
     level, flush = logger.get_logging_level(), logger.get_flush_level()
     yield
     logger.set_logging_level(level)
     logger.set_flush_level(flush)
-    logger.flush_logger()
+    logger._stop()  # other tests expect what is reported on stderr
     logging.getLogger("cenote").setLevel(logging.NOTSET)
 
 

@@ -15,8 +15,9 @@ from cenote import mr, sim
 
 MIB = 1024**2
 KINDS = (
-    *("cuda", "managed", "pinned", "async", "pool", "statistics", "logging"),
-    *("tracking", "limiting", "prefetch", "aligned", "thread_safe"),
+    *("cuda", "managed", "pinned", "async", "async_managed", "system", "sam_headroom"),
+    *("pool", "arena", "fixed_size", "binning"),
+    *("statistics", "logging", "tracking", "limiting", "prefetch", "aligned", "thread_safe"),
 )
 
 WRONG = {
@@ -36,6 +37,9 @@ WRONG = {
     "cuda | pool": ["'cuda'", "nothing can stand under it"],
     "pool | async | cuda": ["'async'", "nothing can stand under it"],
     "logging": ["CENOTE_LOG_FILE"],
+    "binning:min=3": ["'min'", "'max'", "neither"],
+    "binning:min=3,max=many": ["'many'", "'max'"],
+    "sam_headroom": ["'headroom'", "1GiB"],
 }
 
 SAME = (
@@ -44,6 +48,13 @@ SAME = (
     "pinned",
     "async",
     "async:initial=4MiB,release_threshold=1MiB",
+    "async_managed",
+    "system",
+    "sam_headroom:headroom=1GiB",
+    "arena:size=4MiB | cuda",
+    "fixed_size:block_size=64KiB,preallocate=4 | pinned",
+    "binning:min=8,max=12 | cuda",
+    "binning | managed",
     "pool:initial=0 | cuda",
     "pool:initial=1MiB,max=8MiB | managed",
     "statistics | pool:initial=3KiB,max=4352 | statistics | pinned",
@@ -194,18 +205,20 @@ def test_wrong_environment_variable_is_named_and_can_be_mended(
     )
 
 
-def test_setting_a_resource_does_not_hide_a_wrong_environment_variable(
+def test_wrong_environment_variable_is_no_matter_once_a_resource_is_set(
     run_fresh: Callable[..., CompletedProcess[str]],
 ) -> None:
     run_fresh(
         """
         import cenote
         try:
-            cenote.mr.set_current_device_resource(cenote.mr.CudaMemoryResource())
+            cenote.mr.get_current_device_resource()
         except ValueError as error:
             assert "CENOTE_RESOURCE" in str(error), error
         else:
             raise AssertionError
+        assert cenote.mr.set_current_device_resource(cenote.mr.CudaMemoryResource()) is None
+        assert cenote.mr.get_current_device_resource().specification == "cuda"
         """,
         CENOTE_RESOURCE="lake",
     )

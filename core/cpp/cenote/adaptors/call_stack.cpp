@@ -8,9 +8,10 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
-#include <cstdio>
 #include <cstdlib>
 #include <memory>
+
+#include "cenote/ground/bytes.hpp"
 
 namespace cenote {
 namespace {
@@ -50,12 +51,6 @@ loaded_file file_of(const void* address) noexcept {
   return wanted.found;
 }
 
-std::string hexadecimal(std::uintptr_t number) {
-  std::array<char, 32> text{};
-  std::snprintf(text.data(), text.size(), "0x%zx", static_cast<std::size_t>(number));
-  return text.data();
-}
-
 std::string demangled(const char* symbol) {
   int status = 0;
   const std::unique_ptr<char, decltype(&std::free)> name(abi::__cxa_demangle(symbol, nullptr, nullptr, &status),
@@ -67,10 +62,12 @@ std::string demangled(const char* symbol) {
 std::string symbolised(const void* return_address) {
   const auto address = reinterpret_cast<std::uintptr_t>(return_address) - 1;  // inside the call, not after it
   Dl_info info{};
-  if (dladdr(reinterpret_cast<const void*>(address), &info) == 0) return hexadecimal(address);
+  if (dladdr(reinterpret_cast<const void*>(address), &info) == 0)
+    return format_address(reinterpret_cast<const void*>(address));
   const std::string path = info.dli_fname != nullptr ? info.dli_fname : "?";
-  const std::string offset = hexadecimal(address - reinterpret_cast<std::uintptr_t>(info.dli_fbase));
-  const std::string where = path.substr(path.rfind('/') + 1) + "+" + offset;
+  const auto offset = address - reinterpret_cast<std::uintptr_t>(info.dli_fbase);
+  const std::string where =
+      path.substr(path.rfind('/') + 1) + "+" + format_address(reinterpret_cast<const void*>(offset));
   return info.dli_sname != nullptr ? demangled(info.dli_sname) + " (" + where + ")" : where;
 }
 

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <map>
-#include <sstream>
 
 namespace cenote {
 namespace {
@@ -83,13 +82,13 @@ std::vector<outstanding_allocation> tracking_resource_adaptor::outstanding_alloc
 }
 
 std::string tracking_resource_adaptor::outstanding_allocations_str() const {
-  std::ostringstream text;
+  std::string text;
   for (const outstanding_allocation& one : outstanding_allocations()) {
-    text << one.pointer << ": " << one.bytes << " B, stream " << std::hex << std::showbase
-         << reinterpret_cast<std::uintptr_t>(one.stream.value()) << std::dec << ", thread " << one.thread << "\n";
-    if (one.stack) text << one.stack->text();
+    text += format_address(one.pointer) + ": " + std::to_string(one.bytes) + " B, stream " +
+            format_address(one.stream.value()) + ", thread " + std::to_string(one.thread) + "\n";
+    if (one.stack) text += one.stack->text();
   }
-  return text.str();
+  return text;
 }
 
 std::string tracking_resource_adaptor::leak_report() const {
@@ -97,16 +96,13 @@ std::string tracking_resource_adaptor::leak_report() const {
   if (all.empty()) return {};
   std::size_t bytes = 0;
   for (const outstanding_allocation& one : all) bytes += one.bytes;
-  std::ostringstream text;
-  text << "not freed: " << amount(all.size(), bytes) << "\n";
-  if (!capture_stacks_) {
-    text << "  to learn where they come from, capture stacks\n";
-    return text.str();
-  }
+  std::string text = "not freed: " + amount(all.size(), bytes) + "\n";
+  if (!capture_stacks_) return text + "  to learn where they come from, capture stacks\n";
   for (const call_site& site : by_call_site(all)) {
-    text << "\n" << amount(site.allocations, site.bytes) << " from\n" << site.stack->text();
+    text += '\n';
+    text += amount(site.allocations, site.bytes) + " from\n" + site.stack->text();
   }
-  return text.str();
+  return text;
 }
 
 void tracking_resource_adaptor::insert(outstanding_allocation allocation) {
@@ -123,16 +119,16 @@ void tracking_resource_adaptor::report_bad_free(const void* pointer, std::size_t
                                                 const std::optional<outstanding_allocation>& known) noexcept {
   if (reports_.fetch_add(1, std::memory_order_relaxed) >= max_reports) return;
   try {
-    std::ostringstream text;
-    text << "the tracking adaptor: " << pointer;
+    std::string text = "the tracking adaptor: " + format_address(pointer);
     if (!known) {
-      text << " (" << bytes << " bytes) was freed, but it is not outstanding: freed twice, or allocated elsewhere";
+      text += " (" + std::to_string(bytes) +
+              " bytes) was freed, but it is not outstanding: freed twice, or allocated elsewhere";
     } else {
-      text << " was allocated with " << known->bytes << " bytes and freed with " << bytes << "; " << known->bytes
-           << " are freed";
-      if (known->stack) text << "; it was allocated from\n" << known->stack->text();
+      text += " was allocated with " + std::to_string(known->bytes) + " bytes and freed with " + std::to_string(bytes) +
+              "; " + std::to_string(known->bytes) + " are freed";
+      if (known->stack) text += "; it was allocated from\n" + known->stack->text();
     }
-    report_once(text.str());
+    report_once(text);
   } catch (const std::exception& error) {
     report_once(error.what());
   }

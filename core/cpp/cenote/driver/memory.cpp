@@ -88,7 +88,7 @@ void fill_async(void* to, unsigned char value, std::size_t bytes, stream_ref str
 }
 
 void prefetch_async(const void* pointer, std::size_t bytes, int location, stream_ref stream, int device) {
-  if (bytes == 0 || !device_has_concurrent_managed_access(device)) return;
+  if (bytes == 0 || !device_has_concurrent_managed_access(device) || is_capturing(stream, device)) return;
   const device_scope scope(device);
   const CUresult result =
       driver().cuMemPrefetchAsync(device_pointer(pointer), bytes, static_cast<CUdevice>(location), stream.value());
@@ -99,6 +99,7 @@ void prefetch_async(const void* pointer, std::size_t bytes, int location, stream
 void prefer_location(const void* pointer, std::size_t bytes, int location, int device) {
   if (bytes == 0) return;
   const device_scope scope(device);
+  const relaxed_capture_scope relaxed;
   CENOTE_DRIVER_CALL(cuMemAdvise, device_pointer(pointer), bytes, CU_MEM_ADVISE_SET_PREFERRED_LOCATION,
                      static_cast<CUdevice>(location));
 }

@@ -44,6 +44,12 @@ std::string lower(std::string_view text) {
 
 }  // namespace
 
+std::string format_address(const void* address) {
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "0x%zx", reinterpret_cast<std::size_t>(address));
+  return text.data();
+}
+
 std::string format_bytes(std::size_t bytes) {
   if (bytes < KiB) return std::to_string(bytes) + " B";
   double value = static_cast<double>(bytes);

@@ -37,6 +37,9 @@ constexpr std::size_t align_up(std::size_t n, std::size_t alignment) {
 /// "1.50 GiB": for people. The exact number of bytes below 1 KiB.
 std::string format_bytes(std::size_t bytes);
 
+/// "0x7f3cb7600000"; "0x0" for null.
+std::string format_address(const void* address);
+
 /// "1GiB", "512 kb", "1.5MiB", "1000": for machines to read back exactly where it is a whole multiple of a unit.
 std::string spell_bytes(std::size_t bytes);
 

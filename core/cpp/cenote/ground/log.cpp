@@ -60,7 +60,7 @@ queue& the_queue() noexcept {
   return *leaked;
 }
 
-/// The file that the environment names; null if it names none, or one that cannot be opened. Closed by the process's end.
+/// The file that the environment names; null if it names none, or one that cannot be opened. Never closed by us.
 std::FILE* the_file() noexcept {
   static std::FILE* const opened = [] {
     for (const char* const variable : file_variables) {

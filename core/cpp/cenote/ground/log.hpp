@@ -12,8 +12,8 @@
 //    a listener may need the GIL, its own locks and cenote itself to do with the lines what it likes.
 // 4. The queue is bounded. When it is full its oldest line goes, and the listener is told how many went.
 //
-// Threads: all functions from any thread. One mutex guards the queue; it is a leaf, nothing is called under it. A forked
-// child, which does not have the listener's thread, has no listener.
+// Threads: all functions from any thread. One mutex guards the queue; it is a leaf, nothing is called under it. A
+// forked child, which does not have the listener's thread, has no listener.
 // Cost: a line that is not wanted, one relaxed load. Callers build their text after should_log.
 #pragma once
 

@@ -1,7 +1,8 @@
 #include "cenote/resources/arena_memory_resource.hpp"
 
-#include <algorithm>
-#include <fstream>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
 #include <stdexcept>
 
 #include "cenote/driver/device.hpp"
@@ -48,11 +49,13 @@ void arena_memory_resource::do_deallocate(stream_ref stream, void* pointer, std:
 
 void arena_memory_resource::dump(std::size_t failed_bytes) const noexcept {
   try {
-    std::ofstream file(dump_file_name, std::ios::app);
-    file << "# " << failed_bytes << " bytes could not be allocated from '" << describe(*this) << "' on device "
-         << device() << '\n';
-    pool_.write_map(file);
-    if (!file.flush()) report_once(std::string("the map of an arena could not be written to ") + dump_file_name);
+    const std::string text = "# " + std::to_string(failed_bytes) + " bytes could not be allocated from '" +
+                             describe(*this) + "' on device " + std::to_string(device()) + "\n" + pool_.map();
+    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(dump_file_name, "a"), &std::fclose);
+    if (!file || std::fputs(text.c_str(), file.get()) < 0 || std::fflush(file.get()) != 0) {
+      report_once(std::string("the map of an arena could not be written to ") + dump_file_name + ": " +
+                  std::strerror(errno));
+    }
   } catch (const std::exception& error) {
     report_once(std::string("the map of an arena could not be written: ") + error.what());
   }

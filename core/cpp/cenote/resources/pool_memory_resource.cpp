@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <sstream>
 #include <stdexcept>
 
 #include "cenote/driver/capture.hpp"
@@ -523,15 +522,13 @@ void pool_memory_resource::grow_in_steps_of(std::size_t bytes) {
   growth_step_ = bytes;
 }
 
-void pool_memory_resource::write_map(std::ostream& out) const {
-  std::ostringstream text;
-  {
-    const std::lock_guard lock(mutex_);
-    heap_.for_each_block([&](const block& b) {
-      text << static_cast<const void*>(b.address) << ' ' << b.bytes << (b.is_free ? " free\n" : " in use\n");
-    });
-  }
-  out << text.str();
+std::string pool_memory_resource::map() const {
+  std::string text;
+  const std::lock_guard lock(mutex_);
+  heap_.for_each_block([&](const block& b) {
+    text += format_address(b.address) + ' ' + std::to_string(b.bytes) + (b.is_free ? " free\n" : " in use\n");
+  });
+  return text;
 }
 
 std::string pool_memory_resource::specification() const {

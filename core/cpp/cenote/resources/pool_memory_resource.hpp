@@ -34,7 +34,6 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <ostream>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -76,7 +75,7 @@ class pool_memory_resource final : public memory_resource {
   void grow_in_steps_of(std::size_t bytes);
 
   /// Every block, one a line, in order of address: what is in use and how the free memory lies between.
-  void write_map(std::ostream& out) const;
+  std::string map() const;
 
   std::string kind() const override { return "pool"; }
   std::string specification() const override;

@@ -1,7 +1,7 @@
 """The modules of RMM's Python package, the names in them, and where cenote has each: ``"module:name"``.
 
-The API is that of RMM 26.10. What cenote does not have under any name is in `cenote.compat.rmm_only`;
-``docs/rmm-parity.md`` says of each name how it compares.
+The API is that of RMM 26.10, with those names that the releases of the year before had in addition. What cenote does
+not have under any name is in `cenote.compat.rmm_only`; ``docs/rmm-parity.md`` says of each name how it compares.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _RESOURCES = _from(
     "is_initialized",
     "set_current_device_resource",
     "set_per_device_resource",
-)
+) | _from("cenote.compat.rmm_only", "get_current_device_resource_type", "get_per_device_resource_type")
 _EXPERIMENTAL = _from("cenote.mr", "CudaAsyncManagedMemoryResource")
 _BUFFER = _from("cenote.compat.rmm_only", "DeviceBuffer")
 
@@ -91,6 +91,7 @@ MODULES: dict[str, dict[str, str]] = {
         setDevice="set_device",
     )
     | _from("cenote.errors", CUDADriverError="CudaError", CUDARuntimeError="CudaError"),
+    "rmm._cuda.stream": _STREAMS,
     "rmm._version": _VERSION,
     "rmm.allocators": {},
     "rmm.allocators.cupy": _from("cenote.compat.rmm_only", "rmm_cupy_allocator"),

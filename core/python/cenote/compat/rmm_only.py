@@ -62,6 +62,16 @@ def as_stream(stream: Any) -> Stream:
     return stream if isinstance(stream, Stream) else Stream(stream)
 
 
+def get_per_device_resource_type(device: int) -> type:
+    """Give the class of a device's current resource; RMM had this up to 26.06."""
+    return type(cenote.mr.get_per_device_resource(device))
+
+
+def get_current_device_resource_type() -> type:
+    """Give the class of the current device's current resource; RMM had this up to 26.06."""
+    return type(cenote.mr.get_current_device_resource())
+
+
 def rmm_cupy_allocator(nbytes: int) -> Any:
     """Allocate for CuPy, for ``cupy.cuda.set_allocator``: memory that a `DeviceBuffer` owns, which RMM's users reach.
 
