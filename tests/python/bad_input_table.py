@@ -359,8 +359,11 @@ TABLE: dict[str, dict[str, tuple[Any, Refused]]] = {
     "initialization.reinitialize": {
         "pool_allocator": (True, ANYTHING),
         "managed_memory": (False, ANYTHING),
-        "initial_pool_size": (MIB, POOL_SIZE + refuse(MemoryError, 2**63, 2**64 - 256)),
-        "maximum_pool_size": (None, POOL_SIZE + refuse(RuntimeError, 0, MIB - 256)),
+        "initial_pool_size": (
+            MIB,
+            but(POOL_SIZE, True) + refuse(RuntimeError, True) + refuse(MemoryError, 2**63, 2**64 - 256),
+        ),
+        "maximum_pool_size": (None, but(POOL_SIZE, True) + refuse(RuntimeError, True, 0, MIB - 256)),
         "devices": (
             0,
             but(OPTIONAL_DEVICE, [], b"")  # which name no device
