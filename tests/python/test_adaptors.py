@@ -534,6 +534,23 @@ def test_a_process_ends_with_callbacks_in_use(run_fresh: Callable[..., Any]) -> 
     assert finished.stderr == ""
 
 
+def test_what_a_pool_calls_while_it_grows_may_allocate_from_it(run_fresh: Callable[..., Any]) -> None:
+    run_fresh("""
+        from cenote import mr
+        cuda, calls, MIB = mr.CudaMemoryResource(), [], 1 << 20
+        def allocate(nbytes, stream):
+            calls.append(nbytes)
+            if len(calls) == 2:
+                pool.allocate(4 * MIB)
+            return cuda.allocate(nbytes, stream)
+        pool = mr.PoolMemoryResource(mr.CallbackMemoryResource(allocate, lambda *_: None), MIB)
+        pool.allocate(8 * MIB)
+        assert len(calls) == 3
+        assert pool.in_use() == 12 * MIB
+        pool.check()
+    """)
+
+
 @pytest.mark.parametrize("attempt", range(3))
 def test_a_process_ends_while_daemon_threads_are_in_callbacks(run_fresh: Callable[..., Any], attempt: int) -> None:
     finished = run_fresh(
