@@ -351,7 +351,7 @@ cdef class BinningMemoryResource(UpstreamResourceAdaptor):
         Raises
         ------
         ValueError
-            If the size is 0, or the resource another device's.
+            If the size is 0, or the resource another device's, or one that stands on this one.
         RuntimeError
             If blocks are in use whose sizes the bin would take over: they could not be freed any more.
         """
@@ -362,6 +362,7 @@ cdef class BinningMemoryResource(UpstreamResourceAdaptor):
         if bin_resource is not None:
             if not isinstance(bin_resource, DeviceMemoryResource):
                 raise TypeError(f"bin_resource must be a memory resource, not {type(bin_resource).__name__}")
+            (<DeviceMemoryResource> bin_resource).made()
             resource = (<DeviceMemoryResource> bin_resource)._resource
         with nogil:
             (<lib.binning_memory_resource*> self.made()).add_bin(size, resource)
