@@ -534,6 +534,59 @@ def test_a_process_ends_with_callbacks_in_use(run_fresh: Callable[..., Any]) -> 
     assert finished.stderr == ""
 
 
+def test_what_a_pool_calls_while_it_grows_may_allocate_from_it(run_fresh: Callable[..., Any]) -> None:
+    run_fresh("""
+        from cenote import mr
+        cuda, calls, MIB = mr.CudaMemoryResource(), [], 1 << 20
+        def allocate(nbytes, stream):
+            calls.append(nbytes)
+            if len(calls) == 2:
+                pool.allocate(4 * MIB)
+            return cuda.allocate(nbytes, stream)
+        pool = mr.PoolMemoryResource(mr.CallbackMemoryResource(allocate, lambda *_: None), MIB)
+        pool.allocate(8 * MIB)
+        assert len(calls) == 3
+        assert pool.in_use() == 12 * MIB
+        pool.check()
+    """)
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_a_process_ends_while_daemon_threads_are_in_callbacks(run_fresh: Callable[..., Any], attempt: int) -> None:
+    finished = run_fresh(
+        """
+        import threading
+        import cenote
+        from cenote import mr
+
+        cuda = mr.CudaMemoryResource()
+        running = threading.Barrier(5)
+        def allocate(nbytes, stream):
+            return cuda.allocate(nbytes, stream)
+        def deallocate(pointer, nbytes, stream):
+            cuda.deallocate(pointer, nbytes, stream)
+        mine = mr.CallbackMemoryResource(allocate, deallocate)
+        full = mr.FailureCallbackResourceAdaptor(mr.LimitingResourceAdaptor(mine, 0), lambda nbytes: False)
+        tracked = mr.TrackingResourceAdaptor(mine, capture_stacks=True)
+        def work():
+            running.wait()
+            while True:
+                cenote.DeviceBuffer(size=100, mr=tracked)
+                try:
+                    full.allocate(100)
+                except MemoryError:
+                    pass
+        for _ in range(4):
+            threading.Thread(target=work, daemon=True).start()
+        left = cenote.DeviceBuffer(size=100, mr=mine)
+        running.wait()
+        print("ended")
+    """
+    )
+    assert finished.stdout == "ended\n"
+    assert finished.stderr == ""
+
+
 # Prefetch, aligned
 
 

@@ -747,6 +747,22 @@ def test_buffers_made_of_a_subclass_are_of_that_subclass() -> None:
         assert (type(again), again.name, again.tobytes()) == (Named, "Zeno", TEXT)
 
 
+class Filled(DeviceBuffer):
+    """Has an initialiser of its own."""
+
+    def __init__(self, text: str) -> None:
+        source = np.frombuffer(text.encode(), "u1")
+        super().__init__(ptr=source.ctypes.data, size=source.size)
+
+
+def test_buffers_of_a_class_with_an_initialiser_of_its_own_can_be_copied_and_pickled() -> None:
+    buffer = Filled("text")
+    for again in (buffer.copy(), copy.copy(buffer), copy.deepcopy(buffer), pickle.loads(pickle.dumps(buffer))):
+        assert type(again) is Filled
+        assert again.ptr != buffer.ptr
+        assert again.tobytes() == b"text"
+
+
 def test_subclass_may_show_another_interface_and_loses_no_order() -> None:
     stream = Stream(flags=CudaStreamFlags.NON_BLOCKING)
     source = Named(size=len(TEXT), stream=stream)

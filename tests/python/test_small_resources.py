@@ -83,6 +83,21 @@ def test_bin_keeps_its_resource_alive() -> None:
     assert binning.bin_mrs[0].allocation_counts.total_count == 1  # type: ignore[attr-defined]
 
 
+def test_a_bin_that_stands_on_its_own_binning_is_refused() -> None:
+    binning = mr.BinningMemoryResource(cuda())
+    for inner in (binning, mr.StatisticsResourceAdaptor(binning)):
+        with pytest.raises(ValueError, match="takes its memory from"):
+            binning.add_bin(MIB, inner)
+    assert binning.bin_mrs == []
+
+
+def test_a_bin_that_was_never_initialised_is_refused() -> None:
+    binning = mr.BinningMemoryResource(cuda())
+    with pytest.raises(RuntimeError, match="never initialised"):
+        binning.add_bin(MIB, mr.CudaMemoryResource.__new__(mr.CudaMemoryResource))
+    assert binning.bin_mrs == []
+
+
 def test_late_bin_is_refused_while_it_would_misroute_a_free() -> None:
     binning = mr.BinningMemoryResource(cuda())
     address = binning.allocate(1000)

@@ -441,7 +441,9 @@ cdef class DeviceBuffer:
 
     def copy(self) -> DeviceBuffer:
         """A buffer of its own with the same bytes, from the same resource, on the same stream."""
-        return type(self)(ptr=self.ptr, size=self.size, stream=self._stream, mr=self._mr)
+        copied = type(self).__new__(type(self))  # a class derived from this one may have an __init__ of its own
+        DeviceBuffer.__init__(copied, ptr=self.ptr, size=self.size, stream=self._stream, mr=self._mr)
+        return copied
 
     def __copy__(self) -> DeviceBuffer:
         return self.copy()
@@ -561,7 +563,10 @@ cdef object host_capsule(unsigned char[::1] copied, Stream stream, bint versione
 
 def rebuild(cls, contents) -> DeviceBuffer:
     """What pickled buffers are made of."""
-    return cls.to_device(contents)
+    cdef const unsigned char[::1] source = contents
+    made = cls.__new__(cls)  # as `copy`: pickle restores what is the derived class's own
+    DeviceBuffer.__init__(made, ptr=<uintptr_t> &source[0] if source.shape[0] != 0 else 0, size=source.shape[0])
+    return made
 
 
 def to_device(b, stream=DEFAULT_STREAM) -> DeviceBuffer:

@@ -354,7 +354,7 @@ cdef class BinningMemoryResource(UpstreamResourceAdaptor):
         Raises
         ------
         ValueError
-            If the size is 0, or the resource another device's.
+            If the size is 0, or the resource another device's, or one that stands on this one.
         RuntimeError
             If blocks are in use whose sizes the bin would take over: they could not be freed any more.
         """

@@ -18,6 +18,8 @@
 #include <cstdint>
 #include <new>
 
+#include "python_callable.hpp"
+
 namespace cenote {
 
 enum class dl_device_type : std::int32_t { cpu = 1, cuda = 2, cuda_host = 3, cuda_managed = 13 };
@@ -81,10 +83,9 @@ struct owned_tensor {
 
   static void destroy(Managed* managed) {
     auto* const self = static_cast<owned_tensor*>(managed->context);
-    if (Py_IsInitialized() != 0) {  // not any more as soon as the interpreter shuts down
-      const PyGILState_STATE state = PyGILState_Ensure();
-      Py_DECREF(self->owner);
-      PyGILState_Release(state);
+    if (python_is_alive()) {
+      const gil_scope gil;
+      stay_if_ended([self] { Py_DECREF(self->owner); });
     }
     delete self;
   }

@@ -15,10 +15,16 @@
 //      to an adaptor that stands on the resource) is not seen: it is kept until the process ends.
 //
 // Threads: any, with or without the GIL, which is taken here: call under no lock that a holder of the GIL may wait for.
-// After Python has started to end nothing of it is called or released any more; a call then throws std::runtime_error.
+// After Python has started to end nothing of it is called or released any more: a function that frees does nothing
+// then, and any other throws std::runtime_error.
+// A thread that has or wants the GIL at that moment is unwound by Python up to 3.13 (pthread_exit). The core's frames
+// cannot be: some throw nothing, and Cython takes what passes for an error. Such a thread stays where it is until the
+// process ends, as Python itself has it from 3.14 on.
 #pragma once
 
 #include <Python.h>
+#include <cxxabi.h>
+#include <unistd.h>
 
 #include <exception>
 #include <functional>
@@ -40,10 +46,20 @@ inline bool python_is_alive() noexcept {
 #endif
 }
 
+/// Runs `body`, which Python may end the thread in: then it does not return.
+template <class Body>
+auto stay_if_ended(const Body& body) {
+  try {
+    return body();
+  } catch (const abi::__forced_unwind&) {
+    for (;;) pause();
+  }
+}
+
 /// Holds the GIL while it lives. Python must be alive.
 class gil_scope {
  public:
-  gil_scope() noexcept : state_(PyGILState_Ensure()) {}
+  gil_scope() noexcept : state_(stay_if_ended(PyGILState_Ensure)) {}
   ~gil_scope() { PyGILState_Release(state_); }
   gil_scope(const gil_scope&) = delete;
   gil_scope& operator=(const gil_scope&) = delete;
@@ -61,7 +77,7 @@ class python_object {
   ~python_object() {
     if (object_ == nullptr || !python_is_alive()) return;
     const gil_scope gil;
-    Py_DECREF(object_);
+    stay_if_ended([this] { Py_DECREF(object_); });
   }
   python_object(const python_object&) = delete;
   python_object& operator=(const python_object&) = delete;
@@ -133,28 +149,49 @@ inline std::exception_ptr take_python_exception() {
   return std::make_exception_ptr(python_exception(text, std::move(raised)));
 }
 
+/// The Python exception that is being raised while memory is freed, kept for after the call. Needs the GIL.
+class pending_exception {
+ public:
+  pending_exception() noexcept { PyErr_Fetch(&type_, &value_, &traceback_); }
+  ~pending_exception() { PyErr_Restore(type_, value_, traceback_); }
+  pending_exception(const pending_exception&) = delete;
+  pending_exception& operator=(const pending_exception&) = delete;
+
+ private:
+  PyObject *type_ = nullptr, *value_ = nullptr, *traceback_ = nullptr;
+};
+
 /// A function of the core that calls `body` with the object and the GIL. See the top of this file.
 template <class Result, class... Arguments>
 std::function<Result(Arguments...)> python_function(std::shared_ptr<python_object> object,
                                                     Result (*body)(PyObject*, Arguments...)) {
   return [object = std::move(object), body](Arguments... arguments) -> Result {
-    if (!python_is_alive()) throw std::runtime_error("a Python function cannot be called after Python has ended");
+    if (!python_is_alive()) {
+      if constexpr (std::is_void_v<Result>) return;  // memory that is freed: the process gives it back
+      throw std::runtime_error("a Python function cannot be called after Python has ended");
+    }
     std::exception_ptr raised;
     if constexpr (std::is_void_v<Result>) {
       {
         const gil_scope gil;
+        const pending_exception pending;
         const python_object called(object->get() != nullptr ? object->get() : Py_None);  // clear() may come meanwhile
-        body(called.get(), arguments...);
-        raised = take_python_exception();
+        raised = stay_if_ended([&] {
+          body(called.get(), arguments...);
+          return take_python_exception();
+        });
       }
       if (raised) std::rethrow_exception(raised);
     } else {
       Result result{};
       {
         const gil_scope gil;
+        const pending_exception pending;
         const python_object called(object->get() != nullptr ? object->get() : Py_None);
-        result = body(called.get(), arguments...);
-        raised = take_python_exception();
+        raised = stay_if_ended([&] {
+          result = body(called.get(), arguments...);
+          return take_python_exception();
+        });
       }
       if (raised) std::rethrow_exception(raised);
       return result;

@@ -26,10 +26,8 @@ inline std::string describe_frame(PyFrameObject* frame) {
   return text;
 }
 
-/// One line a frame, innermost last; those furthest out are left out beyond call_stack::max_frames.
-inline std::string describe_python_stack() {
-  if (!python_is_alive() || PyGILState_GetThisThreadState() == nullptr) return {};
-  const gil_scope gil;
+/// One line a frame, innermost last; those furthest out are left out beyond call_stack::max_frames. Needs the GIL.
+inline std::string describe_frames() {
   std::vector<std::string> lines;
   PyFrameObject* frame = PyThreadState_GetFrame(PyThreadState_Get());
   while (frame != nullptr && lines.size() < call_stack::max_frames) {
@@ -42,6 +40,12 @@ inline std::string describe_python_stack() {
   Py_XDECREF(frame);
   for (auto line = lines.rbegin(); line != lines.rend(); ++line) text += *line + "\n";
   return text;
+}
+
+inline std::string describe_python_stack() {
+  if (!python_is_alive() || PyGILState_GetThisThreadState() == nullptr) return {};
+  const gil_scope gil;
+  return stay_if_ended(describe_frames);
 }
 
 inline interpreter python_interpreter() {

@@ -42,6 +42,9 @@ void binning_memory_resource::add_bin(std::size_t bytes, std::shared_ptr<memory_
     throw std::invalid_argument("a resource of device " + std::to_string(resource->device()) +
                                 " cannot be a bin on device " + std::to_string(device()));
   }
+  for (std::shared_ptr<const memory_resource> under = resource; under; under = under->upstream()) {
+    if (under.get() == this) throw std::invalid_argument("a resource cannot be a bin of what it takes its memory from");
+  }
   const std::size_t size = std::min(align_up(bytes, default_alignment), any_size - 1);
   if (!resource) resource = std::make_shared<fixed_size_memory_resource>(upstream_, size, 0);
   auto added = std::make_unique<bin>(size, std::move(resource));

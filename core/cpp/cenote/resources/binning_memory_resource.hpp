@@ -28,8 +28,9 @@ class binning_memory_resource final : public memory_resource {
   binning_memory_resource(std::shared_ptr<memory_resource> upstream, int min_size_exponent, int max_size_exponent);
 
   /// A bin for sizes up to `bytes` (rounded up to 256), of `bin`, or of blocks of that size over the upstream if it is
-  /// null. A bin of that size that exists already is left as it is. std::invalid_argument if `bytes` is 0 or `bin` is
-  /// another device's; std::logic_error if blocks are in use of sizes that the bin would take over.
+  /// null. A bin of that size that exists already is left as it is. std::invalid_argument if `bytes` is 0, or `bin` is
+  /// another device's or stands on this resource; std::logic_error if blocks are in use of sizes that it would take
+  /// over.
   void add_bin(std::size_t bytes, std::shared_ptr<memory_resource> bin = nullptr);
 
   std::size_t bin_count() const;

@@ -141,8 +141,9 @@ class pool_memory_resource final : public memory_resource {
   std::optional<std::size_t> initial_;
   std::optional<std::size_t> maximum_;
 
-  // Taken in this order: growth_, then mutex_.
-  std::mutex growth_;
+  // Taken in this order: growth_, then mutex_. The upstream is called under growth_, and what it calls of the program's
+  // may allocate from this very pool: to the outer growth that is as if another thread had grown the pool.
+  std::recursive_mutex growth_;
   mutable std::mutex mutex_;
 
   // Guarded by mutex_.
