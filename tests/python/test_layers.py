@@ -79,8 +79,8 @@ def test_the_core_knows_neither_python_nor_a_framework(source: Path) -> None:
     assert not FRAMEWORKS.findall(code)
 
 
-# Their formatting looks up facets of a locale, which in a process with several copies of the C++ runtime (beside PyTorch,
-# CuPy and Numba) may be another copy's: `stream << pointer` has called null there (g++ 13, H100 machine).
+# Their formatting looks up facets of a locale, which in a process with several copies of the C++ runtime (beside
+# PyTorch, CuPy and Numba) may be another copy's: `stream << pointer` has called null there (Python 3.12, H100 machine).
 LOCALE_HEADERS = {"iostream", "sstream", "fstream", "ostream", "istream", "iomanip", "locale", "regex"}
 
 
