@@ -304,6 +304,7 @@ def test_command_says_how_it_is_used(command: Callable[..., CompletedProcess[str
     assert command(status=2).stderr.startswith("usage:")
     assert "-m needs an argument" in command("-m", status=2).stderr
     assert "no option -x" in command("-x", status=2).stderr
+    assert command("nowhere.py", status=2).stderr == "error: there is no file nowhere.py\n"
 
 
 def test_pytest_plugin_serves_a_test_suite_for_rmm(tmp_path: Path) -> None:

@@ -55,6 +55,9 @@ def main(arguments: list[str]) -> int:
     elif first.startswith("-") and not Path(first).exists():
         print(f"{_USAGE}\nerror: there is no option {first}", file=sys.stderr)
         return 2
+    elif not Path(first).exists():
+        print(f"error: there is no file {first}", file=sys.stderr)
+        return 2
     else:
         sys.argv = arguments
         if not sys.flags.safe_path:
