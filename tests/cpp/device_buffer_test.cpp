@@ -1,48 +1,31 @@
 #include "cenote/containers/device_buffer.hpp"
 
 #include <numeric>
+#include <type_traits>
 
-#include "cenote/adaptors/statistics_resource_adaptor.hpp"
-#include "cenote/resources/cuda_memory_resource.hpp"
 #include "cenote/resources/managed_memory_resource.hpp"
-#include "cenote/resources/pool_memory_resource.hpp"
-#include "simulated.hpp"
+#include "cenote/surface/registry.hpp"
+#include "containers.hpp"
+#include "program_resource.hpp"
 
 namespace cenote::test {
 namespace {
 
-class buffer : public simulated_device {
+class buffer : public containers {
  protected:
   void SetUp() override {
-    simulated_device::SetUp();
+    containers::SetUp();
     std::iota(bytes_.begin(), bytes_.end(), static_cast<unsigned char>(0));
-    const auto pool =
-        std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), 32 * MiB, 32 * MiB);
-    resource_ = std::make_shared<statistics_resource_adaptor>(pool);
-    a_.emplace(0, cuda_stream::kind::non_blocking);
-    b_.emplace(0, cuda_stream::kind::non_blocking);
-  }
-
-  void TearDown() override {
-    EXPECT_EQ(resource_->counters().bytes.current, 0) << "freed once, with the bytes it was allocated with";
-    EXPECT_EQ(resource_->counters().count.current, 0);
-    resource_->check();
-    a_.reset();
-    b_.reset();
-    resource_.reset();
-    simulated_device::TearDown();
   }
 
   device_buffer filled(stream_ref stream) { return {bytes_.data(), bytes_.size(), stream, resource_}; }
 
-  stream_ref a() const { return a_->view(); }
-  stream_ref b() const { return b_->view(); }
-
   std::vector<unsigned char> bytes_ = std::vector<unsigned char>(1000);
-  std::shared_ptr<statistics_resource_adaptor> resource_;
-  std::optional<cuda_stream> a_;
-  std::optional<cuda_stream> b_;
 };
+
+static_assert(!std::is_copy_constructible_v<device_buffer> && !std::is_copy_assignable_v<device_buffer>,
+              "a copy names its stream");
+static_assert(std::is_nothrow_move_constructible_v<device_buffer> && std::is_nothrow_move_assignable_v<device_buffer>);
 
 TEST_F(buffer, holds_what_it_was_copied_from) {
   auto buffer = filled(a());
@@ -58,6 +41,85 @@ TEST_F(buffer, copies_from_another_buffer) {
   const device_buffer second(first.data(), first.size(), a(), resource_);
   EXPECT_NE(second.data(), first.data());
   EXPECT_EQ(read(second.data(), second.size(), a()), bytes_);
+}
+
+TEST_F(buffer, copies_another_buffer_without_its_spare_capacity) {
+  auto first = filled(a());
+  first.reserve(4'000, a());
+  const device_buffer second(first, a(), resource_);
+  EXPECT_NE(second.data(), first.data());
+  EXPECT_EQ(second.capacity(), bytes_.size());
+  EXPECT_EQ(second.stream(), a());
+  EXPECT_EQ(read(second.data(), second.size(), a()), bytes_);
+  const device_buffer none(device_buffer(0, a(), resource_), a(), resource_);
+  EXPECT_TRUE(none.is_empty());
+}
+
+TEST_F(buffer, takes_the_current_resource_if_it_is_given_none) {
+  set_per_device_resource(0, resource_);
+  const device_buffer sized(100, a());
+  const device_buffer aligned(100, 512, a());
+  const device_buffer copied(bytes_.data(), bytes_.size(), a());
+  const device_buffer copied_and_aligned(bytes_.data(), bytes_.size(), 512, a());
+  const device_buffer twin(copied, a());
+  for (const auto* buffer : {&sized, &aligned, &copied, &copied_and_aligned, &twin}) {
+    EXPECT_EQ(buffer->resource(), resource_);
+  }
+  reset_per_device_resource(0);
+  EXPECT_NE(device_buffer(8, a()).resource(), resource_);
+  reset_per_device_resource(0);
+}
+
+TEST_F(buffer, keeps_its_alignment_wherever_its_contents_go) {
+  for (const std::size_t alignment : {1, 16, 256, 4096, 65536}) {
+    device_buffer first(bytes_.data(), bytes_.size(), alignment, a(), resource_);
+    const device_buffer between(1, a(), resource_);
+    device_buffer buffer(first, a(), resource_);
+    buffer.resize(10'000, a());
+    buffer.shrink_to_fit(a());
+    auto moved = std::move(buffer);
+    for (const auto* one : {&first, &moved}) {
+      EXPECT_EQ(one->alignment(), alignment);
+      EXPECT_TRUE(is_aligned(one->data(), std::max(alignment, default_alignment)));
+      EXPECT_EQ(read(one->data(), bytes_.size(), a()), bytes_);
+    }
+    first = device_buffer(1, a(), resource_);
+    EXPECT_EQ(first.alignment(), default_alignment);
+  }
+}
+
+TEST_F(buffer, is_freed_with_the_alignment_that_it_was_allocated_with) {
+  const auto program = std::make_shared<program_resource>(resource_);
+  {
+    device_buffer buffer(1000, 4096, a(), program);
+    EXPECT_EQ(program->last_alignment, 4096u);
+    program->last_alignment = 0;
+    buffer.resize(2000, a());
+    EXPECT_EQ(program->last_alignment, 4096u);
+    buffer = device_buffer(100, 512, a(), program);
+    EXPECT_EQ(program->last_alignment, 4096u);
+    EXPECT_EQ(program->last_bytes, 2000u);
+  }
+  EXPECT_EQ(program->last_alignment, 512u);
+  EXPECT_EQ(program->last_bytes, 100u);
+}
+
+TEST_F(buffer, refuses_an_alignment_that_is_no_power_of_two) {
+  for (const std::size_t alignment : {0, 3, 255, 768}) {
+    EXPECT_THROW(device_buffer(8, alignment, a(), resource_), std::invalid_argument);
+    EXPECT_THROW(device_buffer(std::size_t{0}, alignment, a(), resource_), std::invalid_argument);
+    EXPECT_THROW(device_buffer(bytes_.data(), 8, alignment, a(), resource_), std::invalid_argument);
+  }
+}
+
+TEST_F(buffer, counts_its_bytes_with_and_without_a_sign) {
+  auto buffer = filled(a());
+  EXPECT_EQ(buffer.ssize(), 1000);
+  EXPECT_FALSE(buffer.is_empty());
+  buffer.resize(0, a());
+  EXPECT_EQ(buffer.ssize(), 0);
+  EXPECT_TRUE(buffer.is_empty());
+  EXPECT_EQ(buffer.capacity(), 1000u);
 }
 
 TEST_F(buffer, of_zero_bytes_has_no_memory) {

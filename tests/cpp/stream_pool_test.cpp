@@ -29,6 +29,16 @@ TEST_F(stream_pool, hands_out_its_streams_in_turn) {
   EXPECT_EQ(pool.get_stream(last), pool.get_stream(last % 5));
 }
 
+TEST_F(stream_pool, is_made_on_the_current_device) {
+  const device_scope scope(1);
+  const cuda_stream_pool pool;
+  EXPECT_EQ(pool.size(), cuda_stream_pool::default_size);
+  EXPECT_EQ(pool.device(), 1);
+  EXPECT_EQ(pool.get_stream(3)->device(), 1);
+  EXPECT_EQ(cuda_stream_pool(2, cuda_stream::kind::non_blocking).size(), 2u);
+  EXPECT_THROW(cuda_stream_pool(0), std::logic_error);
+}
+
 TEST_F(stream_pool, of_no_streams_is_refused) { EXPECT_THROW(cuda_stream_pool(0, 0), std::logic_error); }
 
 TEST_F(stream_pool, of_too_many_streams_makes_none) {

@@ -8,24 +8,37 @@
 namespace cenote {
 
 device_buffer::device_buffer(std::size_t bytes, stream_ref stream, std::shared_ptr<memory_resource> resource)
+    : device_buffer(bytes, default_alignment, stream, std::move(resource)) {}
+
+device_buffer::device_buffer(std::size_t bytes, std::size_t alignment, stream_ref stream,
+                             std::shared_ptr<memory_resource> resource)
     : resource_(require_upstream(std::move(resource), "device_buffer")),
       stream_(stream),
-      data_(resource_->allocate(stream, bytes)),
+      alignment_(alignment),
+      data_(resource_->allocate(stream, bytes, alignment)),
       size_(bytes),
       capacity_(bytes) {}
 
 device_buffer::device_buffer(const void* source, std::size_t bytes, stream_ref stream,
                              std::shared_ptr<memory_resource> resource)
-    : device_buffer(bytes, stream, std::move(resource)) {
+    : device_buffer(source, bytes, default_alignment, stream, std::move(resource)) {}
+
+device_buffer::device_buffer(const void* source, std::size_t bytes, std::size_t alignment, stream_ref stream,
+                             std::shared_ptr<memory_resource> resource)
+    : device_buffer(bytes, alignment, stream, std::move(resource)) {
   if (bytes != 0 && source == nullptr) throw std::logic_error("a buffer cannot be copied from a null pointer");
   copy_from(source, bytes, stream);
 }
+
+device_buffer::device_buffer(const device_buffer& other, stream_ref stream, std::shared_ptr<memory_resource> resource)
+    : device_buffer(other.data_, other.size_, other.alignment_, stream, std::move(resource)) {}
 
 device_buffer::~device_buffer() { close(); }
 
 device_buffer::device_buffer(device_buffer&& other) noexcept
     : resource_(other.resource_),
       stream_(other.stream_),
+      alignment_(other.alignment_),
       data_(std::exchange(other.data_, nullptr)),
       size_(std::exchange(other.size_, 0)),
       capacity_(std::exchange(other.capacity_, 0)) {}
@@ -35,6 +48,7 @@ device_buffer& device_buffer::operator=(device_buffer&& other) noexcept {
   close();
   resource_ = other.resource_;
   stream_ = other.stream_;
+  alignment_ = other.alignment_;
   data_ = std::exchange(other.data_, nullptr);
   size_ = std::exchange(other.size_, 0);
   capacity_ = std::exchange(other.capacity_, 0);
@@ -42,7 +56,7 @@ device_buffer& device_buffer::operator=(device_buffer&& other) noexcept {
 }
 
 void device_buffer::close() noexcept {
-  resource_->deallocate(stream_, data_, capacity_);
+  resource_->deallocate(stream_, data_, capacity_, alignment_);
   data_ = nullptr;
   size_ = capacity_ = 0;
 }
@@ -53,7 +67,7 @@ void* device_buffer::release() noexcept {
 }
 
 void device_buffer::reallocate(std::size_t capacity, stream_ref stream) {
-  device_buffer other(capacity, stream, resource_);
+  device_buffer other(capacity, alignment_, stream, resource_);
   copy_async(other.data_, data_, size_, stream, device());
   other.size_ = size_;
   stream_ = stream;  // the old memory is freed after the copy out of it

@@ -1,7 +1,8 @@
 // Untyped memory of a resource that frees itself: allocation, size, copies, all in stream order.
 //
-// It remembers its resource (and keeps it alive), its stream and its device, and is freed on the stream it used last.
-// Contents are not initialised. capacity() ≥ size(); shrinking keeps the memory.
+// It remembers its resource (and keeps it alive), its stream, its alignment and its device, and is freed on the stream
+// it used last, whatever device is current. Contents are not initialised. capacity() ≥ size(); shrinking keeps the
+// memory. A buffer that was moved from is empty, of the same resource, and can be used again.
 //
 // Threads: as std::vector: reading from several, changing from one.
 #pragma once
@@ -9,22 +10,41 @@
 #include <cstddef>
 #include <memory>
 
+#include "cenote/containers/current_resource.hpp"
 #include "cenote/memory_resource.hpp"
 
 namespace cenote {
 
 class device_buffer {
  public:
-  device_buffer(std::size_t bytes, stream_ref stream, std::shared_ptr<memory_resource> resource);
-  /// Copies `bytes` from host or device memory.
-  device_buffer(const void* source, std::size_t bytes, stream_ref stream, std::shared_ptr<memory_resource> resource);
+  device_buffer(std::size_t bytes, stream_ref stream,
+                std::shared_ptr<memory_resource> resource = get_current_device_resource());
+  /// Throws std::invalid_argument if `alignment` is no power of two. Every address is a multiple of 256 at least.
+  device_buffer(std::size_t bytes, std::size_t alignment, stream_ref stream,
+                std::shared_ptr<memory_resource> resource = get_current_device_resource());
+
+  /// Copies `bytes` from host or device memory. Throws std::logic_error if `source` is null and `bytes` is not 0.
+  device_buffer(const void* source, std::size_t bytes, stream_ref stream,
+                std::shared_ptr<memory_resource> resource = get_current_device_resource());
+  device_buffer(const void* source, std::size_t bytes, std::size_t alignment, stream_ref stream,
+                std::shared_ptr<memory_resource> resource = get_current_device_resource());
+
+  /// Copies the size() bytes of `other`, with its alignment. `stream` must be ordered after other.stream().
+  device_buffer(const device_buffer& other, stream_ref stream,
+                std::shared_ptr<memory_resource> resource = get_current_device_resource());
+
+  device_buffer(const device_buffer&) = delete;  // a copy needs a stream
+  device_buffer& operator=(const device_buffer&) = delete;
   ~device_buffer();
   device_buffer(device_buffer&& other) noexcept;
   device_buffer& operator=(device_buffer&& other) noexcept;
 
   void* data() const noexcept { return data_; }
   std::size_t size() const noexcept { return size_; }
+  std::ptrdiff_t ssize() const noexcept { return static_cast<std::ptrdiff_t>(size_); }
+  bool is_empty() const noexcept { return size_ == 0; }
   std::size_t capacity() const noexcept { return capacity_; }
+  std::size_t alignment() const noexcept { return alignment_; }
   stream_ref stream() const noexcept { return stream_; }
   int device() const noexcept { return resource_->device(); }
   const std::shared_ptr<memory_resource>& resource() const noexcept { return resource_; }
@@ -48,7 +68,8 @@ class device_buffer {
   /// Frees the memory in the order of stream(). An empty buffer is left, which can be used again.
   void close() noexcept;
 
-  /// Hands the memory over to the caller, who frees capacity() bytes, asked before, to resource(). As after close().
+  /// Hands the memory over to the caller, who frees capacity() bytes, asked before, of alignment() to resource(). As
+  /// after close().
   void* release() noexcept;
 
  private:
@@ -57,6 +78,7 @@ class device_buffer {
 
   std::shared_ptr<memory_resource> resource_;
   stream_ref stream_;
+  std::size_t alignment_ = default_alignment;
   void* data_ = nullptr;
   std::size_t size_ = 0;
   std::size_t capacity_ = 0;

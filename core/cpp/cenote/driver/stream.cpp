@@ -2,6 +2,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/driver.hpp"
@@ -80,6 +81,8 @@ bool accepts_work(stream_ref stream, int device) {
   return true;
 }
 
+void stream_ref::synchronize() const { cenote::synchronize(*this, current_device()); }
+
 void synchronize(stream_ref stream, int device) {
   const device_scope scope(device);
   CENOTE_DRIVER_CALL(cuStreamSynchronize, stream.value());
@@ -98,15 +101,29 @@ void wait(stream_ref stream, const event& happened, int device) {
   CENOTE_DRIVER_CALL(cuStreamWaitEvent, stream.value(), happened.value(), CU_EVENT_WAIT_DEFAULT);
 }
 
+cuda_stream::cuda_stream(kind flags) : cuda_stream(current_device(), flags) {}
+
 cuda_stream::cuda_stream(int device, kind flags) : device_(device) {
   const device_scope scope(device);
   CENOTE_DRIVER_CALL(cuStreamCreate, &handle_, static_cast<unsigned>(flags));
 }
 
 cuda_stream::~cuda_stream() {
-  if (driver_is_gone()) return;
+  if (handle_ == nullptr || driver_is_gone()) return;
   const CUresult result = driver().cuStreamDestroy(handle_);
   if (result != CUDA_SUCCESS) report_once(driver_failure("cuStreamDestroy", result));
 }
+
+cuda_stream::cuda_stream(cuda_stream&& other) noexcept
+    : handle_(std::exchange(other.handle_, nullptr)), device_(other.device_) {}
+
+cuda_stream& cuda_stream::operator=(cuda_stream&& other) noexcept {
+  cuda_stream taken(std::move(other));  // which leaves this one where it is if it is `other`
+  std::swap(handle_, taken.handle_);
+  std::swap(device_, taken.device_);
+  return *this;
+}
+
+void cuda_stream::synchronize() const { cenote::synchronize(view(), device_); }
 
 }  // namespace cenote

@@ -27,6 +27,9 @@ class stream_ref {
   constexpr stream_ref(CUstream_st* handle) noexcept : handle_(handle) {}  // implicit: it is the same thing
   CUstream_st* value() const noexcept { return handle_; }
 
+  /// Waits on the host for the work queued on it; of a default stream, for that of the current device.
+  void synchronize() const;
+
   /// The legacy default stream: handle 0, or CU_STREAM_LEGACY (1).
   bool is_legacy_default() const noexcept { return reinterpret_cast<std::uintptr_t>(handle_) <= 1; }
   bool is_per_thread_default() const noexcept { return reinterpret_cast<std::uintptr_t>(handle_) == 2; }
@@ -36,6 +39,24 @@ class stream_ref {
  private:
   CUstream_st* handle_ = nullptr;
 };
+
+/// The stream that each device's blocking streams are ordered with.
+inline stream_ref legacy_default_stream() noexcept { return reinterpret_cast<CUstream_st*>(1); }  // CU_STREAM_LEGACY
+
+/// The calling thread's own stream of each device; it is another one on another thread.
+inline stream_ref per_thread_default_stream() noexcept { return reinterpret_cast<CUstream_st*>(2); }
+
+/// The stream that a kernel launched without one runs on, in the file that is compiled: as nvcc, this follows
+/// CUDA_API_PER_THREAD_DEFAULT_STREAM. The namespaces are there because one program may hold files of both kinds.
+#ifdef CUDA_API_PER_THREAD_DEFAULT_STREAM
+inline namespace per_thread {
+inline stream_ref default_stream() noexcept { return per_thread_default_stream(); }
+}  // namespace per_thread
+#else
+inline namespace legacy {
+inline stream_ref default_stream() noexcept { return legacy_default_stream(); }
+}  // namespace legacy
+#endif
 
 /// What memory is ordered by: one stream of the process for ever, or one stream's branch of a capture.
 struct stream_id {
@@ -67,18 +88,26 @@ bool is_done(stream_ref stream, int device);
 /// Work queued on `stream` from now on runs after `happened`. The device waits, the host does not.
 void wait(stream_ref stream, const event& happened, int device);
 
-/// A stream of our own.
+/// A stream of our own. It can be moved; one that was moved from is not valid and may only be assigned to or destroyed.
 class cuda_stream {
  public:
   enum class kind : unsigned { sync_default = 0, non_blocking = 1 };  // CU_STREAM_DEFAULT, CU_STREAM_NON_BLOCKING
 
+  /// On the current device.
+  explicit cuda_stream(kind flags = kind::sync_default);
   explicit cuda_stream(int device, kind flags = kind::sync_default);
   ~cuda_stream();
-  cuda_stream(const cuda_stream&) = delete;
-  cuda_stream& operator=(const cuda_stream&) = delete;
+  cuda_stream(cuda_stream&& other) noexcept;
+  cuda_stream& operator=(cuda_stream&& other) noexcept;
 
   stream_ref view() const noexcept { return handle_; }
+  operator stream_ref() const noexcept { return handle_; }
+  CUstream_st* value() const noexcept { return handle_; }
+  bool is_valid() const noexcept { return handle_ != nullptr; }
   int device() const noexcept { return device_; }
+
+  /// Waits on the host for the work queued on it.
+  void synchronize() const;
 
  private:
   CUstream_st* handle_ = nullptr;

@@ -3,7 +3,12 @@
 #include <new>
 #include <stdexcept>
 
+#include "cenote/driver/device.hpp"
+
 namespace cenote {
+
+cuda_stream_pool::cuda_stream_pool(std::size_t size, cuda_stream::kind flags)
+    : cuda_stream_pool(current_device(), size, flags) {}
 
 cuda_stream_pool::cuda_stream_pool(int device, std::size_t size, cuda_stream::kind flags) : device_(device) {
   if (size == 0) throw std::logic_error("a stream pool's size must be greater than zero");

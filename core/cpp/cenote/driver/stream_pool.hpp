@@ -18,7 +18,10 @@ namespace cenote {
 
 class cuda_stream_pool {
  public:
-  /// Throws std::logic_error if `size` is 0.
+  static constexpr std::size_t default_size = 16;
+
+  /// On the current device. Throws std::logic_error if `size` is 0.
+  explicit cuda_stream_pool(std::size_t size = default_size, cuda_stream::kind flags = cuda_stream::kind::sync_default);
   cuda_stream_pool(int device, std::size_t size, cuda_stream::kind flags = cuda_stream::kind::sync_default);
 
   /// The next stream, round robin. It lives as long as the pool, or as anyone who holds it.

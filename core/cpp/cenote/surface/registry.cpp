@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "cenote/containers/current_resource.hpp"  // one of the functions defined here
 #include "cenote/driver/device.hpp"
 #include "cenote/resources/cuda_memory_resource.hpp"
 #include "cenote/surface/specification.hpp"

@@ -1,0 +1,58 @@
+"""Every installed header compiles alone: with nothing before it, without a header of CUDA, in each mode there is."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CPP = ROOT / "core" / "cpp"
+
+# Not for a program: a list of macros, and the one header that includes <cuda.h>, which is the first in driver.cpp.
+INTERNAL = {"entry_points.hpp", "driver.hpp"}
+HEADERS = sorted(header for header in CPP.rglob("*.hpp") if header.name not in INTERNAL)
+C_HEADERS = [CPP / "cenote" / "cenote.h", ROOT / "core" / "sim" / "cenote_sim.h"]
+
+COMPILER = shlex.split(os.environ.get("CXX", "c++"))
+PER_THREAD = "-DCUDA_API_PER_THREAD_DEFAULT_STREAM"
+
+
+def check_syntax(source: Path, *options: str) -> None:
+    if shutil.which(COMPILER[0]) is None:
+        pytest.skip("needs a C++ compiler")
+    command = [*COMPILER, *options, "-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic", "-Werror", f"-I{CPP}"]
+    done = subprocess.run([*command, str(source)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[:4000]
+
+
+def twice(header: Path, source: Path) -> Path:
+    """A source that includes `header` twice and nothing else."""
+    source.write_text(f'#include "{header}"\n' * 2)
+    return source
+
+
+def test_the_headers_were_found() -> None:
+    assert len(HEADERS) > 40
+    assert all(header.is_file() for header in C_HEADERS)
+
+
+@pytest.mark.parametrize("header", HEADERS, ids=lambda header: header.stem)
+def test_header_compiles_alone(header: Path, tmp_path: Path) -> None:
+    check_syntax(twice(header, tmp_path / "alone.cpp"), "-std=c++20")
+
+
+@pytest.mark.parametrize("header", C_HEADERS, ids=lambda header: header.stem)
+@pytest.mark.parametrize("language", [("-x", "c", "-std=c99"), ("-x", "c++", "-std=c++11")], ids=["c", "cpp"])
+def test_header_of_the_c_interface_compiles_alone(header: Path, language: tuple[str, ...], tmp_path: Path) -> None:
+    check_syntax(twice(header, tmp_path / "alone"), *language)
+
+
+def test_all_headers_together_compile_where_the_default_stream_is_per_thread(tmp_path: Path) -> None:
+    source = tmp_path / "all.cpp"
+    source.write_text("".join(f'#include "{header}"\n' for header in HEADERS))
+    check_syntax(source, "-std=c++20", PER_THREAD)
