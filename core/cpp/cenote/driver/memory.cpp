@@ -20,12 +20,8 @@ void* allocated(const char* call, CUresult result, CUdeviceptr pointer) {
 
 /// Managed memory, or memory that the driver does not know and the device can use all the same.
 bool may_move(const void* pointer, int device) {
-  unsigned int managed = 0;
-  const CUresult result =
-      driver().cuPointerGetAttribute(&managed, CU_POINTER_ATTRIBUTE_IS_MANAGED, device_pointer(pointer));
-  if (result == CUDA_ERROR_INVALID_VALUE) return device_has_pageable_memory_access(device);
-  check_driver("cuPointerGetAttribute", result);
-  return managed != 0;
+  const memory_kind kind = kind_of(pointer, device);
+  return kind == memory_kind::managed || (kind == memory_kind::pageable && device_has_pageable_memory_access(device));
 }
 
 template <class Free>
