@@ -63,12 +63,14 @@ static_assert(std::is_convertible_v<cuda::stream_ref, stream_ref>);
 static_assert(!std::is_convertible_v<std::unique_ptr<CUstream_st>, stream_ref>, "what has get() alone is no stream");
 
 template <class Resource>
-constexpr bool has_handles =
-    std::conjunction_v<std::is_constructible<cccl_device_resource, std::shared_ptr<Resource>>,
-                       std::is_constructible<cccl_host_device_resource, std::shared_ptr<Resource>>>;
+constexpr bool has_handles() {
+  using owner = std::shared_ptr<Resource>;
+  return std::is_constructible_v<cccl_device_resource, owner> &&
+         std::is_constructible_v<cccl_host_device_resource, owner>;
+}
 
 template <class... Resources>
-constexpr bool all_have_handles = (has_handles<Resources> && ...);
+constexpr bool all_have_handles = (has_handles<Resources>() && ...);
 
 static_assert(all_have_handles<arena_memory_resource, binning_memory_resource, callback_memory_resource,
                                cuda_async_managed_memory_resource, cuda_async_memory_resource,
