@@ -21,6 +21,10 @@ KNOWS: dict[str, set[str]] = {
     "containers": {"memory_resource", "driver", "ground"},
 }
 KNOWS["surface"] = set(KNOWS)
+# Headers alone, above the core: for standard containers, and for the libraries that they are named after.
+KNOWS["allocators"] = {"surface", "memory_resource", "driver", "ground"}
+KNOWS["cccl"] = {"resources", "memory_resource", "driver", "ground"}
+KNOWS["thrust"] = {"allocators", "surface", "memory_resource", "driver", "ground"}
 
 DRIVER_HEADERS = {"cuda.h", "cudaTypedefs.h"}
 FRAMEWORKS = re.compile(r"torch|cupy|numba|pytorch", re.IGNORECASE)
@@ -70,6 +74,13 @@ def test_only_the_driver_layer_includes_the_headers_of_cuda(source: Path) -> Non
     cuda = {included for included in includes(source) if re.match(r"(cu|nv)[A-Za-z_/]*\.h", included)}
     allowed = DRIVER_HEADERS if layer_of(source.relative_to(CORE)) == "driver" else set()
     assert cuda <= allowed
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=name)
+def test_only_the_headers_named_after_cccl_and_thrust_include_them(source: Path) -> None:
+    if source.name not in {"cccl.hpp", "thrust.hpp"}:
+        assert not [included for included in includes(source) if re.match(r"(cuda|cub|thrust|nv)/", included)]
+        assert not {"cenote/cccl.hpp", "cenote/thrust.hpp"} & set(includes(source))
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=name)
