@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -14,18 +13,11 @@ from typing import Any
 import pytest
 
 import cenote
+from cuda_headers import wheel_include_folders
 
 PACKAGE = Path(cenote.__file__).parent
 LIBRARIES = sorted(PACKAGE.rglob("*.so"))
 NEEDED = re.compile(r"^lib(c|m|dl|rt|pthread|stdc\+\+|gcc_s)\.so\.\d+$|^ld-linux.*\.so\.\d+$|^libcenote\.so$")
-
-
-def wheel_include_folders() -> list[Path]:
-    """Where the wheel nvidia-cuda-runtime has put CUDA's headers; in `cccl` below it are those of nvidia-cuda-cccl."""
-    spec = importlib.util.find_spec("nvidia")
-    assert spec is not None, "the wheel is not there: pip install 'cenote[test]'"
-    roots = [Path(location) for location in spec.submodule_search_locations or ()]
-    return [header.parent.resolve() for root in roots for header in root.glob("cu*/include/cudaTypedefs.h")]
 
 
 def cache_entry(folder: Path, name: str) -> str:

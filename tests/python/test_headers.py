@@ -1,4 +1,4 @@
-"""Every installed header compiles alone: with nothing before it, without a header of CUDA, in each mode there is."""
+"""Every installed header compiles alone, in each mode there is, and without CUDA's headers but for those of CCCL."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from cuda_headers import wheel_include_folders
+
 ROOT = Path(__file__).parents[2]
 CPP = ROOT / "core" / "cpp"
 
@@ -20,6 +22,13 @@ C_HEADERS = [CPP / "cenote" / "cenote.h", ROOT / "core" / "sim" / "cenote_sim.h"
 
 COMPILER = shlex.split(os.environ.get("CXX", "c++"))
 PER_THREAD = "-DCUDA_API_PER_THREAD_DEFAULT_STREAM"
+
+# The two that stand on CCCL; no other header may need a header of CUDA.
+OF_CCCL = [header for header in HEADERS if header.name in {"cccl.hpp", "thrust.hpp"}]
+
+
+def include_cccl() -> list[str]:
+    return [f"-isystem{folder / below}" for folder in wheel_include_folders() for below in ("", "cccl")]
 
 
 def check_syntax(source: Path, *options: str) -> None:
@@ -43,7 +52,8 @@ def test_the_headers_were_found() -> None:
 
 @pytest.mark.parametrize("header", HEADERS, ids=lambda header: header.stem)
 def test_header_compiles_alone(header: Path, tmp_path: Path) -> None:
-    check_syntax(twice(header, tmp_path / "alone.cpp"), "-std=c++20")
+    cccl = include_cccl() if header in OF_CCCL else []
+    check_syntax(twice(header, tmp_path / "alone.cpp"), "-std=c++20", *cccl)
 
 
 @pytest.mark.parametrize("header", C_HEADERS, ids=lambda header: header.stem)
@@ -55,4 +65,4 @@ def test_header_of_the_c_interface_compiles_alone(header: Path, language: tuple[
 def test_all_headers_together_compile_where_the_default_stream_is_per_thread(tmp_path: Path) -> None:
     source = tmp_path / "all.cpp"
     source.write_text("".join(f'#include "{header}"\n' for header in HEADERS))
-    check_syntax(source, "-std=c++20", PER_THREAD)
+    check_syntax(source, "-std=c++20", PER_THREAD, *include_cccl())
