@@ -7,12 +7,12 @@
 #include "cenote/surface/client.hpp"
 #include "cenote/surface/reclaimer.hpp"
 #include "cenote/surface/registry.hpp"
-#include "simulated.hpp"
+#include "any_device.hpp"
 
 namespace cenote::test {
 
 /// Every device starts and ends with the driver's plain memory as its resource.
-class clients : public simulated_device {
+class clients : public any_device {
  protected:
   void SetUp() override {
     reset_resources();
@@ -22,12 +22,12 @@ class clients : public simulated_device {
       client_share(block);
       client_deallocate(block, {});
     }
-    simulated_device::SetUp();
+    any_device::SetUp();
   }
 
   void TearDown() override {
     reset_resources();
-    simulated_device::TearDown();
+    any_device::TearDown();
   }
 
   static void reset_resources() {

@@ -6,6 +6,7 @@
 #include "cenote/resources/managed_memory_resource.hpp"
 #include "cenote/surface/registry.hpp"
 #include "containers.hpp"
+#include "simulated.hpp"
 #include "program_resource.hpp"
 
 namespace cenote::test {
