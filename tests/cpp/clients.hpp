@@ -1,13 +1,13 @@
 // The fixture for tests that allocate as a framework does: from the current resource, through the ledger.
 #pragma once
 
+#include "any_device.hpp"
 #include "cenote/resources/cuda_memory_resource.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
 #include "cenote/surface/allocation_ledger.hpp"
 #include "cenote/surface/client.hpp"
 #include "cenote/surface/reclaimer.hpp"
 #include "cenote/surface/registry.hpp"
-#include "any_device.hpp"
 
 namespace cenote::test {
 

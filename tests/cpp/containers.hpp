@@ -3,10 +3,10 @@
 
 #include <optional>
 
+#include "any_device.hpp"
 #include "cenote/adaptors/statistics_resource_adaptor.hpp"
 #include "cenote/resources/cuda_memory_resource.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
-#include "any_device.hpp"
 
 namespace cenote::test {
 

@@ -6,8 +6,8 @@
 #include "cenote/resources/managed_memory_resource.hpp"
 #include "cenote/surface/registry.hpp"
 #include "containers.hpp"
-#include "simulated.hpp"
 #include "program_resource.hpp"
+#include "simulated.hpp"
 
 namespace cenote::test {
 namespace {

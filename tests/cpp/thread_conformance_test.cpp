@@ -15,7 +15,7 @@
 namespace cenote::test {
 namespace {
 
-constexpr unsigned thread_count = 6;
+constexpr unsigned thread_count = 4;
 
 /// Runs `work(0)`, `work(1)` … on a thread each. What one throws is a failure of the test.
 template <class Work>
@@ -51,7 +51,7 @@ class threads : public conformance {
 };
 
 TEST_P(threads, allocate_write_pass_on_and_free_each_on_streams_of_its_own_and_shared_ones) {
-  constexpr int steps = 60;
+  constexpr int steps = 50;
   std::mutex mutex;  // guards `parcels`
   std::vector<parcel> parcels;
   const cuda_stream shared(0, cuda_stream::kind::non_blocking);

@@ -42,7 +42,10 @@ def run_build(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 def build_cpp_tree(name: str, sanitize: str, target: str, *settings: str) -> CppTree:
-    """Builds `target` of the core and its tests, with all checks, in a folder that the next run uses again."""
+    """Builds `target` of the core and its tests in a folder that the next run uses again.
+
+    With all checks, unless `settings` say otherwise.
+    """
     if not (ROOT / "core" / "CMakeLists.txt").is_file():
         pytest.fail(f"the sources of the core are missing: there is no {ROOT}/core", pytrace=False)
     folder = ROOT / "build" / "-".join([name, *sanitize.replace(",", " ").split()])
@@ -51,8 +54,8 @@ def build_cpp_tree(name: str, sanitize: str, target: str, *settings: str) -> Cpp
     def configure(tests: str) -> subprocess.CompletedProcess[str]:
         return run_build(
             *(cmake, "-S", str(ROOT / "core"), "-B", str(folder), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"),
-            *("-DCMAKE_BUILD_TYPE=Debug", f"-DCENOTE_SANITIZE={sanitize}", *settings),
             *(f"-DCENOTE_TESTS={tests}", "-DCENOTE_CHECK=2", "-DCMAKE_DISABLE_FIND_PACKAGE_CUDAToolkit=ON"),
+            *("-DCMAKE_BUILD_TYPE=Debug", f"-DCENOTE_SANITIZE={sanitize}", *settings),
             *(f"-DPython_EXECUTABLE={sys.executable}", "-DCENOTE_CUDA_INCLUDE="),  # empty: look for the headers anew
         )
 
