@@ -1,7 +1,7 @@
 // The table of the conformance suites: every resource and every adaptor, alone and over several upstreams.
 //
 // A part is one resource or adaptor with its parameters; a stack is some parts, outermost first, the last of which
-// takes its memory from the driver. resource_conformance_test.cpp compares the parts with the headers that there are.
+// takes its memory from the driver. stacks_test.cpp compares the parts with the headers that there are.
 #pragma once
 
 #include <cstdio>
@@ -15,7 +15,7 @@ namespace cenote::test {
 using resource_ptr = std::shared_ptr<memory_resource>;
 
 /// What every stack can give in one piece. Small: a real device may be shared, and managed memory is dear.
-inline constexpr std::size_t largest = 4 * MiB;
+inline constexpr std::size_t largest = 8 * MiB;
 
 /// What the exhaustion of a stack may take.
 inline constexpr std::size_t exhaustible = 32 * MiB;
