@@ -24,6 +24,7 @@ KNOWS["surface"] = set(KNOWS)
 # Headers alone, above the core: for standard containers, and for the libraries that they are named after.
 KNOWS["allocators"] = {"surface", "memory_resource", "driver", "ground"}
 KNOWS["cccl"] = {"resources", "memory_resource", "driver", "ground"}
+KNOWS["cenote"] = {"allocators", *KNOWS} - {"structures"}
 KNOWS["thrust"] = {"allocators", "surface", "memory_resource", "driver", "ground"}
 
 DRIVER_HEADERS = {"cuda.h", "cudaTypedefs.h"}
