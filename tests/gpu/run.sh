@@ -4,8 +4,10 @@
 #
 #   tests/gpu/run.sh OUTDIR      leaves build.log, tests.log, tests.xml and gpu-tests.md (the summary) in OUTDIR
 #
-# Needs Python with the build requirements of pyproject.toml, PyTorch, CuPy, numba-cuda and pytest.
+# Needs Python with the build requirements of pyproject.toml, PyTorch, CuPy, numba-cuda and pytest; for the examples in
+# C++, CMake, and nvcc for those that are CUDA's.
 set -u
+export PATH="$PATH:/usr/local/cuda/bin"
 out=${1:?usage: tests/gpu/run.sh OUTDIR}
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$out"
