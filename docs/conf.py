@@ -12,7 +12,7 @@ from typing import Any
 
 import cenote
 
-sys.path.insert(0, str(Path(__file__).parent))  # cpp_reference
+sys.path.insert(0, str(Path(__file__).parent))  # cpp_reference, public_headers
 
 project = "cenote"
 author = "the cenote authors"

@@ -1,8 +1,7 @@
 """The reference of the C++ headers: Doxygen reads them, Breathe shows them, and each opens with its own first comment.
 
 ``.. cpp-headers:: resources`` is a section for each public header of that folder of the core, or for a header alone.
-Public is what ``cenote/cenote.hpp`` includes, and the headers beside it. What Doxygen warns of, Sphinx warns of. Where
-Doxygen is missing the pages say so, and the rest of the site is built.
+What Doxygen warns of, Sphinx warns of. Where Doxygen is missing the pages say so, and the rest of the site is built.
 """
 
 from __future__ import annotations
@@ -16,15 +15,12 @@ from xml.etree import ElementTree
 
 from docutils import nodes
 from docutils.statemachine import StringList
+from public_headers import CORE, public_headers
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import nested_parse_with_titles
 
-CORE = Path(__file__).parents[1] / "core" / "cpp"
 MISSING = "The C++ reference is missing: Doxygen was not there when these pages were made (apt-get install doxygen)."
-
-# Beside what cenote.hpp includes: each stands on another library or language.
-OTHERS = ["cenote/cccl.hpp", "cenote/thrust.hpp", "cenote/cenote.h"]
 
 SETTINGS = r"""
 INPUT = {input}
@@ -46,12 +42,6 @@ FILTER_PATTERNS = "*.h=sed '2,$s#^/\* #/** #'"
 """
 
 _logger = logging.getLogger(__name__)
-
-
-def public_headers() -> list[str]:
-    """Every header that a program may name, as it would, in the order of the folders and of the alphabet."""
-    umbrella = (CORE / "cenote" / "cenote.hpp").read_text(encoding="utf-8")
-    return re.findall(r'^#include "(.+)"$', umbrella, re.MULTILINE) + OTHERS
 
 
 def read_headers(output: Path) -> list[str]:
