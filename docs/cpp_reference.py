@@ -22,6 +22,7 @@ from sphinx.util.nodes import nested_parse_with_titles
 
 MISSING = "The C++ reference is missing: Doxygen was not there when these pages were made (apt-get install doxygen)."
 
+# The filter makes C's comments those that Doxygen reads.
 SETTINGS = r"""
 INPUT = {input}
 STRIP_FROM_PATH = {core}
@@ -38,7 +39,7 @@ WARN_FORMAT = "$file:$line: $text"
 MACRO_EXPANSION = YES
 EXPAND_ONLY_PREDEF = YES
 PREDEFINED = CENOTE_API= __cplusplus
-FILTER_PATTERNS = "*.h=sed '2,$s#^/\* #/** #'"
+FILTER_PATTERNS = "*.h=sed -e '2,$s#^/\* \([^-]\)#/** \1#' -e 's#\([;,0-9]\)  *\/\* \(.*\*/\)$#\1 /**< \2#'"
 """
 
 _logger = logging.getLogger(__name__)
@@ -97,8 +98,13 @@ def declarations(xml: Path, header: str) -> list[str]:
             if entity.tag == "compounddef" and kind in ("class", "struct") and entity.get("prot") == "public":
                 name = entity.findtext("compoundname", "")
                 if re.fullmatch(r"(cenote::|cenote_)\w+", name):  # those in a class come with it
-                    lines = [f".. doxygen{kind}:: {name}", "   :members:", "   :undoc-members:", ""]
+                    to_override = entity.find(".//memberdef[@prot='private'][@virt='pure-virtual']") is not None
+                    shown = [":members:", ":undoc-members:", *[":private-members:"] * to_override]
+                    lines = [f".. doxygen{kind}:: {name}", *(f"   {option}" for option in shown), ""]
             elif entity.tag == "memberdef" and root[0].get("kind") in ("namespace", "file"):
+                words = entity.findtext("definition", "").split()
+                if kind == "typedef" and words[-2:-1] == words[-1:]:
+                    continue  # C's second name of a struct or enum
                 if kind == "define" and not "".join(entity.find("detaileddescription").itertext()).strip():
                     continue  # a guard
                 name = entity.findtext("qualifiedname") or entity.findtext("name", "")

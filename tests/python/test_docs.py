@@ -131,6 +131,7 @@ def test_cpp_reference_shows_what_the_headers_declare(site: Path) -> None:
     for name, page in {
         "_CPPv4N6cenote20pool_memory_resource20pool_memory_resource": "resources",
         "_CPPv4N6cenote15memory_resource8allocate": "memory_resource",
+        "_CPPv4N6cenote15memory_resource11do_allocate": "memory_resource",  # private, for resources of a program's own
         "_CPPv4N6cenote27get_current_device_resourceEv": "registry",
         "_CPPv4I0EN6cenote14device_uvector": "containers",
         "A row of elements in memory of a resource, not initialised": "containers",
