@@ -25,6 +25,10 @@ constexpr std::size_t plenty = 2;
 /// With more streams than this, those that have no free block left are forgotten even where memory is plentiful.
 constexpr std::size_t many_timelines = 64;
 
+/// What one front cache may hold: a sixty-fourth of the pool. It is not joined with its neighbours meanwhile, and no
+/// other stream sees it.
+constexpr std::size_t shares_of_a_cache = 64;
+
 /// Blocks freed on a stream that the driver would not identify: no stream may use them before a reclaim.
 constexpr stream_id orphans{~std::uint64_t{1}};
 
@@ -64,15 +68,16 @@ pool_memory_resource::pool_memory_resource(std::shared_ptr<memory_resource> upst
     upstream_->deallocate_sync(base, first);
     throw;
   }
-  pool_size_ = first;
+  resize_locked(first);
   ++counters_.upstream_allocations;
 }
 
 pool_memory_resource::~pool_memory_resource() {
   if (driver_is_gone()) return;
-  if (heap_.blocks_in_use() != 0) {
-    report_once("a pool is destroyed with blocks still in use: " + std::to_string(heap_.blocks_in_use()) +
-                ", together " + format_bytes(heap_.bytes_in_use()));
+  const std::size_t in_use = heap_.blocks_in_use() - caches_.blocks();
+  if (in_use != 0) {
+    report_once("a pool is destroyed with blocks still in use: " + std::to_string(in_use) + ", together " +
+                format_bytes(heap_.bytes_in_use() - caches_.bytes()));
   }
   if (!order_legacy_stream_after_all_work()) return;
   for (const chunk& c : heap_.all_chunks()) upstream_->deallocate({}, c.base, c.bytes);
@@ -95,11 +100,20 @@ bool pool_memory_resource::order_legacy_stream_after_all_work() const noexcept {
 }
 
 void* pool_memory_resource::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
-  request wanted{stream, identify(stream, device()), align_up(bytes, block_granularity), alignment};
+  const stream_id id = identify(stream, device());
+  const std::size_t whole = align_up(bytes, block_granularity);
+  if (alignment == default_alignment) {
+    if (void* p = caches_.take(id, whole)) return p;
+  }
+  request wanted{stream, id, whole, alignment};
+  return take_from_heap(wanted);
+}
+
+void* pool_memory_resource::take_from_heap(request& wanted) {
   if (void* p = take_without_wait(wanted)) return p;
 
   const relaxed_capture_scope relaxed;
-  wanted.may_wait = !wanted.id.is_capturing() && accepts_work(stream, device());
+  wanted.may_wait = !wanted.id.is_capturing() && accepts_work(wanted.stream, device());
   if (void* p = take_from_other_stream(wanted)) return p;
   if (void* p = take_settled(wanted)) return p;
 
@@ -120,6 +134,13 @@ void pool_memory_resource::do_deallocate(stream_ref stream, void* pointer, std::
   } catch (const std::exception& error) {
     report_once(error.what());
   }
+  block_index spilled = no_block;
+  if (!caches_.give(id, pointer, spilled)) return give_to_heap(stream, id, pointer);
+  if (spilled != no_block) [[unlikely]]
+    give_spilled(stream, id, spilled);
+}
+
+void pool_memory_resource::give_to_heap(stream_ref stream, stream_id id, void* pointer) noexcept {
   try {
     std::optional<stamp> closed;
     {
@@ -131,29 +152,74 @@ void pool_memory_resource::do_deallocate(stream_ref stream, void* pointer, std::
         id = orphans;
         lock.lock();
       }
-      const auto bytes = heap_.size_of(pointer);
-      if (!bytes) {
+      const block_index freed = heap_.taken_at(pointer);
+      if (freed == no_block) {
         report_once("a pointer was freed that the pool did not give out, or that was freed already; it is ignored");
         return;
       }
       stream_timeline& mine = timeline_locked(id);
-      heap_.give(pointer, mine.owner(), mine.open_epoch());
-      const bool worth_a_mark = mine.count_free(*bytes, pool_size_);
-      if (worth_a_mark && timelines_.size() > 1 && !id.is_capturing() && id != orphans) closed = mine.close_epoch();
-      if constexpr (check_level >= 2) heap_.check();
+      free_locked(mine, freed);
+      closed = close_if_worth_a_mark_locked(mine);
     }
+    if (id != orphans) caches_.open(id);
     if (closed) place_mark(stream, id, *closed);
   } catch (const std::exception& error) {
     report_once(std::string("a block is leaked, as freeing it failed: ") + error.what());
   }
 }
 
+/// Frees what a cache had no room for.
+void pool_memory_resource::give_spilled(stream_ref stream, stream_id id, block_index spilled) noexcept {
+  try {
+    std::optional<stamp> closed;
+    {
+      const std::lock_guard lock(mutex_);
+      stream_timeline& mine = timeline_locked(id);
+      while (spilled != no_block) {
+        const block_index next = heap_[spilled].free_next;
+        free_locked(mine, spilled);
+        spilled = next;
+      }
+      closed = close_if_worth_a_mark_locked(mine);
+    }
+    if (closed) place_mark(stream, id, *closed);
+  } catch (const std::exception& error) {
+    report_once(std::string("blocks are leaked, as freeing them failed: ") + error.what());
+  }
+}
+
+/// Frees a taken block, which may be cached, to a stream.
+void pool_memory_resource::free_locked(stream_timeline& to, block_index freed) noexcept {
+  heap_.blocks()[freed].is_cached = false;
+  to.count_free(heap_[freed].bytes);
+  heap_.give(freed, to.owner(), to.open_epoch());
+}
+
+/// The epoch that was closed, if there was enough in it: its mark is to be placed.
+std::optional<stamp> pool_memory_resource::close_if_worth_a_mark_locked(stream_timeline& timeline) noexcept {
+  if constexpr (check_level >= 2) heap_.check();
+  if (timelines_.size() == 1 || timeline.id().is_capturing() || timeline.id() == orphans) return std::nullopt;
+  if (!timeline.is_worth_a_mark(pool_size_)) return std::nullopt;
+  return timeline.close_epoch();
+}
+
+/// Frees what lies in the caches of one stream, or of all. No mark covers it yet.
+void pool_memory_resource::empty_caches_locked(std::optional<stream_id> only) {
+  caches_.drain(only, [this](stream_id id) {
+    stream_timeline& owner = timeline_locked(id);
+    return [this, &owner](block_index freed) noexcept { free_locked(owner, freed); };
+  });
+}
+
 /// Steps 1 and 2: what the stream may use at once.
 void* pool_memory_resource::take_without_wait(const request& wanted) {
   std::unique_lock lock(mutex_);
   meet(wanted.stream, wanted.id, lock);
-  if (void* p = take_locked(wanted, timeline_locked(wanted.id).owner(), counters_.from_own_stream)) return p;
-  return take_locked(wanted, ready_, counters_.from_ready);
+  const owner_index own = timeline_locked(wanted.id).owner();
+  if (void* p = take_locked(wanted, own, counters_.from_own_stream)) return p;
+  if (void* p = take_locked(wanted, ready_, counters_.from_ready)) return p;
+  empty_caches_locked(wanted.id);
+  return take_locked(wanted, own, counters_.from_own_stream);
 }
 
 /// Looks at a stream that the pool does not know, with the lock released; throws if it is another device's.
@@ -193,7 +259,7 @@ void* pool_memory_resource::take_from_other_stream(const request& wanted) {
     wait(wanted.stream, *awaited.happened, device());
   } catch (...) {
     const std::lock_guard lock(mutex_);
-    heap_.give(pointer, timeline_locked(lender).owner(), freed_at);
+    heap_.give(heap_.taken_at(pointer), timeline_locked(lender).owner(), freed_at);
     throw;
   }
   std::vector<stream_timeline> dropped;  // outlives the lock: its events are the driver's to destroy
@@ -239,7 +305,7 @@ void* pool_memory_resource::grow(const request& wanted) {
       base = allocate_chunk(wanted, *reserved);
     } catch (...) {
       const std::lock_guard lock(mutex_);
-      pool_size_ -= *reserved;
+      resize_locked(pool_size_ - *reserved);
       throw;
     }
     if (base != nullptr) {
@@ -248,7 +314,7 @@ void* pool_memory_resource::grow(const request& wanted) {
     }
     {
       const std::lock_guard lock(mutex_);
-      pool_size_ -= *reserved;
+      resize_locked(pool_size_ - *reserved);
     }
     if (*reserved == minimum) return nullptr;
     bytes = std::max(minimum, align_down(*reserved / 2, block_granularity));
@@ -334,7 +400,7 @@ void* pool_memory_resource::add_chunk_and_take(const request& wanted, chunk fres
     // From a stream-ordered upstream the memory is this stream's for the time being; from another it is everybody's.
     const bool is_mine = upstream_->is_stream_ordered() && wanted.may_wait;
     const owner_index owner = is_mine ? mine.owner() : ready_;
-    heap_.add_chunk(fresh, owner, is_mine ? mine.open_epoch() : 0);
+    caches_.alone([&] { heap_.add_chunk(fresh, owner, is_mine ? mine.open_epoch() : 0); });
     return take_locked(wanted, owner, counters_.from_upstream);
   } catch (const std::bad_alloc&) {
     give_up_chunk(wanted, fresh);
@@ -347,7 +413,7 @@ void pool_memory_resource::give_up_chunk(const request& wanted, chunk fresh) {
   {
     const std::lock_guard lock(mutex_);
     if (heap_.has_chunk(fresh)) return;  // it was added, and only the block was not taken
-    pool_size_ -= fresh.bytes;
+    resize_locked(pool_size_ - fresh.bytes);
   }
   upstream_->deallocate(wanted.stream, fresh.base, fresh.bytes);
 }
@@ -398,6 +464,7 @@ void pool_memory_resource::settle_unmarked() {
 /// Ends the open epoch of every stream that has free blocks; empty if only captures have any.
 std::vector<std::pair<stream_id, stamp>> pool_memory_resource::close_epochs() {
   const std::lock_guard lock(mutex_);
+  empty_caches_locked({});
   std::vector<std::pair<stream_id, stamp>> closed;
   for (auto& [id, timeline] : timelines_) {
     if (!id.is_capturing() && heap_.free_bytes(timeline.owner()) != 0) closed.emplace_back(id, timeline.close_epoch());
@@ -411,6 +478,7 @@ void pool_memory_resource::drop_idle_timelines_locked(stream_id spared, std::vec
     const auto current = it++;
     const stream_id id = current->first;
     if (id == spared || id.is_capturing() || heap_.free_bytes(current->second.owner()) != 0) continue;
+    caches_.forget(id);
     first_epoch_ = std::max(first_epoch_, current->second.open_epoch() + 1);
     heap_.destroy_owner(current->second.owner());
     dropped.push_back(std::move(current->second));
@@ -427,13 +495,18 @@ stream_timeline& pool_memory_resource::timeline_locked(stream_id id) {
   return timelines_.try_emplace(id, id, owner, first_epoch_).first->second;
 }
 
+void pool_memory_resource::resize_locked(std::size_t pool_bytes) noexcept {
+  pool_size_ = pool_bytes;
+  caches_.set_budget(pool_bytes / shares_of_a_cache);
+}
+
 /// Books up to `wanted` bytes, at least `minimum`, against the maximum; nothing if there is no room for them.
 std::optional<std::size_t> pool_memory_resource::reserve_growth(std::size_t wanted, std::size_t minimum) {
   const std::lock_guard lock(mutex_);
   const std::size_t room = (maximum_ ? *maximum_ : max_allocation) - pool_size_;
   if (minimum > room) return std::nullopt;
   const std::size_t reserved = std::min(wanted, align_down(room, block_granularity));
-  pool_size_ += reserved;
+  resize_locked(pool_size_ + reserved);
   return reserved;
 }
 
@@ -463,12 +536,13 @@ std::size_t pool_memory_resource::release_chunks(stream_ref stream, std::optiona
   {
     const std::lock_guard lock(mutex_);
     const owner_index owner = of ? timeline_locked(*of).owner() : ready_;
-    released = heap_.remove_free_chunks(owner, [&](const chunk& c) {
+    const auto exceeds_what_is_kept = [&](const chunk& c) {
       if (pool_size_ - bytes - c.bytes < keep_bytes) return false;
       bytes += c.bytes;
       return true;
-    });
-    pool_size_ -= bytes;
+    };
+    released = caches_.alone([&] { return heap_.remove_free_chunks(owner, exceeds_what_is_kept); });
+    resize_locked(pool_size_ - bytes);
     counters_.upstream_frees += released.size();
   }
   for (const chunk& c : released) upstream_->deallocate(stream, c.base, c.bytes);
@@ -513,7 +587,10 @@ std::size_t pool_memory_resource::pool_size() const {
 
 pool_counters pool_memory_resource::counters() const {
   const std::lock_guard lock(mutex_);
-  return counters_;
+  pool_counters all = counters_;
+  all.from_front_cache = caches_.hits();
+  all.allocations += all.from_front_cache;
+  return all;
 }
 
 void pool_memory_resource::grow_in_steps_of(std::size_t bytes) {
@@ -526,7 +603,8 @@ std::string pool_memory_resource::map() const {
   std::string text;
   const std::lock_guard lock(mutex_);
   heap_.for_each_block([&](const block& b) {
-    text += format_address(b.address) + ' ' + std::to_string(b.bytes) + (b.is_free ? " free\n" : " in use\n");
+    text += format_address(b.address) + ' ' + std::to_string(b.bytes) +
+            (b.is_free || b.is_cached ? " free\n" : " in use\n");
   });
   return text;
 }
@@ -539,7 +617,7 @@ std::string pool_memory_resource::specification() const {
 memory_state pool_memory_resource::state() const {
   memory_state figures = upstream_->state();
   const std::lock_guard lock(mutex_);
-  figures.in_use = heap_.bytes_in_use();
+  figures.in_use = heap_.bytes_in_use() - std::min(heap_.bytes_in_use(), caches_.bytes());
   figures.held = pool_size_;
   figures.limit = maximum_;
   std::size_t largest = heap_.largest_free(ready_);
@@ -552,6 +630,7 @@ void pool_memory_resource::check() const {
   {
     const std::lock_guard lock(mutex_);
     heap_.check();
+    caches_.check();
     if (pool_size_ < heap_.chunk_bytes() || (maximum_ && pool_size_ > *maximum_)) {
       throw std::logic_error("pool I1: the pool's size is wrong");
     }
