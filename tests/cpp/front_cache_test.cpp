@@ -28,7 +28,7 @@ class front_cache_of_a_heap : public testing::Test {
     return heap_.take(heap_.find(owner_, bytes, granule), bytes, granule, keeper);
   }
 
-  bool give(const void* block, std::size_t budget = plenty) { return cache_.give(stream, block, budget, spilled_); }
+  bool give(const void* block, std::size_t budget = plenty) { return cache_.give(stream, block, budget, &spilled_); }
 
   /// Passes what was spilled to the heap; how many blocks it was.
   std::size_t settle_spilled() {
@@ -67,7 +67,7 @@ TEST_F(front_cache_of_a_heap, gives_the_newest_block_of_exactly_the_size) {
 
 TEST_F(front_cache_of_a_heap, takes_and_gives_for_no_other_stream) {
   void* const block = take_from_heap(granule);
-  EXPECT_FALSE(cache_.give(stream + 1, block, plenty, spilled_));
+  EXPECT_FALSE(cache_.give(stream + 1, block, plenty, &spilled_));
   ASSERT_TRUE(give(block));
   EXPECT_EQ(cache_.take(stream + 1, granule), nullptr);
   EXPECT_FALSE(cache_.assign(stream + 1)) << "it is not empty";
@@ -93,6 +93,7 @@ TEST_F(front_cache_of_a_heap, spills_a_shelf_that_is_full) {
   for (int i = 0; i < 33; ++i) blocks.push_back(take_from_heap(granule));
   for (int i = 0; i < 32; ++i) ASSERT_TRUE(give(blocks[static_cast<std::size_t>(i)]));
   EXPECT_EQ(spilled_, no_block);
+  EXPECT_FALSE(cache_.give(stream, blocks.back(), plenty, nullptr)) << "nothing may be spilled";
   ASSERT_TRUE(give(blocks.back()));
   EXPECT_EQ(settle_spilled(), 32u);
   EXPECT_EQ(cache_.take(stream, granule), blocks.back());

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <new>
+#include <utility>
 
 #include "cenote/ground/thread_slot.hpp"
 
@@ -18,7 +19,7 @@ std::uint64_t next_number() noexcept {
 
 }  // namespace
 
-constinit thread_local front_caches::memory front_caches::remembered_[memories];
+constinit thread_local front_caches::memories* front_caches::remembered_ = nullptr;
 
 front_caches::front_caches(block_heap& heap) : number_(next_number()), heap_(heap) {}
 
@@ -43,7 +44,21 @@ void front_caches::open(stream_id stream) noexcept {
   if (own->stream == nobody) own->cache->assign(stream.value);
   own->stream = stream.value;
   own->slot = slot;
-  memory_of(stream) = {number_, stream.value, own->cache.get()};
+  remember(stream, own->cache.get());
+}
+
+void front_caches::remember(stream_id stream, front_cache* cache) const noexcept {
+  thread_local bool has_ended = false;  // a thread-local's destructor may still free memory
+  struct end_of_thread {
+    ~end_of_thread() {
+      has_ended = true;
+      delete std::exchange(remembered_, nullptr);
+    }
+  };
+  if (has_ended) return;
+  thread_local const end_of_thread end;
+  if (remembered_ == nullptr) remembered_ = new (std::nothrow) memories;
+  if (remembered_ != nullptr) (*remembered_)[place_of(stream)] = {number_, stream.value, cache};
 }
 
 void front_caches::forget(stream_id stream) noexcept {

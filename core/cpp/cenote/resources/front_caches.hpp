@@ -6,7 +6,7 @@
 //
 // How it works
 //   1. take() and give() go to the cache of the stream and the calling thread, which the thread remembers for its last
-//      few streams (thread_local). Without one they do nothing: open() makes it, once the pool has met the stream.
+//      64 streams (thread_local). Without one they do nothing: open() makes it, once the pool has met the stream.
 //   2. Threads go by their slot (ground/thread_slot.hpp): the cache of a thread that ended serves the next one.
 //   3. Whoever needs the memory that lies in caches drains them; a stream that is forgotten leaves its caches to
 //   others.
@@ -18,6 +18,7 @@
 // take() and give() under none. Cost: that of front_cache and a thread-local read; O(caches) for the rest.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -46,7 +47,7 @@ class front_caches {
   }
 
   /// See front_cache::give; false as well if open() has not been called.
-  bool give(stream_id stream, const void* address, block_index& spilled) noexcept {
+  bool give(stream_id stream, const void* address, block_index* spilled) noexcept {
     front_cache* const own = remembered(stream);
     return own != nullptr && own->give(stream.value, address, budget_.load(std::memory_order_relaxed), spilled);
   }
@@ -75,7 +76,7 @@ class front_caches {
 
   /// Runs `change` while no cache looks into the directory.
   template <class Change>
-  decltype(auto) alone(Change&& change) {
+  decltype(auto) alone(Change&& change) const {
     const std::lock_guard lock(mutex_);
     const all_gates closed(caches_);
     return change();
@@ -115,16 +116,21 @@ class front_caches {
     const std::vector<owned_cache>& caches_;
   };
 
-  static constexpr std::size_t memories = 4;
-  // Read at every allocation: initial-exec spares a call into the loader.
-  [[gnu::tls_model("initial-exec")]] static constinit thread_local memory remembered_[memories];
+  using memories = std::array<memory, 64>;
 
-  memory& memory_of(stream_id stream) const noexcept { return remembered_[(stream.value ^ number_) % memories]; }
-  front_cache* remembered(stream_id stream) const noexcept {
-    const memory& last = memory_of(stream);
-    const bool is_that = last.stream == stream.value && last.pool == number_ && !stream.is_capturing();
-    return is_that ? last.cache : nullptr;
+  // Made at a thread's first free and gone with it. Read at every allocation: initial-exec spares a call into the
+  // loader, and a pointer is all that a library loaded late should take of the room that there is for it.
+  [[gnu::tls_model("initial-exec")]] static constinit thread_local memories* remembered_;
+
+  std::size_t place_of(stream_id stream) const noexcept {
+    return (stream.value ^ number_) % std::tuple_size_v<memories>;
   }
+  front_cache* remembered(stream_id stream) const noexcept {
+    if (remembered_ == nullptr || stream.is_capturing()) return nullptr;
+    const memory& last = (*remembered_)[place_of(stream)];
+    return last.stream == stream.value && last.pool == number_ ? last.cache : nullptr;
+  }
+  void remember(stream_id stream, front_cache* cache) const noexcept;
 
   template <class Figure>
   auto sum(Figure&& figure) const {

@@ -24,8 +24,7 @@
 // the addresses whenever it is launched, so that such a block belongs to that branch of that capture for ever; if any
 // other stream frees it, it is retired.
 //
-// Invariants: those of block_heap; besides
-//   I1  pool_size() = bytes of all chunks + bytes being asked of the upstream, and never passes the maximum
+// Invariants: those of block_heap, front_caches and chunk_source.
 //
 // Threads: `mutex_` guards the heap and the timelines; no driver call and no upstream call is made under it. The caches
 // have locks of their own, taken after it.
@@ -44,6 +43,7 @@
 #include <vector>
 
 #include "cenote/memory_resource.hpp"
+#include "cenote/resources/chunk_source.hpp"
 #include "cenote/resources/front_caches.hpp"
 #include "cenote/resources/stream_timeline.hpp"
 #include "cenote/structures/block_heap.hpp"
@@ -86,7 +86,7 @@ class pool_memory_resource final : public memory_resource {
 
   std::string kind() const override { return "pool"; }
   std::string specification() const override;
-  std::shared_ptr<memory_resource> upstream() const override { return upstream_; }
+  std::shared_ptr<memory_resource> upstream() const override { return chunks_.upstream(); }
   bool is_stream_ordered() const noexcept override { return true; }
   memory_state state() const override;
 
@@ -114,6 +114,9 @@ class pool_memory_resource final : public memory_resource {
   void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
   void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept override;
 
+  void* do_allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
+  bool do_deallocate_at_once(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) override;
+
   void give_to_heap(stream_ref stream, stream_id id, void* pointer) noexcept;
   void give_spilled(stream_ref stream, stream_id id, block_index spilled) noexcept;
 
@@ -128,12 +131,12 @@ class pool_memory_resource final : public memory_resource {
   void* take_claims(const request& wanted, const std::vector<claim>& claims, std::size_t waits);
   void* make_room_and_grow(const request& wanted);
 
-  void meet(stream_ref stream, stream_id id, std::unique_lock<std::mutex>& lock) const;
+  stream_timeline& meet(stream_ref stream, stream_id id, std::unique_lock<std::mutex>& lock);
   void* take_locked(const request& wanted, owner_index from, std::uint64_t& path);
   void free_locked(stream_timeline& to, block_index freed) noexcept;
   std::optional<stamp> close_if_worth_a_mark_locked(stream_timeline& timeline) noexcept;
   void empty_caches_locked(std::optional<stream_id> only);
-  void resize_locked(std::size_t pool_bytes) noexcept;
+  void size_caches();
   void* add_chunk_and_take(const request& wanted, chunk fresh);
   void give_up_chunk(const request& wanted, chunk fresh);
   bool order_legacy_stream_after_all_work() const noexcept;
@@ -144,17 +147,12 @@ class pool_memory_resource final : public memory_resource {
   stream_timeline& timeline_locked(stream_id id);
 
   static std::size_t smallest_chunk(const request& wanted);
-  std::size_t chunk_for(std::size_t minimum) const;
-  std::optional<std::size_t> reserve_growth(std::size_t wanted, std::size_t minimum);
-  void* allocate_chunk(const request& wanted, std::size_t bytes);
-  void* ask_upstream(const request& wanted, std::size_t bytes);
   std::size_t release_chunks(stream_ref stream, std::optional<stream_id> of, std::size_t keep_bytes);
   void place_mark(stream_ref stream, stream_id id, stamp epoch) noexcept;
   void say(const char* what, std::size_t bytes) const noexcept;
 
-  std::shared_ptr<memory_resource> upstream_;
+  chunk_source chunks_;  // by itself
   std::optional<std::size_t> initial_;
-  std::optional<std::size_t> maximum_;
 
   // Taken in this order: growth_, then mutex_. The upstream is called under growth_, and what it calls of the program's
   // may allocate from this very pool: to the outer growth that is as if another thread had grown the pool.
@@ -166,9 +164,7 @@ class pool_memory_resource final : public memory_resource {
   front_caches caches_{heap_};  // by itself
   owner_index ready_;
   std::unordered_map<stream_id, stream_timeline> timelines_;
-  stamp first_epoch_ = 1;  // of a new timeline: above every epoch of those that were dropped
-  std::size_t pool_size_ = 0;
-  std::optional<std::size_t> growth_step_;
+  stamp first_epoch_ = 1;         // of a new timeline: above every epoch of those that were dropped
   std::size_t captures_met_ = 0;  // timelines of captures: they stay
   pool_counters counters_;
 };

@@ -53,20 +53,21 @@ class front_cache {
 
   /// Keeps the block in use at `address` if it may: false if there is none, if it is kept for a capture or larger than
   /// an eighth of `budget`, or if the cache serves another stream. The blocks that had to go for it are linked by
-  /// free_next from `spilled` on.
-  bool give(std::uint64_t stream, const void* address, std::size_t budget, block_index& spilled) noexcept {
+  /// free_next from `*spilled` on; without `spilled` none may have to.
+  bool give(std::uint64_t stream, const void* address, std::size_t budget, block_index* spilled) noexcept {
     const std::lock_guard lock(lock_);
     const block_index index = directory_.find(address, last_chunk_);
     if (index == no_block || stream_ != stream) return false;
     block& given = blocks_[index];
     if (given.is_cached || given.is_kept || given.bytes > budget / shares_of_the_budget) return false;
     shelf& onto = shelf_for(given.bytes);
-    if (onto.bytes != given.bytes || onto.count == depth) {
-      clear(onto, spilled);
+    const bool has_room = onto.bytes == given.bytes && onto.count != depth && bytes_ + given.bytes <= budget;
+    if (!has_room) [[unlikely]] {
+      if (spilled == nullptr) return false;
+      clear(onto, *spilled);
       onto.bytes = given.bytes;
+      if (bytes_ + given.bytes > budget) clear_all(*spilled);
     }
-    if (bytes_ + given.bytes > budget) [[unlikely]]
-      clear_all(spilled);
     given.is_cached = true;
     given.free_next = onto.top;
     onto.top = index;
