@@ -30,6 +30,25 @@ void memory_resource::deallocate(stream_ref stream, void* pointer, std::size_t b
   do_deallocate(stream, pointer, bytes, std::max(alignment, default_alignment));
 }
 
+void* memory_resource::allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) noexcept {
+  if (!is_power_of_two(alignment) || bytes == 0 || bytes > max_allocation || alignment > max_allocation) return nullptr;
+  try {
+    return do_allocate_at_once(stream, bytes, std::max(alignment, default_alignment));
+  } catch (...) {
+    return nullptr;  // who asks again, and may wait, hears why
+  }
+}
+
+bool memory_resource::deallocate_at_once(stream_ref stream, void* pointer, std::size_t bytes,
+                                         std::size_t alignment) noexcept {
+  if (pointer == nullptr || driver_is_gone()) return true;
+  try {
+    return do_deallocate_at_once(stream, pointer, bytes, std::max(alignment, default_alignment));
+  } catch (...) {
+    return false;
+  }
+}
+
 void* memory_resource::allocate_sync(std::size_t bytes, std::size_t alignment) {
   void* const pointer = allocate({}, bytes, alignment);
   if (pointer == nullptr || !is_stream_ordered()) return pointer;

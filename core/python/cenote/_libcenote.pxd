@@ -190,6 +190,8 @@ cdef extern from "cenote/memory_resource.hpp" namespace "cenote" nogil:
     cdef cppclass memory_resource:
         void* allocate(stream_ref stream, size_t bytes, size_t alignment) except +raise_python_error
         void deallocate(stream_ref stream, void* pointer, size_t bytes, size_t alignment)
+        void* allocate_at_once(stream_ref stream, size_t bytes, size_t alignment)
+        bool deallocate_at_once(stream_ref stream, void* pointer, size_t bytes, size_t alignment)
         int device()
         string kind() except +raise_python_error
         shared_ptr[memory_resource] upstream()
@@ -250,6 +252,7 @@ cdef extern from "cenote/resources/sam_headroom_memory_resource.hpp" namespace "
 cdef extern from "cenote/resources/pool_memory_resource.hpp" namespace "cenote" nogil:
     cdef struct pool_counters:
         uint64_t allocations
+        uint64_t from_front_cache
         uint64_t from_own_stream
         uint64_t from_ready
         uint64_t from_other_stream
@@ -374,7 +377,11 @@ cdef extern from "cenote/containers/device_buffer.hpp" namespace "cenote" nogil:
         void shrink_to_fit(stream_ref stream) except +raise_python_error
         void prefetch(int location, stream_ref stream) except +raise_python_error
         void close()
+        bool close_at_once()
         void* release()
+
+        @staticmethod
+        unique_ptr[device_buffer] make_at_once(size_t bytes, stream_ref stream, const shared_ptr[memory_resource]&)
 
 
 cdef extern from "cenote/surface/reclaimer.hpp" namespace "cenote" nogil:
