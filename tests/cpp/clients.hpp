@@ -1,18 +1,18 @@
 // The fixture for tests that allocate as a framework does: from the current resource, through the ledger.
 #pragma once
 
+#include "any_device.hpp"
 #include "cenote/resources/cuda_memory_resource.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
 #include "cenote/surface/allocation_ledger.hpp"
 #include "cenote/surface/client.hpp"
 #include "cenote/surface/reclaimer.hpp"
 #include "cenote/surface/registry.hpp"
-#include "simulated.hpp"
 
 namespace cenote::test {
 
 /// Every device starts and ends with the driver's plain memory as its resource.
-class clients : public simulated_device {
+class clients : public any_device {
  protected:
   void SetUp() override {
     reset_resources();
@@ -22,12 +22,12 @@ class clients : public simulated_device {
       client_share(block);
       client_deallocate(block, {});
     }
-    simulated_device::SetUp();
+    any_device::SetUp();
   }
 
   void TearDown() override {
     reset_resources();
-    simulated_device::TearDown();
+    any_device::TearDown();
   }
 
   static void reset_resources() {

@@ -3,17 +3,17 @@
 
 #include <optional>
 
+#include "any_device.hpp"
 #include "cenote/adaptors/statistics_resource_adaptor.hpp"
 #include "cenote/resources/cuda_memory_resource.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
-#include "simulated.hpp"
 
 namespace cenote::test {
 
-class containers : public simulated_device {
+class containers : public any_device {
  protected:
   void SetUp() override {
-    simulated_device::SetUp();
+    any_device::SetUp();
     const auto pool =
         std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), 32 * MiB, 32 * MiB);
     resource_ = std::make_shared<statistics_resource_adaptor>(pool);
@@ -28,7 +28,7 @@ class containers : public simulated_device {
     a_.reset();
     b_.reset();
     resource_.reset();
-    simulated_device::TearDown();
+    any_device::TearDown();
   }
 
   stream_ref a() const { return a_->view(); }

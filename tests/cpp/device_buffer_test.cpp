@@ -7,6 +7,7 @@
 #include "cenote/surface/registry.hpp"
 #include "containers.hpp"
 #include "program_resource.hpp"
+#include "simulated.hpp"
 
 namespace cenote::test {
 namespace {

@@ -5,6 +5,7 @@
 
 #include "cenote/surface/registry.hpp"
 #include "containers.hpp"
+#include "simulated.hpp"
 
 namespace cenote::test {
 namespace {

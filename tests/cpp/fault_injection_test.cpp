@@ -7,6 +7,8 @@
 #include "cenote/containers/device_buffer.hpp"
 #include "cenote/surface/specification.hpp"
 #include "clients.hpp"
+#include "simulated.hpp"
+#include "stacks.hpp"
 
 namespace cenote::test {
 namespace {
@@ -66,10 +68,11 @@ struct two_streams {
   cuda_stream b{0, cuda_stream::kind::non_blocking};
 };
 
-void use_a_resource(run& run, const std::string& specification, const two_streams& streams) {
+void use_a_resource(run& run, const std::function<std::shared_ptr<memory_resource>()>& make,
+                    const two_streams& streams) {
   const stream_ref on[] = {streams.a.view(), streams.b.view(), {}};
   std::shared_ptr<memory_resource> resource;
-  run.step([&] { resource = make_resource(specification, 0); });
+  run.step([&] { resource = make(); });
   ASSERT_NE(resource, nullptr);
   std::vector<std::pair<void*, std::size_t>> live;
   const auto allocate = [&](stream_ref stream, std::size_t bytes) {
@@ -102,7 +105,7 @@ void use_a_resource(run& run, const std::string& specification, const two_stream
   run.step([&] { resource->trim(); });
   run.step([&] { resource->state(); });
   resource->check();
-  if (specification.find("pool") == 0) {
+  if (resource->kind() == "pool") {
     run.step([&] { EXPECT_EQ(resource->state().in_use, 0u); });
   }
 }
@@ -204,31 +207,41 @@ class faults : public testing::Test {
     streams_.emplace();
   }
 
-  void TearDown() override { std::remove("/tmp/cenote_faults_test.dev0.csv"); }
+  void TearDown() override { std::remove(log_file(".dev0").c_str()); }
 
   std::optional<two_streams> streams_;
   captured_stderr quiet_;  // each failure of a free is reported, by intention
 };
 
-class faults_in : public faults, public testing::WithParamInterface<const char*> {};
+class faults_in_one : public faults, public testing::WithParamInterface<stack> {};
 
-TEST_P(faults_in, a_resource_lose_nothing_and_can_be_tried_again) {
-  fail_each_call_once([&](run& run) { use_a_resource(run, GetParam(), *streams_); });
+TEST_P(faults_in_one, resource_or_adaptor_lose_nothing_and_can_be_tried_again) {
+  fail_each_call_once([&](run& run) {
+    use_a_resource(
+        run, [] { return GetParam().make(0); }, *streams_);
+  });
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    all, faults_in,
-    testing::Values("cuda", "managed", "pinned", "async", "async:initial=4MiB,release_threshold=0",
-                    "pool:initial=4MiB,max=12MiB | cuda", "pool:initial=4MiB,max=12MiB | async",
-                    "pool:initial=4MiB,max=12MiB | managed", "pool:initial=4MiB,max=12MiB | pinned", "async_managed",
-                    "system", "sam_headroom:headroom=1GiB", "arena:size=12MiB | async",
-                    "fixed_size:block_size=8MiB,preallocate=1 | cuda", "binning:min=8,max=12 | cuda",
-                    "pool:initial=0 | cuda", "pool:initial=0 | pool:initial=4MiB,max=64MiB | cuda",
-                    "statistics | logging:file=/tmp/cenote_faults_test.csv | pool:initial=4MiB | cuda",
-                    "tracking:capture_stacks=true | limiting:limit=64MiB | cuda", "prefetch | aligned | managed",
-                    "thread_safe | pool:initial=4MiB,max=12MiB | prefetch | managed",
-                    "limiting:limit=12MiB | tracking | pool:initial=4MiB | async"),
-    [](const auto& tested) { return "number_" + std::to_string(tested.index); });
+INSTANTIATE_TEST_SUITE_P(of, faults_in_one, testing::ValuesIn(every_part()), stack_name);
+
+/// Stacks that are nearly full, so that they must give memory back.
+class faults_in : public faults, public testing::WithParamInterface<const char*> {};
+
+TEST_P(faults_in, a_full_stack_lose_nothing_and_can_be_tried_again) {
+  fail_each_call_once([&](run& run) {
+    use_a_resource(
+        run, [] { return make_resource(GetParam(), 0); }, *streams_);
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(of, faults_in,
+                         testing::Values("pool:initial=4MiB,max=12MiB | cuda", "pool:initial=4MiB,max=12MiB | async",
+                                         "pool:initial=4MiB,max=12MiB | managed",
+                                         "pool:initial=4MiB,max=12MiB | pinned", "arena:size=12MiB | async",
+                                         "pool:initial=0 | pool:initial=4MiB,max=64MiB | cuda",
+                                         "thread_safe | pool:initial=4MiB,max=12MiB | prefetch | managed",
+                                         "limiting:limit=12MiB | tracking | pool:initial=4MiB | async"),
+                         [](const auto& tested) { return "number_" + std::to_string(tested.index); });
 
 TEST_F(faults, in_the_registry_lose_nothing_and_can_be_tried_again) {
   fail_each_call_once([&](run& run) { use_the_registry(run, *streams_); });

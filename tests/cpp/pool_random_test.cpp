@@ -15,7 +15,7 @@ namespace cenote::test {
 namespace {
 
 constexpr std::size_t pool_bytes = 16 * MiB;
-constexpr int operations = check_level >= 2 ? 8'000 : 250'000;  // with all checks, each costs O(blocks)
+constexpr int operations = check_level >= 2 ? 8'000 : 250'000;  // all checks cost O(blocks) at each
 
 /// What is in use, by address.
 class model {

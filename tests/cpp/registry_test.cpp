@@ -5,6 +5,7 @@
 
 #include "cenote/surface/specification.hpp"
 #include "clients.hpp"
+#include "simulated.hpp"
 
 namespace cenote::test {
 namespace {

@@ -156,7 +156,7 @@ TEST_P(stressed, pools_keep_every_blocks_bytes) {
 INSTANTIATE_TEST_SUITE_P(all, stressed,
                          testing::Values("pool:initial=0,max=6MiB | cuda", "pool:initial=1MiB,max=6MiB | async",
                                          "pool:initial=0,max=4MiB | pool:initial=1MiB,max=8MiB | cuda",
-                                         "statistics | pool:initial=64MiB | managed"),
+                                         "statistics | pool:initial=16MiB | managed"),
                          [](const auto& tested) { return "number_" + std::to_string(tested.index); });
 
 TEST_F(stressed, the_ledger_keeps_every_blocks_bytes_while_the_current_resource_changes) {

@@ -2,10 +2,10 @@
 # Builds cenote on a machine with a GPU, without network, and runs everything that needs a device
 # or can use one.
 #
-#   tests/gpu/run.sh OUTDIR      leaves build.log, tests.log, tests.xml and gpu-tests.md (the summary) in OUTDIR
+#   tests/gpu/run.sh OUTDIR      leaves logs, reports (*.xml) and gpu-tests.md (the summary) in OUTDIR
 #
-# Needs Python with the build requirements of pyproject.toml, PyTorch, CuPy, numba-cuda and pytest; for the examples in
-# C++, CMake, and nvcc for those that are CUDA's.
+# Needs Python with the build requirements of pyproject.toml, PyTorch, CuPy, numba-cuda and pytest; for the C++ suites,
+# CMake, Ninja and GoogleTest, its library or its sources; for the examples in C++, nvcc where they are CUDA's.
 set -u
 export PATH="$PATH:/usr/local/cuda/bin"
 out=${1:?usage: tests/gpu/run.sh OUTDIR}
@@ -24,5 +24,36 @@ CENOTE_TEST_ON_GPU=1 python3 -m pytest "$here" "$here/../conformance" --rootdir 
   --junitxml="$out/tests.xml" >"$out/tests.log" 2>&1
 status=$?
 tail -60 "$out/tests.log"
-python3 "$here/summarize.py" "$out/tests.xml" | tee "$out/gpu-tests.md"
+
+# The conformance suites in C++: the programs that CI runs on the simulated device, with both kinds of default stream.
+# Those for two devices skip themselves where there is one.
+cd "$here/../.." || exit 1
+reports=("$out/tests.xml")
+if ! cmake -S core -B "$out/cpp" -G Ninja -DCENOTE_TESTS=ON -DCENOTE_CHECK=2 >"$out/cpp.log" 2>&1; then
+  if grep -q "GTest was not found" "$out/cpp.log"; then
+    echo "GoogleTest is missing: the C++ suites were NOT run"
+  else
+    tail -40 "$out/cpp.log"
+    status=1
+  fi
+elif ! cmake --build "$out/cpp" --target device_tests >>"$out/cpp.log" 2>&1; then
+  tail -40 "$out/cpp.log"
+  status=1
+else
+  for program in "$out"/cpp/*_test "$out"/cpp/*_test_per_thread; do
+    name=$(basename "$program")
+    timeout 300 "$program" --gtest_brief=1 --gtest_output="xml:$out/$name.xml" >"$out/$name.log" 2>&1
+    ended=$?
+    echo "$name: exit status $ended"
+    if [[ $ended != 0 ]]; then
+      tail -40 "$out/$name.log"
+      status=1
+    fi
+    if [[ ! -s $out/$name.xml ]]; then  # it crashed, or took too long
+      printf '<testsuite><testcase name="runs_to_its_end" classname="program" time="0"><failure/></testcase></testsuite>\n' >"$out/$name.xml"
+    fi
+    reports+=("$out/$name.xml")
+  done
+fi
+python3 "$here/summarize.py" "${reports[@]}" | tee "$out/gpu-tests.md"
 exit $status

@@ -1,6 +1,7 @@
 """Prints what docs/results/gpu-tests.md holds: date, device, versions, and each test with its outcome.
 
-Tests with many rows, such as the conformance suite's, are one line each, with the number of their rows.
+Tests with many rows, such as the conformance suite's, are one line each, with the number of their rows. The first file
+is pytest's; the others are GoogleTest's, whose tests go by the program's name as well.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import platform
 import sys
 import xml.etree.ElementTree as ElementTree
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import cenote.driver as driver
 
@@ -34,10 +36,24 @@ def outcome(case: ElementTree.Element) -> str:
     return "skipped" if case.find("skipped") is not None else "passed"
 
 
+def row_of(case: ElementTree.Element, program: str) -> tuple[str, str]:
+    """The test's name in words, and which row of its table this is."""
+    if not program:
+        test, bracket, parameter = case.attrib["name"].removeprefix("test_").partition("[")
+    else:
+        test, bracket, parameter = case.attrib["name"].partition("/")
+        suite = case.attrib["classname"].rpartition("/")[2]
+        test = f"{program}: {suite} {test}"
+    return test.replace("_", " "), (bracket + parameter).replace("|", "\\|")
+
+
 def main() -> None:
-    """Summarize the JUnit file named on the command line, as Markdown."""
-    cases = list(ElementTree.parse(sys.argv[1]).iter("testcase"))
-    outcomes = [outcome(case) for case in cases]
+    """Summarize the JUnit files named on the command line, as Markdown."""
+    cases = []
+    for number_of_file, file in enumerate(sys.argv[1:]):
+        program = Path(file).stem if number_of_file > 0 else ""
+        cases += [(case, program) for case in ElementTree.parse(file).iter("testcase")]
+    outcomes = [outcome(case) for case, _ in cases]
     number = driver.version()
     today = datetime.datetime.now(datetime.UTC).date()
     print("# Tests on a GPU\n")
@@ -53,10 +69,9 @@ def main() -> None:
     print(f"| tests | {counts} |\n")
     print("| test | outcome | seconds |\n|---|---|---|")
     rows: dict[str, list[tuple[str, str, float]]] = {}
-    for case, result in zip(cases, outcomes, strict=True):
-        test, bracket, parameter = case.attrib["name"].removeprefix("test_").partition("[")
-        row = (bracket + parameter).replace("|", "\\|"), result, float(case.attrib["time"])
-        rows.setdefault(test.replace("_", " "), []).append(row)
+    for (case, program), result in zip(cases, outcomes, strict=True):
+        test, parameter = row_of(case, program)
+        rows.setdefault(test, []).append((parameter, result, float(case.attrib["time"])))
     for name, cases_of_test in rows.items():
         if len(cases_of_test) <= MANY_ROWS:
             for parameter, result, seconds in cases_of_test:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-import shutil
 import subprocess
 import sys
-import sysconfig
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
+
+from cpp_build import CppTree, build_cpp_tree, build_tool, run_build
 
 for _name in [name for name in os.environ if name.startswith("CENOTE_") and not name.startswith("CENOTE_TEST_")]:
     del os.environ[_name]
@@ -26,8 +24,6 @@ from cenote import mr, sim  # noqa: E402  the driver is chosen above
 
 DEVICES = (0, 1)
 TIMEOUT_SECONDS = 300
-BUILD_TIMEOUT_SECONDS = 1800
-ROOT = Path(__file__).parents[2]
 
 
 def pytest_collection_finish() -> None:
@@ -92,30 +88,6 @@ def on_device() -> Callable[[int], AbstractContextManager[None]]:
     return current
 
 
-@dataclass(frozen=True)
-class CppTree:
-    """A build of the core outside of any package, with its tests where GoogleTest is there."""
-
-    folder: Path
-    has_googletest: bool
-
-
-def build_tool(name: str) -> str:
-    """The path of a program that pip installs, whether or not its environment is the active one."""
-    found = shutil.which(name, path=os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")]))
-    if found is None:
-        pytest.fail(f"{name} is not there: pip install 'cenote[test]'", pytrace=False)
-    return found
-
-
-def run_build(*command: str) -> subprocess.CompletedProcess[str]:
-    # Compilers and CMake look at the environment; what is set for the simulated device is not theirs.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("CENOTE_")}
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_SECONDS, env=environment, check=False
-    )
-
-
 @pytest.fixture(scope="session")
 def build_project() -> Callable[..., None]:
     """Configures the CMake project in a folder and builds it, in its folder `build` or another one."""
@@ -135,34 +107,12 @@ def build_project() -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def cpp_tree() -> CppTree:
-    """The core and its tests, built with all checks, in a folder that the next run uses again.
+    """The core and its tests, the one for all tests.
 
     ``CENOTE_TEST_SANITIZE=address,undefined`` or ``=thread`` builds them with sanitizers, in a folder of their own.
     """
-    if not (ROOT / "core" / "CMakeLists.txt").is_file():
-        pytest.fail(f"the sources of the core are missing: there is no {ROOT}/core", pytrace=False)
     sanitize = os.environ.get("CENOTE_TEST_SANITIZE", "")
-    folder = ROOT / "build" / "-".join(["cpp-tests", *sanitize.replace(",", " ").split()])
-    cmake, ninja = build_tool("cmake"), build_tool("ninja")
-
-    def configure(tests: str) -> subprocess.CompletedProcess[str]:
-        return run_build(
-            *(cmake, "-S", str(ROOT / "core"), "-B", str(folder), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"),
-            *("-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O1 -g1", f"-DCENOTE_SANITIZE={sanitize}"),
-            *(f"-DCENOTE_TESTS={tests}", "-DCENOTE_CHECK=2", "-DCMAKE_DISABLE_FIND_PACKAGE_CUDAToolkit=ON"),
-            *(f"-DPython_EXECUTABLE={sys.executable}", "-DCENOTE_CUDA_INCLUDE="),  # empty: look for the headers anew
-        )
-
-    configured = configure("ON")
-    has_googletest = "GTest" not in configured.stderr
-    if not has_googletest:
-        configured = configure("OFF")
-    if configured.returncode != 0:
-        pytest.fail(f"CMake failed:\n{configured.stdout[-2000:]}\n{configured.stderr[-4000:]}", pytrace=False)
-    built = run_build(cmake, "--build", str(folder), "--parallel", str(os.cpu_count() or 1))
-    if built.returncode != 0:
-        pytest.fail(f"the build failed:\n{built.stdout[-8000:]}\n{built.stderr[-2000:]}", pytrace=False)
-    return CppTree(folder, has_googletest)
+    return build_cpp_tree("cpp-tests", sanitize, "all", "-DCMAKE_CXX_FLAGS_DEBUG=-O1 -g1")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 #include "cenote/adaptors/logging_resource_adaptor.hpp"
 
-#include <sys/syscall.h>
 #include <sys/time.h>
 #include <unistd.h>
 
@@ -11,6 +10,8 @@
 #include <ctime>
 #include <filesystem>
 #include <stdexcept>
+
+#include "cenote/ground/process.hpp"
 
 namespace cenote {
 namespace {
@@ -45,11 +46,6 @@ std::array<char, 32> time_of_day() {
   std::snprintf(text.data(), text.size(), "%02d:%02d:%02d.%06ld", local.tm_hour, local.tm_min, local.tm_sec,
                 static_cast<long>(now.tv_usec));
   return text;
-}
-
-long thread_id() noexcept {
-  thread_local const long id = syscall(SYS_gettid);
-  return id;
 }
 
 }  // namespace

@@ -1,21 +1,15 @@
 #include "cenote/adaptors/tracking_resource_adaptor.hpp"
 
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <map>
+
+#include "cenote/ground/process.hpp"
 
 namespace cenote {
 namespace {
 
 /// Of bad frees, for one adaptor: a program that frees wrongly does it often.
 constexpr int max_reports = 100;
-
-long thread_id() noexcept {
-  thread_local const long id = syscall(SYS_gettid);
-  return id;
-}
 
 /// "2 allocations, 1.50 KiB (1536 bytes)"
 std::string amount(std::size_t allocations, std::size_t bytes) {

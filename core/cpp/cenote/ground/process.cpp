@@ -1,6 +1,8 @@
 #include "cenote/ground/process.hpp"
 
 #include <pthread.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstdlib>
@@ -20,5 +22,10 @@ void watch_process() noexcept {
 
 bool process_is_exiting() noexcept { return exiting.load(std::memory_order_acquire); }
 bool process_is_forked_child() noexcept { return forked_child.load(std::memory_order_acquire); }
+
+long thread_id() noexcept {
+  thread_local const long id = syscall(SYS_gettid);
+  return id;
+}
 
 }  // namespace cenote

@@ -1,4 +1,4 @@
-// What state the process is in: exiting, or a forked child of one that had used the driver.
+// What state the process is in: exiting, or a forked child of one that had used the driver; and which thread this is.
 //
 // After the process has started to exit, frees are no-ops and no driver call is made: the driver may be gone. In a
 // forked child the parent's CUDA state is unusable (the driver forbids it), so calls raise a plain error.
@@ -15,5 +15,8 @@ bool process_is_forked_child() noexcept;
 
 /// No driver call may be made any more; memory is left to the operating system.
 inline bool driver_is_gone() noexcept { return process_is_exiting() || process_is_forked_child(); }
+
+/// The calling thread as the operating system numbers it.
+long thread_id() noexcept;
 
 }  // namespace cenote

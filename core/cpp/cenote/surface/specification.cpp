@@ -33,7 +33,7 @@ namespace {
 
 using resource_ptr = std::shared_ptr<memory_resource>;
 
-std::string_view trimmed(std::string_view text) {
+std::string_view without_blanks(std::string_view text) {
   const auto first = text.find_first_not_of(" \t\n");
   if (first == std::string_view::npos) return {};
   return text.substr(first, text.find_last_not_of(" \t\n") - first + 1);
@@ -43,7 +43,7 @@ std::vector<std::string_view> split(std::string_view text, char separator) {
   std::vector<std::string_view> parts;
   for (;;) {
     const auto end = text.find(separator);
-    parts.push_back(trimmed(text.substr(0, end)));
+    parts.push_back(without_blanks(text.substr(0, end)));
     if (end == std::string_view::npos) return parts;
     text.remove_prefix(end + 1);
   }
@@ -55,7 +55,7 @@ std::string joined(const std::vector<std::string>& words) {
   return text;
 }
 
-std::string quoted(std::string_view text) { return "'" + std::string(text) + "'"; }
+std::string in_quotes(std::string_view text) { return "'" + std::string(text) + "'"; }
 
 /// The parameters of one word, read by the builder of its kind.
 class parameters {
@@ -74,7 +74,7 @@ class parameters {
     if (found == values_.end()) return std::nullopt;
     if (const auto share = percentage(found->second)) return *share;
     if (const auto bytes = parse_bytes(found->second)) return bytes;
-    throw std::invalid_argument(quoted(found->second) + " is no size for '" + name +
+    throw std::invalid_argument(in_quotes(found->second) + " is no size for '" + name +
                                 "': write 4096, 512MiB, 1.5GB or 50%");
   }
 
@@ -85,14 +85,14 @@ class parameters {
     std::size_t parsed = 0;
     const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), parsed);
     if (error == std::errc{} && end == value.data() + value.size()) return parsed;
-    throw std::invalid_argument(quoted(value) + " is no number for '" + name + "'");
+    throw std::invalid_argument(in_quotes(value) + " is no number for '" + name + "'");
   }
 
   bool flag(const std::string& name) const {
     const std::string value = text(name);
     if (value.empty() || value == "false" || value == "0") return false;
     if (value == "true" || value == "1") return true;
-    throw std::invalid_argument(quoted(value) + " is neither true nor false for '" + name + "'");
+    throw std::invalid_argument(in_quotes(value) + " is neither true nor false for '" + name + "'");
   }
 
  private:
@@ -222,24 +222,24 @@ const kind& find_kind(std::string_view name) {
     known.emplace_back(k.name);
   }
   if (name.empty()) throw std::invalid_argument("a resource is missing; known are: " + joined(known));
-  throw std::invalid_argument(quoted(name) + " is not a known resource; known are: " + joined(known));
+  throw std::invalid_argument(in_quotes(name) + " is not a known resource; known are: " + joined(known));
 }
 
 parameters read_parameters(const kind& of, std::string_view text, int device) {
   std::map<std::string, std::string> values;
   for (const std::string_view part : split(text, ',')) {
     const auto equals = part.find('=');
-    const std::string name(trimmed(part.substr(0, equals)));
+    const std::string name(without_blanks(part.substr(0, equals)));
     const auto& names = of.parameter_names;
     if (std::find(names.begin(), names.end(), name) == names.end()) {
-      throw std::invalid_argument(quoted(name) + " is not a parameter of '" + of.name + "'; " +
+      throw std::invalid_argument(in_quotes(name) + " is not a parameter of '" + of.name + "'; " +
                                   (names.empty() ? "it has none" : "known are: " + joined(names)));
     }
     if (equals == std::string_view::npos) {
-      throw std::invalid_argument(quoted(name) + " of '" + of.name + "' needs a value: " + name + "=…");
+      throw std::invalid_argument(in_quotes(name) + " of '" + of.name + "' needs a value: " + name + "=…");
     }
-    if (!values.emplace(name, trimmed(part.substr(equals + 1))).second) {
-      throw std::invalid_argument(quoted(name) + " of '" + of.name + "' is given twice");
+    if (!values.emplace(name, without_blanks(part.substr(equals + 1))).second) {
+      throw std::invalid_argument(in_quotes(name) + " of '" + of.name + "' is given twice");
     }
   }
   return {device, std::move(values)};
@@ -252,7 +252,7 @@ struct parsed_word {
 
 parsed_word parse_word(std::string_view word, int device) {
   const auto colon = word.find(':');
-  const kind& of = find_kind(trimmed(word.substr(0, colon)));
+  const kind& of = find_kind(without_blanks(word.substr(0, colon)));
   if (colon == std::string_view::npos) return {&of, {device, {}}};
   return {&of, read_parameters(of, word.substr(colon + 1), device)};
 }
@@ -265,7 +265,7 @@ resource_ptr make_resource(std::string_view specification, int device) {
   for (const std::string_view word : split(specification, '|')) chain.push_back(parse_word(word, device));
   for (std::size_t i = 0; i + 1 < chain.size(); ++i) {
     if (chain[i].of->needs_upstream) continue;
-    throw std::invalid_argument(quoted(chain[i].of->name) +
+    throw std::invalid_argument(in_quotes(chain[i].of->name) +
                                 " takes its memory from the driver: nothing can stand under it");
   }
   resource_ptr resource;

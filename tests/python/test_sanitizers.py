@@ -1,0 +1,39 @@
+"""The conformance suites under sanitizers: in C++, with both kinds of default stream, on the simulated device.
+
+Compiling takes most of the time: the core is built in a few large translation units, without optimisation. A name in
+an unnamed namespace is therefore one in all the sources of a library. The invariants after each step are checked by
+the same suites without sanitizers (test_cpp.py).
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cpp_build import build_cpp_tree, run_build, run_ctest
+
+# Not all checks: they would take the time that many threads and operations can use better here.
+FEW_UNITS = ("-DCENOTE_CHECK=1", "-DCMAKE_UNITY_BUILD=ON", "-DCMAKE_UNITY_BUILD_BATCH_SIZE=16", "-DCMAKE_CXX_FLAGS_DEBUG=-O0 -g1")
+FEWER_CHECKS = ("-DCENOTE_CHECK=1",)
+
+
+def require_sanitizer(sanitize: str, folder: Path) -> None:
+    """Skips where the compiler has no such sanitizer; fails where programs that it made do not start."""
+    source, program = folder / "probe.cpp", folder / "probe"
+    source.write_text("int main() { return 0; }\n")
+    compiled = run_build("c++", f"-fsanitize={sanitize}", str(source), "-o", str(program))
+    if compiled.returncode != 0:
+        pytest.skip(f"the compiler has no -fsanitize={sanitize}: {compiled.stderr[-500:]}")
+    started = subprocess.run([str(program)], capture_output=True, text=True, check=False)
+    assert started.returncode == 0, started.stderr
+
+
+@pytest.mark.parametrize("sanitize", ["address,undefined", "thread"])
+def test_conformance_suites_are_clean(sanitize: str, tmp_path: Path) -> None:
+    require_sanitizer(sanitize, tmp_path)
+    tree = build_cpp_tree("cpp-sanitized", sanitize, "sanitized_tests", *FEW_UNITS, *FEWER_CHECKS)
+    if not tree.has_googletest:
+        pytest.skip("needs GoogleTest: apt-get install libgtest-dev, or conda install -c conda-forge gtest")
+    run_ctest(tree.folder, tmp_path / "ctest.xml", "--label-regex", "sanitized")
