@@ -420,6 +420,6 @@ cdef extern from "cenote/surface/client.hpp" namespace "cenote" nogil:
 
 cdef extern from "cenote/surface/allocation_ledger.hpp" namespace "cenote" nogil:
     void* client_allocate(int client, int device, size_t bytes, stream_ref stream) except +raise_python_error
-    void client_deallocate(void* pointer, stream_ref stream)
+    bool client_deallocate(void* pointer, stream_ref stream)
     void client_record_stream(void* pointer, stream_ref stream) except +raise_python_error
     void client_share(void* pointer)
