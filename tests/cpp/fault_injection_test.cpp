@@ -226,6 +226,7 @@ INSTANTIATE_TEST_SUITE_P(
                     "pool:initial=0 | cuda", "pool:initial=0 | pool:initial=4MiB,max=64MiB | cuda",
                     "statistics | logging:file=/tmp/cenote_faults_test.csv | pool:initial=4MiB | cuda",
                     "tracking:capture_stacks=true | limiting:limit=64MiB | cuda", "prefetch | aligned | managed",
+                    "guard | pool:initial=4MiB,max=24MiB | cuda",
                     "thread_safe | pool:initial=4MiB,max=12MiB | prefetch | managed",
                     "limiting:limit=12MiB | tracking | pool:initial=4MiB | async"),
     [](const auto& tested) { return "number_" + std::to_string(tested.index); });
