@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bad_input_table import KIB, MIB, MODULES, TABLE, kept, value_of
 
 import cenote
+from bad_input_table import KIB, MIB, MODULES, TABLE, kept, value_of
 from cenote import _logger, driver, logger, mr, sim, stream
 
 INFO = logger.level_enum.info  # what the level is at the start

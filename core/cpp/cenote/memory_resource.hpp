@@ -69,7 +69,7 @@ class memory_resource {
   virtual bool is_stream_ordered() const noexcept { return !upstream() || upstream()->is_stream_ordered(); }
 
   /// Gives unused memory back towards the device until at most `keep_bytes` are held; returns the bytes given back.
-  virtual std::size_t trim(std::size_t keep_bytes = 0) { return upstream() ? upstream()->trim(keep_bytes) : 0; }
+  virtual std::size_t trim(std::size_t keep_bytes = 0);
 
   /// Throws std::logic_error if the bookkeeping is inconsistent. Checks the upstream too.
   virtual void check() const;
@@ -81,6 +81,10 @@ class memory_resource {
   /// `bytes` is neither 0 nor above max_allocation, `alignment` a power of two of at least 256.
   virtual void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) = 0;
   virtual void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept = 0;
+
+  // The same, told to NVIDIA's tools (driver/nvtx.hpp).
+  void* allocate_in_range(stream_ref stream, std::size_t bytes, std::size_t alignment);
+  void deallocate_in_range(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept;
 
   int device_;
 };

@@ -11,6 +11,7 @@
 #include "cenote/cenote.h"
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
+#include "cenote/driver/nvtx.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
 #include "cenote/surface/allocation_ledger.hpp"
 #include "cenote/surface/client.hpp"
@@ -226,6 +227,7 @@ int cenote_reset_device_resource(int device) {
 int64_t cenote_trim(int device) {
   return guarded<int64_t>([=] {
     cenote::check_device(device);
+    const cenote::nvtx::trim_range range(0);
     cenote::reclaimer::of(device).free_pending();
     const auto resource = cenote::find_per_device_resource(device);
     return resource ? static_cast<int64_t>(resource->trim()) : 0;
