@@ -3,8 +3,8 @@
 gdb loads this file by itself where it lies beside libcenote.so and is in a folder that gdb trusts
 (``add-auto-load-safe-path``); ``source`` loads it anywhere.
 
-Plain gdb cannot read the memory of a device: what is shown is where a container is, how large, and whose memory it has.
-Under cuda-gdb, ``set cenote-elements 10`` shows the first elements, too, as far as they can be read.
+What is shown is where a container is, how large, and whose memory it has. ``set cenote-elements 10`` shows the first
+elements, too, as far as they can be read: plain gdb cannot read the memory of a device.
 """
 
 import re

@@ -6,6 +6,7 @@
 
 #include "cenote/cenote.h"
 #include "clients.hpp"
+#include "simulated.hpp"
 
 namespace cenote::test {
 namespace {

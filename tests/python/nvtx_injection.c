@@ -68,8 +68,7 @@ static void NVTX_API regions_unregister(nvtxDomainHandle_t domain, nvtxMemRegion
 }
 
 __attribute__((visibility("default"))) int InitializeInjectionNvtx2(NvtxGetExportTableFunc_t get_export_table) {
-  const NvtxExportTableCallbacks* callbacks =
-      (const NvtxExportTableCallbacks*)get_export_table(NVTX_ETID_CALLBACKS);
+  const NvtxExportTableCallbacks* callbacks = (const NvtxExportTableCallbacks*)get_export_table(NVTX_ETID_CALLBACKS);
   NvtxFunctionTable table = NULL;
   unsigned size = 0;
   if (callbacks == NULL || !callbacks->GetModuleFunctionTable(NVTX_CB_MODULE_CORE2, &table, &size)) return 0;
