@@ -207,6 +207,23 @@ def test_a_chunk_that_comes_back_at_the_same_place_is_a_new_heap(record: Run) ->
     assert [line.split()[0] for line in told] == ["heap", "region", "region-end", "heap-end"] * 3
 
 
+def test_a_block_that_is_freed_within_an_allocation_is_no_region_any_more(record: Run) -> None:
+    told = record(
+        """
+        from cenote import mr
+        blocks = []
+        def free(size):
+            resource.deallocate(blocks.pop(), 1 << 20)
+            return True
+        resource = mr.FailureCallbackResourceAdaptor(mr.from_spec("pool:initial=1MiB,max=1MiB | cuda"), free)
+        blocks.append(resource.allocate(1 << 20))
+        resource.deallocate(resource.allocate(1 << 20), 1 << 20)
+        """,
+        NVTX_RECORD_MEMORY="1",
+    )
+    assert [line.split()[0] for line in memory_of(told)][:5] == ["heap", "region", "region-end", "region", "region-end"]
+
+
 def test_frameworks_memory_is_announced_through_the_registry(record: Run) -> None:
     told = record(
         """

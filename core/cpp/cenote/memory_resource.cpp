@@ -56,7 +56,7 @@ void memory_resource::deallocate_in_range(stream_ref stream, void* pointer, std:
                                           std::size_t alignment) noexcept {
   const nvtx::role role = role_of(*this);
   const nvtx::call call(nvtx::call::verb::deallocate, role, bytes);
-  if (call.is_outermost()) nvtx::region_ends(pointer, stream, device());
+  nvtx::region_ends(pointer, stream, device());  // also within an allocate: a program's callback may free blocks
   if (role == nvtx::role::asks_the_driver) nvtx::heap_ends(pointer);
   do_deallocate(stream, pointer, bytes, alignment);
 }

@@ -58,7 +58,6 @@ class call {
 
   /// The outermost one, of a stack with a resource that cuts: its block is part of a larger allocation.
   bool is_of_a_part() const noexcept;
-  bool is_outermost() const noexcept { return is_outermost_; }
 
  private:
   role role_;

@@ -134,7 +134,7 @@ void region_begins(const void* block, std::size_t bytes, int device) noexcept {
 void region_ends(const void* block, stream_ref stream, int device) noexcept {
   if (!is_watched) return;
   try {
-    if (!is_region(block)) return;
+    if (!is_region(block)) return;  // it is told by the outermost resource; for those under it there is nothing left
     if (!is_capturing(stream, device) && accepts_work(stream, device)) {
       const relaxed_capture_scope relaxed;
       synchronize(stream, device);
