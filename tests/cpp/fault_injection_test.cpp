@@ -240,6 +240,7 @@ INSTANTIATE_TEST_SUITE_P(of, faults_in,
                                          "pool:initial=4MiB,max=12MiB | pinned", "arena:size=12MiB | async",
                                          "pool:initial=0 | pool:initial=4MiB,max=64MiB | cuda",
                                          "thread_safe | pool:initial=4MiB,max=12MiB | prefetch | managed",
+                                         "guard | pool:initial=4MiB,max=24MiB | cuda",
                                          "limiting:limit=12MiB | tracking | pool:initial=4MiB | async"),
                          [](const auto& tested) { return "number_" + std::to_string(tested.index); });
 

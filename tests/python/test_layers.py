@@ -78,6 +78,12 @@ def test_only_the_driver_layer_includes_the_headers_of_cuda(source: Path) -> Non
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=name)
+def test_only_the_driver_layer_knows_the_tools_interface(source: Path) -> None:
+    if layer_of(source.relative_to(CORE)) != "driver":
+        assert not [included for included in includes(source) if included.startswith("nvtx3/")]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=name)
 def test_only_the_headers_named_after_cccl_and_thrust_include_them(source: Path) -> None:
     if source.name not in {"cccl.hpp", "thrust.hpp"}:
         assert not [included for included in includes(source) if re.match(r"(cuda|cub|thrust|nv)/", included)]

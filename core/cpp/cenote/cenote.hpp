@@ -8,6 +8,7 @@
 #include "cenote/adaptors/aligned_resource_adaptor.hpp"
 #include "cenote/adaptors/call_stack.hpp"
 #include "cenote/adaptors/failure_callback_resource_adaptor.hpp"
+#include "cenote/adaptors/guard_resource_adaptor.hpp"
 #include "cenote/adaptors/limiting_resource_adaptor.hpp"
 #include "cenote/adaptors/logging_resource_adaptor.hpp"
 #include "cenote/adaptors/prefetch_resource_adaptor.hpp"

@@ -77,7 +77,7 @@ class memory_resource {
   virtual bool is_stream_ordered() const noexcept { return !upstream() || upstream()->is_stream_ordered(); }
 
   /// Gives unused memory back towards the device until at most `keep_bytes` are held; returns the bytes given back.
-  virtual std::size_t trim(std::size_t keep_bytes = 0) { return upstream() ? upstream()->trim(keep_bytes) : 0; }
+  virtual std::size_t trim(std::size_t keep_bytes = 0);
 
   /// Throws std::logic_error if the bookkeeping is inconsistent. Checks the upstream too.
   virtual void check() const;
@@ -93,6 +93,10 @@ class memory_resource {
   /// As those two, at once or not at all; a resource that cannot says so for ever.
   virtual void* do_allocate_at_once(stream_ref, std::size_t, std::size_t) { return nullptr; }
   virtual bool do_deallocate_at_once(stream_ref, void*, std::size_t, std::size_t) { return false; }
+
+  // The same, told to NVIDIA's tools (driver/nvtx.hpp).
+  void* allocate_in_range(stream_ref stream, std::size_t bytes, std::size_t alignment);
+  void deallocate_in_range(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept;
 
   int device_;
 };

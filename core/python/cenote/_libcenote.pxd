@@ -353,6 +353,16 @@ cdef extern from "cenote/adaptors/aligned_resource_adaptor.hpp" namespace "cenot
         aligned_resource_adaptor(shared_ptr[memory_resource], size_t, size_t) except +raise_python_error
 
 
+cdef extern from "cenote/adaptors/guard_resource_adaptor.hpp" namespace "cenote" nogil:
+    cdef cppclass overrun:
+        string text() except +raise_python_error
+    cdef cppclass guard_resource_adaptor(memory_resource):
+        guard_resource_adaptor(shared_ptr[memory_resource], size_t) except +raise_python_error
+        vector[overrun] find_overruns() except +raise_python_error
+        uint64_t overruns_found()
+        size_t guard_bytes()
+
+
 cdef extern from "cenote/adaptors/thread_safe_resource_adaptor.hpp" namespace "cenote" nogil:
     cdef cppclass thread_safe_resource_adaptor(memory_resource):
         thread_safe_resource_adaptor(shared_ptr[memory_resource]) except +raise_python_error
@@ -427,6 +437,6 @@ cdef extern from "cenote/surface/client.hpp" namespace "cenote" nogil:
 
 cdef extern from "cenote/surface/allocation_ledger.hpp" namespace "cenote" nogil:
     void* client_allocate(int client, int device, size_t bytes, stream_ref stream) except +raise_python_error
-    void client_deallocate(void* pointer, stream_ref stream)
+    bool client_deallocate(void* pointer, stream_ref stream)
     void client_record_stream(void* pointer, stream_ref stream) except +raise_python_error
     void client_share(void* pointer)

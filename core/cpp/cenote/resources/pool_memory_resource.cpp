@@ -6,6 +6,7 @@
 
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
+#include "cenote/driver/nvtx.hpp"
 #include "cenote/ground/check.hpp"
 #include "cenote/ground/log.hpp"
 #include "cenote/ground/process.hpp"
@@ -522,6 +523,7 @@ void pool_memory_resource::place_mark(stream_ref stream, stream_id id, stamp epo
 }
 
 std::size_t pool_memory_resource::trim(std::size_t keep_bytes) {
+  const nvtx::trim_range range(keep_bytes);
   const relaxed_capture_scope relaxed;
   settle();
   settle_unmarked();
