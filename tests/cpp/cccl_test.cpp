@@ -232,8 +232,8 @@ struct program_cccl_resource {
   friend bool operator==(const program_cccl_resource&, const program_cccl_resource&) = default;
 
   template <class Property>
-  requires(std::same_as<Property, Properties> || ...) friend constexpr void get_property(const program_cccl_resource&,
-                                                                                         Property) noexcept {}
+    requires(std::same_as<Property, Properties> || ...)
+  friend constexpr void get_property(const program_cccl_resource&, Property) noexcept {}
 };
 
 using program_resource_of_the_device = program_cccl_resource<device_accessible>;
