@@ -13,7 +13,7 @@ namespace {
 constexpr unsigned char pattern = 0xA5;  // neither text nor a small number, and as a float about -3e-16
 
 /// A program that writes outside of its blocks does it often.
-constexpr int max_reports = 100;
+constexpr int most_reports = 100;
 
 std::string block_text(const void* pointer, std::size_t bytes) {
   return "the block of " + std::to_string(bytes) + " bytes at " + format_address(pointer);
@@ -171,7 +171,7 @@ std::string guard_resource_adaptor::stack_of(const void* base) const {
 }
 
 void guard_resource_adaptor::report(const std::string& text) const noexcept {
-  if (reports_.fetch_add(1, std::memory_order_relaxed) < max_reports) report_once(text);
+  if (reports_.fetch_add(1, std::memory_order_relaxed) < most_reports) report_once(text);
 }
 
 }  // namespace cenote

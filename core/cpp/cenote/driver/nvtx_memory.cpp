@@ -36,7 +36,7 @@ tables& announced() noexcept {
 
 std::atomic<bool> is_watched{true};  // until a tool does not take a heap
 
-nvtxDomainHandle_t domain() noexcept {
+nvtxDomainHandle_t domain_of_regions() noexcept {
   static const nvtxDomainHandle_t made = nvtxDomainCreateA("cenote");
   return made;
 }
@@ -53,7 +53,7 @@ nvtxMemHeapHandle_t register_heap(const address_range& memory) noexcept {
   described.typeSpecificDesc = &range;
   described.messageType = NVTX_MESSAGE_TYPE_ASCII;
   described.message.ascii = "cenote";
-  const nvtxMemHeapHandle_t handle = nvtxMemHeapRegister(domain(), &described);
+  const nvtxMemHeapHandle_t handle = nvtxMemHeapRegister(domain_of_regions(), &described);
   return reinterpret_cast<std::intptr_t>(handle) == -1 ? nullptr : handle;
 }
 
@@ -67,7 +67,7 @@ void register_region(nvtxMemHeapHandle_t heap, const void* block, std::size_t by
   batch.regionCount = 1;
   batch.regionDescElementSize = sizeof(range);
   batch.regionDescElements = &range;
-  nvtxMemRegionsRegister(domain(), &batch);
+  nvtxMemRegionsRegister(domain_of_regions(), &batch);
 }
 
 void unregister_region(const void* block) noexcept {
@@ -80,7 +80,7 @@ void unregister_region(const void* block) noexcept {
   batch.refCount = 1;
   batch.refElementSize = sizeof(region);
   batch.refElements = &region;
-  nvtxMemRegionsUnregister(domain(), &batch);
+  nvtxMemRegionsUnregister(domain_of_regions(), &batch);
 }
 
 std::uintptr_t address_of(const void* pointer) noexcept { return reinterpret_cast<std::uintptr_t>(pointer); }
@@ -155,7 +155,7 @@ void heap_ends(const void* base) noexcept {
   if (found == known.heaps.end()) return;
   const std::size_t bytes = found->second.bytes;  // blocks that nobody freed go with their heap
   std::erase_if(known.regions, [=](const void* block) { return address_of(block) - address_of(base) < bytes; });
-  nvtxMemHeapUnregister(domain(), found->second.handle);
+  nvtxMemHeapUnregister(domain_of_regions(), found->second.handle);
   known.heaps.erase(found);
 }
 
