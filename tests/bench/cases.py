@@ -329,7 +329,8 @@ REPLAY = Case(
     "replay",
     "Replay of recorded traces",
     "Recorded allocations and frees, made again from Python one after the other without the work between them; the "
-    "resource grows as it needs. Time of one event, and the most memory taken from the device over the most bytes in use.",
+    "resource grows as it needs. Time of one event; counted beside it, what the resource had taken from the device at "
+    "the end over the most bytes in use.",
     ("cenote-pool", "cenote-binning", "cenote-async", "rmm-pool", "rmm-async"),
     (),
     worker="python",

@@ -28,7 +28,7 @@ def draw_all(cells: Sequence[Cell], folder: Path, subtitle: str) -> dict[str, st
         case = measured[0].case
         figure = _lines(case, measured) if case.plot == "lines" else _bars(case, measured)
         figure.suptitle(f"{case.title}, {case.unit}", x=0.01, ha="left", fontsize=13, fontweight="bold")
-        figure.text(0.01, 0.005, subtitle, fontsize=7, color="#777777")
+        figure.text(0.01, 0.02, subtitle, fontsize=7, color="#777777")
         figure.savefig(folder / f"{name}.png", dpi=DPI)
         drawn[name] = f"{name}.png"
         _close(figure)
@@ -42,10 +42,14 @@ def _close(figure: Any) -> None:
 
 
 def _panels(count: int, height: float, width: float) -> tuple[Any, list[Any]]:
+    """Panels side by side on the same axes, with room for the title above and the subtitle below, inches."""
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, count, figsize=(width, height), sharey=True, squeeze=False, layout="constrained")
-    figure.get_layout_engine().set(rect=(0, 0.04, 1, 0.91))
+    title, subtitle = 0.4, 0.2
+    figure, axes = pyplot.subplots(
+        1, count, figsize=(width, height), sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
+    figure.get_layout_engine().set(rect=(0, subtitle / height, 1, 1 - (title + subtitle) / height))
     for axis in axes[0]:
         axis.spines[["top", "right"]].set_visible(False)
     return figure, list(axes[0])
@@ -56,7 +60,7 @@ def _bars(case: Case, cells: Sequence[Cell]) -> Any:
     rows = _rows_of_bars(cells)
     peers = [peer for peer in case.peers if any(cell.peer == peer for cell in cells)]
     order = sorted(peers, key=lambda peer: _median_of(cells, rows[0], peer), reverse=True)
-    figure, axes = _panels(len(rows), 1.3 + 0.34 * len(order), 3.0 + 2.6 * len(rows))
+    figure, axes = _panels(len(rows), 1.5 + 0.34 * len(order), 3.0 + 2.6 * len(rows))
     wide = _span(cells) > 10
     for axis, row in zip(axes, rows, strict=True):
         for place, peer in enumerate(order):
@@ -79,11 +83,21 @@ def _bars(case: Case, cells: Sequence[Cell]) -> Any:
         axis.set_title(row, fontsize=9)
         if wide:
             axis.set_xscale("log")
-        axis.margins(x=0.2)
+            axis.set_xlim(*_log_limits(cells, rows))
+        else:
+            axis.margins(x=0.2)
         axis.tick_params(axis="x", labelsize=7)
         axis.grid(axis="x", color="#e0e0e0", linewidth=0.6)
         axis.set_axisbelow(True)
     return figure
+
+
+def _log_limits(cells: Sequence[Cell], rows: Sequence[str]) -> tuple[float, float]:
+    """From below the shortest bar, so that it is seen, to where the longest one's number ends."""
+    medians = [
+        cell.spread.median for cell in cells if cell.row.label in rows and cell.spread and cell.spread.median > 0
+    ]
+    return 0.5 * min(medians), 4 * max(medians)
 
 
 def _rows_of_bars(cells: Sequence[Cell]) -> list[str]:

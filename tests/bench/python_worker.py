@@ -110,9 +110,12 @@ def replay(peer: str, path: str, share: float) -> Answer:
     from cenote.replay import Replay, streams_of
     from cenote.trace import read
 
+    def free_bytes() -> int:
+        return int(driver.memory_info(driver.current_device())[0])
+
     trace = read(path)
     trace = trace[: max(1, int(share * len(trace)))]
-    before = driver.memory_info().free
+    before = free_bytes()
     resource = python_peers.make_resource(peer, 0)
     if peer.startswith("rmm"):
         from rmm.pylibrmm.stream import DEFAULT_STREAM, Stream
@@ -122,7 +125,7 @@ def replay(peer: str, path: str, share: float) -> Answer:
         streams = streams_of(trace)
     run = Replay(resource, streams)
     run.play(trace)
-    held = before - driver.memory_info().free
+    held = before - free_bytes()
     result = run.finish()
     events = result.allocations + result.frees
     figures = {"held / live": held / max(1, result.peak_bytes)}

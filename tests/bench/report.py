@@ -86,7 +86,8 @@ def as_markdown(
         f"Versions: {_versions(session, machine)}.\n",
         "Every cell is the median over the rounds ± half the distance of its quartiles. Each round asks every peer "
         f"once, the peers of one row one after the other, in another order each time ({_rounds(session)}). "
-        "A ratio (×) is the median of the ratios round by round.\n",
+        "A ratio (×) is the median of the ratios round by round. cenote async and RMM cuda_async are the driver's "
+        "`cuMemAllocAsync` with a pool that keeps everything.\n",
     ]
     lines += _goals(session.cells)
     cases = list(dict.fromkeys(cell.case.name for cell in session.cells))
@@ -145,7 +146,7 @@ def _case(case: Case, cells: Sequence[Cell], plot: str) -> list[str]:
     lines = [f"## {case.title}\n", f"{case.what} `{case.name}`, {case.unit}.\n"]
     peers = [peer for peer in case.peers if any(cell.peer == peer and cell.measured for cell in cells)]
     if not peers:
-        return [*lines, "Not run: see the end.\n"]
+        return [*lines, f"Not run: {', '.join(dict.fromkeys(cell.missing for cell in cells))}.\n"]
     if plot:
         lines.append(f"![{case.title}]({plot})\n")
     rows = list(dict.fromkeys(cell.row.label for cell in cells))
@@ -179,11 +180,11 @@ def _text(cell: Cell | None, cells: Sequence[Cell]) -> str:
 
 def _figures(cells: Sequence[Cell]) -> list[str]:
     names = list(dict.fromkeys(name for cell in cells for name in cell.figures))
-    with_figures = [cell for cell in cells if cell.figures]
-    if not names:
+    with_figures = [cell for cell in cells if any(any(values) for values in cell.figures.values())]
+    if not with_figures:
         return []
     lines = [
-        "<details><summary>Counted beside it, an operation</summary>\n",
+        "<details><summary>Counted beside it, an operation; what is not named counted nothing</summary>\n",
         "| | peer | " + " | ".join(names) + " |",
         "|---|---|" + "--:|" * len(names),
     ]

@@ -17,6 +17,7 @@ from tests.bench.worker import Worker, WorkerError
 
 START_TIMEOUT_SECONDS = 180
 RUN_TIMEOUT_SECONDS = 180
+NEEDS_GPU = "needs a GPU"
 QUICK = 4
 """`--quick` does this part of everything."""
 
@@ -111,7 +112,7 @@ class Session:
     def _run_section(self, section: str, cells: list[Cell]) -> None:
         for cell in cells:
             if self._options.simulated and (cell.case.needs_gpu or PEERS[cell.peer].needs_gpu):
-                cell.missing = "needs a GPU"
+                cell.missing = NEEDS_GPU
         cells = [cell for cell in cells if not cell.missing]
         workers = _Workers(self._options, self._progress, self.notes, self.versions)
         try:

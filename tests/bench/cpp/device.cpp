@@ -12,20 +12,20 @@ constexpr const char* spin_ptx = R"(
 .version 7.0
 .target sm_75
 .address_size 64
-.visible .entry spin(.param .u64 target, .param .u64 nanoseconds)
+.visible .entry spin(.param .u64 spin_address, .param .u64 spin_nanoseconds)
 {
-  .reg .pred %again;
-  .reg .b64 %to, %global, %length, %begin, %now, %taken;
-  ld.param.u64 %to, [target];
-  ld.param.u64 %length, [nanoseconds];
-  mov.u64 %begin, %globaltimer;
-loop:
-  mov.u64 %now, %globaltimer;
-  sub.u64 %taken, %now, %begin;
-  setp.lt.u64 %again, %taken, %length;
-  @%again bra loop;
-  cvta.to.global.u64 %global, %to;
-  st.global.u64 [%global], %taken;
+  .reg .pred %p;
+  .reg .u64 %rd<6>;
+  ld.param.u64 %rd0, [spin_address];
+  ld.param.u64 %rd1, [spin_nanoseconds];
+  cvta.to.global.u64 %rd2, %rd0;
+  mov.u64 %rd3, %globaltimer;
+$again:
+  mov.u64 %rd4, %globaltimer;
+  sub.u64 %rd5, %rd4, %rd3;
+  setp.lt.u64 %p, %rd5, %rd1;
+  @%p bra $again;
+  st.global.u64 [%rd2], %rd5;
   ret;
 }
 )";
