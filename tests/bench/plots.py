@@ -12,7 +12,7 @@ from tests.bench.report import number
 from tests.bench.session import Cell
 
 DPI = 150
-MOST_PANELS = 4
+MOST_PANELS = 5
 
 
 def draw_all(cells: Sequence[Cell], folder: Path, subtitle: str) -> dict[str, str]:
@@ -42,14 +42,14 @@ def _close(figure: Any) -> None:
 
 
 def _panels(count: int, height: float, width: float) -> tuple[Any, list[Any]]:
-    """Panels side by side on the same axes, with room for the title above and the subtitle below, inches."""
+    """Panels side by side on the same axes, with room for the subtitle below; inches."""
     from matplotlib import pyplot
 
-    title, subtitle = 0.4, 0.2
+    subtitle = 0.2
     figure, axes = pyplot.subplots(
         1, count, figsize=(width, height), sharex=True, sharey=True, squeeze=False, layout="constrained"
     )
-    figure.get_layout_engine().set(rect=(0, subtitle / height, 1, 1 - (title + subtitle) / height))
+    figure.get_layout_engine().set(rect=(0, subtitle / height, 1, 1 - subtitle / height))
     for axis in axes[0]:
         axis.spines[["top", "right"]].set_visible(False)
     return figure, list(axes[0])
@@ -57,6 +57,8 @@ def _panels(count: int, height: float, width: float) -> tuple[Any, list[Any]]:
 
 def _bars(case: Case, cells: Sequence[Cell]) -> Any:
     """A panel a row, a bar a peer, the quartiles as a whisker; the lowest on top."""
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
     rows = _rows_of_bars(cells)
     peers = [peer for peer in case.peers if any(cell.peer == peer for cell in cells)]
     order = sorted(peers, key=lambda peer: _median_of(cells, rows[0], peer), reverse=True)
@@ -86,6 +88,8 @@ def _bars(case: Case, cells: Sequence[Cell]) -> Any:
             axis.set_xlim(*_log_limits(cells, rows))
         else:
             axis.margins(x=0.2)
+            axis.xaxis.set_major_locator(MaxNLocator(4))
+            axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
         axis.tick_params(axis="x", labelsize=7)
         axis.grid(axis="x", color="#e0e0e0", linewidth=0.6)
         axis.set_axisbelow(True)

@@ -9,6 +9,7 @@ It speaks the protocol of the workers in C++ (cpp/worker.hpp): a line of JSON on
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import time
@@ -104,17 +105,24 @@ def _repeat(pair: Pair, count: int, budget_ms: float) -> tuple[int, int]:
     return taken, done
 
 
+@functools.cache
+def _read(path: str) -> Any:
+    from cenote.trace import read
+
+    return read(path)
+
+
 def replay(peer: str, path: str, share: float) -> Answer:
     """Replay the first `share` of a trace; nanoseconds an event, and the memory held over the most in use."""
     from cenote import driver
     from cenote.replay import Replay, streams_of
-    from cenote.trace import read
 
     def free_bytes() -> int:
         return int(driver.memory_info(driver.current_device())[0])
 
-    trace = read(path)
+    trace = _read(path)
     trace = trace[: max(1, int(share * len(trace)))]
+    driver.synchronize(driver.current_device())  # what the last round freed is free
     before = free_bytes()
     resource = python_peers.make_resource(peer, 0)
     if peer.startswith("rmm"):

@@ -101,7 +101,6 @@ class Session:
         self._options = options
         self._progress = progress
         self._began = time.monotonic()
-        self._longest_round = 0.0
 
     def run(self) -> None:
         """Measure everything, section by section; those in Python first, as they take the same time everywhere."""
@@ -130,12 +129,11 @@ class Session:
         if not cells:
             return
         self._progress.begin(section, self._options.rounds * len(cells))
-        current, longest, round_began = -1, 0.0, time.monotonic()
+        current, round_began = -1, time.monotonic()
         for done, cell in interleaved(groups, self._options.rounds):
             if done != current:
                 now = time.monotonic()
-                longest = max(longest, now - round_began) if done else 0.0
-                if done and now - self._began + longest > 60 * self._options.minutes:
+                if done and now - self._began + (now - round_began) > 60 * self._options.minutes:
                     self.notes.append(
                         f"section {section}: {done} rounds, as another would have passed {self._options.minutes:g} "
                         "minutes"
