@@ -164,7 +164,8 @@ CASES: dict[str, Case] = {
             "rmm-random",
             "RMM's random allocations",
             "RMM's own benchmark with its parameters: 2 n steps, sizes of 1 to m MiB, 73 % of them allocations while "
-            "fewer than n were made and 16 000 MiB are in use at most. Time of one step.",
+            "fewer than n were made and 16 000 MiB are in use at most, in a pool of half the free memory. Time of one "
+            "step.",
             _EVERYONE,
             tuple(
                 Row(

@@ -101,14 +101,12 @@ outcome holes(const maker<Peer>& make, const record& request) {
   return replace_randomly(*peer, blocks, list, asked);
 }
 
-/// RMM's own benchmark with its parameters; nanoseconds a step.
+/// RMM's own benchmark with its parameters, in a pool of half the device's free memory; nanoseconds a step.
 template <class Peer>
 outcome rmm_random(const maker<Peer>& make, const record& request) {
   effort asked(request);
   const std::vector<step> steps = random_allocations(request.number("blocks"), request.number("largest_mib"), seed);
-  std::size_t in_use = 0, most = 0;
-  for (const step& each : steps) most = std::max(most, in_use += each.allocates ? each.bytes : -each.bytes);
-  const auto peer = make({std::max(64 * mib, most + most / 2)});
+  const auto peer = make({free_bytes() / 2 / (256 * mib) * (256 * mib)});
   const typename Peer::own_stream stream;
   std::vector<std::pair<void*, std::size_t>> live;
   live.reserve(steps.size());
