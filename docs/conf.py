@@ -6,17 +6,20 @@ The API reference is made from the docstrings, so cenote must be installed. The 
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 from typing import Any
 
 import cenote
+
+sys.path.insert(0, str(Path(__file__).parent))  # cpp_reference, public_headers
 
 project = "cenote"
 author = "the cenote authors"
 copyright = "the cenote authors"
 version = release = cenote.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "cpp_reference"]
 exclude_patterns = ["_build"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 pygments_style = "friendly"

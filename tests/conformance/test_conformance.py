@@ -80,6 +80,7 @@ OVER: dict[str, Callable[[Resource, Path], Resource]] = {
     "failure_callback": lambda upstream, _: mr.FailureCallbackResourceAdaptor(upstream, lambda nbytes: False),
     "prefetch": lambda upstream, _: mr.PrefetchResourceAdaptor(upstream),
     "aligned": lambda upstream, _: mr.AlignedResourceAdaptor(upstream, 4096, 1000),
+    "guard": lambda upstream, _: mr.GuardResourceAdaptor(upstream),
     "thread_safe": lambda upstream, _: mr.ThreadSafeResourceAdaptor(upstream),
 }
 

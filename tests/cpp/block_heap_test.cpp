@@ -195,11 +195,12 @@ class history {
     std::byte* const at = taken_.back();
     taken_.pop_back();
     const owner_index owner = random_owner();
-    ASSERT_EQ(heap_.size_of(at), model_.blocks.at(at).bytes);
-    ASSERT_TRUE(heap_.give(at, owner, now_));
+    const block_index given = heap_.taken_at(at);
+    ASSERT_NE(given, no_block);
+    ASSERT_EQ(heap_[given].bytes, model_.blocks.at(at).bytes);
+    heap_.give(given, owner, now_);
     model_.give(at, owner, now_);
-    ASSERT_FALSE(heap_.give(at, owner, now_)) << "a second free of one block";
-    ASSERT_FALSE(heap_.size_of(at).has_value());
+    ASSERT_EQ(heap_.taken_at(at), no_block) << "a second free of one block would be seen";
   }
 
   void reown() {
@@ -258,7 +259,7 @@ class history {
         largest[b.owner] = std::max(largest[b.owner], b.bytes);
       } else {
         in_use += b.bytes;
-        ASSERT_EQ(heap_.size_of(at), b.bytes);
+        ASSERT_EQ(heap_[heap_.taken_at(at)].bytes, b.bytes);
       }
     }
     ASSERT_EQ(heap_.bytes_in_use(), in_use);
@@ -321,27 +322,27 @@ TEST_F(block_heap_of_one_chunk, gives_one_owner_nothing_of_anothers) {
 TEST_F(block_heap_of_one_chunk, keeps_the_later_stamp_when_blocks_merge) {
   void* const a = take(first, granule);
   void* const b = take(first, granule);
-  heap.give(a, first, 9);
-  heap.give(b, first, 3);
+  heap.give(heap.taken_at(a), first, 9);
+  heap.give(heap.taken_at(b), first, 3);
   EXPECT_EQ(heap[heap.find(first, chunk_size, granule)].freed_at, 9u);
 }
 
 TEST_F(block_heap_of_one_chunk, does_not_merge_free_neighbours_of_different_owners) {
   void* const a = take(first, chunk_size / 2);
-  heap.give(a, second, 2);
+  heap.give(heap.taken_at(a), second, 2);
   EXPECT_EQ(heap.largest_free(first), chunk_size / 2);
   EXPECT_EQ(heap.largest_free(second), chunk_size / 2);
 }
 
 TEST_F(block_heap_of_one_chunk, returns_a_kept_block_to_its_keeper) {
   void* const a = take(first, chunk_size, second);
-  heap.give(a, second, 2);
+  heap.give(heap.taken_at(a), second, 2);
   EXPECT_EQ(heap.free_bytes(second), chunk_size);
 }
 
 TEST_F(block_heap_of_one_chunk, retires_a_kept_block_that_another_frees) {
   void* const a = take(first, chunk_size, second);
-  EXPECT_TRUE(heap.give(a, first, 2));
+  heap.give(heap.taken_at(a), first, 2);
   EXPECT_EQ(heap.free_bytes(first), 0u);
   EXPECT_EQ(heap.free_bytes(second), 0u);
   EXPECT_EQ(heap.bytes_in_use(), 0u);

@@ -18,6 +18,7 @@ TEST(cccl, is_there) { GTEST_SKIP() << "needs CCCL 3.2: pip install 'nvidia-cuda
 
 #include "cenote/adaptors/aligned_resource_adaptor.hpp"
 #include "cenote/adaptors/failure_callback_resource_adaptor.hpp"
+#include "cenote/adaptors/guard_resource_adaptor.hpp"
 #include "cenote/adaptors/limiting_resource_adaptor.hpp"
 #include "cenote/adaptors/logging_resource_adaptor.hpp"
 #include "cenote/adaptors/prefetch_resource_adaptor.hpp"
@@ -64,8 +65,8 @@ static_assert(!std::is_convertible_v<std::unique_ptr<CUstream_st>, stream_ref>, 
 
 template <class Resource>
 constexpr bool has_handles =
-    std::conjunction_v<std::is_constructible<cccl_device_resource, std::shared_ptr<Resource>>,
-                       std::is_constructible<cccl_host_device_resource, std::shared_ptr<Resource>>>;
+    std::conjunction_v<std::is_constructible<cccl_device_resource, std::shared_ptr<Resource> >,
+                       std::is_constructible<cccl_host_device_resource, std::shared_ptr<Resource> > >;
 
 template <class... Resources>
 constexpr bool all_have_handles = (has_handles<Resources> && ...);
@@ -75,9 +76,9 @@ static_assert(all_have_handles<arena_memory_resource, binning_memory_resource, c
                                cuda_async_view_memory_resource, cuda_memory_resource, fixed_size_memory_resource,
                                managed_memory_resource, pinned_host_memory_resource, pool_memory_resource,
                                sam_headroom_memory_resource, system_memory_resource, cccl_memory_resource>);
-static_assert(all_have_handles<aligned_resource_adaptor, failure_callback_resource_adaptor, limiting_resource_adaptor,
-                               logging_resource_adaptor, prefetch_resource_adaptor, statistics_resource_adaptor,
-                               thread_safe_resource_adaptor, tracking_resource_adaptor>);
+static_assert(all_have_handles<aligned_resource_adaptor, failure_callback_resource_adaptor, guard_resource_adaptor,
+                               limiting_resource_adaptor, logging_resource_adaptor, prefetch_resource_adaptor,
+                               statistics_resource_adaptor, thread_safe_resource_adaptor, tracking_resource_adaptor>);
 
 std::shared_ptr<memory_resource> device_memory() { return std::make_shared<cuda_memory_resource>(0); }
 

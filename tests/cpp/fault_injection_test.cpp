@@ -239,10 +239,7 @@ class faults : public testing::Test {
 class faults_in_one : public faults, public testing::WithParamInterface<stack> {};
 
 TEST_P(faults_in_one, resource_or_adaptor_lose_nothing_and_can_be_tried_again) {
-  fail_each_call_once([&](run& run) {
-    use_a_resource(
-        run, [] { return GetParam().make(0); }, *streams_);
-  });
+  fail_each_call_once([&](run& run) { use_a_resource(run, [] { return GetParam().make(0); }, *streams_); });
 }
 
 INSTANTIATE_TEST_SUITE_P(of, faults_in_one, testing::ValuesIn(every_part()), stack_name);
@@ -251,10 +248,7 @@ INSTANTIATE_TEST_SUITE_P(of, faults_in_one, testing::ValuesIn(every_part()), sta
 class faults_in : public faults, public testing::WithParamInterface<const char*> {};
 
 TEST_P(faults_in, a_full_stack_lose_nothing_and_can_be_tried_again) {
-  fail_each_call_once([&](run& run) {
-    use_a_resource(
-        run, [] { return make_resource(GetParam(), 0); }, *streams_);
-  });
+  fail_each_call_once([&](run& run) { use_a_resource(run, [] { return make_resource(GetParam(), 0); }, *streams_); });
 }
 
 INSTANTIATE_TEST_SUITE_P(of, faults_in,
@@ -263,6 +257,7 @@ INSTANTIATE_TEST_SUITE_P(of, faults_in,
                                          "pool:initial=4MiB,max=12MiB | pinned", "arena:size=12MiB | async",
                                          "pool:initial=0 | pool:initial=4MiB,max=64MiB | cuda",
                                          "thread_safe | pool:initial=4MiB,max=12MiB | prefetch | managed",
+                                         "guard | pool:initial=4MiB,max=24MiB | cuda",
                                          "limiting:limit=12MiB | tracking | pool:initial=4MiB | async"),
                          [](const auto& tested) { return "number_" + std::to_string(tested.index); });
 

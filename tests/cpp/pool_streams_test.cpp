@@ -269,10 +269,11 @@ TEST_F(pool_streams, both_names_of_the_legacy_default_stream_are_one_stream) {
 
 TEST_F(pool_streams, one_event_is_recorded_for_many_small_frees) {
   std::vector<void*> blocks;
-  for (int i = 0; i < 64; ++i) blocks.push_back(pool_->allocate(a(), 256));
+  for (int i = 0; i < 1024; ++i) blocks.push_back(pool_->allocate(a(), 256));
   const call_count records("cuEventRecord");
   for (void* const block : blocks) pool_->deallocate(a(), block, 256);
-  EXPECT_EQ(records.value(), 2);
+  EXPECT_GE(records.value(), 16);
+  EXPECT_LE(records.value(), 32);
 }
 
 TEST_F(pool_streams, a_stream_that_cannot_be_identified_frees_to_nobody_until_a_reclaim) {

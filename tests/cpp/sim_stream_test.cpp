@@ -279,8 +279,7 @@ TEST_F(SimStream, a_host_function_runs_in_its_place_and_may_not_call_the_driver)
   EXPECT_EQ(1, ran);
 
   CUresult answer = CUDA_SUCCESS;
-  EXPECT_OK(cuLaunchHostFunc(
-      stream, [](void* out) { *static_cast<CUresult*>(out) = cuInit(0); }, &answer));
+  EXPECT_OK(cuLaunchHostFunc(stream, [](void* out) { *static_cast<CUresult*>(out) = cuInit(0); }, &answer));
   EXPECT_OK(cuStreamSynchronize(stream));
   EXPECT_EQ(CUDA_ERROR_NOT_PERMITTED, answer);
 }

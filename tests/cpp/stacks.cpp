@@ -4,6 +4,7 @@
 
 #include "cenote/adaptors/aligned_resource_adaptor.hpp"
 #include "cenote/adaptors/failure_callback_resource_adaptor.hpp"
+#include "cenote/adaptors/guard_resource_adaptor.hpp"
 #include "cenote/adaptors/limiting_resource_adaptor.hpp"
 #include "cenote/adaptors/logging_resource_adaptor.hpp"
 #include "cenote/adaptors/prefetch_resource_adaptor.hpp"
@@ -146,6 +147,7 @@ const std::vector<part>& overs() {
        {},
        false},
       {"prefetch", "prefetch", over<prefetch_resource_adaptor>},
+      {"guard", "guard", over<guard_resource_adaptor>},
       {"aligned", "aligned",
        [](resource_ptr upstream, int) {
          return std::make_shared<aligned_resource_adaptor>(std::move(upstream), 4096, 1000);

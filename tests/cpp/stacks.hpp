@@ -62,7 +62,7 @@ struct stack {
   resource_ptr make(int device, const std::function<resource_ptr(resource_ptr)>& above_base = {}) const;
 
  private:
-  bool first(std::optional<bool> part::*trait) const {
+  bool first(std::optional<bool> part::* trait) const {
     for (const part* p : parts) {
       if (p->*trait) return *(p->*trait);
     }

@@ -61,19 +61,24 @@ TEST(stream_timeline, drops_the_oldest_mark_when_there_are_too_many_and_covers_i
   EXPECT_EQ(timeline.covering(1)->epoch, 2u);
 }
 
-TEST(stream_timeline, counts_an_epoch_worth_a_mark_after_32_frees) {
+TEST(stream_timeline, finds_an_epoch_worth_a_mark_after_32_frees) {
   stream_timeline timeline(mine, 0, 1);
-  for (int i = 1; i < 32; ++i) EXPECT_FALSE(timeline.count_free(256, 1 << 30)) << i;
-  EXPECT_TRUE(timeline.count_free(256, 1 << 30));
+  for (int i = 1; i < 32; ++i) timeline.count_free(256);
+  EXPECT_FALSE(timeline.is_worth_a_mark(1 * GiB));
+  timeline.count_free(256);
+  EXPECT_TRUE(timeline.is_worth_a_mark(1 * GiB));
   EXPECT_EQ(timeline.close_epoch(), 1u);
   EXPECT_EQ(timeline.open_epoch(), 2u);
-  EXPECT_FALSE(timeline.count_free(256, 1 << 30)) << "counting starts afresh";
+  timeline.count_free(256);
+  EXPECT_FALSE(timeline.is_worth_a_mark(1 * GiB)) << "counting starts afresh";
 }
 
-TEST(stream_timeline, counts_an_epoch_worth_a_mark_after_a_thirty_second_of_the_pool) {
+TEST(stream_timeline, finds_an_epoch_worth_a_mark_after_a_thirty_second_of_the_pool) {
   stream_timeline timeline(mine, 0, 1);
-  EXPECT_FALSE(timeline.count_free(16 * MiB, 1024 * MiB));
-  EXPECT_TRUE(timeline.count_free(16 * MiB, 1024 * MiB));
+  timeline.count_free(16 * MiB);
+  EXPECT_FALSE(timeline.is_worth_a_mark(1 * GiB));
+  timeline.count_free(16 * MiB);
+  EXPECT_TRUE(timeline.is_worth_a_mark(1 * GiB));
 }
 
 TEST(stream_timeline, never_unlearns_by_learning_less) {

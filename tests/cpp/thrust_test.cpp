@@ -1,5 +1,5 @@
-// Thrust on cenote's memory, as far as it goes without nvcc: the allocator, and what a policy takes its temporary
-// memory from. Skipped where Thrust's headers are not.
+// Thrust on cenote's memory, as far as it goes without nvcc: the allocator, vectors whose elements nobody constructs,
+// and what a policy takes its temporary memory from. Skipped where Thrust's headers are not.
 #include "simulated.hpp"
 
 #if !__has_include(<thrust/version.h>) || !__has_include(<crt/host_defines.h>)
@@ -61,6 +61,35 @@ TEST_F(thrust_on_cenote, allocator_passes_its_stream_on) {
 TEST_F(thrust_on_cenote, allocator_never_wraps) {
   thrust_allocator<double> allocator(stream_.view(), counted_);
   EXPECT_THROW(allocator.allocate(~std::size_t{0} / 8 + 1), std::bad_array_new_length);
+}
+
+TEST_F(thrust_on_cenote, vector_takes_the_resource_that_is_current_when_it_is_made) {
+  const auto counted = std::make_shared<statistics_resource_adaptor>(std::make_shared<cuda_memory_resource>(0));
+  set_per_device_resource(0, counted);
+  {
+    const device_vector<int> vector(100, thrust::no_init);
+    reset_per_device_resource(0);
+    EXPECT_EQ(vector.get_allocator(), thrust_allocator<int>(stream_ref(), counted));
+    EXPECT_EQ(counted->counters().bytes.current, 400);
+  }
+  EXPECT_EQ(counted->counters().bytes.current, 0);
+}
+
+TEST_F(thrust_on_cenote, vector_keeps_its_memory_stream_and_resource_when_it_moves) {
+  const auto counted = std::make_shared<statistics_resource_adaptor>(std::make_shared<cuda_memory_resource>(0));
+  set_per_device_resource(0, counted);
+  device_vector<int> vector(100, thrust::no_init);
+  reset_per_device_resource(0);
+  const auto address = vector.data();
+  device_vector<int> moved(std::move(vector));
+  EXPECT_EQ(moved.data(), address);
+  device_vector<int> swapped(thrust_allocator<int>(stream_.view(), counted_));
+  EXPECT_EQ(swapped.get_allocator(), thrust_allocator<int>(stream_.view(), counted_));
+  swapped.swap(moved);
+  EXPECT_EQ(swapped.data(), address);
+  EXPECT_EQ(swapped.get_allocator().resource(), counted);
+  EXPECT_EQ(moved.get_allocator().stream(), stream_.view());
+  EXPECT_EQ(counted->counters().count.total, 1);
 }
 
 TEST_F(thrust_on_cenote, policies_take_temporary_memory_from_the_resource) {

@@ -5,8 +5,9 @@
 #   tests/gpu/run.sh OUTDIR      leaves logs, reports (*.xml) and gpu-tests.md (the summary) in OUTDIR
 #
 # Needs Python with the build requirements of pyproject.toml, PyTorch, CuPy, numba-cuda and pytest; for the C++ suites,
-# CMake, Ninja and GoogleTest, its library or its sources.
+# CMake, Ninja and GoogleTest, its library or its sources; for the examples in C++, nvcc where they are CUDA's.
 set -u
+export PATH="$PATH:/usr/local/cuda/bin"
 out=${1:?usage: tests/gpu/run.sh OUTDIR}
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$out"

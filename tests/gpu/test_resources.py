@@ -124,3 +124,32 @@ def test_a_forked_child_gets_a_plain_error(run):
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         """
     )
+
+
+def test_a_write_outside_of_a_block_is_found_by_a_guard(run):
+    run(
+        """
+        import cenote, cupy
+        cenote.install("statistics | guard | pool:initial=64MiB | cuda", frameworks=("cupy",))
+        guard = cenote.mr.get_current_device_resource().upstream_mr
+        stray = cupy.RawKernel('extern "C" __global__ void stray(char* p, long long i) { p[i] = 1; }', "stray")
+        expected = 0
+        for offset in (-1, -200, 1000, 1001, 1255):
+            array = cupy.zeros(1000, dtype=cupy.uint8)
+            stray((1,), (1,), (array, offset))
+            (found,) = guard.find_overruns()
+            assert f"1 byte was written outside of the block of 1000 bytes at {array.data.ptr:#x}" in found, found
+            assert f"offset {offset}" in found, found
+            expected += 1
+            assert guard.overruns_found == expected
+            del array
+        array = cupy.zeros(1001, dtype=cupy.uint8)
+        stray((1,), (1,), (array, 1001))
+        del array                                        # the free waits for the kernel, and looks
+        assert guard.overruns_found == expected + 1
+        array = cupy.arange(1_000_000, dtype=cupy.float32)
+        assert float((array * 2).sum()) > 0
+        del array
+        assert guard.find_overruns() == [] and guard.overruns_found == expected + 1
+        """
+    )

@@ -193,6 +193,7 @@ TABLE: dict[str, dict[str, tuple[Any, Refused]]] = {
     },
     "mr.PrefetchResourceAdaptor": UPSTREAM,
     "mr.AlignedResourceAdaptor": UPSTREAM | {"alignment": (512, ALIGNMENT), "threshold": (0, COUNT)},
+    "mr.GuardResourceAdaptor": UPSTREAM | {"guard_bytes": (64, COUNT + refuse(ValueError, 0, 16 * MIB + 1))},
     "mr.ThreadSafeResourceAdaptor": UPSTREAM,
     # cenote.mr: what every resource can do; run for each of the resources above
     "mr.DeviceMemoryResource.allocate": {

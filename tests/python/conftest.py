@@ -89,6 +89,23 @@ def on_device() -> Callable[[int], AbstractContextManager[None]]:
 
 
 @pytest.fixture(scope="session")
+def build_project() -> Callable[..., None]:
+    """Configures the CMake project in a folder and builds it, in its folder `build` or another one."""
+
+    def build(source: Path, *options: str, folder: Path | None = None) -> None:
+        cmake, ninja = build_tool("cmake"), build_tool("ninja")
+        into = str(folder or source / "build")
+        made = run_build(
+            *(cmake, "-S", str(source), "-B", into, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}", *options)
+        )
+        if made.returncode == 0:
+            made = run_build(cmake, "--build", into, "--parallel", str(os.cpu_count() or 1))
+        assert made.returncode == 0, f"{made.stdout[-4000:]}\n{made.stderr[-4000:]}"
+
+    return build
+
+
+@pytest.fixture(scope="session")
 def cpp_tree() -> CppTree:
     """The core and its tests, the one for all tests.
 

@@ -17,7 +17,15 @@ KIB, MIB = 1024, 1024**2
 
 BASES = ["cuda", "managed", "pinned", "system", "async", "sam_headroom:headroom=1MiB", "async_managed"]
 POOLS = ["pool:initial=1MiB", "arena:size=1MiB", "fixed_size:block_size=4KiB,preallocate=4", "binning:min=8,max=12"]
-ADAPTORS = ["statistics", "tracking", "limiting:limit=1MiB", "prefetch", "aligned:alignment=512", "thread_safe"]
+ADAPTORS = [
+    "statistics",
+    "tracking",
+    "limiting:limit=1MiB",
+    "prefetch",
+    "aligned:alignment=512",
+    "guard",
+    "thread_safe",
+]
 
 BAD_FREES = """
     from cenote import driver, mr, sim

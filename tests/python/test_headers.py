@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-
 from cuda_headers import wheel_include_folders
 
 ROOT = Path(__file__).parents[2]
@@ -31,10 +31,10 @@ def include_cccl() -> list[str]:
     return [f"-isystem{folder / below}" for folder in wheel_include_folders() for below in ("", "cccl")]
 
 
-def check_syntax(source: Path, *options: str) -> None:
-    if shutil.which(COMPILER[0]) is None:
-        pytest.skip("needs a C++ compiler")
-    command = [*COMPILER, *options, "-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic", "-Werror", f"-I{CPP}"]
+def check_syntax(source: Path, *options: str, compiler: list[str] = COMPILER) -> None:
+    if shutil.which(compiler[0]) is None:
+        pytest.skip(f"needs a C++ compiler: there is no {compiler[0]}")
+    command = [*compiler, *options, "-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic", "-Werror", f"-I{CPP}"]
     done = subprocess.run([*command, str(source)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[:4000]
 
@@ -60,6 +60,29 @@ def test_header_compiles_alone(header: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("language", [("-x", "c", "-std=c99"), ("-x", "c++", "-std=c++11")], ids=["c", "cpp"])
 def test_header_of_the_c_interface_compiles_alone(header: Path, language: tuple[str, ...], tmp_path: Path) -> None:
     check_syntax(twice(header, tmp_path / "alone"), *language)
+
+
+# What those that a program names are made of. Everything else is for programs, and in cenote.hpp.
+MADE_OF = {"ground/check", "ground/process", "driver/capture", "resources/stream_timeline", "surface/allocation_ledger"}
+MADE_OF |= {"surface/reclaimer", "containers/current_resource"}
+MADE_OF |= {"driver/nvtx", "driver/nvtx_memory", "ground/spin_lock", "ground/thread_slot", "resources/chunk_source"}
+MADE_OF |= {"resources/front_caches"}
+
+
+def test_cenote_hpp_includes_every_header_for_programs() -> None:
+    text = (CPP / "cenote" / "cenote.hpp").read_text()
+    included = re.findall(r'^#include "cenote/(.+)\.hpp"$', text, re.MULTILINE)
+    names = {str(header.relative_to(CPP / "cenote").with_suffix("")) for header in HEADERS}
+    inner = {name for name in names if name.startswith("structures/")} | MADE_OF
+    assert included == sorted(included)
+    assert set(included) == names - inner - {"cenote", "cccl", "thrust"}
+    assert inner <= names
+
+
+def test_all_headers_together_compile_with_clang(tmp_path: Path) -> None:
+    source = tmp_path / "all.cpp"
+    source.write_text("".join(f'#include "{header}"\n' for header in HEADERS))
+    check_syntax(source, "-std=c++20", *include_cccl(), compiler=["clang++"])
 
 
 def test_all_headers_together_compile_where_the_default_stream_is_per_thread(tmp_path: Path) -> None:

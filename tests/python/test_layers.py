@@ -24,6 +24,7 @@ KNOWS["surface"] = set(KNOWS)
 # Headers alone, above the core: for standard containers, and for the libraries that they are named after.
 KNOWS["allocators"] = {"surface", "memory_resource", "driver", "ground"}
 KNOWS["cccl"] = {"resources", "memory_resource", "driver", "ground"}
+KNOWS["cenote"] = {"allocators", *KNOWS} - {"structures"}
 KNOWS["thrust"] = {"allocators", "surface", "memory_resource", "driver", "ground"}
 
 DRIVER_HEADERS = {"cuda.h", "cudaTypedefs.h"}
@@ -74,6 +75,12 @@ def test_only_the_driver_layer_includes_the_headers_of_cuda(source: Path) -> Non
     cuda = {included for included in includes(source) if re.match(r"(cu|nv)[A-Za-z_/]*\.h", included)}
     allowed = DRIVER_HEADERS if layer_of(source.relative_to(CORE)) == "driver" else set()
     assert cuda <= allowed
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=name)
+def test_only_the_driver_layer_knows_the_tools_interface(source: Path) -> None:
+    if layer_of(source.relative_to(CORE)) != "driver":
+        assert not [included for included in includes(source) if included.startswith("nvtx3/")]
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=name)

@@ -17,7 +17,7 @@ MIB = 1024**2
 KINDS = (
     *("cuda", "managed", "pinned", "async", "async_managed", "system", "sam_headroom"),
     *("pool", "arena", "fixed_size", "binning"),
-    *("statistics", "logging", "tracking", "limiting", "prefetch", "aligned", "thread_safe"),
+    *("statistics", "logging", "tracking", "limiting", "prefetch", "aligned", "guard", "thread_safe"),
 )
 
 WRONG = {

@@ -37,7 +37,7 @@ namespace cenote {
 
 inline cuda::stream_ref to_cccl(stream_ref stream) noexcept { return cuda::stream_ref(stream.value()); }
 
-/// A cenote resource that satisfies cuda::mr::resource_with<Properties…>: a value that shares the ownership of the
+/// A cenote resource that satisfies `cuda::mr::resource_with<Properties…>`: a value that shares the ownership of the
 /// resource, so that any_resource may keep it. Equal are handles of the same resource.
 template <class... Properties>
 class cccl_resource {

@@ -1,10 +1,20 @@
 /* cenote from C: allocate from the current memory resource of a device, whichever language chose it.
  *
- * For plugins and for callers in C, Rust, Julia and other languages. Streams are CUstream / cudaStream_t handles as
- * void*; sizes are in bytes. All functions may be called from any thread.
+ * For plugins, and for callers in C, Rust, Julia and other languages. Plain C99 without CUDA's headers: streams are
+ * CUstream / cudaStream_t handles as void*, sizes are in bytes. All functions may be called from any thread, whatever
+ * device is current.
  *
- * Errors: a function that can fail returns null or a negative number and leaves a text for cenote_last_error(), which
- * belongs to the calling thread. Nothing is thrown across this border, except from the function whose name says so.
+ * Two doors to the same functions. By name, as the foreign function interface of most languages wants them. Or through
+ * cenote_get_api(): one struct of function pointers, for who loads the library at run time and must do without it, as
+ * a plugin does: one symbol to look up and one version to compare, instead of one failure a function. The struct grows
+ * at its end only and tells its size, so that a caller can see whether a newer function is there.
+ *
+ * Structs that a caller passes begin with `struct_size`, which the caller sets to the sizeof that it was compiled with.
+ * The library writes no further than that, and sets it to the bytes that it knows and has written.
+ *
+ * Errors: a function that can fail returns null or a negative cenote_status, and leaves that status and a text for
+ * cenote_last_status() and cenote_last_error(), which belong to the calling thread and stay until its next failure.
+ * Nothing is thrown across this border, except from the one function whose name says so.
  */
 #ifndef CENOTE_H
 #define CENOTE_H
@@ -26,10 +36,89 @@ extern "C" {
 #define CENOTE_ABI_VERSION 1
 CENOTE_API int cenote_abi_version(void);
 
+typedef enum cenote_status {
+  CENOTE_OK = 0,
+  CENOTE_INVALID_ARGUMENT = -1, /* a null pointer, a wrong specification, a struct that is too small */
+  CENOTE_OUT_OF_RANGE = -2,     /* no device, or no client, of that number */
+  CENOTE_OUT_OF_MEMORY = -3,    /* the text has the figures */
+  CENOTE_CUDA_ERROR = -4,       /* a driver call failed for another reason; the text has its name and code */
+  CENOTE_NO_DRIVER = -5,        /* no usable driver, or a forked child of a process that used one */
+  CENOTE_UNKNOWN_POINTER = -6,  /* not given out here, or freed already */
+  CENOTE_FAILURE = -7           /* anything else, such as host memory that ran out */
+} cenote_status;
+
+/* Why the last call on this thread that failed did: a cenote_status, and a text that is never null and is good until
+ * the next failure. */
+CENOTE_API int cenote_last_status(void);
+CENOTE_API const char* cenote_last_error(void);
+
+/* --- Devices and their resources --------------------------------------------------------------------------------- */
+
+/* The number of devices, and the one that is current on this thread; negative on failure. */
+CENOTE_API int cenote_device_count(void);
+CENOTE_API int cenote_current_device(void);
+
+/* Makes the resource that `specification` describes ("statistics | pool:max=8GiB | cuda") the current one of `device`,
+ * for allocations from now on. 0, or negative on failure: then nothing has changed. */
+CENOTE_API int cenote_set_device_resource(int device, const char* specification);
+
+/* Spells the current resource of `device` as such a text, cut off to `capacity` bytes with the final null. Returns the
+ * length of the whole text without it, negative on failure. `text` may be null if `capacity` is 0. */
+CENOTE_API int64_t cenote_get_device_resource(int device, char* text, size_t capacity);
+
+/* Takes the current resource of `device` away: the next one asked for is made anew, as the first was (CENOTE_RESOURCE,
+ * else the driver's plain memory). 0, or negative on failure. */
+CENOTE_API int cenote_reset_device_resource(int device);
+
+/* Gives unused memory of the current resource of `device` back; returns the bytes given back, negative on failure. */
+CENOTE_API int64_t cenote_trim(int device);
+
+/* What a resource does not know. */
+#define CENOTE_UNKNOWN UINT64_MAX
+
+/* The figures of a stack of resources, in bytes and in numbers since it was made; CENOTE_UNKNOWN for what nobody in the
+ * stack knows. */
+typedef struct cenote_memory_state {
+  size_t struct_size;
+  uint64_t in_use;       /* handed out and not yet freed */
+  uint64_t held;         /* taken from the upstream */
+  uint64_t limit;        /* never holds more */
+  uint64_t largest_free; /* the largest block that it could hand out without growing */
+  uint64_t device_free;  /* what the device itself has left */
+  uint64_t device_total;
+  /* Of a statistics adaptor in the stack. */
+  uint64_t peak;
+  uint64_t allocations; /* live now */
+  uint64_t total_allocations;
+  /* Of a pool in the stack. */
+  uint64_t pool_allocations;
+  uint64_t pool_waits; /* device-side waits for another stream's work */
+  uint64_t pool_upstream_allocations;
+  uint64_t pool_upstream_frees;
+} cenote_memory_state;
+
+/* The figures of the current resource of `device`. 0, or negative on failure: then `state` is as it was. */
+CENOTE_API int cenote_get_memory_state(int device, cenote_memory_state* state);
+
+/* --- Memory ------------------------------------------------------------------------------------------------------ */
+
 /* The client of that name: who the bytes are counted for. The same name gives the same number; negative on failure. */
 CENOTE_API int cenote_register_client(const char* name);
 
-/* Memory usable by work queued on `stream` from now on; null on failure, and for 0 bytes. */
+/* What a client holds, on all devices. */
+typedef struct cenote_client_usage {
+  size_t struct_size;
+  uint64_t bytes; /* held now, as requested */
+  uint64_t peak_bytes;
+  uint64_t allocations; /* live now */
+  uint64_t total_allocations;
+} cenote_client_usage;
+
+/* 0, or negative on failure: then `usage` is as it was. */
+CENOTE_API int cenote_get_client_usage(int client, cenote_client_usage* usage);
+
+/* Memory usable by work queued on `stream` from now on, at a multiple of 256; null on failure, and for 0 bytes, which
+ * is no failure. */
 CENOTE_API void* cenote_allocate(int client, int device, size_t bytes, void* stream);
 
 /* The same for callers in C++: throws cenote::out_of_memory (a std::bad_alloc) or cenote::cuda_error (a
@@ -38,8 +127,14 @@ CENOTE_API void* cenote_allocate_or_throw(int client, int device, size_t bytes, 
 
 /* Frees to the resource that made the block, whatever is current by now. `stream` is a live stream on which the
  * caller's uses of the block are queued or finished; if the block was allocated on another one, it is reused only after
- * all work that the device has been given by now. */
-CENOTE_API void cenote_deallocate(void* pointer, void* stream);
+ * all work that the device has been given by now. 0, also for null; CENOTE_UNKNOWN_POINTER for any other pointer that
+ * is not outstanding, which is logged too and does no harm. */
+CENOTE_API int cenote_deallocate(void* pointer, void* stream);
+
+/* The same pair for who has no stream: memory usable everywhere at once, and freed when no work uses it any more. Both
+ * wait on the host for the legacy default stream. */
+CENOTE_API void* cenote_allocate_sync(int client, int device, size_t bytes);
+CENOTE_API int cenote_deallocate_sync(void* pointer);
 
 /* The block is used on `stream` too: it is not reused before the work that is queued there when it is freed. 0, or
  * negative on failure. */
@@ -49,21 +144,40 @@ CENOTE_API int cenote_record_stream(void* pointer, void* stream);
 CENOTE_API void cenote_capture_begin(int device);
 CENOTE_API void cenote_capture_end(int device);
 
-/* Gives unused memory of the current resource of `device` back; returns the bytes given back, negative on failure. */
-CENOTE_API int64_t cenote_trim(int device);
-
-/* Makes the resource that `specification` describes ("pool:max=8GiB | cuda") the current one of `device`. 0, or
- * negative on failure. */
-CENOTE_API int cenote_set_device_resource(int device, const char* specification);
-
-/* The number of devices; negative on failure. */
-CENOTE_API int cenote_device_count(void);
-
 /* Where the one table of current resources lies: equal for every user of the process. */
 CENOTE_API const void* cenote_registry_address(void);
 
-/* Why the last call on this thread failed; never null. */
-CENOTE_API const char* cenote_last_error(void);
+/* --- All of them as one struct ------------------------------------------------------------------------------------ */
+
+/* Each member is the function of the same name. */
+typedef struct cenote_api {
+  size_t struct_size; /* of the library that is loaded: members may be added at the end */
+  int abi_version;
+  int (*last_status)(void);
+  const char* (*last_error)(void);
+  int (*device_count)(void);
+  int (*current_device)(void);
+  int (*set_device_resource)(int device, const char* specification);
+  int64_t (*get_device_resource)(int device, char* text, size_t capacity);
+  int (*reset_device_resource)(int device);
+  int64_t (*trim)(int device);
+  int (*get_memory_state)(int device, cenote_memory_state* state);
+  int (*register_client)(const char* name);
+  int (*get_client_usage)(int client, cenote_client_usage* usage);
+  void* (*allocate)(int client, int device, size_t bytes, void* stream);
+  void* (*allocate_or_throw)(int client, int device, size_t bytes, void* stream);
+  int (*deallocate)(void* pointer, void* stream);
+  void* (*allocate_sync)(int client, int device, size_t bytes);
+  int (*deallocate_sync)(void* pointer);
+  int (*record_stream)(void* pointer, void* stream);
+  void (*capture_begin)(int device);
+  void (*capture_end)(int device);
+  const void* (*registry_address)(void);
+} cenote_api;
+
+/* The functions of that version of the interface, for the life of the process; null if this library does not have it.
+ */
+CENOTE_API const cenote_api* cenote_get_api(int abi_version);
 
 #ifdef __cplusplus
 }

@@ -4,16 +4,27 @@
 #include <stdexcept>
 
 #include "cenote/driver/device.hpp"
+#include "cenote/driver/nvtx.hpp"
+#include "cenote/driver/nvtx_memory.hpp"
 #include "cenote/ground/log.hpp"
 #include "cenote/ground/process.hpp"
 
 namespace cenote {
+namespace {
+
+nvtx::role role_of(const memory_resource& resource) noexcept {
+  if (dynamic_cast<const resource_adaptor*>(&resource) != nullptr) return nvtx::role::passes_on;
+  return resource.upstream() ? nvtx::role::cuts : nvtx::role::asks_the_driver;
+}
+
+}  // namespace
 
 void* memory_resource::allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
   void* const pointer = try_allocate(stream, bytes, alignment);
   if (pointer != nullptr || bytes == 0) return pointer;
   const out_of_memory error(describe(*this), bytes, state());
   if (should_log(log_level::debug)) log(log_level::debug, error.what());
+  nvtx::mark("out_of_memory", bytes);
   throw error;
 }
 
@@ -22,12 +33,55 @@ void* memory_resource::try_allocate(stream_ref stream, std::size_t bytes, std::s
     throw std::invalid_argument("alignment must be a power of two, not " + std::to_string(alignment));
   }
   if (bytes == 0 || bytes > max_allocation || alignment > max_allocation) return nullptr;
+  if (nvtx::is_on()) [[unlikely]]
+    return allocate_in_range(stream, bytes, std::max(alignment, default_alignment));
   return do_allocate(stream, bytes, std::max(alignment, default_alignment));
 }
 
 void memory_resource::deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept {
   if (pointer == nullptr || driver_is_gone()) return;
+  if (nvtx::is_on()) [[unlikely]]
+    return deallocate_in_range(stream, pointer, bytes, std::max(alignment, default_alignment));
   do_deallocate(stream, pointer, bytes, std::max(alignment, default_alignment));
+}
+
+void* memory_resource::allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) noexcept {
+  if (!is_power_of_two(alignment) || bytes == 0 || bytes > max_allocation || alignment > max_allocation) return nullptr;
+  if (nvtx::is_on()) [[unlikely]]
+    return nullptr;
+  try {
+    return do_allocate_at_once(stream, bytes, std::max(alignment, default_alignment));
+  } catch (...) {
+    return nullptr;  // who asks again, and may wait, hears why
+  }
+}
+
+bool memory_resource::deallocate_at_once(stream_ref stream, void* pointer, std::size_t bytes,
+                                         std::size_t alignment) noexcept {
+  if (pointer == nullptr || driver_is_gone()) return true;
+  if (nvtx::is_on()) [[unlikely]]
+    return false;
+  try {
+    return do_deallocate_at_once(stream, pointer, bytes, std::max(alignment, default_alignment));
+  } catch (...) {
+    return false;
+  }
+}
+
+void* memory_resource::allocate_in_range(stream_ref stream, std::size_t bytes, std::size_t alignment) {
+  const nvtx::call call(nvtx::call::verb::allocate, role_of(*this), bytes);
+  void* const pointer = do_allocate(stream, bytes, alignment);
+  if (pointer != nullptr && call.is_of_a_part()) nvtx::region_begins(pointer, bytes, device());
+  return pointer;
+}
+
+void memory_resource::deallocate_in_range(stream_ref stream, void* pointer, std::size_t bytes,
+                                          std::size_t alignment) noexcept {
+  const nvtx::role role = role_of(*this);
+  const nvtx::call call(nvtx::call::verb::deallocate, role, bytes);
+  nvtx::region_ends(pointer, stream, device());  // also within an allocate: a program's callback may free blocks
+  if (role == nvtx::role::asks_the_driver) nvtx::heap_ends(pointer);
+  do_deallocate(stream, pointer, bytes, alignment);
 }
 
 void* memory_resource::allocate_sync(std::size_t bytes, std::size_t alignment) {
@@ -59,6 +113,13 @@ memory_state memory_resource::state() const {
   figures.device_free = memory.free_bytes;
   figures.device_total = memory.total_bytes;
   return figures;
+}
+
+std::size_t memory_resource::trim(std::size_t keep_bytes) {
+  const auto under = upstream();
+  if (!under) return 0;
+  const nvtx::trim_range range(keep_bytes);
+  return under->trim(keep_bytes);
 }
 
 void memory_resource::check() const {

@@ -41,6 +41,14 @@ class memory_resource {
   void deallocate(stream_ref stream, void* pointer, std::size_t bytes,
                   std::size_t alignment = default_alignment) noexcept;
 
+  /// As try_allocate, but null as well where that would have to wait, or to call what is not the core's: for a caller
+  /// who holds a lock that others wait for, such as an interpreter's.
+  void* allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment = default_alignment) noexcept;
+
+  /// Frees as deallocate does, or returns false and does nothing where that would have to wait.
+  bool deallocate_at_once(stream_ref stream, void* pointer, std::size_t bytes,
+                          std::size_t alignment = default_alignment) noexcept;
+
   /// Allocates on the legacy default stream and waits until the memory is usable everywhere.
   void* allocate_sync(std::size_t bytes, std::size_t alignment = default_alignment);
 
@@ -69,7 +77,7 @@ class memory_resource {
   virtual bool is_stream_ordered() const noexcept { return !upstream() || upstream()->is_stream_ordered(); }
 
   /// Gives unused memory back towards the device until at most `keep_bytes` are held; returns the bytes given back.
-  virtual std::size_t trim(std::size_t keep_bytes = 0) { return upstream() ? upstream()->trim(keep_bytes) : 0; }
+  virtual std::size_t trim(std::size_t keep_bytes = 0);
 
   /// Throws std::logic_error if the bookkeeping is inconsistent. Checks the upstream too.
   virtual void check() const;
@@ -81,6 +89,14 @@ class memory_resource {
   /// `bytes` is neither 0 nor above max_allocation, `alignment` a power of two of at least 256.
   virtual void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) = 0;
   virtual void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept = 0;
+
+  /// As those two, at once or not at all; a resource that cannot says so for ever.
+  virtual void* do_allocate_at_once(stream_ref, std::size_t, std::size_t) { return nullptr; }
+  virtual bool do_deallocate_at_once(stream_ref, void*, std::size_t, std::size_t) { return false; }
+
+  // The same, told to NVIDIA's tools (driver/nvtx.hpp).
+  void* allocate_in_range(stream_ref stream, std::size_t bytes, std::size_t alignment);
+  void deallocate_in_range(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept;
 
   int device_;
 };

@@ -1,6 +1,7 @@
-// Thrust on cenote's memory: an allocator for its vectors, and policies whose temporary memory is a resource's.
+// Thrust on cenote's memory: its vector, an allocator for it, and policies whose temporary memory is a resource's.
 //
-//     thrust::sort(cenote::exec_policy_nosync(stream, pool), first, last);
+//     cenote::device_vector<int> numbers(1000, 7, cenote::thrust_allocator<int>(stream, pool));
+//     thrust::sort(cenote::exec_policy_nosync(stream, pool), numbers.begin(), numbers.end());
 //
 // Optional: no other file of cenote includes this one or needs Thrust. Thrust comes with CCCL; its algorithms need nvcc
 // (or clang as a CUDA compiler), this header alone does not.
@@ -16,6 +17,7 @@
 
 #include <thrust/device_ptr.h>
 #include <thrust/device_reference.h>
+#include <thrust/device_vector.h>
 #include <thrust/system/cuda/execution_policy.h>
 
 #include <cstddef>
@@ -76,6 +78,12 @@ class thrust_allocator {
   polymorphic_allocator<T> allocator_;
   stream_ref stream_;
 };
+
+/// Thrust's vector in memory of a resource; of the one that is current when it is made, on the legacy default stream,
+/// if it is given no allocator. Its elements are constructed and copied by kernels of Thrust's, on the device that is
+/// current whenever it is used; a device_uvector needs none.
+template <class T>
+using device_vector = thrust::device_vector<T, thrust_allocator<T>>;
 
 /// A Thrust policy: algorithms run on `stream`, their temporary memory is the resource's, and they wait for their end.
 inline auto exec_policy(stream_ref stream = {},

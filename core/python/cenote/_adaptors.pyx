@@ -304,6 +304,64 @@ cdef class AlignedResourceAdaptor(UpstreamResourceAdaptor):
         remember(self)
 
 
+cdef class GuardResourceAdaptor(UpstreamResourceAdaptor):
+    """Finds writes outside of blocks, by guard bytes around each: a checked mode, for programs under test.
+
+    A free waits for its stream and looks at the block's guards; what was written to them is reported to the logger
+    ``cenote``, or on stderr. Blocks that are allocated or freed on a stream in a capture are not looked at.
+
+    Parameters
+    ----------
+    upstream_mr : DeviceMemoryResource
+        The resource that allocates, each time two guards more. If a `TrackingResourceAdaptor` that captures stacks is
+        in it, reports say where a block was allocated.
+    guard_bytes : int, default 256
+        The size of each guard: before a block, and from the byte after its last one on.
+
+    Raises
+    ------
+    ValueError
+        If `guard_bytes` is 0 or above 16 MiB.
+    """
+
+    def __init__(self, upstream_mr, guard_bytes=256):
+        cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
+        cdef size_t size = bytes_argument(guard_bytes)
+        self._resource = static_pointer_cast[lib.memory_resource, lib.guard_resource_adaptor](
+            lib.make_shared[lib.guard_resource_adaptor](upstream, size))
+        self.upstream_mr = upstream_mr
+        remember(self)
+
+    @property
+    def guard_bytes(self) -> int:
+        """The size of each guard, in bytes."""
+        return (<lib.guard_resource_adaptor*> self.made()).guard_bytes()
+
+    @property
+    def overruns_found(self) -> int:
+        """How many blocks were written outside of, as far as frees and `find_overruns` have seen, each counted once."""
+        return (<lib.guard_resource_adaptor*> self.made()).overruns_found()
+
+    def find_overruns(self) -> list[str]:
+        """Look at every block that is outstanding, after all work of the device; it is waited for.
+
+        Returns
+        -------
+        list of str
+            For each block that was written outside of: its address and size, how many bytes are wrong, the offset of
+            the first one from the block's start, and where it was allocated if that is known.
+
+        Raises
+        ------
+        RuntimeError
+            A stream of the device is known to be captured.
+        """
+        cdef lib.vector[lib.overrun] found
+        with nogil:
+            found = (<lib.guard_resource_adaptor*> self.made()).find_overruns()
+        return [one.text().decode("utf-8", "replace") for one in found]
+
+
 cdef class ThreadSafeResourceAdaptor(UpstreamResourceAdaptor):
     """Lets one thread at a time into its upstream: for a resource of the program's own. cenote's need none.
 
@@ -330,4 +388,5 @@ register_class("limiting", LimitingResourceAdaptor)
 register_class("failure_callback", FailureCallbackResourceAdaptor)
 register_class("prefetch", PrefetchResourceAdaptor)
 register_class("aligned", AlignedResourceAdaptor)
+register_class("guard", GuardResourceAdaptor)
 register_class("thread_safe", ThreadSafeResourceAdaptor)

@@ -68,16 +68,21 @@ cdef class DeviceBuffer:
         cdef lib.shared_ptr[lib.memory_resource] resource
         cdef unique_ptr[lib.device_buffer] fresh
         if mr is None:
-            with nogil:
-                resource = lib.get_current_device_resource()
+            resource = lib.find_per_device_resource(lib.current_device())
+            if resource.get() == NULL:
+                with nogil:
+                    resource = lib.get_current_device_resource()
         else:
             resource = resource_argument("mr", mr)
         self._require_no_exports()
-        with nogil:
-            if source != NULL and bytes != 0:
-                fresh = lib.make_unique[lib.device_buffer](source, bytes, on._handle, resource)
-            else:
-                fresh = lib.make_unique[lib.device_buffer](bytes, on._handle, resource)
+        if source == NULL:
+            fresh = lib.device_buffer.make_at_once(bytes, on._handle, resource)
+        if fresh.get() == NULL:
+            with nogil:
+                if source != NULL and bytes != 0:
+                    fresh = lib.make_unique[lib.device_buffer](source, bytes, on._handle, resource)
+                else:
+                    fresh = lib.make_unique[lib.device_buffer](bytes, on._handle, resource)
         self._free()
         self._buffer = move(fresh)
         self._stream = on
@@ -95,6 +100,9 @@ cdef class DeviceBuffer:
 
     def __dealloc__(self):
         self._free()
+        if self._mr is not None:
+            self._buffer.reset()  # we hold the resource: this is not the end of it
+            return
         with nogil:
             self._buffer.reset()
 
@@ -112,8 +120,9 @@ cdef class DeviceBuffer:
             lib.client_freed(_client, self._counted)
             self._counted = 0
         if not self._is_shared and not self._stream.may_be_gone():
-            with nogil:
-                buffer.close()
+            if not buffer.close_at_once():
+                with nogil:
+                    buffer.close()
             return
         with nogil:
             bytes = buffer.capacity()

@@ -190,6 +190,8 @@ cdef extern from "cenote/memory_resource.hpp" namespace "cenote" nogil:
     cdef cppclass memory_resource:
         void* allocate(stream_ref stream, size_t bytes, size_t alignment) except +raise_python_error
         void deallocate(stream_ref stream, void* pointer, size_t bytes, size_t alignment)
+        void* allocate_at_once(stream_ref stream, size_t bytes, size_t alignment)
+        bool deallocate_at_once(stream_ref stream, void* pointer, size_t bytes, size_t alignment)
         int device()
         string kind() except +raise_python_error
         shared_ptr[memory_resource] upstream()
@@ -250,6 +252,7 @@ cdef extern from "cenote/resources/sam_headroom_memory_resource.hpp" namespace "
 cdef extern from "cenote/resources/pool_memory_resource.hpp" namespace "cenote" nogil:
     cdef struct pool_counters:
         uint64_t allocations
+        uint64_t from_front_cache
         uint64_t from_own_stream
         uint64_t from_ready
         uint64_t from_other_stream
@@ -350,6 +353,16 @@ cdef extern from "cenote/adaptors/aligned_resource_adaptor.hpp" namespace "cenot
         aligned_resource_adaptor(shared_ptr[memory_resource], size_t, size_t) except +raise_python_error
 
 
+cdef extern from "cenote/adaptors/guard_resource_adaptor.hpp" namespace "cenote" nogil:
+    cdef cppclass overrun:
+        string text() except +raise_python_error
+    cdef cppclass guard_resource_adaptor(memory_resource):
+        guard_resource_adaptor(shared_ptr[memory_resource], size_t) except +raise_python_error
+        vector[overrun] find_overruns() except +raise_python_error
+        uint64_t overruns_found()
+        size_t guard_bytes()
+
+
 cdef extern from "cenote/adaptors/thread_safe_resource_adaptor.hpp" namespace "cenote" nogil:
     cdef cppclass thread_safe_resource_adaptor(memory_resource):
         thread_safe_resource_adaptor(shared_ptr[memory_resource]) except +raise_python_error
@@ -374,7 +387,11 @@ cdef extern from "cenote/containers/device_buffer.hpp" namespace "cenote" nogil:
         void shrink_to_fit(stream_ref stream) except +raise_python_error
         void prefetch(int location, stream_ref stream) except +raise_python_error
         void close()
+        bool close_at_once()
         void* release()
+
+        @staticmethod
+        unique_ptr[device_buffer] make_at_once(size_t bytes, stream_ref stream, const shared_ptr[memory_resource]&)
 
 
 cdef extern from "cenote/surface/reclaimer.hpp" namespace "cenote" nogil:
@@ -420,6 +437,6 @@ cdef extern from "cenote/surface/client.hpp" namespace "cenote" nogil:
 
 cdef extern from "cenote/surface/allocation_ledger.hpp" namespace "cenote" nogil:
     void* client_allocate(int client, int device, size_t bytes, stream_ref stream) except +raise_python_error
-    void client_deallocate(void* pointer, stream_ref stream)
+    bool client_deallocate(void* pointer, stream_ref stream)
     void client_record_stream(void* pointer, stream_ref stream) except +raise_python_error
     void client_share(void* pointer)

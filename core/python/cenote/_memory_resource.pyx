@@ -1,5 +1,5 @@
 """What every memory resource can do, and how C++ resources become Python objects. Documented in `cenote.mr`."""
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 from cython.operator cimport dereference
 from libc.stdint cimport uintptr_t
@@ -16,6 +16,7 @@ from cenote._stream import DEFAULT_STREAM
 
 # Which Python object stands for a C++ resource: the one that made it, as long as anybody holds it.
 _objects = WeakValueDictionary()
+cdef object _last_wrapped = lambda: None  # a weak reference to what wrap() returned last, which is asked for most
 
 
 cdef object figure(optional[size_t] bytes):
@@ -92,9 +93,10 @@ cdef class DeviceMemoryResource:
         cdef Stream on = as_stream(stream)
         cdef size_t bytes = bytes_argument(nbytes)
         cdef size_t aligned = bytes_argument(alignment)
-        cdef void* pointer
-        with nogil:
-            pointer = self.made().allocate(on._handle, bytes, aligned)
+        cdef void* pointer = self.made().allocate_at_once(on._handle, bytes, aligned)
+        if pointer == NULL:
+            with nogil:
+                pointer = self.made().allocate(on._handle, bytes, aligned)
         return <uintptr_t> pointer
 
     def deallocate(self, ptr, nbytes, stream=DEFAULT_STREAM, alignment=256) -> None:
@@ -126,8 +128,9 @@ cdef class DeviceMemoryResource:
         cdef size_t aligned = bytes_argument(alignment)
         if not lib.is_power_of_two(aligned):
             raise ValueError(f"alignment must be a power of two, not {aligned}")
-        with nogil:
-            self.made().deallocate(on._handle, <void*> pointer, bytes, aligned)
+        if not self.made().deallocate_at_once(on._handle, <void*> pointer, bytes, aligned):
+            with nogil:
+                self.made().deallocate(on._handle, <void*> pointer, bytes, aligned)
 
     @property
     def device(self) -> int:
@@ -284,9 +287,14 @@ cdef remember(DeviceMemoryResource resource):
 
 cdef DeviceMemoryResource wrap(shared_ptr[lib.memory_resource] resource):
     """The Python object of a C++ resource: the one that is known, else a new one of the class of its kind."""
+    global _last_wrapped
     cdef DeviceMemoryResource wrapped
+    known = _last_wrapped()
+    if known is not None and (<DeviceMemoryResource> known)._resource.get() == resource.get():
+        return known
     known = _objects.get(<uintptr_t> resource.get())
     if known is not None and (<DeviceMemoryResource> known)._resource.get() == resource.get():
+        _last_wrapped = ref(known)
         return known
     other = UpstreamResourceAdaptor if resource.get().upstream().get() != NULL else DeviceMemoryResource
     cls = _classes.get(resource.get().kind().decode(), other)  # C++ programs may have kinds of their own

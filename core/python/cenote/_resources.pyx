@@ -228,8 +228,8 @@ cdef class PoolMemoryResource(UpstreamResourceAdaptor):
         Returns
         -------
         dict
-            ``allocations`` and where they came from (``from_own_stream``, ``from_ready``, ``from_other_stream``,
-            ``from_upstream``, ``from_reclaim``), ``waits`` and ``events`` issued, ``upstream_allocations`` and
+            ``allocations`` and where they came from (``from_front_cache``, ``from_own_stream``, ``from_ready``,
+            ``from_other_stream``, ``from_upstream``, ``from_reclaim``), ``waits`` and ``events`` issued, ``upstream_allocations`` and
             ``upstream_frees``.
         """
         cdef lib.pool_counters c = (<lib.pool_memory_resource*> self.made()).counters()

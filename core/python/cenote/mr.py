@@ -10,6 +10,7 @@ They are put together as objects or by a specification::
 from cenote._adaptors import (
     AlignedResourceAdaptor,
     FailureCallbackResourceAdaptor,
+    GuardResourceAdaptor,
     LimitingResourceAdaptor,
     LoggingResourceAdaptor,
     PrefetchResourceAdaptor,
@@ -57,6 +58,7 @@ __all__ = [
     "DeviceMemoryResource",
     "FailureCallbackResourceAdaptor",
     "FixedSizeMemoryResource",
+    "GuardResourceAdaptor",
     "LimitingResourceAdaptor",
     "LoggingResourceAdaptor",
     "ManagedMemoryResource",

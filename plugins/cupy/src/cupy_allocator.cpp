@@ -35,8 +35,11 @@ bool interpreter_is_finalizing() {
 #endif
 }
 
+// The module is not imported beside a library that has no such version.
+const cenote_api* const api = cenote_get_api(CENOTE_ABI_VERSION);
+
 int client() {
-  static const int index = cenote_register_client("cupy");
+  static const int index = api->register_client("cupy");
   return index;
 }
 
@@ -47,19 +50,19 @@ void* current_stream(void* param, int device) {
 void* allocate(void* param, std::size_t bytes, int device) {
   void* const stream = current_stream(param, device);
   const gil_released released;
-  return cenote_allocate_or_throw(client(), device, bytes, stream);
+  return api->allocate_or_throw(client(), device, bytes, stream);
 }
 
 // The array's own stream may be gone, so that the block is freed on the current one: cenote orders the rest. At the end
 // of the interpreter CuPy's thread-local state is gone too; the legacy default stream (null) is always there.
 void deallocate(void* param, void* pointer, int device) noexcept {
   if (interpreter_is_finalizing()) {
-    cenote_deallocate(pointer, nullptr);
+    api->deallocate(pointer, nullptr);
     return;
   }
   void* const stream = current_stream(param, device);
   const gil_released released;
-  cenote_deallocate(pointer, stream);
+  api->deallocate(pointer, stream);
 }
 
 PyModuleDef definition = {PyModuleDef_HEAD_INIT,
@@ -75,6 +78,10 @@ PyModuleDef definition = {PyModuleDef_HEAD_INIT,
 }  // namespace
 
 PyMODINIT_FUNC PyInit__allocator() {
+  if (api == nullptr) {
+    PyErr_SetString(PyExc_ImportError, cenote_last_error());
+    return nullptr;
+  }
   PyObject* const module = PyModule_Create(&definition);
   if (module == nullptr) return nullptr;
   if (PyModule_AddObject(module, "allocate", PyLong_FromVoidPtr(reinterpret_cast<void*>(&allocate))) != 0 ||

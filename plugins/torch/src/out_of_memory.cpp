@@ -46,8 +46,7 @@ void* symbol_of_loaded(const char* library, const char* name) {
 
 struct error_type {
   construct_error construct = reinterpret_cast<construct_error>(symbol_of_loaded(
-      "libc10.so",
-      "_ZN3c105ErrorC1ENS_14SourceLocationENSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE"));
+      "libc10.so", "_ZN3c105ErrorC1ENS_14SourceLocationENSt7__cxx1112basic_stringIcSt11char_traitsIcESaIcEEE"));
   std::type_info* type =
       static_cast<std::type_info*>(symbol_of_loaded("libc10_cuda.so", "_ZTIN3c1016OutOfMemoryErrorE"));
   std::byte* table = static_cast<std::byte*>(symbol_of_loaded("libc10_cuda.so", "_ZTVN3c1016OutOfMemoryErrorE"));

@@ -15,9 +15,20 @@
 
 namespace {
 
+/// cenote's functions; std::runtime_error beside a library that is not the one this was compiled for.
+const cenote_api& api() {
+  static const cenote_api* const functions = cenote_get_api(CENOTE_ABI_VERSION);
+  if (functions == nullptr) throw std::runtime_error(cenote_last_error());
+  return *functions;
+}
+
 int client() {
-  static const int index = cenote_register_client("torch");
+  static const int index = api().register_client("torch");
   return index;
+}
+
+void require(bool succeeded) {
+  if (!succeeded) throw std::runtime_error(api().last_error());
 }
 
 }  // namespace
@@ -26,36 +37,34 @@ extern "C" {
 
 CENOTE_API void* cenote_torch_allocate(std::size_t bytes, int device, void* stream) {
   try {
-    return cenote_allocate_or_throw(client(), device, bytes, stream);
+    return api().allocate_or_throw(client(), device, bytes, stream);
   } catch (const cenote::out_of_memory& error) {
     cenote::torch::throw_out_of_memory(std::string("CUDA out of memory. ") + error.what());
   }
 }
 
 CENOTE_API void cenote_torch_deallocate(void* pointer, std::size_t, int, void* stream) {
-  cenote_deallocate(pointer, stream);
+  api().deallocate(pointer, stream);
 }
 
 /// Tensor.record_stream
 CENOTE_API void cenote_torch_record_stream(void* pointer, void* stream) {
-  if (cenote_record_stream(pointer, stream) != 0) throw std::runtime_error(cenote_last_error());
+  require(api().record_stream(pointer, stream) == 0);
 }
 
 /// torch.cuda.empty_cache: of every device.
 CENOTE_API void cenote_torch_empty_cache() {
-  for (int device = 0; device < cenote_device_count(); ++device) {
-    if (cenote_trim(device) < 0) throw std::runtime_error(cenote_last_error());
-  }
+  for (int device = 0; device < api().device_count(); ++device) require(api().trim(device) >= 0);
 }
 
 /// A graph capture, or torch.cuda.use_mem_pool, begins and ends. The two numbers are the pool's id; the last argument
 /// of the first function, a std::function that says which streams take part, is not needed to hold frees back.
 CENOTE_API void cenote_torch_begin_allocate_to_pool(int device, std::uint64_t, std::uint64_t, void*) {
-  cenote_capture_begin(device);
+  api().capture_begin(device);
 }
 
 CENOTE_API void cenote_torch_end_allocate_to_pool(int device, std::uint64_t, std::uint64_t) {
-  cenote_capture_end(device);
+  api().capture_end(device);
 }
 
 }  // extern "C"

@@ -66,4 +66,19 @@ void limiting_resource_adaptor::do_deallocate(stream_ref stream, void* pointer, 
   release(align_up(bytes, alignment_));
 }
 
+void* limiting_resource_adaptor::do_allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) {
+  const std::size_t counted = align_up(bytes, alignment_);
+  if (!try_reserve(counted)) return nullptr;
+  void* const pointer = next().allocate_at_once(stream, bytes, alignment);
+  if (pointer == nullptr) release(counted);
+  return pointer;
+}
+
+bool limiting_resource_adaptor::do_deallocate_at_once(stream_ref stream, void* pointer, std::size_t bytes,
+                                                      std::size_t alignment) {
+  if (!next().deallocate_at_once(stream, pointer, bytes, alignment)) return false;
+  release(align_up(bytes, alignment_));
+  return true;
+}
+
 }  // namespace cenote

@@ -45,32 +45,26 @@ void allocation_counters::absorb(const allocation_counters& later) noexcept {
   count.absorb(later.count);
 }
 
-allocation_counters* statistics_resource_adaptor::scope_locked() noexcept {
-  if (scopes_.empty()) return nullptr;
-  const auto own = scopes_.find(thread_number());
-  return own == scopes_.end() ? nullptr : &own->second.back();
-}
-
 allocation_counters statistics_resource_adaptor::counters() const {
-  const std::lock_guard lock(mutex_);
-  const auto own = scopes_.find(thread_number());
-  return own == scopes_.end() ? base_ : own->second.back();
+  if (has_scopes_) {
+    const std::lock_guard lock(scopes_mutex_);
+    const auto own = scopes_.find(thread_number());
+    if (own != scopes_.end()) return own->second.back();
+  }
+  const std::lock_guard lock(base_lock_);
+  return base_;
 }
 
 allocation_counters statistics_resource_adaptor::push_counters() {
-  const std::lock_guard lock(mutex_);
-  const auto own = scopes_.find(thread_number());
-  if (own == scopes_.end()) {
-    scopes_.emplace(thread_number(), scopes(1));
-    return base_;
-  }
-  const allocation_counters top = own->second.back();
-  own->second.emplace_back();
+  const allocation_counters top = counters();
+  const std::lock_guard lock(scopes_mutex_);
+  scopes_[thread_number()].emplace_back();
+  has_scopes_ = true;
   return top;
 }
 
 allocation_counters statistics_resource_adaptor::pop_counters() {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(scopes_mutex_);
   const auto own = scopes_.find(thread_number());
   if (own == scopes_.end()) throw std::out_of_range("cannot pop the last counter pair: this thread has pushed none");
   scopes& stack = own->second;
@@ -78,29 +72,44 @@ allocation_counters statistics_resource_adaptor::pop_counters() {
   stack.pop_back();
   if (stack.empty()) {
     scopes_.erase(own);
+    has_scopes_ = !scopes_.empty();
   } else {
     stack.back().absorb(top);
   }
   return top;
 }
 
-void* statistics_resource_adaptor::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
-  void* const pointer = next().try_allocate(stream, bytes, alignment);
-  if (pointer == nullptr) return nullptr;
-  const std::lock_guard lock(mutex_);
-  base_.allocated(bytes);
-  if (allocation_counters* const scope = scope_locked()) scope->allocated(bytes);
+/// Calls `count` with the counters that an allocation or a free of this thread moves.
+template <class Count>
+void statistics_resource_adaptor::for_my_counters(Count&& count) noexcept {
+  {
+    const std::lock_guard lock(base_lock_);
+    count(base_);
+  }
+  if (!has_scopes_.load(std::memory_order_relaxed)) [[likely]]
+    return;  // this thread's own pushes it has seen
+  const std::lock_guard lock(scopes_mutex_);
+  const auto own = scopes_.find(thread_number());
+  if (own != scopes_.end()) count(own->second.back());
+}
+
+void* statistics_resource_adaptor::counted(void* pointer, std::size_t bytes) noexcept {
+  if (pointer != nullptr) for_my_counters([bytes](allocation_counters& mine) { mine.allocated(bytes); });
   return pointer;
+}
+
+void* statistics_resource_adaptor::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
+  return counted(next().try_allocate(stream, bytes, alignment), bytes);
+}
+
+void* statistics_resource_adaptor::do_allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) {
+  return counted(next().allocate_at_once(stream, bytes, alignment), bytes);
 }
 
 void statistics_resource_adaptor::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes,
                                                 std::size_t alignment) noexcept {
-  {
-    // Before the memory can be another thread's: it is never counted twice in a peak.
-    const std::lock_guard lock(mutex_);
-    base_.freed(bytes);
-    if (allocation_counters* const scope = scope_locked()) scope->freed(bytes);
-  }
+  // Before the memory can be another thread's: it is never counted twice in a peak.
+  for_my_counters([bytes](allocation_counters& mine) { mine.freed(bytes); });
   next().deallocate(stream, pointer, bytes, alignment);
 }
 

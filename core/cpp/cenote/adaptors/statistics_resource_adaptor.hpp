@@ -13,15 +13,18 @@
 //
 // A thread that ends with scopes leaves them behind, a few hundred bytes; nobody sees them again.
 //
-// Threads: `mutex_` guards all counters; nothing is called under it.
-// Cost: one lock and one addition; a look-up by thread while there are scopes.
+// Threads: `base_lock_` guards the base counters, `scopes_mutex_` the scopes; nothing is called under either. The lock
+// of the base is what keeps a peak exact: that of all threads together, not a sum of theirs. Cost: one spin lock and
+// one addition; a mutex and a look-up by thread only while there are scopes.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <mutex>
 #include <unordered_map>
 #include <vector>
 
+#include "cenote/ground/spin_lock.hpp"
 #include "cenote/memory_resource.hpp"
 
 namespace cenote {
@@ -68,11 +71,16 @@ class statistics_resource_adaptor final : public resource_adaptor {
 
   void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
   void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept override;
-  allocation_counters* scope_locked() noexcept;  // the calling thread's last; null if it has none
+  void* do_allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
+  void* counted(void* pointer, std::size_t bytes) noexcept;
+  template <class Count>
+  void for_my_counters(Count&& count) noexcept;
 
-  mutable std::mutex mutex_;
+  mutable spin_lock base_lock_;
   allocation_counters base_;
+  mutable std::mutex scopes_mutex_;
   std::unordered_map<std::uint64_t, scopes> scopes_;  // by thread; each has at least one
+  std::atomic<bool> has_scopes_{false};
 };
 
 }  // namespace cenote

@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <utility>
 
 #include "cenote/containers/current_resource.hpp"
 #include "cenote/memory_resource.hpp"
@@ -32,6 +33,10 @@ class device_buffer {
   /// Copies the size() bytes of `other`, with its alignment. `stream` must be ordered after other.stream().
   device_buffer(const device_buffer& other, stream_ref stream,
                 std::shared_ptr<memory_resource> resource = get_current_device_resource());
+
+  /// A buffer of memory that can be had at once (memory_resource::allocate_at_once); null otherwise.
+  static std::unique_ptr<device_buffer> make_at_once(std::size_t bytes, stream_ref stream,
+                                                     const std::shared_ptr<memory_resource>& resource) noexcept;
 
   device_buffer(const device_buffer&) = delete;  // a copy needs a stream
   device_buffer& operator=(const device_buffer&) = delete;
@@ -68,11 +73,17 @@ class device_buffer {
   /// Frees the memory in the order of stream(). An empty buffer is left, which can be used again.
   void close() noexcept;
 
+  /// As close, or false where that would have to wait (memory_resource::deallocate_at_once).
+  bool close_at_once() noexcept;
+
   /// Hands the memory over to the caller, who frees capacity() bytes, asked before, of alignment() to resource(). As
   /// after close().
   void* release() noexcept;
 
  private:
+  device_buffer(std::shared_ptr<memory_resource> resource, stream_ref stream) noexcept
+      : resource_(std::move(resource)), stream_(stream) {}
+
   /// Memory of another size, with the contents.
   void reallocate(std::size_t capacity, stream_ref stream);
 

@@ -13,9 +13,6 @@
 namespace cenote {
 namespace {
 
-/// Ids that the driver gives out count up from small numbers; this one it does not reach.
-constexpr stream_id legacy_default_id{~std::uint64_t{0}};
-
 CUstreamCaptureStatus capture_status(CUstream handle) {
   CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
   CENOTE_DRIVER_CALL(cuStreamIsCapturing, handle, &status);
@@ -47,8 +44,7 @@ auto ask_in_context(stream_ref stream, int device, Ask&& ask) {
 
 }  // namespace
 
-stream_id identify(stream_ref stream, int device) {
-  if (stream.is_legacy_default()) return legacy_default_id;
+stream_id ask_who_it_is(stream_ref stream, int device) {
   return ask_in_context(stream, device, identify_in_current_context);
 }
 

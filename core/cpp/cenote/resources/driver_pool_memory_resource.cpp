@@ -1,5 +1,7 @@
 #include "cenote/resources/driver_pool_memory_resource.hpp"
 
+#include "cenote/driver/nvtx.hpp"
+
 namespace cenote {
 
 memory_state driver_pool_memory_resource::state() const {
@@ -10,6 +12,7 @@ memory_state driver_pool_memory_resource::state() const {
 }
 
 std::size_t driver_pool_memory_resource::trim(std::size_t keep_bytes) {
+  const nvtx::trim_range range(keep_bytes);
   const std::size_t before = pool().reserved_bytes();
   pool().trim(keep_bytes);
   const std::size_t after = pool().reserved_bytes();

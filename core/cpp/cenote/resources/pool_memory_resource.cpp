@@ -6,6 +6,7 @@
 
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
+#include "cenote/driver/nvtx.hpp"
 #include "cenote/ground/check.hpp"
 #include "cenote/ground/log.hpp"
 #include "cenote/ground/process.hpp"
@@ -13,17 +14,16 @@
 namespace cenote {
 namespace {
 
-// Chunks are multiples of what the driver maps at once (2 MiB, driver 580, H100). A pool doubles while it is small;
-// beyond a gigabyte a chunk's price, 85 µs, no longer matters and taking more than is needed does.
-constexpr std::size_t chunk_granularity = 2 * MiB;
-constexpr std::size_t largest_unasked_growth = 1 * GiB;
-
 /// A pool that is this many times as large as what is in use joins its blocks before it grows. Tuned on a recorded
 /// workload of five streams: it held 4.9 times its peak without joining, 2.5 times with it.
 constexpr std::size_t plenty = 2;
 
 /// With more streams than this, those that have no free block left are forgotten even where memory is plentiful.
 constexpr std::size_t many_timelines = 64;
+
+/// What one front cache may hold: a sixty-fourth of the pool. It is not joined with its neighbours meanwhile, and no
+/// other stream sees it.
+constexpr std::size_t shares_of_a_cache = 64;
 
 /// Blocks freed on a stream that the driver would not identify: no stream may use them before a reclaim.
 constexpr stream_id orphans{~std::uint64_t{1}};
@@ -44,9 +44,8 @@ std::size_t half_of_free_memory(int device) {
 pool_memory_resource::pool_memory_resource(std::shared_ptr<memory_resource> upstream,
                                            std::optional<std::size_t> initial, std::optional<std::size_t> maximum)
     : memory_resource(require_upstream(upstream, "pool")->device()),
-      upstream_(std::move(upstream)),
+      chunks_(std::move(upstream), maximum),
       initial_(initial),
-      maximum_(maximum),
       ready_(heap_.create_owner()) {
   check_pool_size("initial", initial);
   check_pool_size("maximum", maximum);
@@ -57,25 +56,26 @@ pool_memory_resource::pool_memory_resource(std::shared_ptr<memory_resource> upst
                            format_bytes(*maximum) + ")");
   }
   if (first == 0) return;
-  void* const base = upstream_->allocate_sync(first);
+  const chunk whole = chunks_.take_exactly(first);
   try {
-    heap_.add_chunk({static_cast<std::byte*>(base), first}, ready_, 0);
+    heap_.add_chunk(whole, ready_, 0);
   } catch (...) {
-    upstream_->deallocate_sync(base, first);
+    chunks_.upstream()->deallocate_sync(whole.base, whole.bytes);
     throw;
   }
-  pool_size_ = first;
+  size_caches();
   ++counters_.upstream_allocations;
 }
 
 pool_memory_resource::~pool_memory_resource() {
   if (driver_is_gone()) return;
-  if (heap_.blocks_in_use() != 0) {
-    report_once("a pool is destroyed with blocks still in use: " + std::to_string(heap_.blocks_in_use()) +
-                ", together " + format_bytes(heap_.bytes_in_use()));
+  const std::size_t in_use = heap_.blocks_in_use() - caches_.blocks();
+  if (in_use != 0) {
+    report_once("a pool is destroyed with blocks still in use: " + std::to_string(in_use) + ", together " +
+                format_bytes(heap_.bytes_in_use() - caches_.bytes()));
   }
   if (!order_legacy_stream_after_all_work()) return;
-  for (const chunk& c : heap_.all_chunks()) upstream_->deallocate({}, c.base, c.bytes);
+  for (const chunk& c : heap_.all_chunks()) chunks_.give({}, c);
 }
 
 /// For the end of the pool. False, and reported, if there is no way: its memory must then be leaked.
@@ -96,10 +96,26 @@ bool pool_memory_resource::order_legacy_stream_after_all_work() const noexcept {
 
 void* pool_memory_resource::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
   request wanted{stream, identify(stream, device()), align_up(bytes, block_granularity), alignment};
+  if (alignment == default_alignment) {
+    if (void* p = caches_.take(wanted.id, wanted.bytes)) return p;
+  }
+  return take_from_heap(wanted);
+}
+
+void* pool_memory_resource::do_allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) {
+  if (alignment != default_alignment) return nullptr;
+  return caches_.take(identify(stream, device()), align_up(bytes, block_granularity));
+}
+
+bool pool_memory_resource::do_deallocate_at_once(stream_ref stream, void* pointer, std::size_t, std::size_t) {
+  return caches_.give(identify(stream, device()), pointer, nullptr);
+}
+
+void* pool_memory_resource::take_from_heap(request& wanted) {
   if (void* p = take_without_wait(wanted)) return p;
 
   const relaxed_capture_scope relaxed;
-  wanted.may_wait = !wanted.id.is_capturing() && accepts_work(stream, device());
+  wanted.may_wait = !wanted.id.is_capturing() && accepts_work(wanted.stream, device());
   if (void* p = take_from_other_stream(wanted)) return p;
   if (void* p = take_settled(wanted)) return p;
 
@@ -120,6 +136,13 @@ void pool_memory_resource::do_deallocate(stream_ref stream, void* pointer, std::
   } catch (const std::exception& error) {
     report_once(error.what());
   }
+  block_index spilled = no_block;
+  if (!caches_.give(id, pointer, &spilled)) return give_to_heap(stream, id, pointer);
+  if (spilled != no_block) [[unlikely]]
+    give_spilled(stream, id, spilled);
+}
+
+void pool_memory_resource::give_to_heap(stream_ref stream, stream_id id, void* pointer) noexcept {
   try {
     std::optional<stamp> closed;
     {
@@ -131,37 +154,86 @@ void pool_memory_resource::do_deallocate(stream_ref stream, void* pointer, std::
         id = orphans;
         lock.lock();
       }
-      const auto bytes = heap_.size_of(pointer);
-      if (!bytes) {
+      const block_index freed = heap_.taken_at(pointer);
+      if (freed == no_block) {
         report_once("a pointer was freed that the pool did not give out, or that was freed already; it is ignored");
         return;
       }
       stream_timeline& mine = timeline_locked(id);
-      heap_.give(pointer, mine.owner(), mine.open_epoch());
-      const bool worth_a_mark = mine.count_free(*bytes, pool_size_);
-      if (worth_a_mark && timelines_.size() > 1 && !id.is_capturing() && id != orphans) closed = mine.close_epoch();
-      if constexpr (check_level >= 2) heap_.check();
+      free_locked(mine, freed);
+      closed = close_if_worth_a_mark_locked(mine);
     }
+    if (id != orphans) caches_.open(id);
     if (closed) place_mark(stream, id, *closed);
   } catch (const std::exception& error) {
     report_once(std::string("a block is leaked, as freeing it failed: ") + error.what());
   }
 }
 
+/// Frees what a cache had no room for.
+void pool_memory_resource::give_spilled(stream_ref stream, stream_id id, block_index spilled) noexcept {
+  try {
+    std::optional<stamp> closed;
+    {
+      const std::lock_guard lock(mutex_);
+      stream_timeline& mine = timeline_locked(id);
+      while (spilled != no_block) {
+        const block_index next = heap_[spilled].free_next;
+        free_locked(mine, spilled);
+        spilled = next;
+      }
+      closed = close_if_worth_a_mark_locked(mine);
+    }
+    if (closed) place_mark(stream, id, *closed);
+  } catch (const std::exception& error) {
+    report_once(std::string("blocks are leaked, as freeing them failed: ") + error.what());
+  }
+}
+
+/// Frees a taken block, which may be cached, to a stream.
+void pool_memory_resource::free_locked(stream_timeline& to, block_index freed) noexcept {
+  heap_.blocks()[freed].is_cached = false;
+  to.count_free(heap_[freed].bytes);
+  heap_.give(freed, to.owner(), to.open_epoch());
+}
+
+/// The epoch that was closed, if there was enough in it: its mark is to be placed.
+std::optional<stamp> pool_memory_resource::close_if_worth_a_mark_locked(stream_timeline& timeline) noexcept {
+  if constexpr (check_level >= 2) heap_.check();
+  if (timelines_.size() == 1 || timeline.id().is_capturing() || timeline.id() == orphans) return std::nullopt;
+  if (!timeline.is_worth_a_mark(heap_.chunk_bytes())) return std::nullopt;
+  return timeline.close_epoch();
+}
+
+/// Frees what lies in the caches of one stream, or of all. No mark covers it yet.
+void pool_memory_resource::empty_caches_locked(std::optional<stream_id> only) {
+  caches_.drain(only, [this](stream_id id) {
+    stream_timeline& owner = timeline_locked(id);
+    return [this, &owner](block_index freed) noexcept { free_locked(owner, freed); };
+  });
+}
+
 /// Steps 1 and 2: what the stream may use at once.
 void* pool_memory_resource::take_without_wait(const request& wanted) {
   std::unique_lock lock(mutex_);
-  meet(wanted.stream, wanted.id, lock);
-  if (void* p = take_locked(wanted, timeline_locked(wanted.id).owner(), counters_.from_own_stream)) return p;
-  return take_locked(wanted, ready_, counters_.from_ready);
+  const owner_index own = meet(wanted.stream, wanted.id, lock).owner();
+  if (void* p = take_locked(wanted, own, counters_.from_own_stream)) return p;
+  if (void* p = take_locked(wanted, ready_, counters_.from_ready)) return p;
+  empty_caches_locked(wanted.id);
+  return take_locked(wanted, own, counters_.from_own_stream);
 }
 
-/// Looks at a stream that the pool does not know, with the lock released; throws if it is another device's.
-void pool_memory_resource::meet(stream_ref stream, stream_id id, std::unique_lock<std::mutex>& lock) const {
-  if (timelines_.contains(id) || id.is_capturing() || id == orphans) return;
-  lock.unlock();
-  require_stream_of_device(stream, device());
-  lock.lock();
+/// The timeline of a stream. One that the pool does not know is looked at first, with the lock released; throws if it
+/// is another device's.
+stream_timeline& pool_memory_resource::meet(stream_ref stream, stream_id id, std::unique_lock<std::mutex>& lock) {
+  const auto known = timelines_.find(id);
+  if (known != timelines_.end()) return known->second;
+  if (!id.is_capturing() && id != orphans) {
+    lock.unlock();
+    require_stream_of_device(stream, device());
+    lock.lock();
+  }
+  return timeline_locked(id);
 }
 
 /// Step 3: a block that another stream has freed, after an event that covers the free.
@@ -193,7 +265,7 @@ void* pool_memory_resource::take_from_other_stream(const request& wanted) {
     wait(wanted.stream, *awaited.happened, device());
   } catch (...) {
     const std::lock_guard lock(mutex_);
-    heap_.give(pointer, timeline_locked(lender).owner(), freed_at);
+    heap_.give(heap_.taken_at(pointer), timeline_locked(lender).owner(), freed_at);
     throw;
   }
   std::vector<stream_timeline> dropped;  // outlives the lock: its events are the driver's to destroy
@@ -219,40 +291,12 @@ std::size_t pool_memory_resource::smallest_chunk(const request& wanted) {
   return align_up(wanted.bytes + (wanted.alignment - block_granularity), block_granularity);
 }
 
-/// As much as the pool has already, or what was set as its step.
-std::size_t pool_memory_resource::chunk_for(std::size_t minimum) const {
-  const std::lock_guard lock(mutex_);
-  if (growth_step_ && minimum <= *growth_step_) return *growth_step_;
-  const std::size_t unasked = std::clamp(pool_size_, chunk_granularity, largest_unasked_growth);
-  return align_up(std::max(minimum, unasked), chunk_granularity);
-}
-
-/// Step 6: more memory, in a chunk that halves until the upstream has it.
+/// Step 6: more memory.
 void* pool_memory_resource::grow(const request& wanted) {
-  const std::size_t minimum = smallest_chunk(wanted);
-  std::size_t bytes = chunk_for(minimum);
-  for (;;) {
-    const auto reserved = reserve_growth(bytes, minimum);
-    if (!reserved) return nullptr;
-    void* base = nullptr;
-    try {
-      base = allocate_chunk(wanted, *reserved);
-    } catch (...) {
-      const std::lock_guard lock(mutex_);
-      pool_size_ -= *reserved;
-      throw;
-    }
-    if (base != nullptr) {
-      say("grew by", *reserved);
-      return add_chunk_and_take(wanted, {static_cast<std::byte*>(base), *reserved});
-    }
-    {
-      const std::lock_guard lock(mutex_);
-      pool_size_ -= *reserved;
-    }
-    if (*reserved == minimum) return nullptr;
-    bytes = std::max(minimum, align_down(*reserved / 2, block_granularity));
-  }
+  const auto fresh = chunks_.take(wanted.stream, wanted.may_wait, smallest_chunk(wanted), wanted.refusal);
+  if (!fresh) return nullptr;
+  say("grew by", fresh->bytes);
+  return add_chunk_and_take(wanted, *fresh);
 }
 
 /// Step 5: a pool that is large beside what is in use is not grown before the blocks of all streams have been joined,
@@ -262,7 +306,7 @@ void* pool_memory_resource::join(const request& wanted) {
   std::vector<claim> claims;
   {
     const std::lock_guard lock(mutex_);
-    if (heap_.bytes_in_use() + wanted.bytes > pool_size_ / plenty) return nullptr;
+    if (heap_.bytes_in_use() + wanted.bytes > chunks_.held() / plenty) return nullptr;
     for (const auto& [id, lender] : timelines_) {
       if (id != wanted.id && !lender.marks().empty()) claims.push_back({id, lender.marks().back()});
     }
@@ -300,7 +344,8 @@ void* pool_memory_resource::take_claims(const request& wanted, const std::vector
 
 /// Step 8: free chunks that are each too small are worth one that is large enough.
 void* pool_memory_resource::make_room_and_grow(const request& wanted) {
-  if (maximum_ && smallest_chunk(wanted) > *maximum_) return nullptr;  // no room that could be made is enough
+  if (smallest_chunk(wanted) > chunks_.maximum().value_or(max_allocation))
+    return nullptr;  // no room that could be made is enough
   // A captured stream cannot free, and the legacy stream may not even be named beside the capture of a blocking one.
   std::optional<cuda_stream> aside;
   if (!wanted.may_wait) aside.emplace(device(), cuda_stream::kind::non_blocking);
@@ -332,9 +377,10 @@ void* pool_memory_resource::add_chunk_and_take(const request& wanted, chunk fres
     ++counters_.upstream_allocations;
     stream_timeline& mine = timeline_locked(wanted.id);
     // From a stream-ordered upstream the memory is this stream's for the time being; from another it is everybody's.
-    const bool is_mine = upstream_->is_stream_ordered() && wanted.may_wait;
+    const bool is_mine = upstream()->is_stream_ordered() && wanted.may_wait;
     const owner_index owner = is_mine ? mine.owner() : ready_;
-    heap_.add_chunk(fresh, owner, is_mine ? mine.open_epoch() : 0);
+    caches_.alone([&] { heap_.add_chunk(fresh, owner, is_mine ? mine.open_epoch() : 0); });
+    size_caches();
     return take_locked(wanted, owner, counters_.from_upstream);
   } catch (const std::bad_alloc&) {
     give_up_chunk(wanted, fresh);
@@ -347,9 +393,8 @@ void pool_memory_resource::give_up_chunk(const request& wanted, chunk fresh) {
   {
     const std::lock_guard lock(mutex_);
     if (heap_.has_chunk(fresh)) return;  // it was added, and only the block was not taken
-    pool_size_ -= fresh.bytes;
   }
-  upstream_->deallocate(wanted.stream, fresh.base, fresh.bytes);
+  chunks_.give(wanted.stream, fresh);
 }
 
 /// Passes the blocks whose events are complete to `ready`.
@@ -398,6 +443,7 @@ void pool_memory_resource::settle_unmarked() {
 /// Ends the open epoch of every stream that has free blocks; empty if only captures have any.
 std::vector<std::pair<stream_id, stamp>> pool_memory_resource::close_epochs() {
   const std::lock_guard lock(mutex_);
+  empty_caches_locked({});
   std::vector<std::pair<stream_id, stamp>> closed;
   for (auto& [id, timeline] : timelines_) {
     if (!id.is_capturing() && heap_.free_bytes(timeline.owner()) != 0) closed.emplace_back(id, timeline.close_epoch());
@@ -411,6 +457,7 @@ void pool_memory_resource::drop_idle_timelines_locked(stream_id spared, std::vec
     const auto current = it++;
     const stream_id id = current->first;
     if (id == spared || id.is_capturing() || heap_.free_bytes(current->second.owner()) != 0) continue;
+    caches_.forget(id);
     first_epoch_ = std::max(first_epoch_, current->second.open_epoch() + 1);
     heap_.destroy_owner(current->second.owner());
     dropped.push_back(std::move(current->second));
@@ -427,34 +474,6 @@ stream_timeline& pool_memory_resource::timeline_locked(stream_id id) {
   return timelines_.try_emplace(id, id, owner, first_epoch_).first->second;
 }
 
-/// Books up to `wanted` bytes, at least `minimum`, against the maximum; nothing if there is no room for them.
-std::optional<std::size_t> pool_memory_resource::reserve_growth(std::size_t wanted, std::size_t minimum) {
-  const std::lock_guard lock(mutex_);
-  const std::size_t room = (maximum_ ? *maximum_ : max_allocation) - pool_size_;
-  if (minimum > room) return std::nullopt;
-  const std::size_t reserved = std::min(wanted, align_down(room, block_granularity));
-  pool_size_ += reserved;
-  return reserved;
-}
-
-void* pool_memory_resource::allocate_chunk(const request& wanted, std::size_t bytes) {
-  try {
-    return ask_upstream(wanted, bytes);
-  } catch (const out_of_memory&) {  // a user's function may say so by throwing
-    wanted.refusal = std::current_exception();
-    return nullptr;
-  }
-}
-
-void* pool_memory_resource::ask_upstream(const request& wanted, std::size_t bytes) {
-  if (wanted.may_wait || !upstream_->is_stream_ordered()) return upstream_->try_allocate(wanted.stream, bytes);
-  // On the captured stream a stream-ordered allocation would become a node of the graph.
-  const cuda_stream aside(device(), cuda_stream::kind::non_blocking);
-  void* const base = upstream_->try_allocate(aside.view(), bytes);
-  synchronize(aside.view(), device());
-  return base;
-}
-
 /// Gives chunks of the stream `of`, or ready ones, back in the order of `stream`.
 std::size_t pool_memory_resource::release_chunks(stream_ref stream, std::optional<stream_id> of,
                                                  std::size_t keep_bytes) {
@@ -463,18 +482,22 @@ std::size_t pool_memory_resource::release_chunks(stream_ref stream, std::optiona
   {
     const std::lock_guard lock(mutex_);
     const owner_index owner = of ? timeline_locked(*of).owner() : ready_;
-    released = heap_.remove_free_chunks(owner, [&](const chunk& c) {
-      if (pool_size_ - bytes - c.bytes < keep_bytes) return false;
+    const auto exceeds_what_is_kept = [&, held = chunks_.held()](const chunk& c) {
+      if (held - bytes - c.bytes < keep_bytes) return false;
       bytes += c.bytes;
       return true;
-    });
-    pool_size_ -= bytes;
+    };
+    released = caches_.alone([&] { return heap_.remove_free_chunks(owner, exceeds_what_is_kept); });
     counters_.upstream_frees += released.size();
   }
-  for (const chunk& c : released) upstream_->deallocate(stream, c.base, c.bytes);
+  for (const chunk& c : released) chunks_.give(stream, c);
+  size_caches();
   if (bytes != 0) say("gave back", bytes);
   return bytes;
 }
+
+/// After the pool has another size.
+void pool_memory_resource::size_caches() { caches_.set_budget(chunks_.held() / shares_of_a_cache); }
 
 void pool_memory_resource::say(const char* what, std::size_t bytes) const noexcept {
   if (!should_log(log_level::debug)) return;
@@ -500,48 +523,52 @@ void pool_memory_resource::place_mark(stream_ref stream, stream_id id, stamp epo
 }
 
 std::size_t pool_memory_resource::trim(std::size_t keep_bytes) {
+  const nvtx::trim_range range(keep_bytes);
   const relaxed_capture_scope relaxed;
   settle();
   settle_unmarked();
   return release_chunks({}, std::nullopt, keep_bytes);
 }
 
-std::size_t pool_memory_resource::pool_size() const {
-  const std::lock_guard lock(mutex_);
-  return pool_size_;
-}
+std::size_t pool_memory_resource::pool_size() const { return chunks_.held(); }
 
 pool_counters pool_memory_resource::counters() const {
   const std::lock_guard lock(mutex_);
-  return counters_;
+  pool_counters all = counters_;
+  all.from_front_cache = caches_.hits();
+  all.allocations += all.from_front_cache;
+  return all;
 }
 
 void pool_memory_resource::grow_in_steps_of(std::size_t bytes) {
   check_pool_size("step of the", bytes);
-  const std::lock_guard lock(mutex_);
-  growth_step_ = bytes;
+  chunks_.set_step(bytes);
 }
 
 std::string pool_memory_resource::map() const {
   std::string text;
+  const auto draw = [&](const block& b) {
+    const bool is_free = b.is_free || b.is_cached;
+    text += format_address(b.address) + ' ' + std::to_string(b.bytes) + (is_free ? " free\n" : " in use\n");
+  };
   const std::lock_guard lock(mutex_);
-  heap_.for_each_block([&](const block& b) {
-    text += format_address(b.address) + ' ' + std::to_string(b.bytes) + (b.is_free ? " free\n" : " in use\n");
-  });
+  caches_.alone([&] { heap_.for_each_block(draw); });
   return text;
 }
 
 std::string pool_memory_resource::specification() const {
-  return spell_specification(
-      kind(), {initial_ ? "initial=" + spell_bytes(*initial_) : "", maximum_ ? "max=" + spell_bytes(*maximum_) : ""});
+  const auto spell = [](const char* name, std::optional<std::size_t> bytes) {
+    return bytes ? name + spell_bytes(*bytes) : std::string{};
+  };
+  return spell_specification(kind(), {spell("initial=", initial_), spell("max=", chunks_.maximum())});
 }
 
 memory_state pool_memory_resource::state() const {
-  memory_state figures = upstream_->state();
+  memory_state figures = upstream()->state();
+  figures.held = chunks_.held();
+  figures.limit = chunks_.maximum();
   const std::lock_guard lock(mutex_);
-  figures.in_use = heap_.bytes_in_use();
-  figures.held = pool_size_;
-  figures.limit = maximum_;
+  figures.in_use = heap_.bytes_in_use() - std::min(heap_.bytes_in_use(), caches_.bytes());
   std::size_t largest = heap_.largest_free(ready_);
   for (const auto& [id, timeline] : timelines_) largest = std::max(largest, heap_.largest_free(timeline.owner()));
   figures.largest_free = largest;
@@ -552,11 +579,12 @@ void pool_memory_resource::check() const {
   {
     const std::lock_guard lock(mutex_);
     heap_.check();
-    if (pool_size_ < heap_.chunk_bytes() || (maximum_ && pool_size_ > *maximum_)) {
-      throw std::logic_error("pool I1: the pool's size is wrong");
+    caches_.check();
+    if (chunks_.held() < heap_.chunk_bytes() || chunks_.held() > chunks_.maximum().value_or(max_allocation)) {
+      throw std::logic_error("chunk_source I1: the pool's size is wrong");
     }
   }
-  upstream_->check();
+  upstream()->check();
 }
 
 }  // namespace cenote

@@ -1,10 +1,13 @@
 // A pool over any upstream: takes memory in large chunks and hands it out in blocks. In the common case the driver is
 // asked for no more than the stream's id, and for nothing at all on the legacy default stream.
 //
-// How it works. Bookkeeping is a block_heap: every free block belongs to the stream that it was freed on, or to
-// `ready`, whose blocks any stream may use at once. allocate takes, in this order:
+// How it works. What a thread frees on a stream goes to a small cache of the two (front_caches), and what they ask for
+// comes from there if a block of that size lies in it: no lock that others hold, no event. Behind the caches the
+// bookkeeping is a block_heap: every free block belongs to the stream that it was freed on, or to `ready`, whose blocks
+// any stream may use at once. allocate takes, in this order:
 //
-//   1. a block freed on its own stream
+//   0. a block of exactly the size that this thread has freed on this stream
+//   1. a block freed on its own stream           (where there is none, after what its caches hold is in the heap)
 //   2. a ready block
 //   3. a block of another stream whose frees an event covers: the device waits for the event, unless it did before
 //   4. what has become ready meanwhile           (asks the events; joins blocks across streams)
@@ -13,19 +16,20 @@
 //   7. any free block at all: one event over the context covers every stream, also those that are gone
 //   8. a new chunk, after chunks that are wholly free have been given back
 //
-// and only then is memory out. deallocate returns the block to its stream and merges it; once for many frees it records
-// an event (stream_timeline), and none at all while the pool has met only one stream.
+// and only then is memory out. What a cache has no room for is freed to the heap: it returns to its stream and is
+// merged with its neighbours; once for many such frees an event is recorded (stream_timeline), and none at all while
+// the pool has met only one stream. Steps 7 and 8, and trim, begin with emptying all caches.
 //
 // While a stream is being captured into a graph, its allocations come from steps 1, 2, 4, 6 and 8. The graph will use
 // the addresses whenever it is launched, so that such a block belongs to that branch of that capture for ever; if any
 // other stream frees it, it is retired.
 //
-// Invariants: those of block_heap; besides
-//   I1  pool_size() = bytes of all chunks + bytes being asked of the upstream, and never passes the maximum
+// Invariants: those of block_heap, front_caches and chunk_source.
 //
-// Threads: `mutex_` guards the heap and the timelines; no driver call and no upstream call is made under it.
+// Threads: `mutex_` guards the heap and the timelines; no driver call and no upstream call is made under it. The caches
+// have locks of their own, taken after it.
 // `growth_` lets one thread at a time ask the upstream, so that a burst does not grow the pool twice.
-// Cost: O(1) for 1 and 2, O(streams) for 3. The host waits in step 7 on a driver before 12.5, and where the upstream
+// Cost: O(1) for 0, 1 and 2, O(streams) for 3. The host waits in step 7 on a driver before 12.5, and where the upstream
 // does.
 #pragma once
 
@@ -39,6 +43,8 @@
 #include <vector>
 
 #include "cenote/memory_resource.hpp"
+#include "cenote/resources/chunk_source.hpp"
+#include "cenote/resources/front_caches.hpp"
 #include "cenote/resources/stream_timeline.hpp"
 #include "cenote/structures/block_heap.hpp"
 
@@ -47,6 +53,7 @@ namespace cenote {
 /// How often each path was taken since the pool was made.
 struct pool_counters {
   std::uint64_t allocations = 0;
+  std::uint64_t from_front_cache = 0;
   std::uint64_t from_own_stream = 0;
   std::uint64_t from_ready = 0;
   std::uint64_t from_other_stream = 0;
@@ -79,7 +86,7 @@ class pool_memory_resource final : public memory_resource {
 
   std::string kind() const override { return "pool"; }
   std::string specification() const override;
-  std::shared_ptr<memory_resource> upstream() const override { return upstream_; }
+  std::shared_ptr<memory_resource> upstream() const override { return chunks_.upstream(); }
   bool is_stream_ordered() const noexcept override { return true; }
   memory_state state() const override;
 
@@ -107,7 +114,14 @@ class pool_memory_resource final : public memory_resource {
   void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
   void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept override;
 
+  void* do_allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
+  bool do_deallocate_at_once(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) override;
+
+  void give_to_heap(stream_ref stream, stream_id id, void* pointer) noexcept;
+  void give_spilled(stream_ref stream, stream_id id, block_index spilled) noexcept;
+
   // The steps of allocate; null where a step has nothing to give.
+  void* take_from_heap(request& wanted);
   void* take_without_wait(const request& wanted);
   void* take_from_other_stream(const request& wanted);
   void* take_settled(const request& wanted);
@@ -117,8 +131,12 @@ class pool_memory_resource final : public memory_resource {
   void* take_claims(const request& wanted, const std::vector<claim>& claims, std::size_t waits);
   void* make_room_and_grow(const request& wanted);
 
-  void meet(stream_ref stream, stream_id id, std::unique_lock<std::mutex>& lock) const;
+  stream_timeline& meet(stream_ref stream, stream_id id, std::unique_lock<std::mutex>& lock);
   void* take_locked(const request& wanted, owner_index from, std::uint64_t& path);
+  void free_locked(stream_timeline& to, block_index freed) noexcept;
+  std::optional<stamp> close_if_worth_a_mark_locked(stream_timeline& timeline) noexcept;
+  void empty_caches_locked(std::optional<stream_id> only);
+  void size_caches();
   void* add_chunk_and_take(const request& wanted, chunk fresh);
   void give_up_chunk(const request& wanted, chunk fresh);
   bool order_legacy_stream_after_all_work() const noexcept;
@@ -129,17 +147,12 @@ class pool_memory_resource final : public memory_resource {
   stream_timeline& timeline_locked(stream_id id);
 
   static std::size_t smallest_chunk(const request& wanted);
-  std::size_t chunk_for(std::size_t minimum) const;
-  std::optional<std::size_t> reserve_growth(std::size_t wanted, std::size_t minimum);
-  void* allocate_chunk(const request& wanted, std::size_t bytes);
-  void* ask_upstream(const request& wanted, std::size_t bytes);
   std::size_t release_chunks(stream_ref stream, std::optional<stream_id> of, std::size_t keep_bytes);
   void place_mark(stream_ref stream, stream_id id, stamp epoch) noexcept;
   void say(const char* what, std::size_t bytes) const noexcept;
 
-  std::shared_ptr<memory_resource> upstream_;
+  chunk_source chunks_;  // by itself
   std::optional<std::size_t> initial_;
-  std::optional<std::size_t> maximum_;
 
   // Taken in this order: growth_, then mutex_. The upstream is called under growth_, and what it calls of the program's
   // may allocate from this very pool: to the outer growth that is as if another thread had grown the pool.
@@ -148,11 +161,10 @@ class pool_memory_resource final : public memory_resource {
 
   // Guarded by mutex_.
   block_heap heap_;
+  front_caches caches_{heap_};  // by itself
   owner_index ready_;
   std::unordered_map<stream_id, stream_timeline> timelines_;
-  stamp first_epoch_ = 1;  // of a new timeline: above every epoch of those that were dropped
-  std::size_t pool_size_ = 0;
-  std::optional<std::size_t> growth_step_;
+  stamp first_epoch_ = 1;         // of a new timeline: above every epoch of those that were dropped
   std::size_t captures_met_ = 0;  // timelines of captures: they stay
   pool_counters counters_;
 };

@@ -12,9 +12,12 @@ constexpr std::size_t shares_of_the_pool = 32;
 
 }  // namespace
 
-bool stream_timeline::count_free(std::size_t bytes, std::size_t pool_bytes) noexcept {
+void stream_timeline::count_free(std::size_t bytes) noexcept {
   ++unmarked_frees_;
   unmarked_bytes_ += bytes;
+}
+
+bool stream_timeline::is_worth_a_mark(std::size_t pool_bytes) const noexcept {
   return unmarked_frees_ >= frees_worth_a_mark || unmarked_bytes_ >= pool_bytes / shares_of_the_pool;
 }
 

@@ -44,9 +44,12 @@ class stream_timeline {
 
   stamp open_epoch() const noexcept { return open_epoch_; }
 
-  /// Counts a block freed in the open epoch of a pool of `pool_bytes`. True if enough has been freed that the epoch is
-  /// worth a mark: 32 blocks, or a thirty-second of the pool.
-  bool count_free(std::size_t bytes, std::size_t pool_bytes) noexcept;
+  /// Counts a block freed in the open epoch.
+  void count_free(std::size_t bytes) noexcept;
+
+  /// Whether the open epoch is worth a mark in a pool of `pool_bytes`: 32 blocks were freed in it, or a thirty-second
+  /// of the pool.
+  bool is_worth_a_mark(std::size_t pool_bytes) const noexcept;
 
   /// Ends the open epoch and returns it; a mark for it can be placed once an event has been recorded.
   stamp close_epoch() noexcept;

@@ -1,29 +1,39 @@
 #include "cenote/structures/block.hpp"
 
-#include <algorithm>
+#include <new>
+#include <type_traits>
 
 namespace cenote {
 
-block_index block_table::create(const block& initial) {
-  if (!vacant_.empty()) {
-    const block_index index = vacant_.back();
-    vacant_.pop_back();
-    blocks_[index] = initial;
-    return index;
+static_assert(std::is_trivially_copyable_v<block>, "storage from malloc holds blocks without a constructor call");
+
+block_index block_table::create(const block& initial) noexcept {
+  block_index index = vacant_;
+  if (index != no_block) {
+    vacant_ = at(index)->next;
+    --vacant_count_;
+  } else {
+    index = static_cast<block_index>(used_++);
   }
-  blocks_.push_back(initial);
-  return static_cast<block_index>(blocks_.size() - 1);
+  *at(index) = initial;
+  return index;
 }
 
 void block_table::destroy(block_index index) noexcept {
-  blocks_[index] = {};
-  vacant_.push_back(index);  // reserve() made room for every block that exists
+  block& destroyed = *at(index);
+  destroyed = {};
+  destroyed.next = vacant_;
+  vacant_ = index;
+  ++vacant_count_;
 }
 
-void block_table::reserve(std::size_t count) {
-  const std::size_t needed = blocks_.size() + count;
-  if (blocks_.capacity() < needed) blocks_.reserve(std::max(needed, 2 * blocks_.capacity()));
-  if (vacant_.capacity() < blocks_.capacity()) vacant_.reserve(blocks_.capacity());
+void block_table::grow() {
+  if (segments_used_ == segment_count) throw std::bad_alloc();
+  const std::size_t blocks = std::size_t{1} << (first_segment_bits + segments_used_);
+  auto* const storage = static_cast<block*>(std::malloc(blocks * sizeof(block)));
+  if (storage == nullptr) throw std::bad_alloc();
+  segments_[segments_used_++].reset(storage);
+  capacity_ += blocks;
 }
 
 }  // namespace cenote

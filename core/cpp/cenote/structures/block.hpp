@@ -10,9 +10,12 @@
 // stream's life from which this is so. The structures only carry both; what they mean is the pool's affair.
 #pragma once
 
+#include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <vector>
+#include <cstdlib>
+#include <memory>
 
 #include "cenote/ground/bytes.hpp"
 
@@ -32,31 +35,54 @@ struct block {
   std::size_t bytes = 0;
   block_index prev = no_block;  // neighbour at the lower address, in the same chunk
   block_index next = no_block;
-  block_index free_prev = no_block;  // neighbours in a bin of the free index; only while free
-  block_index free_next = no_block;
+  block_index free_prev = no_block;  // neighbours in a bin of the free index, while free
+  block_index free_next = no_block;  // also: the block below in a front cache, while cached
   owner_index owner = 0;
   bool is_free = false;
-  bool is_kept = false;  // taken by `owner`, which alone may ever have it again
+  bool is_kept = false;    // taken by `owner`, which alone may ever have it again
+  bool is_cached = false;  // taken, and in a front cache: nobody's at the moment
   stamp freed_at = 0;
 };
 
 static_assert(sizeof(block) == 48, "block_heap.hpp names the bytes of a block");
 
-/// Storage for blocks: an index stays valid while its block lives; freed places are used again.
+/// Storage for blocks: an index stays valid and its block where it is while the block lives; freed places are used
+/// again. Segments double in size, and a page of them is touched only once it is needed.
 class block_table {
  public:
-  block_index create(const block& initial);
+  block_index create(const block& initial) noexcept;
   void destroy(block_index index) noexcept;
 
-  block& operator[](block_index index) noexcept { return blocks_[index]; }
-  const block& operator[](block_index index) const noexcept { return blocks_[index]; }
+  block& operator[](block_index index) noexcept { return *at(index); }
+  const block& operator[](block_index index) const noexcept { return *at(index); }
 
-  /// Room for `count` more blocks, so that the next `count` calls of create cannot throw.
-  void reserve(std::size_t count);
+  /// Room for `count` more blocks, so that the next `count` calls of create cannot fail. Throws std::bad_alloc.
+  void reserve(std::size_t count) {
+    if (vacant_count_ + (capacity_ - used_) < count) grow();
+  }
 
  private:
-  std::vector<block> blocks_;
-  std::vector<block_index> vacant_;
+  struct release {
+    void operator()(block* storage) const noexcept { std::free(storage); }
+  };
+
+  // Segment s holds the 1024 · 2^s blocks from index 1024 · (2^s - 1) on.
+  static constexpr unsigned first_segment_bits = 10;
+  static constexpr unsigned segment_count = 32 - first_segment_bits;
+
+  block* at(block_index index) const noexcept {
+    const std::uint64_t shifted = std::uint64_t{index} + (1u << first_segment_bits);
+    const auto top_bit = static_cast<unsigned>(std::bit_width(shifted)) - 1;
+    return &segments_[top_bit - first_segment_bits][shifted ^ (std::uint64_t{1} << top_bit)];
+  }
+  void grow();
+
+  std::array<std::unique_ptr<block[], release>, segment_count> segments_;
+  unsigned segments_used_ = 0;
+  std::size_t capacity_ = 0;
+  std::size_t used_ = 0;           // places that ever held a block
+  block_index vacant_ = no_block;  // those that hold none now, linked by `next`
+  std::size_t vacant_count_ = 0;
 };
 
 }  // namespace cenote

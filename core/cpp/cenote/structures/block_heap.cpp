@@ -34,7 +34,12 @@ void block_heap::destroy_owner(owner_index owner) noexcept { indexes_[owner].res
 void block_heap::add_chunk(chunk memory, owner_index owner, stamp freed_at) {
   blocks_.reserve(1);
   const auto [place, fresh] = chunks_.try_emplace(memory.base, chunk_record{memory.bytes, no_block});
-  if (!fresh) throw std::logic_error("a chunk at this address is there already");
+  try {
+    taken_.add_chunk(memory);
+  } catch (...) {
+    if (fresh) chunks_.erase(place);
+    throw;
+  }
   block whole;
   whole.address = memory.base;
   whole.bytes = memory.bytes;
@@ -50,7 +55,6 @@ block_index block_heap::find(owner_index owner, std::size_t bytes, std::size_t a
 }
 
 void* block_heap::take(block_index index, std::size_t bytes, std::size_t alignment, std::optional<owner_index> keeper) {
-  taken_.reserve_one();
   blocks_.reserve(2);  // nothing below throws
   indexes_[blocks_[index].owner]->remove(blocks_, index);
   blocks_[index].is_free = false;
@@ -58,29 +62,27 @@ void* block_heap::take(block_index index, std::size_t bytes, std::size_t alignme
   const auto lead = static_cast<std::size_t>(align_address(blocks_[index].address, alignment) - blocks_[index].address);
   if (lead != 0) {
     const block_index aligned = split(index, lead);
-    insert_merged(index);
+    insert_free(index);
     index = aligned;
   }
-  if (blocks_[index].bytes != bytes) insert_merged(split(index, bytes));
+  if (blocks_[index].bytes != bytes) insert_free(split(index, bytes));
 
   block& taken = blocks_[index];
   taken.is_kept = keeper.has_value();
   if (keeper) taken.owner = *keeper;
-  taken_.insert(taken.address, index);
+  taken_.set(taken.address, index);
   bytes_in_use_ += bytes;
   return taken.address;
 }
 
-std::optional<std::size_t> block_heap::size_of(const void* address) const noexcept {
+block_index block_heap::taken_at(const void* address) const noexcept {
   const block_index index = taken_.find(address);
-  if (index == address_map::none) return std::nullopt;
-  return blocks_[index].bytes;
+  return index == no_block || blocks_[index].is_cached ? no_block : index;
 }
 
-bool block_heap::give(const void* address, owner_index owner, stamp freed_at) noexcept {
-  const block_index index = taken_.erase(address);
-  if (index == address_map::none) return false;
+void block_heap::give(block_index index, owner_index owner, stamp freed_at) noexcept {
   block& freed = blocks_[index];
+  taken_.clear(freed.address);
   bytes_in_use_ -= freed.bytes;
   if (!freed.is_kept) {
     freed.owner = owner;
@@ -90,7 +92,6 @@ bool block_heap::give(const void* address, owner_index owner, stamp freed_at) no
   freed.is_kept = false;
   freed.freed_at = freed_at;
   insert_merged(index);
-  return true;
 }
 
 void block_heap::reown(owner_index from, stamp until, owner_index to, stamp freed_at) {
@@ -120,6 +121,7 @@ std::vector<chunk> block_heap::remove_free_chunks(owner_index owner, const std::
     indexes_[owner]->remove(blocks_, place->second.first);
     blocks_.destroy(place->second.first);
     chunks_.erase(place);
+    taken_.remove_chunk(c.base);
     chunk_bytes_ -= c.bytes;
   }
   return whole;
@@ -166,6 +168,12 @@ void block_heap::absorb_next(block_index index) noexcept {
   blocks_.destroy(upper_index);
 }
 
+/// Puts a block that has no free neighbour of its owner into that owner's index.
+void block_heap::insert_free(block_index index) noexcept {
+  blocks_[index].is_free = true;
+  indexes_[blocks_[index].owner]->insert(blocks_, index);
+}
+
 /// Puts a block into its owner's index, joined with the free neighbours of that owner.
 void block_heap::insert_merged(block_index index) noexcept {
   free_index& free = *indexes_[blocks_[index].owner];
@@ -178,8 +186,7 @@ void block_heap::insert_merged(block_index index) noexcept {
     absorb_next(prev);
     index = prev;
   }
-  blocks_[index].is_free = true;
-  free.insert(blocks_, index);
+  insert_free(index);
 }
 
 void block_heap::check_chunk(std::byte* base, const chunk_record& record, std::size_t& in_use,
@@ -195,7 +202,7 @@ void block_heap::check_chunk(std::byte* base, const chunk_record& record, std::s
       throw std::logic_error("block_heap I2: two free neighbours have the same owner");
     }
     if (b.is_free == (taken_.find(b.address) == i)) {
-      throw std::logic_error("block_heap I3: the address map and the blocks disagree");
+      throw std::logic_error("block_heap I3: the directory and the blocks disagree");
     }
     if (!b.is_free) {
       in_use += b.bytes;
@@ -211,7 +218,7 @@ void block_heap::check() const {
   std::size_t in_use = 0;
   std::size_t taken = 0;
   for (const auto& [base, record] : chunks_) check_chunk(base, record, in_use, taken);
-  if (taken != taken_.size()) throw std::logic_error("block_heap I3: the address map and the blocks disagree");
+  if (taken != taken_.size()) throw std::logic_error("block_heap I3: the directory and the blocks disagree");
 
   std::size_t free_total = 0;
   for (owner_index owner = 0; owner < indexes_.size(); ++owner) {

@@ -16,14 +16,16 @@
 // Invariants
 //   I1  the blocks of a chunk tile it: they are linked in address order without gap or overlap
 //   I2  no two neighbours are free with the same owner
-//   I3  exactly the free blocks are in their owner's index; exactly the taken ones in the address map
+//   I3  exactly the free blocks are in their owner's index; exactly the taken ones in the directory
 //   I4  bytes_in_use() + the free bytes of all owners = chunk_bytes()
 //
 // A stamp travels with a free block; merging keeps the later one.
 //
 // Threads: none of its own; the pool locks.
-// Cost: O(1) for find, take and give; O(blocks of the owner) for reown; 48 bytes of host memory a block, and 32 to 64
-// more while it is taken.
+// A block that lies in a front cache is a taken one to the heap.
+//
+// Cost: O(1) for find, take and give; O(blocks of the owner) for reown; 48 bytes of host memory a block, and 4 more for
+// every 256 bytes where a taken one starts.
 #pragma once
 
 #include <cstddef>
@@ -33,16 +35,11 @@
 #include <optional>
 #include <vector>
 
-#include "cenote/structures/address_map.hpp"
 #include "cenote/structures/block.hpp"
+#include "cenote/structures/block_directory.hpp"
 #include "cenote/structures/free_index.hpp"
 
 namespace cenote {
-
-struct chunk {
-  std::byte* base;
-  std::size_t bytes;
-};
 
 class block_heap {
  public:
@@ -62,12 +59,12 @@ class block_heap {
   /// owner will ever get the block (see give). Nothing has changed if it throws std::bad_alloc.
   void* take(block_index index, std::size_t bytes, std::size_t alignment, std::optional<owner_index> keeper = {});
 
-  /// The size of the block that was taken at `address`; nothing if none was.
-  std::optional<std::size_t> size_of(const void* address) const noexcept;
+  /// The block that is in use at `address`; no_block if none is.
+  block_index taken_at(const void* address) const noexcept;
 
-  /// Frees the block that was taken at `address` to `owner`; one that has a keeper is retired if it is another that
-  /// frees it: nobody ever gets it again. False, and nothing changed, if there is none.
-  bool give(const void* address, owner_index owner, stamp freed_at) noexcept;
+  /// Frees a taken block to `owner`; one that has a keeper is retired if it is another that frees it: nobody ever gets
+  /// it again.
+  void give(block_index index, owner_index owner, stamp freed_at) noexcept;
 
   /// Passes the blocks of `from` that were freed at `until` or before to `to`, as if freed there at `freed_at`.
   void reown(owner_index from, stamp until, owner_index to, stamp freed_at);
@@ -76,6 +73,11 @@ class block_heap {
   std::vector<chunk> remove_free_chunks(owner_index owner, const std::function<bool(const chunk&)>& wanted);
 
   const block& operator[](block_index index) const noexcept { return blocks_[index]; }
+
+  /// For a front cache, which marks taken blocks as cached and links them.
+  block_table& blocks() noexcept { return blocks_; }
+  const block_directory& directory() const noexcept { return taken_; }
+
   std::size_t free_bytes(owner_index owner) const noexcept { return indexes_[owner]->free_bytes(); }
   std::size_t largest_free(owner_index owner) const noexcept { return indexes_[owner]->largest_bytes(blocks_); }
   std::size_t bytes_in_use() const noexcept { return bytes_in_use_; }
@@ -103,11 +105,12 @@ class block_heap {
   bool is_free_of(block_index index, owner_index owner) const noexcept;
   block_index split(block_index index, std::size_t bytes) noexcept;
   void absorb_next(block_index index) noexcept;
+  void insert_free(block_index index) noexcept;
   void insert_merged(block_index index) noexcept;
   void check_chunk(std::byte* base, const chunk_record& record, std::size_t& in_use, std::size_t& taken) const;
 
   block_table blocks_;
-  address_map taken_;
+  block_directory taken_;
   std::vector<std::unique_ptr<free_index>> indexes_;  // by owner; null: that number is vacant
   owner_index retired_;                               // the owner that nobody is
   std::map<std::byte*, chunk_record> chunks_;

@@ -51,6 +51,15 @@ std::optional<allocation> remove(void* pointer) noexcept {
   return removed;
 }
 
+/// Nothing for an unknown pointer, and once the driver is gone.
+std::optional<int> device_of_block(void* pointer) noexcept {
+  if (driver_is_gone()) return std::nullopt;
+  shard& place = shard_of(pointer);
+  const std::lock_guard lock(place.mutex);
+  const auto found = place.allocations.find(pointer);
+  return found == place.allocations.end() ? std::nullopt : std::optional(found->second.resource->device());
+}
+
 /// Whether `stream` is the one that the block was allocated on, and no other has used it.
 bool is_ordered_by(const allocation& made, stream_ref stream) noexcept {
   if (made.is_shared) return false;
@@ -83,13 +92,13 @@ void* client_allocate(client_index client, int device, std::size_t bytes, stream
   return pointer;
 }
 
-void client_deallocate(void* pointer, stream_ref stream) noexcept {
-  if (pointer == nullptr || driver_is_gone()) return;
+bool client_deallocate(void* pointer, stream_ref stream) noexcept {
+  if (pointer == nullptr || driver_is_gone()) return true;
   auto made = remove(pointer);
   if (!made) {
     report_once(
         "a pointer was freed that cenote did not give to a framework, or that was freed already; it is ignored");
-    return;
+    return false;
   }
   client_freed(made->client, made->bytes);
   if (is_ordered_by(*made, stream)) {
@@ -98,6 +107,30 @@ void client_deallocate(void* pointer, stream_ref stream) noexcept {
     const int device = made->resource->device();
     reclaimer::of(device).free_after_all_work(std::move(made->resource), pointer, made->bytes, stream);
   }
+  return true;
+}
+
+void* client_allocate_sync(client_index client, int device, std::size_t bytes) {
+  void* const pointer = client_allocate(client, device, bytes, {});
+  if (pointer == nullptr) return nullptr;
+  try {
+    synchronize(stream_ref{}, device);
+  } catch (...) {
+    client_deallocate(pointer, {});
+    throw;
+  }
+  return pointer;
+}
+
+bool client_deallocate_sync(void* pointer) noexcept {
+  if (const auto device = device_of_block(pointer)) {
+    try {
+      synchronize(stream_ref{}, *device);
+    } catch (const std::exception& error) {
+      report_once(error.what());
+    }
+  }
+  return client_deallocate(pointer, {});
 }
 
 void client_record_stream(void* pointer, stream_ref stream) {

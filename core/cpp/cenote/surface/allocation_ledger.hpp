@@ -23,8 +23,12 @@ namespace cenote {
 void* client_allocate(client_index client, int device, std::size_t bytes, stream_ref stream);
 
 /// Frees what client_allocate returned. `stream` is any live stream, on which the caller's uses of the block are queued
-/// or finished. An unknown pointer is reported and ignored.
-void client_deallocate(void* pointer, stream_ref stream) noexcept;
+/// or finished. False for an unknown pointer, which is reported and ignored.
+bool client_deallocate(void* pointer, stream_ref stream) noexcept;
+
+/// The same pair without a stream, as memory_resource::allocate_sync and deallocate_sync.
+void* client_allocate_sync(client_index client, int device, std::size_t bytes);
+bool client_deallocate_sync(void* pointer) noexcept;
 
 /// The block is used on `stream` too: when it is freed, it is not reused before the work queued there by then is done.
 /// An unknown pointer is ignored, as PyTorch does.

@@ -1,11 +1,18 @@
 // The C ABI (cenote.h): each function is the C++ one of the same meaning behind one error border.
+#include <algorithm>
+#include <cstring>
 #include <exception>
+#include <new>
+#include <optional>
 #include <stdexcept>
 #include <string>
 
+#include "cenote/adaptors/statistics_resource_adaptor.hpp"
 #include "cenote/cenote.h"
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
+#include "cenote/driver/nvtx.hpp"
+#include "cenote/resources/pool_memory_resource.hpp"
 #include "cenote/surface/allocation_ledger.hpp"
 #include "cenote/surface/client.hpp"
 #include "cenote/surface/reclaimer.hpp"
@@ -14,27 +21,162 @@
 
 namespace {
 
-thread_local std::string last_error;  // NOLINT: the C ABI's one channel for texts
+struct failure {
+  cenote_status status = CENOTE_OK;
+  std::string text;
+};
 
-/// Runs `body`; what it throws becomes `failure` and a text.
-template <class Result, class Body>
-Result guarded(Result failure, Body&& body) noexcept {
+thread_local failure last_failure;  // NOLINT: the C ABI's one channel for what went wrong
+
+/// The status stays where host memory has no room for the text.
+void remember(cenote_status status, const char* text) noexcept {
+  last_failure.status = status;
   try {
-    return body();
-  } catch (const std::exception& error) {
-    last_error = error.what();
-  } catch (...) {
-    last_error = "an unknown error";
+    last_failure.text = text;
+  } catch (const std::bad_alloc&) {
+    last_failure.text.clear();
   }
-  return failure;
 }
 
-const char* required(const char* text, const char* parameter) {
-  if (text == nullptr) throw std::invalid_argument(std::string(parameter) + " must not be null");
-  return text;
+/// What the exception in flight means.
+cenote_status remember_exception() noexcept {
+  const auto as = [](cenote_status status, const std::exception& error) {
+    remember(status, error.what());
+    return status;
+  };
+  try {
+    throw;
+  } catch (const cenote::out_of_memory& error) {
+    return as(CENOTE_OUT_OF_MEMORY, error);
+  } catch (const cenote::cuda_error& error) {
+    return as(CENOTE_CUDA_ERROR, error);
+  } catch (const cenote::driver_unavailable& error) {
+    return as(CENOTE_NO_DRIVER, error);
+  } catch (const std::out_of_range& error) {
+    return as(CENOTE_OUT_OF_RANGE, error);
+  } catch (const std::logic_error& error) {
+    return as(CENOTE_INVALID_ARGUMENT, error);
+  } catch (const std::exception& error) {
+    return as(CENOTE_FAILURE, error);
+  } catch (...) {
+    remember(CENOTE_FAILURE, "an unknown error");
+    return CENOTE_FAILURE;
+  }
+}
+
+/// Runs `body`; what it throws becomes a negative status and a text.
+template <class Result = int, class Body>
+Result guarded(Body&& body) noexcept {
+  try {
+    return body();
+  } catch (...) {
+    return static_cast<Result>(remember_exception());
+  }
+}
+
+/// The same for a body that returns nothing.
+template <class Body>
+int guarded_status(Body&& body) noexcept {
+  return guarded([&] {
+    body();
+    return static_cast<int>(CENOTE_OK);
+  });
+}
+
+/// The same where null means that it failed.
+template <class Body>
+void* guarded_pointer(Body&& body) noexcept {
+  try {
+    return body();
+  } catch (...) {
+    remember_exception();
+    return nullptr;
+  }
+}
+
+template <class T>
+T* required(T* pointer, const char* parameter) {
+  if (pointer == nullptr) throw std::invalid_argument(std::string(parameter) + " must not be null");
+  return pointer;
 }
 
 cenote::stream_ref as_stream(void* handle) { return static_cast<CUstream_st*>(handle); }
+
+int freed(bool was_known) noexcept {
+  if (was_known) return CENOTE_OK;
+  remember(CENOTE_UNKNOWN_POINTER, "the pointer is not outstanding: it was freed already, or not allocated here");
+  return CENOTE_UNKNOWN_POINTER;
+}
+
+/// What the caller has room for of `known`. `first_size` is that of the struct when it was first published.
+template <class Struct>
+void hand_out(Struct known, Struct* to, std::size_t first_size, const char* name) {
+  const std::size_t room = to->struct_size;
+  if (room < first_size) {
+    throw std::invalid_argument(std::string(name) + ".struct_size is " + std::to_string(room) + ", and no " + name +
+                                " is smaller than " + std::to_string(first_size) + " bytes");
+  }
+  known.struct_size = std::min(room, sizeof(Struct));
+  std::memcpy(to, &known, known.struct_size);
+}
+
+std::uint64_t figure(const std::optional<std::size_t>& bytes) { return bytes ? *bytes : CENOTE_UNKNOWN; }
+
+/// The outermost resource of that class in a stack; null if there is none.
+template <class Resource>
+const Resource* find_in_stack(const std::shared_ptr<cenote::memory_resource>& outermost) {
+  for (auto resource = outermost; resource; resource = resource->upstream()) {
+    if (const auto* const found = dynamic_cast<const Resource*>(resource.get())) return found;  // `outermost` owns it
+  }
+  return nullptr;
+}
+
+cenote_memory_state state_of(const std::shared_ptr<cenote::memory_resource>& resource) {
+  cenote_memory_state known{};
+  const cenote::memory_state figures = resource->state();
+  known.in_use = figure(figures.in_use);
+  known.held = figure(figures.held);
+  known.limit = figure(figures.limit);
+  known.largest_free = figure(figures.largest_free);
+  known.device_free = figure(figures.device_free);
+  known.device_total = figure(figures.device_total);
+  known.peak = known.allocations = known.total_allocations = CENOTE_UNKNOWN;
+  if (const auto* const statistics = find_in_stack<cenote::statistics_resource_adaptor>(resource)) {
+    const auto counted = statistics->counters();
+    known.peak = static_cast<std::uint64_t>(counted.bytes.peak);
+    known.allocations = static_cast<std::uint64_t>(counted.count.current);
+    known.total_allocations = static_cast<std::uint64_t>(counted.count.total);
+  }
+  known.pool_allocations = known.pool_waits = CENOTE_UNKNOWN;
+  known.pool_upstream_allocations = known.pool_upstream_frees = CENOTE_UNKNOWN;
+  if (const auto* const pool = find_in_stack<cenote::pool_memory_resource>(resource)) {
+    const cenote::pool_counters counted = pool->counters();
+    known.pool_allocations = counted.allocations;
+    known.pool_waits = counted.waits;
+    known.pool_upstream_allocations = counted.upstream_allocations;
+    known.pool_upstream_frees = counted.upstream_frees;
+  }
+  return known;
+}
+
+constexpr std::size_t first_memory_state_size = 112;
+constexpr std::size_t first_client_usage_size = 40;
+static_assert(sizeof(cenote_memory_state) >= first_memory_state_size);
+static_assert(sizeof(cenote_client_usage) >= first_client_usage_size);
+
+constexpr cenote_api functions = {
+    sizeof(cenote_api),           CENOTE_ABI_VERSION,
+    cenote_last_status,           cenote_last_error,
+    cenote_device_count,          cenote_current_device,
+    cenote_set_device_resource,   cenote_get_device_resource,
+    cenote_reset_device_resource, cenote_trim,
+    cenote_get_memory_state,      cenote_register_client,
+    cenote_get_client_usage,      cenote_allocate,
+    cenote_allocate_or_throw,     cenote_deallocate,
+    cenote_allocate_sync,         cenote_deallocate_sync,
+    cenote_record_stream,         cenote_capture_begin,
+    cenote_capture_end,           cenote_registry_address,
+};
 
 }  // namespace
 
@@ -42,65 +184,112 @@ extern "C" {
 
 int cenote_abi_version(void) { return CENOTE_ABI_VERSION; }
 
-int cenote_register_client(const char* name) {
-  return guarded(-1, [=] { return cenote::register_client(required(name, "name")); });
+const cenote_api* cenote_get_api(int abi_version) {
+  if (abi_version == CENOTE_ABI_VERSION) return &functions;
+  guarded_status([=] {
+    throw std::invalid_argument("this cenote has version " + std::to_string(CENOTE_ABI_VERSION) +
+                                " of its C ABI, not version " + std::to_string(abi_version));
+  });
+  return nullptr;
 }
 
-void* cenote_allocate(int client, int device, size_t bytes, void* stream) {
-  return guarded<void*>(nullptr, [=] { return cenote::client_allocate(client, device, bytes, as_stream(stream)); });
+int cenote_last_status(void) { return last_failure.status; }
+
+const char* cenote_last_error(void) { return last_failure.text.c_str(); }
+
+int cenote_device_count(void) {
+  return guarded([] { return cenote::device_count(); });
 }
 
-void* cenote_allocate_or_throw(int client, int device, size_t bytes, void* stream) {
-  return cenote::client_allocate(client, device, bytes, as_stream(stream));
+int cenote_current_device(void) {
+  return guarded([] { return cenote::current_device(); });
 }
 
-void cenote_deallocate(void* pointer, void* stream) { cenote::client_deallocate(pointer, as_stream(stream)); }
-
-int cenote_record_stream(void* pointer, void* stream) {
-  return guarded(-1, [=] {
-    cenote::client_record_stream(pointer, as_stream(stream));
-    return 0;
+int cenote_set_device_resource(int device, const char* specification) {
+  return guarded_status([=] {
+    cenote::set_per_device_resource(device, cenote::make_resource(required(specification, "specification"), device));
   });
 }
 
-void cenote_capture_begin(int device) {
-  guarded(-1, [=] {
-    cenote::check_device(device);
-    cenote::capture_begins(device);
-    return 0;
+int64_t cenote_get_device_resource(int device, char* text, size_t capacity) {
+  return guarded<int64_t>([=] {
+    if (capacity != 0) required(text, "text");
+    const std::string spelled = cenote::describe(*cenote::get_per_device_resource(device));
+    if (capacity != 0) text[spelled.copy(text, capacity - 1)] = '\0';
+    return static_cast<int64_t>(spelled.size());
   });
 }
 
-void cenote_capture_end(int device) {
-  guarded(-1, [=] {
-    cenote::check_device(device);
-    if (cenote::capture_ended(device)) cenote::reclaimer::of(device).free_pending();
-    return 0;
-  });
+int cenote_reset_device_resource(int device) {
+  return guarded_status([=] { cenote::reset_per_device_resource(device); });
 }
 
 int64_t cenote_trim(int device) {
-  return guarded<int64_t>(-1, [=] {
+  return guarded<int64_t>([=] {
     cenote::check_device(device);
+    const cenote::nvtx::trim_range range(0);
     cenote::reclaimer::of(device).free_pending();
     const auto resource = cenote::find_per_device_resource(device);
     return resource ? static_cast<int64_t>(resource->trim()) : 0;
   });
 }
 
-int cenote_set_device_resource(int device, const char* specification) {
-  return guarded(-1, [=] {
-    cenote::set_per_device_resource(device, cenote::make_resource(required(specification, "specification"), device));
-    return 0;
+int cenote_get_memory_state(int device, cenote_memory_state* state) {
+  return guarded_status([=] {
+    hand_out(state_of(cenote::get_per_device_resource(device)), required(state, "state"), first_memory_state_size,
+             "cenote_memory_state");
   });
 }
 
-int cenote_device_count(void) {
-  return guarded(-1, [] { return cenote::device_count(); });
+int cenote_register_client(const char* name) {
+  return guarded([=] { return cenote::register_client(required(name, "name")); });
+}
+
+int cenote_get_client_usage(int client, cenote_client_usage* usage) {
+  return guarded_status([=] {
+    cenote::check_client(client);
+    const cenote::client_usage held = cenote::usage().at(static_cast<std::size_t>(client));
+    const cenote_client_usage known = {0, held.bytes, held.peak_bytes, held.allocations, held.total_allocations};
+    hand_out(known, required(usage, "usage"), first_client_usage_size, "cenote_client_usage");
+  });
+}
+
+void* cenote_allocate(int client, int device, size_t bytes, void* stream) {
+  return guarded_pointer([=] { return cenote::client_allocate(client, device, bytes, as_stream(stream)); });
+}
+
+void* cenote_allocate_or_throw(int client, int device, size_t bytes, void* stream) {
+  return cenote::client_allocate(client, device, bytes, as_stream(stream));
+}
+
+int cenote_deallocate(void* pointer, void* stream) {
+  return freed(cenote::client_deallocate(pointer, as_stream(stream)));
+}
+
+void* cenote_allocate_sync(int client, int device, size_t bytes) {
+  return guarded_pointer([=] { return cenote::client_allocate_sync(client, device, bytes); });
+}
+
+int cenote_deallocate_sync(void* pointer) { return freed(cenote::client_deallocate_sync(pointer)); }
+
+int cenote_record_stream(void* pointer, void* stream) {
+  return guarded_status([=] { cenote::client_record_stream(pointer, as_stream(stream)); });
+}
+
+void cenote_capture_begin(int device) {
+  guarded_status([=] {
+    cenote::check_device(device);
+    cenote::capture_begins(device);
+  });
+}
+
+void cenote_capture_end(int device) {
+  guarded_status([=] {
+    cenote::check_device(device);
+    if (cenote::capture_ended(device)) cenote::reclaimer::of(device).free_pending();
+  });
 }
 
 const void* cenote_registry_address(void) { return cenote::registry_address(); }
-
-const char* cenote_last_error(void) { return last_error.c_str(); }
 
 }  // extern "C"

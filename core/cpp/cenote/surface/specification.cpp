@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cenote/adaptors/aligned_resource_adaptor.hpp"
+#include "cenote/adaptors/guard_resource_adaptor.hpp"
 #include "cenote/adaptors/limiting_resource_adaptor.hpp"
 #include "cenote/adaptors/logging_resource_adaptor.hpp"
 #include "cenote/adaptors/prefetch_resource_adaptor.hpp"
@@ -176,6 +177,11 @@ resource_ptr make_limiting(const parameters& given, resource_ptr upstream) {
                                                      given.size("alignment").value_or(default_alignment));
 }
 
+resource_ptr make_guard(const parameters& given, resource_ptr upstream) {
+  return std::make_shared<guard_resource_adaptor>(
+      std::move(upstream), given.size("bytes").value_or(guard_resource_adaptor::default_guard_bytes));
+}
+
 resource_ptr make_aligned(const parameters& given, resource_ptr upstream) {
   return std::make_shared<aligned_resource_adaptor>(
       std::move(upstream), given.size("alignment").value_or(default_alignment), given.size("threshold").value_or(0));
@@ -210,6 +216,7 @@ const std::vector<kind>& kinds() {
       {"limiting", true, {"limit", "alignment"}, make_limiting},
       {"prefetch", true, {}, make_adaptor<prefetch_resource_adaptor>},
       {"aligned", true, {"alignment", "threshold"}, make_aligned},
+      {"guard", true, {"bytes"}, make_guard},
       {"thread_safe", true, {}, make_adaptor<thread_safe_resource_adaptor>},
   };
   return *all;

@@ -1,0 +1,55 @@
+#include "cenote/ground/thread_slot.hpp"
+
+#include <algorithm>
+#include <mutex>
+#include <new>
+#include <vector>
+
+namespace cenote {
+namespace {
+
+/// Which numbers are taken; the lowest free one is handed out.
+class slot_table {
+ public:
+  std::size_t take() noexcept {
+    const std::lock_guard lock(mutex_);
+    const auto free = std::find(is_taken_.begin(), is_taken_.end(), false);
+    const auto slot = static_cast<std::size_t>(free - is_taken_.begin());
+    try {
+      if (free == is_taken_.end()) is_taken_.push_back(false);
+    } catch (const std::bad_alloc&) {
+      return 0;  // shared with the first thread: only slower
+    }
+    is_taken_[slot] = true;
+    return slot;
+  }
+
+  void give(std::size_t slot) noexcept {
+    const std::lock_guard lock(mutex_);
+    if (slot < is_taken_.size()) is_taken_[slot] = false;
+  }
+
+ private:
+  std::mutex mutex_;  // guards `is_taken_`
+  std::vector<bool> is_taken_;
+};
+
+/// Never destroyed: threads end after main does.
+slot_table& slots() {
+  static auto* const table = new slot_table;
+  return *table;
+}
+
+struct held_slot {
+  const std::size_t number = slots().take();
+  ~held_slot() { slots().give(number); }
+};
+
+}  // namespace
+
+std::size_t this_thread_slot() noexcept {
+  thread_local const held_slot held;
+  return held.number;
+}
+
+}  // namespace cenote

@@ -1,0 +1,150 @@
+// The front caches of a pool: one for each stream and thread that free there.
+//
+//                 thread 0     thread 1     …
+//     stream 17    cache        cache             each by itself: threads that keep to their cache
+//     stream 18    cache                          share nothing that is written
+//
+// How it works
+//   1. take() and give() go to the cache of the stream and the calling thread, which the thread remembers for its last
+//      64 streams (thread_local). Without one they do nothing: open() makes it, once the pool has met the stream.
+//   2. Threads go by their slot (ground/thread_slot.hpp): the cache of a thread that ended serves the next one.
+//   3. Whoever needs the memory that lies in caches drains them; a stream that is forgotten leaves its caches to
+//   others.
+//
+// Invariants: those of front_cache; besides
+//   I1  a cache serves one stream at a time, and takes and gives for no other, whatever a thread remembers
+//
+// Threads: `mutex_` guards the list of caches, each cache guards itself. drain() is called under the pool's lock,
+// take() and give() under none. Cost: that of front_cache and a thread-local read; O(caches) for the rest.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "cenote/driver/stream.hpp"
+#include "cenote/structures/block_heap.hpp"
+#include "cenote/structures/front_cache.hpp"
+
+namespace cenote {
+
+class front_caches {
+ public:
+  explicit front_caches(block_heap& heap);
+
+  /// The most that one cache may hold, in bytes.
+  void set_budget(std::size_t bytes) noexcept { budget_.store(bytes, std::memory_order_relaxed); }
+
+  /// A block of `bytes`, a multiple of 256, that this thread has freed on this stream; null if none is cached.
+  void* take(stream_id stream, std::size_t bytes) noexcept {
+    front_cache* const own = remembered(stream);
+    return own == nullptr ? nullptr : own->take(stream.value, bytes);
+  }
+
+  /// See front_cache::give; false as well if open() has not been called.
+  bool give(stream_id stream, const void* address, block_index* spilled) noexcept {
+    front_cache* const own = remembered(stream);
+    return own != nullptr && own->give(stream.value, address, budget_.load(std::memory_order_relaxed), spilled);
+  }
+
+  /// From now on the calling thread has a cache for this stream; not for one in a capture.
+  void open(stream_id stream) noexcept;
+
+  /// Empties the caches of `stream`, or of all. `receiver(stream)` says for each that is not empty who gets the blocks:
+  /// a function of a block_index that does not throw.
+  template <class Receiver>
+  void drain(std::optional<stream_id> stream, Receiver&& receiver) {
+    const std::lock_guard lock(mutex_);
+    for (const owned_cache& each : caches_) {
+      if ((stream && each.stream != stream->value) || each.cache->bytes() == 0) continue;
+      const auto receive = receiver(stream_id{each.stream});
+      for (block_index index = each.cache->drain(); index != no_block;) {
+        const block_index next = heap_[index].free_next;
+        receive(index);
+        index = next;
+      }
+    }
+  }
+
+  /// The stream will not come again, or not soon; its caches must have been drained.
+  void forget(stream_id stream) noexcept;
+
+  /// Runs `change` while no cache looks into the directory.
+  template <class Change>
+  decltype(auto) alone(Change&& change) const {
+    const std::lock_guard lock(mutex_);
+    const all_gates closed(caches_);
+    return change();
+  }
+
+  std::size_t bytes() const;
+  std::size_t blocks() const;
+  std::uint64_t hits() const;
+  void check() const;
+
+ private:
+  struct owned_cache {
+    std::uint64_t stream;
+    std::size_t slot;
+    std::unique_ptr<front_cache> cache;
+  };
+
+  /// What a thread remembers. A pool's number is never given again, so what a dead pool left behind is not believed.
+  struct memory {
+    std::uint64_t pool = 0;
+    std::uint64_t stream = 0;
+    front_cache* cache = nullptr;
+  };
+
+  class all_gates {
+   public:
+    explicit all_gates(const std::vector<owned_cache>& caches) : caches_(caches) {
+      for (const owned_cache& each : caches_) each.cache->gate().lock();
+    }
+    ~all_gates() {
+      for (const owned_cache& each : caches_) each.cache->gate().unlock();
+    }
+    all_gates(const all_gates&) = delete;
+    all_gates& operator=(const all_gates&) = delete;
+
+   private:
+    const std::vector<owned_cache>& caches_;
+  };
+
+  using memories = std::array<memory, 64>;
+
+  // Made at a thread's first free and gone with it. Read at every allocation: initial-exec spares a call into the
+  // loader, and a pointer is all that a library loaded late should take of the room that there is for it.
+  [[gnu::tls_model("initial-exec")]] static constinit thread_local memories* remembered_;
+
+  std::size_t place_of(stream_id stream) const noexcept {
+    return (stream.value ^ number_) % std::tuple_size_v<memories>;
+  }
+  front_cache* remembered(stream_id stream) const noexcept {
+    if (remembered_ == nullptr || stream.is_capturing()) return nullptr;
+    const memory& last = (*remembered_)[place_of(stream)];
+    return last.stream == stream.value && last.pool == number_ ? last.cache : nullptr;
+  }
+  void remember(stream_id stream, front_cache* cache) const noexcept;
+
+  template <class Figure>
+  auto sum(Figure&& figure) const {
+    decltype(figure(std::declval<const front_cache&>())) total{};
+    const std::lock_guard lock(mutex_);
+    for (const owned_cache& each : caches_) total += figure(*each.cache);
+    return total;
+  }
+
+  const std::uint64_t number_;
+  std::atomic<std::size_t> budget_{0};
+  block_heap& heap_;
+  mutable std::mutex mutex_;  // guards `caches_`, not what they hold
+  std::vector<owned_cache> caches_;
+};
+
+}  // namespace cenote

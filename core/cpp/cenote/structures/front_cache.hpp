@@ -1,0 +1,122 @@
+// What one thread has freed on one stream and may use again there at once: a few blocks of each size, in front of a
+// pool's heap. To the heap they are taken.
+//
+//     shelf for    1 KiB    4 KiB    640 B    …         256 shelves; a size has its place by a hash
+//                  block    block    block
+//                  block    block                       a stack of blocks of exactly that size, newest on top
+//
+// How it works
+//   1. give() puts a block on the shelf of its size; take() takes the newest from there. Nothing is cut or rounded.
+//   2. A shelf that is full, or wanted for another size, is cleared: its blocks are spilled, to be freed to the heap.
+//      The whole cache is, when it holds more than its budget.
+//
+// Invariants
+//   I1  the blocks of a shelf are taken, cached, not kept, and of the shelf's size
+//   I2  bytes() is the sum of their sizes
+//
+// Threads: each call locks the cache. The fields of a block that belong to the cache are is_cached, and free_next while
+// that is true; the heap, under the pool's lock, leaves them alone.
+// Cost: a lock and the block's own entry for take; the block's place in the directory for give. 4 KiB of host memory.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+
+#include "cenote/ground/spin_lock.hpp"
+#include "cenote/structures/block.hpp"
+#include "cenote/structures/block_directory.hpp"
+
+namespace cenote {
+
+class front_cache {
+ public:
+  front_cache(block_table& blocks, const block_directory& directory) : blocks_(blocks), directory_(directory) {}
+
+  /// The cache serves this stream from now on; false, and it does not, if it is not empty.
+  bool assign(std::uint64_t stream) noexcept;
+
+  /// A block of `bytes`, a multiple of 256; null if there is none, or if the cache serves another stream.
+  void* take(std::uint64_t stream, std::size_t bytes) noexcept {
+    const std::lock_guard lock(lock_);
+    shelf& from = shelf_for(bytes);
+    if (from.top == no_block || from.bytes != bytes || stream_ != stream) return nullptr;
+    block& taken = blocks_[from.top];
+    from.top = taken.free_next;
+    --from.count;
+    taken.is_cached = false;
+    bytes_ -= bytes;
+    ++hits_;
+    return taken.address;
+  }
+
+  /// Keeps the block in use at `address` if it may: false if there is none, if it is kept for a capture or larger than
+  /// an eighth of `budget`, or if the cache serves another stream. The blocks that had to go for it are linked by
+  /// free_next from `*spilled` on; without `spilled` none may have to.
+  bool give(std::uint64_t stream, const void* address, std::size_t budget, block_index* spilled) noexcept {
+    const std::lock_guard lock(lock_);
+    const block_index index = directory_.find(address, last_chunk_);
+    if (index == no_block || stream_ != stream) return false;
+    block& given = blocks_[index];
+    if (given.is_cached || given.is_kept || given.bytes > budget / shares_of_the_budget) return false;
+    shelf& onto = shelf_for(given.bytes);
+    const bool has_room = onto.bytes == given.bytes && onto.count != depth && bytes_ + given.bytes <= budget;
+    if (!has_room) [[unlikely]] {
+      if (spilled == nullptr) return false;
+      clear(onto, *spilled);
+      onto.bytes = given.bytes;
+      if (bytes_ + given.bytes > budget) clear_all(*spilled);
+    }
+    given.is_cached = true;
+    given.free_next = onto.top;
+    onto.top = index;
+    ++onto.count;
+    bytes_ += given.bytes;
+    return true;
+  }
+
+  /// Empties the cache; the blocks are linked by free_next from the returned one on.
+  block_index drain() noexcept;
+
+  std::size_t bytes() const noexcept;
+  std::size_t blocks() const noexcept;
+
+  /// How often take() had a block.
+  std::uint64_t hits() const noexcept;
+
+  /// Keeps everybody out, for a change of the directory.
+  spin_lock& gate() const noexcept { return lock_; }
+
+  /// Throws std::logic_error naming the invariant that does not hold.
+  void check() const;
+
+ private:
+  struct shelf {
+    std::size_t bytes = 0;
+    block_index top = no_block;
+    std::uint32_t count = 0;
+  };
+
+  static constexpr std::size_t shelf_count = 256;
+  static constexpr std::uint32_t depth = 32;
+  static constexpr std::size_t shares_of_the_budget = 8;
+
+  shelf& shelf_for(std::size_t bytes) noexcept {
+    const std::size_t granules = bytes / block_granularity;  // sizes below 64 KiB have a shelf each
+    return shelves_[(granules ^ granules >> 8 ^ granules >> 16) % shelf_count];
+  }
+  void clear(shelf& cleared, block_index& spilled) noexcept;
+  void clear_all(block_index& spilled) noexcept;
+
+  mutable spin_lock lock_;  // guards all below
+  std::uint64_t stream_ = 0;
+  std::size_t bytes_ = 0;
+  std::uint64_t hits_ = 0;
+  block_directory::hint last_chunk_;
+  block_table& blocks_;
+  const block_directory& directory_;
+  std::array<shelf, shelf_count> shelves_;
+};
+
+}  // namespace cenote

@@ -1,0 +1,264 @@
+// The pool's front caches: blocks that a thread has just freed on a stream. They cost nothing to have again, and they
+// are nobody's loss: not another stream's, not another thread's, not the device's.
+#include <set>
+#include <thread>
+
+#include "cenote/resources/cuda_memory_resource.hpp"
+#include "cenote/resources/pool_memory_resource.hpp"
+#include "simulated.hpp"
+
+namespace cenote::test {
+namespace {
+
+constexpr std::size_t pool_bytes = 4 * MiB;
+constexpr std::size_t small = 4 * KiB;  // below an eighth of a sixty-fourth of the pool: goes to a cache
+
+class pool_front_cache : public simulated_device {
+ protected:
+  void SetUp() override {
+    simulated_device::SetUp();
+    pool_ = std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), pool_bytes, pool_bytes);
+    a_.emplace(0, cuda_stream::kind::non_blocking);
+    b_.emplace(0, cuda_stream::kind::non_blocking);
+    open_caches(a());
+  }
+
+  void TearDown() override {
+    pool_->check();
+    a_.reset();
+    b_.reset();
+    {
+      captured_stderr said;
+      pool_.reset();
+      EXPECT_EQ(said.text(), "") << "what lies in a cache is not in use";
+    }
+    simulated_device::TearDown();
+  }
+
+  /// The calling thread has a cache for a stream once it has freed on it.
+  void open_caches(stream_ref stream) { pool_->deallocate(stream, pool_->allocate(stream, small), small); }
+
+  std::vector<void*> take_all(stream_ref stream) {
+    std::vector<void*> blocks;
+    while (void* const block = pool_->try_allocate(stream, small)) blocks.push_back(block);
+    return blocks;
+  }
+
+  stream_ref a() const { return a_->view(); }
+  stream_ref b() const { return b_->view(); }
+  std::uint64_t hits() const { return pool_->counters().from_front_cache; }
+
+  std::shared_ptr<pool_memory_resource> pool_;
+  std::optional<cuda_stream> a_;
+  std::optional<cuda_stream> b_;
+};
+
+TEST_F(pool_front_cache, serves_the_thread_and_stream_that_freed_without_a_driver_call) {
+  void* const block = pool_->allocate({}, small);
+  pool_->deallocate({}, block, small);  // opens the cache
+  pool_->deallocate({}, pool_->allocate({}, small), small);
+  const auto before = pool_->counters();
+  const call_count all_calls(nullptr);
+  for (int i = 0; i < 100; ++i) {
+    void* const again = pool_->allocate({}, small - 100);
+    ASSERT_EQ(again, block);
+    pool_->deallocate({}, again, small - 100);
+  }
+  const auto after = pool_->counters();
+  EXPECT_EQ(all_calls.value(), 0);
+  EXPECT_EQ(after.from_front_cache - before.from_front_cache, 100u);
+  EXPECT_EQ(after.allocations - before.allocations, 100u);
+}
+
+TEST_F(pool_front_cache, serves_no_other_stream_before_the_work_on_the_block_is_done) {
+  std::vector<void*> blocks = take_all(a());
+  void* const block = blocks.back();
+  void* const witness = device_allocate(0, small);
+  fill_async(block, 0xAA, small, a(), 0);
+  copy_async(witness, block, small, a(), 0);
+  pool_->deallocate(a(), block, small);
+  void* const again = pool_->allocate(b(), small);
+  ASSERT_EQ(again, block) << "the only free one";
+  fill_async(again, 0xBB, small, b(), 0);
+  synchronize(b(), 0);
+  cenote_sim_drain();
+  EXPECT_TRUE(all_are(read(witness, small, a()), 0xAA));
+  EXPECT_TRUE(all_are(read(again, small, b()), 0xBB));
+  device_free(0, witness);
+  for (void* const each : blocks) pool_->deallocate(a(), each, small);
+}
+
+TEST_F(pool_front_cache, is_emptied_for_another_thread_of_the_stream_before_the_pool_runs_out) {
+  std::vector<void*> blocks = take_all(a());
+  const std::size_t all = blocks.size();
+  for (void* const block : blocks) pool_->deallocate(a(), block, small);
+  std::thread([&] {
+    const auto reclaimed = pool_->counters().from_reclaim;
+    blocks = take_all(a());
+    EXPECT_EQ(blocks.size(), all);
+    EXPECT_EQ(pool_->counters().from_reclaim, reclaimed) << "it is the same stream: nothing to wait for";
+  }).join();
+  for (void* const block : blocks) pool_->deallocate(a(), block, small);
+}
+
+TEST_F(pool_front_cache, is_emptied_for_a_block_of_another_size) {
+  for (const stream_ref stream : {a(), b()}) {
+    std::vector<void*> blocks = take_all(stream);
+    for (void* const block : blocks) pool_->deallocate(stream, block, small);
+    void* const whole = pool_->try_allocate(stream, pool_bytes);
+    EXPECT_NE(whole, nullptr) << "all blocks are one again";
+    pool_->deallocate(stream, whole, pool_bytes);
+  }
+}
+
+TEST_F(pool_front_cache, is_emptied_by_trim_whoever_filled_it) {
+  const cuda_stream other(0, cuda_stream::kind::non_blocking);
+  std::thread([&] {
+    open_caches(other.view());
+    pool_->deallocate(other.view(), pool_->allocate(other.view(), small), small);
+  }).join();
+  pool_->deallocate(a(), pool_->allocate(a(), small), small);
+  synchronize_device(0);
+  EXPECT_EQ(pool_->trim(), pool_bytes);
+  EXPECT_EQ(pool_->pool_size(), 0u);
+}
+
+TEST_F(pool_front_cache, holds_nothing_that_counts_as_in_use) {
+  void* const block = pool_->allocate(a(), small);
+  EXPECT_EQ(pool_->state().in_use, small);
+  pool_->deallocate(a(), block, small);
+  EXPECT_EQ(pool_->state().in_use, 0u);
+  EXPECT_EQ(pool_->map().find("in use"), std::string::npos) << pool_->map();
+}
+
+TEST_F(pool_front_cache, sees_a_second_free_and_a_pointer_into_a_block) {
+  void* const block = pool_->allocate(a(), small);
+  captured_stderr said;
+  pool_->deallocate(a(), static_cast<std::byte*>(block) + 256, small);
+  EXPECT_EQ(pool_->state().in_use, small);
+  pool_->deallocate(a(), block, small);
+  pool_->deallocate(a(), block, small);
+  EXPECT_EQ(pool_->state().in_use, 0u);
+  EXPECT_EQ(pool_->allocate(a(), small), block);
+  EXPECT_NE(pool_->allocate(a(), small), block) << "it was given out twice";
+  pool_->check();
+  EXPECT_NE(said.text().find("freed already"), std::string::npos);
+  pool_->trim();
+  const auto in_use = pool_->map();
+  for (std::size_t at = 0; (at = in_use.find("in use", at)) != std::string::npos; ++at) {
+    const std::size_t line = in_use.rfind('\n', at) + 1;
+    pool_->deallocate(a(), reinterpret_cast<void*>(std::stoull(in_use.substr(line), nullptr, 16)), small);
+  }
+}
+
+TEST_F(pool_front_cache, goes_by_the_size_of_the_block_whatever_size_is_said_when_it_is_freed) {
+  void* const block = pool_->allocate(a(), small);
+  pool_->deallocate(a(), block, 2 * small);
+  void* const larger = pool_->allocate(a(), 2 * small);
+  EXPECT_NE(larger, block);
+  EXPECT_EQ(pool_->allocate(a(), small), block);
+  pool_->deallocate(a(), block, small);
+  pool_->deallocate(a(), larger, 2 * small);
+}
+
+TEST_F(pool_front_cache, gives_no_block_that_is_aligned_by_luck_only) {
+  void* const block = pool_->allocate(a(), small);
+  pool_->deallocate(a(), block, small);
+  const auto before = hits();
+  void* const aligned = pool_->allocate(a(), small, 64 * KiB);
+  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(aligned) % (64 * KiB), 0u);
+  EXPECT_EQ(hits(), before);
+  pool_->deallocate(a(), aligned, small, 64 * KiB);
+}
+
+TEST_F(pool_front_cache, of_a_stream_that_is_gone_serves_nobody_with_its_handle) {
+  stream_ref handle;
+  {
+    const cuda_stream gone(0, cuda_stream::kind::non_blocking);
+    handle = gone.view();
+    open_caches(handle);
+    void* const block = pool_->allocate(handle, small);
+    fill_async(block, 0xAA, small, handle, 0);
+    pool_->deallocate(handle, block, small);
+  }
+  const cuda_stream fresh(0, cuda_stream::kind::non_blocking);
+  ASSERT_EQ(fresh.view(), handle) << "the driver uses handle values again";
+  const auto before = hits();
+  void* const block = pool_->allocate(handle, small);
+  EXPECT_EQ(hits(), before);
+  pool_->deallocate(handle, block, small);
+}
+
+TEST_F(pool_front_cache, keeps_blocks_of_a_capture_out_on_both_ways) {
+  const cuda_stream captured(0);
+  open_caches(captured.view());
+  void* const from_before = pool_->allocate(captured.view(), small);
+  ASSERT_EQ(cuStreamBeginCapture(captured.view().value(), CU_STREAM_CAPTURE_MODE_RELAXED), CUDA_SUCCESS);
+  const auto before = hits();
+  void* const of_the_graph = pool_->allocate(captured.view(), small);
+  pool_->deallocate(captured.view(), from_before, small);  // the graph may use it
+  CUgraph graph = nullptr;
+  ASSERT_EQ(cuStreamEndCapture(captured.view().value(), &graph), CUDA_SUCCESS);
+  pool_->deallocate(captured.view(), of_the_graph, small);  // retired: the graph uses it at every launch
+  EXPECT_EQ(hits(), before);
+  const std::vector<void*> rest = take_all(captured.view());
+  for (void* const block : rest) {
+    EXPECT_NE(block, from_before);
+    EXPECT_NE(block, of_the_graph);
+  }
+  for (void* const block : rest) pool_->deallocate(captured.view(), block, small);
+  cuGraphDestroy(graph);
+}
+
+TEST_F(pool_front_cache, of_a_thread_that_ended_serves_the_next) {
+  const auto live = [&] {
+    open_caches(b());
+    const auto before = hits();
+    void* const block = pool_->allocate(b(), small);
+    pool_->deallocate(b(), block, small);
+    return std::pair{block, hits() - before};
+  };
+  std::pair<void*, std::uint64_t> first;
+  std::pair<void*, std::uint64_t> second;
+  std::thread([&] { first = live(); }).join();
+  std::thread([&] { second = live(); }).join();
+  EXPECT_EQ(second.first, first.first);
+  EXPECT_EQ(second.second, 1u);
+}
+
+TEST_F(pool_front_cache, of_one_pool_is_not_taken_for_that_of_another_at_the_same_place) {
+  const auto upstream = std::make_shared<cuda_memory_resource>(0);
+  for (int i = 0; i < 8; ++i) {
+    pool_memory_resource passing(upstream, 1 * MiB, 1 * MiB);
+    void* const block = passing.allocate({}, 256);
+    passing.deallocate({}, block, 256);
+    EXPECT_EQ(passing.allocate({}, 256), block);
+    passing.deallocate({}, block, 256);
+    passing.check();
+  }
+}
+
+TEST_F(pool_front_cache, of_many_streams_that_come_and_go_are_used_again) {
+  std::set<void*> blocks;
+  for (int i = 0; i < 2'000; ++i) {
+    const cuda_stream passing(0, cuda_stream::kind::non_blocking);
+    for (int pair = 0; pair < 3; ++pair) {
+      void* const block = pool_->allocate(passing.view(), small);
+      blocks.insert(block);
+      pool_->deallocate(passing.view(), block, small);
+    }
+  }
+  EXPECT_EQ(pool_->pool_size(), pool_bytes);
+  EXPECT_LE(blocks.size(), pool_bytes / small);
+}
+
+TEST_F(pool_front_cache, takes_no_more_than_one_event_for_32_frees_of_many_streams) {
+  std::vector<void*> blocks;
+  for (int i = 0; i < 512; ++i) blocks.push_back(pool_->allocate(a(), 256));
+  const auto before = pool_->counters().events;
+  for (void* const block : blocks) pool_->deallocate(b(), block, 256);
+  EXPECT_LE(pool_->counters().events - before, 512u / 32);
+}
+
+}  // namespace
+}  // namespace cenote::test
