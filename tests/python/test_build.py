@@ -11,9 +11,9 @@ from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
-from cuda_headers import wheel_include_folders
 
 import cenote
+from cuda_headers import wheel_include_folders
 
 PACKAGE = Path(cenote.__file__).parent
 LIBRARIES = sorted(PACKAGE.rglob("*.so"))

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from cuda_headers import wheel_include_folders
 
 ROOT = Path(__file__).parents[2]
