@@ -818,3 +818,28 @@ def test_buffer_in_garbage_with_a_stream_of_others_never_touches_its_dead_handle
     assert resource.allocation_counts.current_bytes == 0
     assert sim.live().streams <= streams + 1  # one that frees go through may be new
     assert sim.violations() == []
+
+
+def test_resource_that_the_program_holds_no_object_of_is_found_when_it_is_asked_for() -> None:
+    before = mr.get_current_device_resource()
+    try:
+        mr.set_current_device_resource(mr.PoolMemoryResource(mr.CudaMemoryResource(), "1MiB"))
+        buffer = DeviceBuffer(size=100)
+        assert isinstance(buffer.mr, mr.PoolMemoryResource)
+        assert buffer.mr is buffer.mr
+        assert buffer.mr == mr.get_current_device_resource()
+        other = DeviceBuffer(size=100)
+        assert other.mr is buffer.mr
+    finally:
+        mr.set_current_device_resource(before)
+
+
+def test_buffer_is_the_last_to_hold_a_resource_that_nobody_names() -> None:
+    before = mr.get_current_device_resource()
+    allocations = sim.live().allocations
+    mr.set_current_device_resource(mr.PoolMemoryResource(mr.CudaMemoryResource(), "1MiB"))
+    buffer = DeviceBuffer(size=100)
+    mr.set_current_device_resource(before)
+    assert sim.live().allocations == allocations + 1
+    del buffer
+    assert sim.live().allocations == allocations

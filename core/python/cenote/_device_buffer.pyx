@@ -12,7 +12,7 @@ from libcpp.utility cimport move
 
 from cenote cimport _libcenote as lib
 from cenote._arguments cimport bytes_argument, device_argument, int_argument
-from cenote._memory_resource cimport DeviceMemoryResource, resource_argument, wrap
+from cenote._memory_resource cimport DeviceMemoryResource, known, resource_argument, wrap
 from cenote._stream cimport Stream, as_stream
 
 from cenote._stream import DEFAULT_STREAM
@@ -56,7 +56,7 @@ cdef class DeviceBuffer:
 
     cdef unique_ptr[lib.device_buffer] _buffer
     cdef Stream _stream
-    cdef DeviceMemoryResource _mr
+    cdef DeviceMemoryResource _mr  # None until somebody asks, where the program holds no object of it
     cdef size_t _counted
     cdef Py_ssize_t _exports  # views and capsules that live
     cdef bint _is_shared  # others use it on streams that are not ours to name later
@@ -84,9 +84,12 @@ cdef class DeviceBuffer:
                 else:
                     fresh = lib.make_unique[lib.device_buffer](bytes, on._handle, resource)
         self._free()
+        if self._buffer.get() != NULL:
+            with nogil:
+                self._buffer.reset()
         self._buffer = move(fresh)
         self._stream = on
-        self._mr = wrap(resource)
+        self._mr = known(resource) if mr is None else mr
         self._count()
         if source != NULL:
             self._finish(on)
@@ -181,6 +184,8 @@ cdef class DeviceBuffer:
     def mr(self) -> DeviceMemoryResource:
         """The resource that the memory came from and goes back to."""
         self.made()
+        if self._mr is None:
+            self._mr = wrap(self.made().resource())
         return self._mr
 
     @property
@@ -218,7 +223,7 @@ cdef class DeviceBuffer:
     def __getbuffer__(self, Py_buffer* view, int flags):
         """The buffer protocol, where the host can reach the memory; waits for the buffer's stream first."""
         self.made()
-        if not self._mr.is_host_accessible:
+        if not self.mr.is_host_accessible:
             raise BufferError(
                 f"the host cannot reach memory of device {self.device}: copy it with tobytes() or copy_to_host(), or "
                 "take the buffer from managed or pinned memory"
@@ -256,7 +261,7 @@ cdef class DeviceBuffer:
         """What DLPack calls the memory: a device type (2 device, 3 pinned, 13 managed, 1 other host) and a number."""
         cdef lib.memory_kind kind
         if self.made().data() == NULL:
-            kind = lib.memory_kind.pinned if self._mr.is_host_accessible else lib.memory_kind.device
+            kind = lib.memory_kind.pinned if self.mr.is_host_accessible else lib.memory_kind.device
         else:
             with nogil:
                 kind = lib.kind_of(self.made().data(), self.made().device())
@@ -451,7 +456,7 @@ cdef class DeviceBuffer:
     def copy(self) -> DeviceBuffer:
         """A buffer of its own with the same bytes, from the same resource, on the same stream."""
         copied = type(self).__new__(type(self))  # a class derived from this one may have an __init__ of its own
-        DeviceBuffer.__init__(copied, ptr=self.ptr, size=self.size, stream=self._stream, mr=self._mr)
+        DeviceBuffer.__init__(copied, ptr=self.ptr, size=self.size, stream=self._stream, mr=self.mr)
         return copied
 
     def __copy__(self) -> DeviceBuffer:

@@ -21,4 +21,5 @@ cdef shared_ptr[lib.memory_resource] upstream_argument(object upstream_mr) excep
 cdef register_class(str kind, object cls)
 cdef collect_cycles(object cls)
 cdef remember(DeviceMemoryResource resource)
+cdef DeviceMemoryResource known(const shared_ptr[lib.memory_resource]& resource)
 cdef DeviceMemoryResource wrap(shared_ptr[lib.memory_resource] resource)

@@ -16,7 +16,9 @@ from cenote._stream import DEFAULT_STREAM
 
 # Which Python object stands for a C++ resource: the one that made it, as long as anybody holds it.
 _objects = WeakValueDictionary()
-cdef object _last_wrapped = lambda: None  # a weak reference to what wrap() returned last, which is asked for most
+# Most are asked for again and again: a weak reference to the last that was found, and the last that nobody holds.
+cdef object _last_known = lambda: None
+cdef const void* _last_unknown = NULL
 
 
 cdef object figure(optional[size_t] bytes):
@@ -282,20 +284,32 @@ cdef register_class(str kind, object cls):
 
 
 cdef remember(DeviceMemoryResource resource):
+    global _last_unknown
     _objects[<uintptr_t> resource._resource.get()] = resource
+    _last_unknown = NULL
+
+
+cdef DeviceMemoryResource known(const shared_ptr[lib.memory_resource]& resource):
+    """The Python object of a C++ resource; None if nobody holds one."""
+    global _last_known, _last_unknown
+    if <const void*> resource.get() == _last_unknown:
+        return None
+    found = _last_known()
+    if found is not None and (<DeviceMemoryResource> found)._resource.get() == resource.get():
+        return found
+    found = _objects.get(<uintptr_t> resource.get())
+    if found is not None and (<DeviceMemoryResource> found)._resource.get() == resource.get():
+        _last_known = ref(found)
+        return found
+    _last_unknown = <const void*> resource.get()
+    return None
 
 
 cdef DeviceMemoryResource wrap(shared_ptr[lib.memory_resource] resource):
     """The Python object of a C++ resource: the one that is known, else a new one of the class of its kind."""
-    global _last_wrapped
-    cdef DeviceMemoryResource wrapped
-    known = _last_wrapped()
-    if known is not None and (<DeviceMemoryResource> known)._resource.get() == resource.get():
-        return known
-    known = _objects.get(<uintptr_t> resource.get())
-    if known is not None and (<DeviceMemoryResource> known)._resource.get() == resource.get():
-        _last_wrapped = ref(known)
-        return known
+    cdef DeviceMemoryResource wrapped = known(resource)
+    if wrapped is not None:
+        return wrapped
     other = UpstreamResourceAdaptor if resource.get().upstream().get() != NULL else DeviceMemoryResource
     cls = _classes.get(resource.get().kind().decode(), other)  # C++ programs may have kinds of their own
     wrapped = cls.__new__(cls)
