@@ -130,16 +130,21 @@ void* pool_memory_resource::take_from_heap(request& wanted) {
 }
 
 void pool_memory_resource::do_deallocate(stream_ref stream, void* pointer, std::size_t, std::size_t) noexcept {
-  stream_id id = orphans;
-  try {
-    id = identify(stream, device());
-  } catch (const std::exception& error) {
-    report_once(error.what());
-  }
+  const stream_id id = identify_or_report(stream);
   block_index spilled = no_block;
   if (!caches_.give(id, pointer, &spilled)) return give_to_heap(stream, id, pointer);
   if (spilled != no_block) [[unlikely]]
     give_spilled(stream, id, spilled);
+}
+
+/// Returned, not assigned inside the try: GCC 12 at -O1 keeps half of an assignment whose right side throws.
+stream_id pool_memory_resource::identify_or_report(stream_ref stream) const noexcept {
+  try {
+    return identify(stream, device());
+  } catch (const std::exception& error) {
+    report_once(error.what());
+    return orphans;
+  }
 }
 
 void pool_memory_resource::give_to_heap(stream_ref stream, stream_id id, void* pointer) noexcept {

@@ -117,6 +117,7 @@ class pool_memory_resource final : public memory_resource {
   void* do_allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
   bool do_deallocate_at_once(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) override;
 
+  stream_id identify_or_report(stream_ref stream) const noexcept;
   void give_to_heap(stream_ref stream, stream_id id, void* pointer) noexcept;
   void give_spilled(stream_ref stream, stream_id id, block_index spilled) noexcept;
 
