@@ -18,7 +18,7 @@
 //
 // and only then is memory out. What a cache has no room for is freed to the heap: it returns to its stream and is
 // merged with its neighbours; once for many such frees an event is recorded (stream_timeline), and none at all while
-// the pool has met only one stream. Steps 7 and 8, and trim, begin with emptying all caches.
+// the pool has met only one stream. Step 7 and trim begin with emptying all caches.
 //
 // While a stream is being captured into a graph, its allocations come from steps 1, 2, 4, 6 and 8. The graph will use
 // the addresses whenever it is launched, so that such a block belongs to that branch of that capture for ever; if any
