@@ -18,6 +18,14 @@ if ! python3 -m pip install --no-build-isolation --no-deps --no-index . >"$out/b
   tail -40 "$out/build.log"
   exit 1
 fi
+# The conformance suites in C++: the programs that CI runs on the simulated device, with both kinds of default stream.
+# Those for two devices skip themselves where there is one. They are built while Python's tests run.
+(
+  cmake -S core -B "$out/cpp" -G Ninja -DCENOTE_TESTS=ON -DCENOTE_CHECK=2 &&
+    cmake --build "$out/cpp" --target device_tests
+) >"$out/cpp.log" 2>&1 &
+suites=$!
+
 # From another folder, so that the installed package is what is tested.
 cd "$out" || exit 1
 CENOTE_TEST_ON_GPU=1 python3 -m pytest "$here" "$here/../conformance" --rootdir "$here" -c /dev/null --import-mode=importlib -p no:cacheprovider -q -ra \
@@ -25,20 +33,14 @@ CENOTE_TEST_ON_GPU=1 python3 -m pytest "$here" "$here/../conformance" --rootdir 
 status=$?
 tail -60 "$out/tests.log"
 
-# The conformance suites in C++: the programs that CI runs on the simulated device, with both kinds of default stream.
-# Those for two devices skip themselves where there is one.
-cd "$here/../.." || exit 1
 reports=("$out/tests.xml")
-if ! cmake -S core -B "$out/cpp" -G Ninja -DCENOTE_TESTS=ON -DCENOTE_CHECK=2 >"$out/cpp.log" 2>&1; then
+if ! wait "$suites"; then
   if grep -q "GTest was not found" "$out/cpp.log"; then
     echo "GoogleTest is missing: the C++ suites were NOT run"
   else
     tail -40 "$out/cpp.log"
     status=1
   fi
-elif ! cmake --build "$out/cpp" --target device_tests >>"$out/cpp.log" 2>&1; then
-  tail -40 "$out/cpp.log"
-  status=1
 else
   for program in "$out"/cpp/*_test "$out"/cpp/*_test_per_thread; do
     name=$(basename "$program")
