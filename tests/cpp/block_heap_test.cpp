@@ -177,7 +177,7 @@ class history {
     ASSERT_NE(expected, model_.blocks.end());
     ASSERT_TRUE(expected->second.is_free);
     ASSERT_EQ(expected->second.owner, owner);
-    ASSERT_EQ(expected->second.bytes, heap_[found].bytes);
+    ASSERT_EQ(expected->second.bytes, heap_[found].bytes());
     ASSERT_EQ(expected->second.freed_at, heap_[found].freed_at);
     std::optional<owner_index> keeper;
     if (random_() % 4 == 0) keeper = random_owner();
@@ -197,7 +197,7 @@ class history {
     const owner_index owner = random_owner();
     const block_index given = heap_.taken_at(at);
     ASSERT_NE(given, no_block);
-    ASSERT_EQ(heap_[given].bytes, model_.blocks.at(at).bytes);
+    ASSERT_EQ(heap_[given].bytes(), model_.blocks.at(at).bytes);
     heap_.give(given, owner, now_);
     model_.give(at, owner, now_);
     ASSERT_EQ(heap_.taken_at(at), no_block) << "a second free of one block would be seen";
@@ -259,7 +259,7 @@ class history {
         largest[b.owner] = std::max(largest[b.owner], b.bytes);
       } else {
         in_use += b.bytes;
-        ASSERT_EQ(heap_[heap_.taken_at(at)].bytes, b.bytes);
+        ASSERT_EQ(heap_[heap_.taken_at(at)].bytes(), b.bytes);
       }
     }
     ASSERT_EQ(heap_.bytes_in_use(), in_use);
@@ -281,6 +281,22 @@ class history {
   std::size_t chunks_ = 0;
   stamp now_ = 1;
 };
+
+TEST(block_heap, refuses_a_chunk_that_overlaps_another_and_one_that_is_too_large) {
+  block_heap heap;
+  const owner_index owner = heap.create_owner();
+  std::byte* const base = address(0x7f00'0000'0000);
+  heap.add_chunk({base + 4 * granule, 4 * granule}, owner, 0);
+  for (const std::size_t first : {1, 4, 5, 7}) {
+    EXPECT_THROW(heap.add_chunk({base + first * granule, 4 * granule}, owner, 0), std::logic_error) << first;
+  }
+  EXPECT_THROW(heap.add_chunk({base + MiB, max_block_bytes + granule}, owner, 0), std::length_error);
+  EXPECT_EQ(heap.chunk_bytes(), 4 * granule);
+  heap.add_chunk({base, 4 * granule}, owner, 0);
+  heap.add_chunk({base + 8 * granule, 4 * granule}, owner, 0);
+  heap.add_chunk({base + MiB, max_block_bytes}, owner, 0);
+  heap.check();
+}
 
 class block_heap_history : public testing::TestWithParam<unsigned> {};
 

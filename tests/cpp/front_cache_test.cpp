@@ -88,15 +88,54 @@ TEST_F(front_cache_of_a_heap, does_not_keep_what_is_no_block_in_use) {
 
 TEST_F(front_cache_of_a_heap, leaves_blocks_of_a_capture_alone) { EXPECT_FALSE(give(take_from_heap(granule, owner_))); }
 
-TEST_F(front_cache_of_a_heap, spills_a_shelf_that_is_full) {
+TEST_F(front_cache_of_a_heap, spills_the_older_half_of_a_shelf_that_is_full) {
   std::vector<void*> blocks;
   for (int i = 0; i < 33; ++i) blocks.push_back(take_from_heap(granule));
   for (int i = 0; i < 32; ++i) ASSERT_TRUE(give(blocks[static_cast<std::size_t>(i)]));
   EXPECT_EQ(spilled_, no_block);
   EXPECT_FALSE(cache_.give(stream, blocks.back(), plenty, nullptr)) << "nothing may be spilled";
   ASSERT_TRUE(give(blocks.back()));
-  EXPECT_EQ(settle_spilled(), 32u);
-  EXPECT_EQ(cache_.take(stream, granule), blocks.back());
+  EXPECT_EQ(settle_spilled(), 16u);
+  for (std::size_t newest = 33; newest > 16; --newest) EXPECT_EQ(cache_.take(stream, granule), blocks[newest - 1]);
+  EXPECT_EQ(cache_.take(stream, granule), nullptr);
+}
+
+TEST_F(front_cache_of_a_heap, wants_twice_as_many_each_time_that_a_size_is_missed_again) {
+  std::vector<std::uint32_t> wanted;
+  for (int i = 0; i < 7; ++i) wanted.push_back(cache_.restock(stream, granule, plenty));
+  EXPECT_EQ(wanted, (std::vector<std::uint32_t>{1, 2, 4, 8, 16, 16, 16}));
+  EXPECT_EQ(cache_.restock(stream, 2 * granule, plenty), 1u) << "a size that it has not been asked for";
+  EXPECT_EQ(cache_.restock(stream + 1, granule, plenty), 1u) << "another stream's";
+}
+
+TEST_F(front_cache_of_a_heap, wants_fewer_after_a_shelf_was_full) {
+  for (int i = 0; i < 5; ++i) cache_.restock(stream, granule, plenty);
+  for (int i = 0; i < 33; ++i) ASSERT_TRUE(give(take_from_heap(granule)));
+  settle_spilled();
+  while (cache_.take(stream, granule) != nullptr) {
+  }
+  EXPECT_EQ(cache_.restock(stream, granule, plenty), 16u) << "half of 16, and twice that";
+  for (int i = 0; i < 2; ++i) {
+    for (int k = 0; k < 33; ++k) ASSERT_TRUE(give(take_from_heap(granule)));
+    settle_spilled();
+  }
+  while (cache_.take(stream, granule) != nullptr) {
+  }
+  EXPECT_LT(cache_.restock(stream, granule, plenty), 16u);
+}
+
+TEST_F(front_cache_of_a_heap, stocks_what_was_brought_for_it_and_no_more_than_a_share_of_its_budget) {
+  constexpr std::size_t budget = 64 * granule;
+  for (int i = 0; i < 4; ++i) cache_.restock(stream, 2 * granule, budget);
+  EXPECT_EQ(cache_.restock(stream, 2 * granule, budget), 4u) << "an eighth of the budget";
+  void* const brought = take_from_heap(2 * granule);
+  EXPECT_FALSE(cache_.stock(stream, heap_.taken_at(take_from_heap(3 * granule)))) << "a size that has no shelf";
+  EXPECT_FALSE(cache_.stock(stream + 1, heap_.taken_at(brought)));
+  ASSERT_TRUE(cache_.stock(stream, heap_.taken_at(brought)));
+  EXPECT_EQ(heap_.taken_at(brought), no_block) << "to everybody else it is free";
+  EXPECT_EQ(cache_.bytes(), 2 * granule);
+  cache_.check();
+  EXPECT_EQ(cache_.take(stream, 2 * granule), brought);
 }
 
 TEST_F(front_cache_of_a_heap, spills_a_shelf_for_another_size_with_the_same_place) {
@@ -147,7 +186,7 @@ TEST_F(front_cache_of_a_heap, loses_and_doubles_no_block_in_a_random_history) {
         void* block = cache_.take(stream, bytes);
         if (block == nullptr) block = take_from_heap(bytes);
         ASSERT_TRUE(in_use.emplace(block, bytes).second) << "handed out twice";
-        ASSERT_EQ(heap_[heap_.taken_at(block)].bytes, bytes);
+        ASSERT_EQ(heap_[heap_.taken_at(block)].bytes(), bytes);
       } else {
         const auto freed = std::next(in_use.begin(), static_cast<std::ptrdiff_t>(random() % in_use.size()));
         const block_index index = heap_.taken_at(freed->first);

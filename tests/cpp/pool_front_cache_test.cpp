@@ -14,7 +14,7 @@ constexpr std::size_t pool_bytes = 4 * MiB;
 constexpr std::size_t small = 4 * KiB;  // below an eighth of a sixty-fourth of the pool: goes to a cache
 
 class pool_front_cache : public simulated_device {
- protected:
+ public:
   void SetUp() override {
     simulated_device::SetUp();
     pool_ = std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), pool_bytes, pool_bytes);
@@ -171,17 +171,25 @@ TEST_F(pool_front_cache, gives_no_block_that_is_aligned_by_luck_only) {
   pool_->deallocate(a(), aligned, small, 64 * KiB);
 }
 
-TEST_F(pool_front_cache, of_a_stream_that_is_gone_serves_nobody_with_its_handle) {
+template <class Stream>
+class pool_front_cache_of_a_stream : public pool_front_cache {};
+
+using kinds_of_streams = testing::Types<stream_of_ours, foreign_stream>;
+TYPED_TEST_SUITE(pool_front_cache_of_a_stream, kinds_of_streams);
+
+TYPED_TEST(pool_front_cache_of_a_stream, that_is_gone_serves_nobody_with_its_handle) {
+  const auto& pool_ = this->pool_;
+  const auto hits = [this] { return this->hits(); };
   stream_ref handle;
   {
-    const cuda_stream gone(0, cuda_stream::kind::non_blocking);
+    const TypeParam gone;
     handle = gone.view();
-    open_caches(handle);
+    this->open_caches(handle);
     void* const block = pool_->allocate(handle, small);
     fill_async(block, 0xAA, small, handle, 0);
     pool_->deallocate(handle, block, small);
   }
-  const cuda_stream fresh(0, cuda_stream::kind::non_blocking);
+  const TypeParam fresh;
   ASSERT_EQ(fresh.view(), handle) << "the driver uses handle values again";
   const auto before = hits();
   void* const block = pool_->allocate(handle, small);
@@ -222,8 +230,32 @@ TEST_F(pool_front_cache, of_a_thread_that_ended_serves_the_next) {
   std::pair<void*, std::uint64_t> second;
   std::thread([&] { first = live(); }).join();
   std::thread([&] { second = live(); }).join();
-  EXPECT_EQ(second.first, first.first);
   EXPECT_EQ(second.second, 1u);
+  std::set<void*> cached;
+  std::thread([&] {
+    open_caches(b());
+    const auto before = hits();
+    while (hits() - before == cached.size()) cached.insert(pool_->allocate(b(), small));
+    for (void* const block : cached) pool_->deallocate(b(), block, small);
+  }).join();
+  EXPECT_TRUE(cached.contains(first.first));
+  EXPECT_TRUE(cached.contains(second.first));
+}
+
+TEST_F(pool_front_cache, brings_several_blocks_of_a_size_that_is_asked_for_again_and_again) {
+  std::set<void*> blocks;
+  const auto before = pool_->counters();
+  for (int i = 0; i < 100; ++i) blocks.insert(pool_->allocate(b(), 512));
+  const auto after = pool_->counters();
+  EXPECT_EQ(blocks.size(), 100u);
+  EXPECT_EQ(after.allocations - before.allocations, 100u);
+  EXPECT_GT(after.from_front_cache - before.from_front_cache, 80u);
+  EXPECT_EQ(pool_->state().in_use, 100 * 512u) << "what was brought ahead is in nobody's use";
+  for (void* const block : blocks) pool_->deallocate(b(), block, 512);
+  std::vector<void*> everything;
+  while (void* const block = pool_->try_allocate(a(), 512)) everything.push_back(block);
+  EXPECT_EQ(everything.size(), pool_bytes / 512) << "and nobody goes without it";
+  for (void* const block : everything) pool_->deallocate(a(), block, 512);
 }
 
 TEST_F(pool_front_cache, of_one_pool_is_not_taken_for_that_of_another_at_the_same_place) {

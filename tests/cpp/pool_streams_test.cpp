@@ -12,7 +12,7 @@ namespace {
 const stream_ref per_thread_default(CU_STREAM_PER_THREAD);
 
 class pool_streams : public simulated_device {
- protected:
+ public:
   // All of the pool is handed out in blocks that are each worth a mark (more than a thirty-second of it), so that what
   // one stream gets must be what another has freed.
   static constexpr std::size_t unit = 128 * KiB;
@@ -218,14 +218,22 @@ TEST_F(pool_streams, blocks_outlive_the_stream_that_freed_them) {
   device_free(0, witness);
 }
 
-TEST_F(pool_streams, a_new_stream_with_an_old_handle_is_another_stream) {
-  std::optional<cuda_stream> old_stream(std::in_place, 0, cuda_stream::kind::non_blocking);
+template <class Stream>
+class pool_streams_that_come_and_go : public pool_streams {};
+
+using kinds_of_streams = testing::Types<stream_of_ours, foreign_stream>;
+TYPED_TEST_SUITE(pool_streams_that_come_and_go, kinds_of_streams);
+
+TYPED_TEST(pool_streams_that_come_and_go, a_new_one_with_an_old_handle_is_another_stream) {
+  const auto& pool_ = this->pool_;
+  constexpr std::size_t block_bytes = pool_streams::block_bytes;
+  std::optional<TypeParam> old_stream(std::in_place);
   const stream_ref handle = old_stream->view();
   void* const block = pool_->allocate(handle, block_bytes);
   fill_async(block, 0xAA, block_bytes, handle, 0);
   pool_->deallocate(handle, block, block_bytes);
   old_stream.reset();
-  const cuda_stream new_stream(0, cuda_stream::kind::non_blocking);
+  const TypeParam new_stream;
   ASSERT_EQ(new_stream.view(), handle) << "the driver uses handle values again";
 
   const auto own_before = pool_->counters().from_own_stream;
@@ -238,6 +246,55 @@ TEST_F(pool_streams, a_new_stream_with_an_old_handle_is_another_stream) {
   cenote_sim_drain();
   EXPECT_TRUE(all_are(read(again, block_bytes, new_stream.view()), 0xBB));
   pool_->deallocate(new_stream.view(), again, block_bytes);
+}
+
+/// A stream that wants what others free, block by block: the first time it waits for all work, and from then on for
+/// the stream that freed.
+TEST_F(pool_streams, under_pressure_each_free_is_marked_at_once) {
+  constexpr std::size_t small = unit / 2;  // not worth a mark of its own
+  std::vector<void*> blocks;
+  while (void* const block = pool_->try_allocate(a(), small)) blocks.push_back(block);
+  const auto before = pool_->counters();
+  for (int i = 0; i < 200; ++i) {
+    const stream_ref from = i % 2 == 0 ? a() : b(), to = i % 2 == 0 ? b() : a();
+    fill_async(blocks[0], 0xAA, small, from, 0);
+    void* const witness = device_allocate(0, small);
+    copy_async(witness, blocks[0], small, from, 0);
+    pool_->deallocate(from, blocks[0], small);
+    void* const again = pool_->allocate(to, small);
+    ASSERT_EQ(again, blocks[0]);
+    if (i % 20 == 0) {
+      const outcome seen = hand_over(from, to, again, witness, small);
+      EXPECT_TRUE(seen.former_owner_was_done);
+      EXPECT_TRUE(seen.block_is_the_new_owners);
+    }
+    device_free(0, witness);
+  }
+  const auto after = pool_->counters();
+  EXPECT_EQ(after.waits - before.waits, 200u) << "one for each hand-over";
+  EXPECT_EQ(after.from_reclaim - before.from_reclaim, 1u);
+  EXPECT_EQ(after.from_other_stream - before.from_other_stream, 199u);
+  EXPECT_EQ(after.events - before.events, 199u);
+  for (void* const block : blocks) pool_->deallocate(a(), block, small);
+}
+
+TEST_F(pool_streams, without_pressure_frees_share_their_marks_again) {
+  constexpr std::size_t small = unit / 2;
+  std::vector<void*> blocks;
+  while (void* const block = pool_->try_allocate(a(), small)) blocks.push_back(block);
+  pool_->deallocate(a(), blocks.back(), small);
+  blocks.back() = pool_->allocate(b(), small);  // the pressure
+  const auto before = pool_->counters();
+  const auto frees = [&](int count) {
+    for (int i = 0; i < count; ++i) {
+      pool_->deallocate(a(), blocks[0], small);
+      blocks[0] = pool_->allocate(a(), small);
+    }
+    return pool_->counters().events - before.events;
+  };
+  EXPECT_EQ(frees(32), 32u);
+  EXPECT_EQ(frees(64), 32u + 64u / 2) << "two of these blocks are worth a mark";
+  for (void* const block : blocks) pool_->deallocate(a(), block, small);
 }
 
 TEST_F(pool_streams, the_per_thread_default_streams_of_two_threads_are_two_streams) {

@@ -33,7 +33,7 @@ TEST_F(pool, reuses_a_freed_block_on_its_own_stream_without_work_for_the_driver)
 
 TEST_F(pool, asks_only_who_a_stream_is_when_there_is_only_one) {
   const auto resource = make_pool(64 * MiB);
-  const cuda_stream stream(0);
+  const foreign_stream stream;
   resource->deallocate(stream.view(), resource->allocate(stream.view(), 4 * MiB), 4 * MiB);  // they meet
   const call_count all_calls(nullptr);
   const call_count id_calls("cuStreamGetId");

@@ -28,6 +28,31 @@ class call_count {
   long long before_;
 };
 
+/// A stream that another library made: the core learns of it when it is passed.
+class foreign_stream {
+ public:
+  foreign_stream() {
+    const device_scope scope(0);
+    EXPECT_EQ(cuStreamCreate(&handle_, CU_STREAM_NON_BLOCKING), CUDA_SUCCESS);
+  }
+  ~foreign_stream() { EXPECT_EQ(cuStreamDestroy(handle_), CUDA_SUCCESS); }
+  foreign_stream(const foreign_stream&) = delete;
+  foreign_stream& operator=(const foreign_stream&) = delete;
+  stream_ref view() const { return handle_; }
+
+ private:
+  CUstream handle_ = nullptr;
+};
+
+/// One of cenote's, with the same constructor.
+class stream_of_ours {
+ public:
+  stream_ref view() const { return stream_.view(); }
+
+ private:
+  cuda_stream stream_{0, cuda_stream::kind::non_blocking};
+};
+
 /// What is written to stderr while it lives.
 class captured_stderr {
  public:

@@ -1,8 +1,10 @@
 #include "cenote/driver/stream.hpp"
 
+#include <memory>
 #include <optional>
 #include <type_traits>
 
+#include "cenote/driver/capture.hpp"
 #include "simulated.hpp"
 
 namespace cenote::test {
@@ -128,6 +130,104 @@ TEST_F(stream, by_default_is_told_apart_from_any_other) {
   EXPECT_TRUE(per_thread_default_stream().is_per_thread_default());
   EXPECT_FALSE(per_thread_default_stream().is_legacy_default());
   EXPECT_EQ(per_thread_default_stream().value(), CU_STREAM_PER_THREAD);
+}
+
+TEST_F(stream, of_our_own_has_the_id_that_the_driver_gave_it_and_is_not_asked_for_it) {
+  const cuda_stream own(1);
+  unsigned long long id = 0;
+  ASSERT_EQ(cuStreamGetId(own.value(), &id), CUDA_SUCCESS);
+  const call_count asked("cuStreamGetId");
+  EXPECT_EQ(identify(own, 1), (stream_id{id}));
+  EXPECT_EQ(asked.value(), 0);
+}
+
+TEST_F(stream, of_our_own_leaves_no_id_to_one_that_gets_its_handle) {
+  std::optional<cuda_stream> own(std::in_place, 0, cuda_stream::kind::non_blocking);
+  const stream_ref handle = own->view();
+  const stream_id before = identify(handle, 0);
+  own.reset();
+  const foreign_stream next;
+  ASSERT_EQ(next.view(), handle) << "the driver uses handle values again";
+  EXPECT_NE(identify(handle, 0), before);
+}
+
+TEST_F(stream, of_our_own_is_asked_for_its_id_where_too_many_are_known) {
+  std::vector<std::unique_ptr<cuda_stream>> many;
+  for (int i = 0; i < 3'000; ++i) many.push_back(std::make_unique<cuda_stream>(0, cuda_stream::kind::non_blocking));
+  const call_count asked("cuStreamGetId");
+  for (const auto& each : many) {
+    unsigned long long id = 0;
+    ASSERT_EQ(cuStreamGetId(each->value(), &id), CUDA_SUCCESS);
+    ASSERT_EQ(identify(*each, 0), (stream_id{id}));
+  }
+  EXPECT_GT(asked.value(), 3'000);
+  EXPECT_LT(asked.value(), 6'000);
+}
+
+TEST_F(stream, of_our_own_whose_id_could_not_be_asked_at_first_is_asked_later) {
+  cenote_sim_fail("cuStreamGetId", 1, CUDA_ERROR_UNKNOWN);
+  const cuda_stream own(0, cuda_stream::kind::non_blocking);
+  unsigned long long id = 0;
+  ASSERT_EQ(cuStreamGetId(own.value(), &id), CUDA_SUCCESS);
+  EXPECT_EQ(identify(own, 0), (stream_id{id}));
+}
+
+/// The program has promised that it announces its captures.
+class announced_captures : public stream {
+ protected:
+  void SetUp() override {
+    stream::SetUp();
+    promise_announced_captures(true);
+  }
+  void TearDown() override {
+    promise_announced_captures(false);
+    stream::TearDown();
+  }
+};
+
+TEST_F(announced_captures, spare_the_question_while_there_is_none) {
+  const cuda_stream own(0, cuda_stream::kind::non_blocking);
+  const foreign_stream foreign;
+  const call_count all(nullptr);
+  const call_count captures("cuStreamIsCapturing");
+  identify(own, 0);
+  EXPECT_EQ(all.value(), 0);
+  identify(foreign.view(), 0);
+  EXPECT_EQ(all.value(), 1);
+  capture_begins(0);
+  identify(own, 0);
+  identify(foreign.view(), 0);
+  EXPECT_EQ(captures.value(), 2);
+  identify(foreign.view(), 1);
+  EXPECT_EQ(captures.value(), 2) << "it is another device's capture";
+  capture_ended(0);
+}
+
+TEST_F(announced_captures, are_seen_on_the_streams_that_are_captured) {
+  const cuda_stream own(0, cuda_stream::kind::non_blocking);
+  capture_begins(0);
+  ASSERT_EQ(cuStreamBeginCapture(own.value(), CU_STREAM_CAPTURE_MODE_GLOBAL), CUDA_SUCCESS);
+  EXPECT_TRUE(identify(own, 0).is_capturing());
+  EXPECT_TRUE(is_capturing(own, 0));
+  CUgraph graph = nullptr;
+  ASSERT_EQ(cuStreamEndCapture(own.value(), &graph), CUDA_SUCCESS);
+  capture_ended(0);
+  cuGraphDestroy(graph);
+}
+
+TEST_F(announced_captures, that_were_not_are_an_error_that_says_what_to_do) {
+  const foreign_stream foreign;
+  ASSERT_EQ(cuStreamBeginCapture(foreign.view().value(), CU_STREAM_CAPTURE_MODE_GLOBAL), CUDA_SUCCESS);
+  try {
+    identify(foreign.view(), 0);
+    ADD_FAILURE() << "the broken promise went unseen";
+  } catch (const cuda_error& error) {
+    EXPECT_EQ(error.code(), CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+    EXPECT_NE(std::string(error.what()).find("cenote_capture_begin"), std::string::npos) << error.what();
+  }
+  CUgraph graph = nullptr;
+  EXPECT_EQ(cuStreamEndCapture(foreign.view().value(), &graph), CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
+  simulator()->clear_violations();
 }
 
 }  // namespace

@@ -18,6 +18,13 @@ bool capture_ended(int device);
 /// Whether anyone has said that work of `device` is being captured.
 bool is_capture_underway(int device);
 
+/// The program promises that every capture is announced, so that while none is no stream need be asked. As the
+/// environment variable CENOTE_CAPTURES=announced.
+void promise_announced_captures(bool promised) noexcept;
+
+/// Whether a stream of `device` may be being captured: somebody has said so, or nobody has promised that he would.
+bool may_be_capturing(int device);
+
 /// While it lives, calls that a capture in another stream would forbid (asking an event, taking memory) are legal on
 /// this thread, as in PyTorch's allocator: they have nothing to do with what is being captured.
 class relaxed_capture_scope {

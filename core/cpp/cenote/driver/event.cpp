@@ -25,6 +25,11 @@ std::shared_ptr<event> event::record(stream_ref stream, int device) {
   return recorded;
 }
 
+void event::record_again(stream_ref stream, int device) {
+  const device_scope scope(device);
+  CENOTE_DRIVER_CALL(cuEventRecord, handle_, stream.value());
+}
+
 std::shared_ptr<event> event::record_context(int device) {
   if (driver().cuCtxRecordEvent == nullptr) return nullptr;
   const device_scope scope(device);

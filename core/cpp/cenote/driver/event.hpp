@@ -18,6 +18,10 @@ class event {
   /// The moment after all work queued on `stream` so far.
   static std::shared_ptr<event> record(stream_ref stream, int device);
 
+  /// From now on the event is the moment after all work queued on `stream` so far. Who waited for it before waited for
+  /// the moment that it was. Only for an event that nobody else holds.
+  void record_again(stream_ref stream, int device);
+
   /// The moment after all work queued so far on any stream of the device's primary context, also on streams that have
   /// been destroyed since. Null where the driver cannot (before 12.5). Not while anything is being captured
   /// (capture.hpp): that capture would be invalidated.

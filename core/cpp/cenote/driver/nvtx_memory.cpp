@@ -12,6 +12,7 @@
 #include <unordered_set>
 
 #include "cenote/driver/capture.hpp"
+#include "cenote/driver/device.hpp"
 #include "cenote/driver/memory.hpp"
 #include "cenote/ground/error.hpp"
 
@@ -125,6 +126,7 @@ void region_begins(const void* block, std::size_t bytes, int device) noexcept {
   try {
     if (try_announce(block, bytes, std::nullopt)) return;
     const relaxed_capture_scope relaxed;
+    const device_scope scope(device);  // compute-sanitizer refuses a heap where no context is current
     try_announce(block, bytes, find_address_range(block, device));
   } catch (const std::exception& error) {
     report_once(error.what());

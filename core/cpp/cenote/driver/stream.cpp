@@ -4,9 +4,11 @@
 #include <string>
 #include <utility>
 
+#include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/driver.hpp"
 #include "cenote/driver/event.hpp"
+#include "cenote/driver/own_streams.hpp"
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/process.hpp"
 
@@ -19,19 +21,26 @@ CUstreamCaptureStatus capture_status(CUstream handle) {
   return status;
 }
 
-stream_id identify_in_current_context(CUstream handle) {
-  stream_id id;
-  if (capture_status(handle) == CU_STREAM_CAPTURE_STATUS_NONE) {
-    unsigned long long value = 0;
-    CENOTE_DRIVER_CALL(cuStreamGetId, handle, &value);
-    id.value = value;
-  } else {
-    CUstreamCaptureStatus status{};
-    cuuint64_t value = 0;
-    CENOTE_DRIVER_CALL(cuStreamGetCaptureInfo, handle, &status, &value, nullptr, nullptr, nullptr);
-    id = {value, handle};
+/// Of a stream that is not being captured.
+stream_id known_or_asked_id(CUstream handle) {
+  if (const auto own = own_streams::find(handle)) return {*own};
+  unsigned long long value = 0;
+  const CUresult result = driver().cuStreamGetId(handle, &value);
+  if (result == CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED) {
+    throw cuda_error("cuStreamGetId", result, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
+                     "the stream is being captured, which nobody announced, although it is promised "
+                     "(CENOTE_CAPTURES=announced): call cenote_capture_begin and cenote_capture_end around the capture, "
+                     "or do not promise it");
   }
-  return id;
+  check_driver("cuStreamGetId", result);
+  return {value};
+}
+
+stream_id id_in_capture(CUstream handle) {
+  CUstreamCaptureStatus status{};
+  cuuint64_t value = 0;
+  CENOTE_DRIVER_CALL(cuStreamGetCaptureInfo, handle, &status, &value, nullptr, nullptr, nullptr);
+  return {value, handle};
 }
 
 /// The per-thread default stream is one of the current context; a handle of its own carries its context with it.
@@ -45,11 +54,14 @@ auto ask_in_context(stream_ref stream, int device, Ask&& ask) {
 }  // namespace
 
 stream_id ask_who_it_is(stream_ref stream, int device) {
-  return ask_in_context(stream, device, identify_in_current_context);
+  return ask_in_context(stream, device, [device](CUstream handle) {
+    const bool captures = may_be_capturing(device) && capture_status(handle) != CU_STREAM_CAPTURE_STATUS_NONE;
+    return captures ? id_in_capture(handle) : known_or_asked_id(handle);
+  });
 }
 
 bool is_capturing(stream_ref stream, int device) {
-  if (stream.is_legacy_default()) return false;  // the driver refuses to capture it
+  if (stream.is_legacy_default() || !may_be_capturing(device)) return false;  // the driver captures no legacy stream
   return ask_in_context(stream, device, capture_status) != CU_STREAM_CAPTURE_STATUS_NONE;
 }
 
@@ -102,10 +114,13 @@ cuda_stream::cuda_stream(kind flags) : cuda_stream(current_device(), flags) {}
 cuda_stream::cuda_stream(int device, kind flags) : device_(device) {
   const device_scope scope(device);
   CENOTE_DRIVER_CALL(cuStreamCreate, &handle_, static_cast<unsigned>(flags));
+  unsigned long long id = 0;
+  if (driver().cuStreamGetId(handle_, &id) == CUDA_SUCCESS) own_streams::insert(handle_, id);  // else it is asked again
 }
 
 cuda_stream::~cuda_stream() {
   if (handle_ == nullptr || driver_is_gone()) return;
+  own_streams::remove(handle_);
   const CUresult result = driver().cuStreamDestroy(handle_);
   if (result != CUDA_SUCCESS) report_once(driver_failure("cuStreamDestroy", result));
 }

@@ -21,7 +21,7 @@
 #include <optional>
 
 #include "cenote/memory_resource.hpp"
-#include "cenote/structures/block_directory.hpp"
+#include "cenote/structures/block.hpp"
 
 namespace cenote {
 

@@ -52,6 +52,16 @@ class front_caches {
     return own != nullptr && own->give(stream.value, address, budget_.load(std::memory_order_relaxed), spilled);
   }
 
+  /// See front_cache::restock and stock; 1 and false as well if open() has not been called.
+  std::uint32_t restock(stream_id stream, std::size_t bytes) noexcept {
+    front_cache* const own = remembered(stream);
+    return own == nullptr ? 1 : own->restock(stream.value, bytes, budget_.load(std::memory_order_relaxed));
+  }
+  bool stock(stream_id stream, block_index index) noexcept {
+    front_cache* const own = remembered(stream);
+    return own != nullptr && own->stock(stream.value, index);
+  }
+
   /// From now on the calling thread has a cache for this stream; not for one in a capture.
   void open(stream_id stream) noexcept;
 

@@ -1,6 +1,7 @@
 #include "cenote/resources/pool_memory_resource.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <limits>
 #include <stdexcept>
 
@@ -25,6 +26,13 @@ constexpr std::size_t many_timelines = 64;
 /// other stream sees it.
 constexpr std::size_t shares_of_a_cache = 64;
 
+/// So many frees are marked at once, each by itself, after a stream found nothing but what others had freed without a
+/// mark, and again after each mark that a stream has waited for.
+constexpr std::size_t frees_marked_at_once = 32;
+
+/// Events of marks that were superseded, for marks to come: making and destroying one costs more than recording it.
+constexpr std::size_t most_spare_events = 16;
+
 /// Blocks freed on a stream that the driver would not identify: no stream may use them before a reclaim.
 constexpr stream_id orphans{~std::uint64_t{1}};
 
@@ -47,6 +55,7 @@ pool_memory_resource::pool_memory_resource(std::shared_ptr<memory_resource> upst
       chunks_(std::move(upstream), maximum),
       initial_(initial),
       ready_(heap_.create_owner()) {
+  spare_events_.reserve(most_spare_events);
   check_pool_size("initial", initial);
   check_pool_size("maximum", maximum);
   std::size_t first = initial ? *initial : half_of_free_memory(device());
@@ -55,15 +64,23 @@ pool_memory_resource::pool_memory_resource(std::shared_ptr<memory_resource> upst
     throw std::logic_error("Initial pool size exceeds the maximum pool size! (" + format_bytes(first) + " > " +
                            format_bytes(*maximum) + ")");
   }
-  if (first == 0) return;
-  const chunk whole = chunks_.take_exactly(first);
+  try {
+    for (; first != 0; first -= std::min(first, max_block_bytes)) take_first_chunk(std::min(first, max_block_bytes));
+  } catch (...) {
+    for (const chunk& c : heap_.all_chunks()) chunks_.upstream()->deallocate_sync(c.base, c.bytes);
+    throw;
+  }
+  size_caches();
+}
+
+void pool_memory_resource::take_first_chunk(std::size_t bytes) {
+  const chunk whole = chunks_.take_exactly(bytes);
   try {
     heap_.add_chunk(whole, ready_, 0);
   } catch (...) {
     chunks_.upstream()->deallocate_sync(whole.base, whole.bytes);
     throw;
   }
-  size_caches();
   ++counters_.upstream_allocations;
 }
 
@@ -112,11 +129,14 @@ bool pool_memory_resource::do_deallocate_at_once(stream_ref stream, void* pointe
 }
 
 void* pool_memory_resource::take_from_heap(request& wanted) {
-  if (void* p = take_without_wait(wanted)) return p;
-
-  const relaxed_capture_scope relaxed;
+  if (void* p = take_without_wait(wanted)) {
+    caches_.open(wanted.id);
+    return p;
+  }
   wanted.may_wait = !wanted.id.is_capturing() && accepts_work(wanted.stream, device());
   if (void* p = take_from_other_stream(wanted)) return p;
+
+  const relaxed_capture_scope relaxed;
   if (void* p = take_settled(wanted)) return p;
 
   const std::lock_guard one_at_a_time(growth_);
@@ -149,7 +169,7 @@ stream_id pool_memory_resource::identify_or_report(stream_ref stream) const noex
 
 void pool_memory_resource::give_to_heap(stream_ref stream, stream_id id, void* pointer) noexcept {
   try {
-    std::optional<stamp> closed;
+    std::optional<due_mark> due;
     {
       std::unique_lock lock(mutex_);
       try {
@@ -166,10 +186,10 @@ void pool_memory_resource::give_to_heap(stream_ref stream, stream_id id, void* p
       }
       stream_timeline& mine = timeline_locked(id);
       free_locked(mine, freed);
-      closed = close_if_worth_a_mark_locked(mine);
+      due = close_if_worth_a_mark_locked(mine);
     }
     if (id != orphans) caches_.open(id);
-    if (closed) place_mark(stream, id, *closed);
+    if (due) place_mark(stream, id, *std::move(due));
   } catch (const std::exception& error) {
     report_once(std::string("a block is leaked, as freeing it failed: ") + error.what());
   }
@@ -178,7 +198,7 @@ void pool_memory_resource::give_to_heap(stream_ref stream, stream_id id, void* p
 /// Frees what a cache had no room for.
 void pool_memory_resource::give_spilled(stream_ref stream, stream_id id, block_index spilled) noexcept {
   try {
-    std::optional<stamp> closed;
+    std::optional<due_mark> due;
     {
       const std::lock_guard lock(mutex_);
       stream_timeline& mine = timeline_locked(id);
@@ -187,9 +207,9 @@ void pool_memory_resource::give_spilled(stream_ref stream, stream_id id, block_i
         free_locked(mine, spilled);
         spilled = next;
       }
-      closed = close_if_worth_a_mark_locked(mine);
+      due = close_if_worth_a_mark_locked(mine);
     }
-    if (closed) place_mark(stream, id, *closed);
+    if (due) place_mark(stream, id, *std::move(due));
   } catch (const std::exception& error) {
     report_once(std::string("blocks are leaked, as freeing them failed: ") + error.what());
   }
@@ -198,16 +218,25 @@ void pool_memory_resource::give_spilled(stream_ref stream, stream_id id, block_i
 /// Frees a taken block, which may be cached, to a stream.
 void pool_memory_resource::free_locked(stream_timeline& to, block_index freed) noexcept {
   heap_.blocks()[freed].is_cached = false;
-  to.count_free(heap_[freed].bytes);
+  to.count_free(heap_[freed].bytes());
   heap_.give(freed, to.owner(), to.open_epoch());
 }
 
-/// The epoch that was closed, if there was enough in it: its mark is to be placed.
-std::optional<stamp> pool_memory_resource::close_if_worth_a_mark_locked(stream_timeline& timeline) noexcept {
+/// The epoch that was closed, if there was enough in it or others are short of memory: its mark is to be placed.
+auto pool_memory_resource::close_if_worth_a_mark_locked(stream_timeline& timeline) noexcept -> std::optional<due_mark> {
   if constexpr (check_level >= 2) heap_.check();
   if (timelines_.size() == 1 || timeline.id().is_capturing() || timeline.id() == orphans) return std::nullopt;
-  if (!timeline.is_worth_a_mark(heap_.chunk_bytes())) return std::nullopt;
-  return timeline.close_epoch();
+  if (frees_to_mark_ != 0) {
+    --frees_to_mark_;
+  } else if (!timeline.is_worth_a_mark(heap_.chunk_bytes())) {
+    return std::nullopt;
+  }
+  due_mark due{timeline.close_epoch(), nullptr};
+  if (!spare_events_.empty()) {
+    due.reused = std::move(spare_events_.back());
+    spare_events_.pop_back();
+  }
+  return due;
 }
 
 /// Frees what lies in the caches of one stream, or of all. No mark covers it yet.
@@ -222,10 +251,33 @@ void pool_memory_resource::empty_caches_locked(std::optional<stream_id> only) {
 void* pool_memory_resource::take_without_wait(const request& wanted) {
   std::unique_lock lock(mutex_);
   const owner_index own = meet(wanted.stream, wanted.id, lock).owner();
-  if (void* p = take_locked(wanted, own, counters_.from_own_stream)) return p;
-  if (void* p = take_locked(wanted, ready_, counters_.from_ready)) return p;
+  if (void* p = take_locked(wanted, own, counters_.from_own_stream)) {
+    restock_locked(wanted, own);
+    return p;
+  }
+  if (void* p = take_locked(wanted, ready_, counters_.from_ready)) {
+    restock_locked(wanted, ready_);
+    return p;
+  }
   empty_caches_locked(wanted.id);
   return take_locked(wanted, own, counters_.from_own_stream);
+}
+
+/// Brings more of a size that this thread keeps asking for into its cache, under the same lock.
+void pool_memory_resource::restock_locked(const request& wanted, owner_index from) noexcept {
+  if (wanted.alignment != default_alignment || wanted.id.is_capturing()) return;
+  try {
+    for (std::uint32_t more = caches_.restock(wanted.id, wanted.bytes); more > 1; --more) {
+      const block_index found = heap_.find(from, wanted.bytes, wanted.alignment);
+      if (found == no_block) return;
+      const stamp freed_at = heap_[found].freed_at;
+      const block_index brought = heap_.taken_at(heap_.take(found, wanted.bytes, wanted.alignment));
+      if (caches_.stock(wanted.id, brought)) continue;
+      heap_.give(brought, from, freed_at);
+      return;
+    }
+  } catch (const std::bad_alloc&) {  // of the host's memory: then without
+  }
 }
 
 /// The timeline of a stream. One that the pool does not know is looked at first, with the lock released; throws if it
@@ -276,6 +328,7 @@ void* pool_memory_resource::take_from_other_stream(const request& wanted) {
   std::vector<stream_timeline> dropped;  // outlives the lock: its events are the driver's to destroy
   const std::lock_guard lock(mutex_);
   ++counters_.waits;
+  if (frees_to_mark_ != 0) frees_to_mark_ = frees_marked_at_once;
   timeline_locked(wanted.id).learn(lender, awaited.epoch);
   if (timelines_.size() - captures_met_ > many_timelines) drop_idle_timelines_locked(wanted.id, dropped);
   return pointer;
@@ -298,6 +351,7 @@ std::size_t pool_memory_resource::smallest_chunk(const request& wanted) {
 
 /// Step 6: more memory.
 void* pool_memory_resource::grow(const request& wanted) {
+  if (smallest_chunk(wanted) > max_block_bytes) return nullptr;
   const auto fresh = chunks_.take(wanted.stream, wanted.may_wait, smallest_chunk(wanted), wanted.refusal);
   if (!fresh) return nullptr;
   say("grew by", fresh->bytes);
@@ -329,7 +383,10 @@ void* pool_memory_resource::reclaim(const request& wanted) {
   wait_for_all_work(wanted.stream, device());
   std::vector<claim> claims;
   for (const auto& [id, epoch] : closed) claims.push_back({id, {epoch, nullptr}});
-  return take_claims(wanted, claims, 1);
+  void* const pointer = take_claims(wanted, claims, 1);
+  const std::lock_guard lock(mutex_);
+  if (pointer != nullptr) frees_to_mark_ = frees_marked_at_once;
+  return pointer;
 }
 
 /// Makes the claimed blocks and the ready ones the stream's own, which joins them; the waits have been issued.
@@ -370,6 +427,8 @@ void* pool_memory_resource::take_locked(const request& wanted, owner_index from,
   std::optional<owner_index> keeper;
   if (wanted.id.is_capturing()) keeper = timeline_locked(wanted.id).owner();
   void* const pointer = heap_.take(found, wanted.bytes, wanted.alignment, keeper);
+  if (heap_.has_outgrown_tables()) [[unlikely]]
+    caches_.alone([&] { heap_.release_outgrown_tables(); });
   ++counters_.allocations;
   ++path;
   if constexpr (check_level >= 2) heap_.check();
@@ -384,7 +443,7 @@ void* pool_memory_resource::add_chunk_and_take(const request& wanted, chunk fres
     // From a stream-ordered upstream the memory is this stream's for the time being; from another it is everybody's.
     const bool is_mine = upstream()->is_stream_ordered() && wanted.may_wait;
     const owner_index owner = is_mine ? mine.owner() : ready_;
-    caches_.alone([&] { heap_.add_chunk(fresh, owner, is_mine ? mine.open_epoch() : 0); });
+    heap_.add_chunk(fresh, owner, is_mine ? mine.open_epoch() : 0);
     size_caches();
     return take_locked(wanted, owner, counters_.from_upstream);
   } catch (const std::bad_alloc&) {
@@ -492,7 +551,7 @@ std::size_t pool_memory_resource::release_chunks(stream_ref stream, std::optiona
       bytes += c.bytes;
       return true;
     };
-    released = caches_.alone([&] { return heap_.remove_free_chunks(owner, exceeds_what_is_kept); });
+    released = heap_.remove_free_chunks(owner, exceeds_what_is_kept);
     counters_.upstream_frees += released.size();
   }
   for (const chunk& c : released) chunks_.give(stream, c);
@@ -513,18 +572,33 @@ void pool_memory_resource::say(const char* what, std::size_t bytes) const noexce
   }
 }
 
-void pool_memory_resource::place_mark(stream_ref stream, stream_id id, stamp epoch) noexcept {
+void pool_memory_resource::place_mark(stream_ref stream, stream_id id, due_mark due) noexcept {
   try {
     if (!accepts_work(stream, device())) return;
-    const mark placed{epoch, event::record(stream, device())};
+    if (due.reused) {
+      due.reused->record_again(stream, device());
+    } else {
+      due.reused = event::record(stream, device());
+    }
+    const mark placed{due.epoch, std::move(due.reused)};
     std::optional<mark> superseded;  // outlives the lock: its event is the driver's to destroy
     const std::lock_guard lock(mutex_);
     ++counters_.events;
     const auto timeline = timelines_.find(id);
-    if (timeline != timelines_.end()) superseded = timeline->second.place_mark(placed);
+    if (timeline == timelines_.end()) return;
+    superseded = timeline->second.place_mark(placed);
+    keep_event_locked(superseded);
   } catch (const std::exception& error) {
     report_once(error.what());  // the blocks stay this stream's own until a later mark covers them
   }
+}
+
+/// For a later mark, unless somebody still holds it who is about to wait for it, or to ask it: such copies are made
+/// under the lock, from the marks of a timeline, so that there can be no more of them.
+void pool_memory_resource::keep_event_locked(std::optional<mark>& superseded) noexcept {
+  if (!superseded || superseded->happened.use_count() != 1 || spare_events_.size() == most_spare_events) return;
+  std::atomic_thread_fence(std::memory_order_acquire);  // after what others did with it before they let it go
+  spare_events_.push_back(std::move(superseded->happened));
 }
 
 std::size_t pool_memory_resource::trim(std::size_t keep_bytes) {
@@ -547,6 +621,7 @@ pool_counters pool_memory_resource::counters() const {
 
 void pool_memory_resource::grow_in_steps_of(std::size_t bytes) {
   check_pool_size("step of the", bytes);
+  if (bytes > max_block_bytes) throw std::logic_error("a pool cannot grow by 1 TiB or more at once");
   chunks_.set_step(bytes);
 }
 
@@ -554,7 +629,7 @@ std::string pool_memory_resource::map() const {
   std::string text;
   const auto draw = [&](const block& b) {
     const bool is_free = b.is_free || b.is_cached;
-    text += format_address(b.address) + ' ' + std::to_string(b.bytes) + (is_free ? " free\n" : " in use\n");
+    text += format_address(b.address) + ' ' + std::to_string(b.bytes()) + (is_free ? " free\n" : " in use\n");
   };
   const std::lock_guard lock(mutex_);
   caches_.alone([&] { heap_.for_each_block(draw); });

@@ -105,6 +105,12 @@ class pool_memory_resource final : public memory_resource {
     mutable std::exception_ptr refusal = nullptr;  // what the upstream threw when it had no memory, if it threw
   };
 
+  /// An epoch that was closed, and an event for its mark if one was left over from an earlier one.
+  struct due_mark {
+    stamp epoch;
+    std::shared_ptr<event> reused;
+  };
+
   /// The blocks of a stream up to a mark.
   struct claim {
     stream_id lender;
@@ -121,6 +127,8 @@ class pool_memory_resource final : public memory_resource {
   void give_to_heap(stream_ref stream, stream_id id, void* pointer) noexcept;
   void give_spilled(stream_ref stream, stream_id id, block_index spilled) noexcept;
 
+  void take_first_chunk(std::size_t bytes);
+
   // The steps of allocate; null where a step has nothing to give.
   void* take_from_heap(request& wanted);
   void* take_without_wait(const request& wanted);
@@ -135,8 +143,9 @@ class pool_memory_resource final : public memory_resource {
   stream_timeline& meet(stream_ref stream, stream_id id, std::unique_lock<std::mutex>& lock);
   void* take_locked(const request& wanted, owner_index from, std::uint64_t& path);
   void free_locked(stream_timeline& to, block_index freed) noexcept;
-  std::optional<stamp> close_if_worth_a_mark_locked(stream_timeline& timeline) noexcept;
+  std::optional<due_mark> close_if_worth_a_mark_locked(stream_timeline& timeline) noexcept;
   void empty_caches_locked(std::optional<stream_id> only);
+  void restock_locked(const request& wanted, owner_index from) noexcept;
   void size_caches();
   void* add_chunk_and_take(const request& wanted, chunk fresh);
   void give_up_chunk(const request& wanted, chunk fresh);
@@ -149,7 +158,8 @@ class pool_memory_resource final : public memory_resource {
 
   static std::size_t smallest_chunk(const request& wanted);
   std::size_t release_chunks(stream_ref stream, std::optional<stream_id> of, std::size_t keep_bytes);
-  void place_mark(stream_ref stream, stream_id id, stamp epoch) noexcept;
+  void place_mark(stream_ref stream, stream_id id, due_mark due) noexcept;
+  void keep_event_locked(std::optional<mark>& superseded) noexcept;
   void say(const char* what, std::size_t bytes) const noexcept;
 
   chunk_source chunks_;  // by itself
@@ -167,6 +177,8 @@ class pool_memory_resource final : public memory_resource {
   std::unordered_map<stream_id, stream_timeline> timelines_;
   stamp first_epoch_ = 1;         // of a new timeline: above every epoch of those that were dropped
   std::size_t captures_met_ = 0;  // timelines of captures: they stay
+  std::size_t frees_to_mark_ = 0;  // each at once: a stream has gone without what others had freed
+  std::vector<std::shared_ptr<event>> spare_events_;
   pool_counters counters_;
 };
 

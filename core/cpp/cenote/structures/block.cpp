@@ -5,7 +5,7 @@
 
 namespace cenote {
 
-static_assert(std::is_trivially_copyable_v<block>, "storage from malloc holds blocks without a constructor call");
+static_assert(std::is_trivially_copyable_v<block>, "a table of bytes holds blocks without a constructor call");
 
 block_index block_table::create(const block& initial) noexcept {
   block_index index = vacant_;
@@ -30,9 +30,8 @@ void block_table::destroy(block_index index) noexcept {
 void block_table::grow() {
   if (segments_used_ == segment_count) throw std::bad_alloc();
   const std::size_t blocks = std::size_t{1} << (first_segment_bits + segments_used_);
-  auto* const storage = static_cast<block*>(std::malloc(blocks * sizeof(block)));
-  if (storage == nullptr) throw std::bad_alloc();
-  segments_[segments_used_++].reset(storage);
+  segments_[segments_used_] = make_host_table<block>(blocks);
+  ++segments_used_;
   capacity_ += blocks;
 }
 

@@ -14,10 +14,9 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
-#include <memory>
 
 #include "cenote/ground/bytes.hpp"
+#include "cenote/ground/host_table.hpp"
 
 namespace cenote {
 
@@ -30,21 +29,38 @@ constexpr block_index no_block = ~block_index{0};
 using owner_index = std::uint32_t;
 using stamp = std::uint64_t;
 
+// An owner and a stamp share a word: a pool knows at most a million streams and captures at a time, and closes an epoch
+// at most ten million times a second for twenty days.
+constexpr unsigned owner_bits = 20;
+constexpr std::size_t most_owners = std::size_t{1} << owner_bits;
+
 struct block {
   std::byte* address = nullptr;
-  std::size_t bytes = 0;
-  block_index prev = no_block;  // neighbour at the lower address, in the same chunk
-  block_index next = no_block;
-  block_index free_prev = no_block;  // neighbours in a bin of the free index, while free
-  block_index free_next = no_block;  // also: the block below in a front cache, while cached
-  owner_index owner = 0;
+  std::uint32_t granules = 0;  // its size
   bool is_free = false;
-  bool is_kept = false;    // taken by `owner`, which alone may ever have it again
-  bool is_cached = false;  // taken, and in a front cache: nobody's at the moment
-  stamp freed_at = 0;
+  bool is_kept = false;              // taken by `owner`, which alone may ever have it again
+  bool is_cached = false;            // taken, and in a front cache: nobody's at the moment
+  block_index free_next = no_block;  // neighbours in a bin of the free index, while free;
+  block_index free_prev = no_block;  // `free_next` also: the block below in a front cache, while cached
+  block_index prev = no_block;       // neighbour at the lower address, in the same chunk
+  block_index next = no_block;
+  std::uint64_t owner : owner_bits = 0;
+  std::uint64_t freed_at : 64 - owner_bits = 0;
+
+  std::size_t bytes() const noexcept { return std::size_t{granules} * block_granularity; }
+  void set_bytes(std::size_t bytes) noexcept { granules = static_cast<std::uint32_t>(bytes / block_granularity); }
 };
 
-static_assert(sizeof(block) == 48, "block_heap.hpp names the bytes of a block");
+/// The largest block, and so the largest chunk: 1 TiB, less 256 bytes.
+constexpr std::size_t max_block_bytes = std::size_t{~std::uint32_t{0}} * block_granularity;
+
+static_assert(sizeof(block) == 40, "block_heap.hpp names the bytes of a block");
+
+/// Memory that a pool cuts blocks from: one allocation of its upstream.
+struct chunk {
+  std::byte* base;
+  std::size_t bytes;
+};
 
 /// Storage for blocks: an index stays valid and its block where it is while the block lives; freed places are used
 /// again. Segments double in size, and a page of them is touched only once it is needed.
@@ -62,10 +78,6 @@ class block_table {
   }
 
  private:
-  struct release {
-    void operator()(block* storage) const noexcept { std::free(storage); }
-  };
-
   // Segment s holds the 1024 · 2^s blocks from index 1024 · (2^s - 1) on.
   static constexpr unsigned first_segment_bits = 10;
   static constexpr unsigned segment_count = 32 - first_segment_bits;
@@ -77,7 +89,7 @@ class block_table {
   }
   void grow();
 
-  std::array<std::unique_ptr<block[], release>, segment_count> segments_;
+  std::array<host_table<block>, segment_count> segments_;
   unsigned segments_used_ = 0;
   std::size_t capacity_ = 0;
   std::size_t used_ = 0;           // places that ever held a block

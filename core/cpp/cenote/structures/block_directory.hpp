@@ -1,91 +1,107 @@
-// Which block starts at this address? For the chunks of a pool.
+// Which block in use starts at this address?
 //
-//     chunk    |  block 7  | block 3 |     (free)     |   block 9    |
-//     starts     7  ·  ·  ·  3  ·  ·   ·  ·  ·  ·  ·    9  ·  ·  ·  ·      a number for each 256 bytes
+//     address  →  place by a hash  │ b.9│    │b.12│ b.7│ b.3│    │    │      a word a place: the block and a tag
+//                                            └ home of 7, 12 and 3: the later ones lie further on
 //
-// How it works: each chunk has a table with a place for each granule; a look-up finds the chunk (the last one asked
-// for, or a binary search among the few there are) and reads one place. A table's pages are touched only where blocks
-// start, so that it takes 4 bytes for each block of 256 bytes, and at most 1.6 % of the memory that it describes.
+// How it works: a hash table with open addressing. An entry lies at its address's home or further on, with no vacant
+// place between; a word holds the block's index and a tag, the low 32 bits of its address in granules, which the home
+// is a hash of: so that hardly any other block need be looked at. Taking an entry out moves those back that could not
+// lie at their home. The table doubles when it is three quarters full; the old one is kept until nobody can be reading
+// it any more.
 //
-// Invariant
-//   I1  chunks are sorted by address and do not overlap
+// Invariants
+//   I1  each entry is found from its home on without passing a vacant place
+//   I2  size() entries, at most three quarters of the places
 //
-// Threads: find() may run beside set() and clear(). add_chunk() and remove_chunk() need all others kept out.
-// Cost: O(1) for set, clear and find within one chunk; O(log chunks) for another.
+// Threads: find() may run beside everything but release_outgrown(). It then never returns a wrong block, but may miss
+// one whose entry is being moved: who must be sure asks where nothing changes. All others need outside locking.
+// Cost: O(1); one word is read where the block is live. 11 to 22 bytes of host memory a block.
+// Source: D. E. Knuth, The Art of Computer Programming 3, 6.4, algorithms L and R.
 #pragma once
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
-#include <memory>
 #include <vector>
 
+#include "cenote/ground/host_table.hpp"
 #include "cenote/structures/block.hpp"
 
 namespace cenote {
 
-struct chunk {
-  std::byte* base;
-  std::size_t bytes;
-};
-
 class block_directory {
  public:
-  /// Remembers the chunk of the last look-up: whoever asks often has one of its own.
-  struct hint {
-    std::uintptr_t base = 0;
-    std::size_t bytes = 0;
-    std::uint32_t* starts = nullptr;
-    std::uint64_t generation = 0;
-  };
+  /// Throws std::bad_alloc.
+  explicit block_directory(const block_table& blocks);
 
-  /// Throws std::bad_alloc, and std::logic_error where there is a chunk already.
-  void add_chunk(chunk memory);
-  void remove_chunk(const std::byte* base) noexcept;
-
-  /// `address` lies in a chunk, at a multiple of 256 bytes from its base.
-  void set(const void* address, block_index block) noexcept;
-  void clear(const void* address) noexcept;
-
-  /// The block that starts at `address`, which may be any; no_block if none does.
-  block_index find(const void* address) const noexcept;
-  block_index find(const void* address, hint& last) const noexcept {
-    const std::uintptr_t offset = reinterpret_cast<std::uintptr_t>(address) - last.base;
-    if (offset >= last.bytes || last.generation != generation_) [[unlikely]]
-      return find_afresh(address, last);
-    return offset % block_granularity == 0 ? read(last.starts[offset / block_granularity]) : no_block;
+  /// Room for one more, so that the next insert cannot fail. Throws std::bad_alloc, and nothing has changed.
+  void reserve_one() {
+    if (size_ >= most_entries(places_)) grow();
   }
 
-  /// How many blocks are entered.
+  /// Enters the block, which is not entered, or takes it out.
+  void insert(block_index block) noexcept;
+  void remove(block_index block) noexcept;
+
+  /// The block that starts at `address`, which may be any; no_block if none does.
+  block_index find(const void* address) const noexcept {
+    const auto value = reinterpret_cast<std::uintptr_t>(address);
+    if (value % block_granularity != 0) return no_block;
+    const table& in = *current_.load(std::memory_order_acquire);
+    const std::uint32_t wanted = tag_of(address);
+    for (std::size_t place = in.home_of(wanted);; place = in.after(place)) {
+      const std::uint64_t word = in.read(place);
+      if (word == vacant) return no_block;
+      if (tag_of(word) == wanted && blocks_[block_of(word)].address == address) return block_of(word);
+    }
+  }
+
   std::size_t size() const noexcept { return size_; }
+
+  /// Whether there is an old table; it may be released while nobody is in find().
+  bool has_outgrown() const noexcept { return tables_.size() > 1; }
+  void release_outgrown() noexcept { tables_.erase(tables_.begin(), tables_.end() - 1); }
 
   /// Throws std::logic_error naming the invariant that does not hold.
   void check() const;
 
  private:
-  struct release {
-    void operator()(std::uint32_t* table) const noexcept { std::free(table); }
+  static constexpr std::uint64_t vacant = 0;
+  static constexpr std::size_t first_places = 1024;
+
+  struct table {
+    host_table<std::uint64_t> words;
+    std::size_t mask;
+    unsigned shift;  // of a hash, to the number of a place
+
+    std::size_t home_of(std::uint32_t tag) const noexcept {
+      constexpr std::uint64_t golden_ratio = 0x9E3779B97F4A7C15;  // Fibonacci hashing
+      return static_cast<std::size_t>((tag * golden_ratio) >> shift);
+    }
+    std::size_t after(std::size_t place) const noexcept { return (place + 1) & mask; }
+    std::uint64_t read(std::size_t place) const noexcept {
+      return std::atomic_ref(words[place]).load(std::memory_order_relaxed);
+    }
+    void write(std::size_t place, std::uint64_t word) const noexcept {
+      std::atomic_ref(words[place]).store(word, std::memory_order_relaxed);
+    }
   };
-  struct entry {
-    std::uintptr_t base;
-    std::size_t bytes;
-    std::unique_ptr<std::uint32_t[], release> starts;  // index + 1; 0 where no block starts
-  };
 
-  static block_index read(std::uint32_t& place) noexcept {
-    return std::atomic_ref(place).load(std::memory_order_relaxed) - 1;  // 0 becomes no_block
-  }
-  static void write(std::uint32_t& place, block_index block) noexcept {
-    std::atomic_ref(place).store(block + 1, std::memory_order_relaxed);
+  static constexpr std::size_t most_entries(std::size_t places) noexcept { return places / 4 * 3; }
+  static block_index block_of(std::uint64_t word) noexcept { return static_cast<block_index>(word >> 32) - 1; }
+  static std::uint32_t tag_of(std::uint64_t word) noexcept { return static_cast<std::uint32_t>(word); }
+  static std::uint32_t tag_of(const void* address) noexcept {
+    return static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(address) / block_granularity);
   }
 
-  const entry* chunk_of(std::uintptr_t address) const noexcept;
-  std::uint32_t* place_of(const void* address) const noexcept;
-  block_index find_afresh(const void* address, hint& last) const noexcept;
+  static void put(const table& into, std::uint64_t word) noexcept;
+  void add_table(std::size_t places);
+  void grow();
 
-  std::vector<entry> chunks_;
-  std::uint64_t generation_ = 1;  // of hints: another one whenever a chunk has gone
+  const block_table& blocks_;
+  std::vector<std::unique_ptr<table>> tables_;  // the last is the current one
+  std::atomic<const table*> current_{nullptr};
+  std::size_t places_ = 0;
   std::size_t size_ = 0;
 };
 

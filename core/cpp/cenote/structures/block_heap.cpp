@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <string>
 
 namespace cenote {
 namespace {
@@ -17,13 +18,16 @@ std::byte* align_address(std::byte* address, std::size_t alignment) {
 
 }  // namespace
 
-block_heap::block_heap() : retired_(create_owner()) {}
+block_heap::block_heap() : taken_(blocks_), retired_(create_owner()) {}
 
 owner_index block_heap::create_owner() {
   const auto vacant = std::find(indexes_.begin(), indexes_.end(), nullptr);
   if (vacant != indexes_.end()) {
     *vacant = std::make_unique<free_index>();
     return static_cast<owner_index>(vacant - indexes_.begin());
+  }
+  if (indexes_.size() == most_owners) {
+    throw std::length_error("a pool cannot know more than " + std::to_string(most_owners) + " streams and captures");
   }
   indexes_.push_back(std::make_unique<free_index>());
   return static_cast<owner_index>(indexes_.size() - 1);
@@ -32,17 +36,17 @@ owner_index block_heap::create_owner() {
 void block_heap::destroy_owner(owner_index owner) noexcept { indexes_[owner].reset(); }
 
 void block_heap::add_chunk(chunk memory, owner_index owner, stamp freed_at) {
+  if (memory.bytes > max_block_bytes) throw std::length_error("a chunk of a pool cannot have 1 TiB or more");
+  const auto above = chunks_.lower_bound(memory.base);
+  const bool overlaps_above = above != chunks_.end() && above->first < memory.base + memory.bytes;
+  const bool overlaps_below =
+      above != chunks_.begin() && memory.base < std::prev(above)->first + std::prev(above)->second.bytes;
+  if (overlaps_above || overlaps_below) throw std::logic_error("a chunk at this address is there already");
   blocks_.reserve(1);
-  const auto [place, fresh] = chunks_.try_emplace(memory.base, chunk_record{memory.bytes, no_block});
-  try {
-    taken_.add_chunk(memory);
-  } catch (...) {
-    if (fresh) chunks_.erase(place);
-    throw;
-  }
+  const auto place = chunks_.emplace_hint(above, memory.base, chunk_record{memory.bytes, no_block});
   block whole;
   whole.address = memory.base;
-  whole.bytes = memory.bytes;
+  whole.set_bytes(memory.bytes);
   whole.owner = owner;
   whole.freed_at = freed_at;
   place->second.first = blocks_.create(whole);
@@ -55,7 +59,8 @@ block_index block_heap::find(owner_index owner, std::size_t bytes, std::size_t a
 }
 
 void* block_heap::take(block_index index, std::size_t bytes, std::size_t alignment, std::optional<owner_index> keeper) {
-  blocks_.reserve(2);  // nothing below throws
+  blocks_.reserve(2);
+  taken_.reserve_one();  // nothing below throws
   indexes_[blocks_[index].owner]->remove(blocks_, index);
   blocks_[index].is_free = false;
 
@@ -65,12 +70,12 @@ void* block_heap::take(block_index index, std::size_t bytes, std::size_t alignme
     insert_free(index);
     index = aligned;
   }
-  if (blocks_[index].bytes != bytes) insert_free(split(index, bytes));
+  if (blocks_[index].bytes() != bytes) insert_free(split(index, bytes));
 
   block& taken = blocks_[index];
   taken.is_kept = keeper.has_value();
   if (keeper) taken.owner = *keeper;
-  taken_.set(taken.address, index);
+  taken_.insert(index);
   bytes_in_use_ += bytes;
   return taken.address;
 }
@@ -82,8 +87,8 @@ block_index block_heap::taken_at(const void* address) const noexcept {
 
 void block_heap::give(block_index index, owner_index owner, stamp freed_at) noexcept {
   block& freed = blocks_[index];
-  taken_.clear(freed.address);
-  bytes_in_use_ -= freed.bytes;
+  taken_.remove(index);
+  bytes_in_use_ -= freed.bytes();
   if (!freed.is_kept) {
     freed.owner = owner;
   } else if (freed.owner != owner) {
@@ -110,7 +115,7 @@ void block_heap::reown(owner_index from, stamp until, owner_index to, stamp free
 std::vector<chunk> block_heap::remove_free_chunks(owner_index owner, const std::function<bool(const chunk&)>& wanted) {
   std::vector<chunk> whole;
   for (const auto& [base, record] : chunks_) {
-    if (is_free_of(record.first, owner) && blocks_[record.first].bytes == record.bytes) {
+    if (is_free_of(record.first, owner) && blocks_[record.first].bytes() == record.bytes) {
       whole.push_back({base, record.bytes});
     }
   }
@@ -121,7 +126,6 @@ std::vector<chunk> block_heap::remove_free_chunks(owner_index owner, const std::
     indexes_[owner]->remove(blocks_, place->second.first);
     blocks_.destroy(place->second.first);
     chunks_.erase(place);
-    taken_.remove_chunk(c.base);
     chunk_bytes_ -= c.bytes;
   }
   return whole;
@@ -147,12 +151,12 @@ bool block_heap::is_free_of(block_index index, owner_index owner) const noexcept
 block_index block_heap::split(block_index index, std::size_t bytes) noexcept {
   block upper = blocks_[index];
   upper.address += bytes;
-  upper.bytes -= bytes;
+  upper.set_bytes(upper.bytes() - bytes);
   upper.prev = index;
   const block_index upper_index = blocks_.create(upper);
   if (upper.next != no_block) blocks_[upper.next].prev = upper_index;
   blocks_[index].next = upper_index;
-  blocks_[index].bytes = bytes;
+  blocks_[index].set_bytes(bytes);
   return upper_index;
 }
 
@@ -161,8 +165,8 @@ void block_heap::absorb_next(block_index index) noexcept {
   block& lower = blocks_[index];
   const block_index upper_index = lower.next;
   const block& upper = blocks_[upper_index];
-  lower.bytes += upper.bytes;
-  lower.freed_at = std::max(lower.freed_at, upper.freed_at);
+  lower.granules += upper.granules;
+  lower.freed_at = std::max(stamp{lower.freed_at}, stamp{upper.freed_at});
   lower.next = upper.next;
   if (lower.next != no_block) blocks_[lower.next].prev = index;
   blocks_.destroy(upper_index);
@@ -195,7 +199,7 @@ void block_heap::check_chunk(std::byte* base, const chunk_record& record, std::s
   block_index previous = no_block;
   for (block_index i = record.first; i != no_block; previous = i, i = blocks_[i].next) {
     const block& b = blocks_[i];
-    if (b.address != expected || b.prev != previous || b.bytes == 0 || b.bytes % block_granularity != 0) {
+    if (b.address != expected || b.prev != previous || b.granules == 0) {
       throw std::logic_error("block_heap I1: a chunk's blocks do not tile it");
     }
     if (b.is_free && previous != no_block && is_free_of(previous, b.owner)) {
@@ -205,10 +209,10 @@ void block_heap::check_chunk(std::byte* base, const chunk_record& record, std::s
       throw std::logic_error("block_heap I3: the directory and the blocks disagree");
     }
     if (!b.is_free) {
-      in_use += b.bytes;
+      in_use += b.bytes();
       ++taken;
     }
-    expected += b.bytes;
+    expected += b.bytes();
   }
   if (expected != base + record.bytes) throw std::logic_error("block_heap I1: a chunk's blocks do not tile it");
 }

@@ -24,8 +24,8 @@
 // Threads: none of its own; the pool locks.
 // A block that lies in a front cache is a taken one to the heap.
 //
-// Cost: O(1) for find, take and give; O(blocks of the owner) for reown; 48 bytes of host memory a block, and 4 more for
-// every 256 bytes where a taken one starts.
+// Cost: O(1) for find, take and give; O(blocks of the owner) for reown; 40 bytes of host memory a block, and those of
+// the directory for a taken one.
 #pragma once
 
 #include <cstddef>
@@ -49,7 +49,8 @@ class block_heap {
   /// The owner must have no free block and keep none.
   void destroy_owner(owner_index owner) noexcept;
 
-  /// `base` aligned to 256, `bytes` a multiple of 256 and not 0. Nothing has changed if it throws std::bad_alloc.
+  /// `base` aligned to 256, `bytes` a multiple of 256 and not 0, at most max_block_bytes (else std::length_error).
+  /// std::logic_error where there is a chunk already. Nothing has changed if it throws.
   void add_chunk(chunk memory, owner_index owner, stamp freed_at);
 
   /// A free block of `owner` from which `bytes` (a multiple of 256) can be taken at `alignment`, or no_block.
@@ -77,6 +78,10 @@ class block_heap {
   /// For a front cache, which marks taken blocks as cached and links them.
   block_table& blocks() noexcept { return blocks_; }
   const block_directory& directory() const noexcept { return taken_; }
+
+  /// The directory's old tables, which may be released while no front cache looks into them.
+  bool has_outgrown_tables() const noexcept { return taken_.has_outgrown(); }
+  void release_outgrown_tables() noexcept { taken_.release_outgrown(); }
 
   std::size_t free_bytes(owner_index owner) const noexcept { return indexes_[owner]->free_bytes(); }
   std::size_t largest_free(owner_index owner) const noexcept { return indexes_[owner]->largest_bytes(blocks_); }

@@ -28,7 +28,7 @@ std::size_t free_index::round_up_to_bin(std::size_t bytes) noexcept {
 
 void free_index::insert(block_table& blocks, block_index index) noexcept {
   block& b = blocks[index];
-  const auto [level, bin] = place_of(b.bytes);
+  const auto [level, bin] = place_of(b.bytes());
   block_index& head = heads_[level][bin];
   b.free_prev = no_block;
   b.free_next = head;
@@ -36,12 +36,12 @@ void free_index::insert(block_table& blocks, block_index index) noexcept {
   head = index;
   levels_ |= std::uint64_t{1} << level;
   bins_[level] = static_cast<std::uint16_t>(bins_[level] | 1u << bin);
-  free_bytes_ += b.bytes;
+  free_bytes_ += b.bytes();
 }
 
 void free_index::remove(block_table& blocks, block_index index) noexcept {
   block& b = blocks[index];
-  const auto [level, bin] = place_of(b.bytes);
+  const auto [level, bin] = place_of(b.bytes());
   if (b.free_next != no_block) blocks[b.free_next].free_prev = b.free_prev;
   if (b.free_prev != no_block) {
     blocks[b.free_prev].free_next = b.free_next;
@@ -51,7 +51,7 @@ void free_index::remove(block_table& blocks, block_index index) noexcept {
     if (bins_[level] == 0) levels_ &= ~(std::uint64_t{1} << level);
   }
   b.free_prev = b.free_next = no_block;
-  free_bytes_ -= b.bytes;
+  free_bytes_ -= b.bytes();
 }
 
 block_index free_index::first_at_or_above(place from) const noexcept {
@@ -71,7 +71,7 @@ block_index free_index::find(const block_table& blocks, std::size_t bytes) const
   if (level >= level_count) return no_block;
   block_index near = heads_[level][bin];
   for (unsigned tries = 0; near != no_block && tries < near_misses; ++tries, near = blocks[near].free_next) {
-    if (blocks[near].bytes >= bytes) return near;
+    if (blocks[near].bytes() >= bytes) return near;
   }
   return no_block;
 }
@@ -82,7 +82,7 @@ std::size_t free_index::largest_bytes(const block_table& blocks) const noexcept 
   const auto bin = static_cast<unsigned>(std::bit_width(bins_[level])) - 1;
   std::size_t largest = 0;
   for (block_index i = heads_[level][bin]; i != no_block; i = blocks[i].free_next) {
-    largest = std::max(largest, blocks[i].bytes);
+    largest = std::max(largest, blocks[i].bytes());
   }
   return largest;
 }
@@ -99,11 +99,11 @@ void free_index::check(const block_table& blocks) const {
       block_index previous = no_block;
       for (block_index i = head; i != no_block; previous = i, i = blocks[i].free_next) {
         const block& b = blocks[i];
-        const auto [its_level, its_bin] = place_of(b.bytes);
+        const auto [its_level, its_bin] = place_of(b.bytes());
         if (!b.is_free || its_level != level || its_bin != bin || b.free_prev != previous) {
           throw std::logic_error("free_index I2: a bin holds a block that does not belong there");
         }
-        bytes += b.bytes;
+        bytes += b.bytes();
       }
     }
   }

@@ -7,8 +7,10 @@
 //
 // How it works
 //   1. give() puts a block on the shelf of its size; take() takes the newest from there. Nothing is cut or rounded.
-//   2. A shelf that is full, or wanted for another size, is cleared: its blocks are spilled, to be freed to the heap.
-//      The whole cache is, when it holds more than its budget.
+//   2. Of a shelf that is full the older half is spilled, to be freed to the heap; all of it where the shelf is wanted
+//      for another size. The whole cache is, when it would hold more than its budget.
+//   3. A size that is taken again and again where none is left is worth bringing in numbers: restock() says how many,
+//      twice as many each time; half as many once its shelf has been full.
 //
 // Invariants
 //   I1  the blocks of a shelf are taken, cached, not kept, and of the shelf's size
@@ -41,7 +43,7 @@ class front_cache {
   void* take(std::uint64_t stream, std::size_t bytes) noexcept {
     const std::lock_guard lock(lock_);
     shelf& from = shelf_for(bytes);
-    if (from.top == no_block || from.bytes != bytes || stream_ != stream) return nullptr;
+    if (from.count == 0 || from.bytes != bytes || stream_ != stream) return nullptr;
     block& taken = blocks_[from.top];
     from.top = taken.free_next;
     --from.count;
@@ -56,25 +58,28 @@ class front_cache {
   /// free_next from `*spilled` on; without `spilled` none may have to.
   bool give(std::uint64_t stream, const void* address, std::size_t budget, block_index* spilled) noexcept {
     const std::lock_guard lock(lock_);
-    const block_index index = directory_.find(address, last_chunk_);
+    const block_index index = directory_.find(address);
     if (index == no_block || stream_ != stream) return false;
     block& given = blocks_[index];
-    if (given.is_cached || given.is_kept || given.bytes > budget / shares_of_the_budget) return false;
-    shelf& onto = shelf_for(given.bytes);
-    const bool has_room = onto.bytes == given.bytes && onto.count != depth && bytes_ + given.bytes <= budget;
+    const std::size_t bytes = given.bytes();
+    if (given.is_cached || given.is_kept || bytes > budget / shares_of_the_budget) return false;
+    shelf& onto = shelf_for(bytes);
+    const bool has_room = onto.bytes == bytes && onto.count != depth && bytes_ + bytes <= budget;
     if (!has_room) [[unlikely]] {
       if (spilled == nullptr) return false;
-      clear(onto, *spilled);
-      onto.bytes = given.bytes;
-      if (bytes_ + given.bytes > budget) clear_all(*spilled);
+      keep_newest(onto, onto.bytes == bytes ? depth / 2 : 0, *spilled);
+      onto.bytes = bytes;
+      if (bytes_ + bytes > budget) clear_all(*spilled);
     }
-    given.is_cached = true;
-    given.free_next = onto.top;
-    onto.top = index;
-    ++onto.count;
-    bytes_ += given.bytes;
+    push(onto, index);
     return true;
   }
+
+  /// After take() had none: how many blocks of `bytes` are worth bringing from the heap, the asked one included.
+  std::uint32_t restock(std::uint64_t stream, std::size_t bytes, std::size_t budget) noexcept;
+
+  /// Keeps a block that was taken for this cache; false if it has no place for it.
+  bool stock(std::uint64_t stream, block_index index) noexcept;
 
   /// Empties the cache; the blocks are linked by free_next from the returned one on.
   block_index drain() noexcept;
@@ -95,25 +100,34 @@ class front_cache {
   struct shelf {
     std::size_t bytes = 0;
     block_index top = no_block;
-    std::uint32_t count = 0;
+    std::uint16_t count = 0;
+    std::uint16_t restock = 1;
   };
 
   static constexpr std::size_t shelf_count = 256;
-  static constexpr std::uint32_t depth = 32;
+  static constexpr std::uint16_t depth = 32;
+  static constexpr std::uint16_t most_restocked = depth / 2;
   static constexpr std::size_t shares_of_the_budget = 8;
 
   shelf& shelf_for(std::size_t bytes) noexcept {
     const std::size_t granules = bytes / block_granularity;  // sizes below 64 KiB have a shelf each
     return shelves_[(granules ^ granules >> 8 ^ granules >> 16) % shelf_count];
   }
-  void clear(shelf& cleared, block_index& spilled) noexcept;
+  void push(shelf& onto, block_index index) noexcept {
+    block& pushed = blocks_[index];
+    pushed.is_cached = true;
+    pushed.free_next = onto.top;
+    onto.top = index;
+    ++onto.count;
+    bytes_ += onto.bytes;
+  }
+  void keep_newest(shelf& of, std::uint16_t count, block_index& spilled) noexcept;
   void clear_all(block_index& spilled) noexcept;
 
   mutable spin_lock lock_;  // guards all below
   std::uint64_t stream_ = 0;
   std::size_t bytes_ = 0;
   std::uint64_t hits_ = 0;
-  block_directory::hint last_chunk_;
   block_table& blocks_;
   const block_directory& directory_;
   std::array<shelf, shelf_count> shelves_;
