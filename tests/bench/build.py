@@ -26,7 +26,7 @@ def build(folder: Path, target: str, say: Callable[[str], None]) -> Path:
         raise BuildError("there is no C++ compiler: install g++ 11 or newer")
     options = [f"-DCMAKE_PREFIX_PATH={_package('cenote')}", f"-DCENOTE_CUDA_INCLUDE={cuda_include()}"]
     if target == "bench_rmm_worker":
-        options += rmm_options()
+        options = [options[0], *rmm_options()]
     if ninja := _find("ninja"):
         options += ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"]
     say(f"building {target} …")
@@ -50,15 +50,17 @@ def rmm_options() -> list[str]:
     rmm, logger = _package("librmm"), _package("rapids_logger")
     if rmm.parent != logger.parent:
         raise BuildError(f"librmm and rapids_logger lie in two folders: {rmm.parent} and {logger.parent}")
-    return [f"-DCENOTE_BENCH_RMM={rmm.parent}", f"-DCENOTE_BENCH_CUDART={_cudart()}"]
+    # The runtime's headers need those of the compiler, which the wheel of the runtime does not have.
+    include = cuda_include("crt/host_defines.h", "nvidia-cuda-crt")
+    return [f"-DCENOTE_BENCH_RMM={rmm.parent}", f"-DCENOTE_BENCH_CUDART={_cudart()}", f"-DCENOTE_CUDA_INCLUDE={include}"]
 
 
-def cuda_include() -> Path:
-    """The folder of cuda.h: of the nvidia-cuda-runtime wheel, else of a toolkit."""
+def cuda_include(header: str = "cuda.h", package: str = "nvidia-cuda-runtime") -> Path:
+    """The folder of CUDA's headers, with `header`: of the wheels, else of a toolkit."""
     for folder in (*_nvidia_folders("include"), *_toolkit_folders("include")):
-        if (folder / "cuda.h").is_file():
+        if (folder / "cuda.h").is_file() and (folder / header).is_file():
             return folder
-    raise BuildError("cuda.h was not found: pip install nvidia-cuda-runtime, or install a CUDA toolkit")
+    raise BuildError(f"{header} was not found: pip install {package}, or install a CUDA toolkit")
 
 
 def _cudart() -> Path:

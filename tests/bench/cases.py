@@ -13,7 +13,7 @@ KIB, MIB = 1024, 1024**2
 _POOLS = ("cenote-pool", "cenote-arena", "cenote-binning", "cenote-async")
 _RMM = ("rmm-pool", "rmm-arena", "rmm-binning", "rmm-async")
 _HOST = ("mimalloc", "malloc")
-_EVERYONE = (*_POOLS, *_RMM, *_HOST)
+_EVERYONE = (_POOLS[0], "cenote-announced", *_POOLS[1:], *_RMM, *_HOST)
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ CASES: dict[str, Case] = {
             "From stream to stream",
             "All memory of a pool of 64 MiB is in use; 1 MiB is freed on one stream and allocated on the other. The "
             "driver's own pool is not limited and need not hand over.",
-            ("cenote-pool", "cenote-async", "rmm-pool", "rmm-async", "driver"),
+            ("cenote-pool", "cenote-announced", "cenote-async", "rmm-pool", "rmm-async", "driver"),
             (Row("free on one, allocate on the other", {}),),
             baseline="driver",
             effort=_PAIR,

@@ -10,6 +10,7 @@ from tests.bench.session import Cell, select
 from tests.bench.spread import ratio
 
 POOL = "cenote-pool"
+ANNOUNCED = "cenote-announced"
 
 
 class Measured:
@@ -54,15 +55,19 @@ class Goal:
         return value >= self.limit if self.least else value <= self.limit
 
 
-def _foreign(m: Measured) -> float | None:
+def _foreign(peer: str) -> Callable[[Measured], float | None]:
     """A pair on a foreign stream, over one on the legacy stream and 1.2 stream ids."""
-    pair, base = m.median("pair", "4 KiB, a foreign"), m.median("pair", "4 KiB, legacy")
-    stream_id = m.median("floor", "cuStreamGetId", "machine")
-    return pair / (base + 1.2 * stream_id) if pair and base and stream_id else None
+
+    def ratio_of(m: Measured) -> float | None:
+        pair, base = m.median("pair", "4 KiB, a foreign", peer), m.median("pair", "4 KiB, legacy", peer)
+        stream_id = m.median("floor", "cuStreamGetId", "machine")
+        return pair / (base + 1.2 * stream_id) if pair and base and stream_id else None
+
+    return ratio_of
 
 
-def _pair(row: str) -> Callable[[Measured], float | None]:
-    return lambda m: m.over(("pair", row, POOL), ("pair", row, "mimalloc"))
+def _pair(row: str, peer: str = POOL) -> Callable[[Measured], float | None]:
+    return lambda m: m.over(("pair", row, peer), ("pair", row, "mimalloc"))
 
 
 def _against(case: str, row: str, own: str) -> Callable[[Measured], float | None]:
@@ -72,10 +77,13 @@ def _against(case: str, row: str, own: str) -> Callable[[Measured], float | None
 GOALS = (
     Goal("pair of 4 KiB, legacy default stream, over mimalloc's", 3, "×", _pair("4 KiB, legacy")),
     Goal("pair of 4 KiB, a stream of ours, over mimalloc's", 3, "×", _pair("4 KiB, a stream")),
-    Goal("pair of 4 KiB, a foreign stream, over that + 1.2 stream ids", 1, "×", _foreign),
+    Goal("the same, captures announced", 3, "×", _pair("4 KiB, a stream", ANNOUNCED)),
+    Goal("pair of 4 KiB, a foreign stream, over that + 1.2 stream ids", 1, "×", _foreign(POOL)),
+    Goal("the same, captures announced", 1, "×", _foreign(ANNOUNCED)),
     Goal("100,000 blocks with holes", 150, "ns", lambda m: m.median("holes", "100,000")),
+    Goal("the same, captures announced", 150, "ns", lambda m: m.median("holes", "100,000", ANNOUNCED)),
     Goal(
-        "the same, over 1,000 blocks",
+        "100,000 blocks with holes, over 1,000",
         2,
         "×",
         lambda m: m.over(("holes", "100,000", POOL), ("holes", "1,000", POOL)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -60,8 +61,9 @@ def make_current(peer: str) -> Any:
     return resource
 
 
+@functools.cache
 def give_torch(peer: str) -> None:
-    """Let torch allocate through `peer`; ``torch`` leaves it its own allocator."""
+    """Let torch allocate through `peer`, once; ``torch`` leaves it its own allocator."""
     import torch
 
     if peer.startswith("cenote"):
@@ -73,8 +75,9 @@ def give_torch(peer: str) -> None:
         torch.cuda.memory.change_current_allocator(rmm_torch_allocator)
 
 
+@functools.cache
 def give_cupy(peer: str) -> None:
-    """Let CuPy allocate through `peer`; ``cupy-pool`` leaves it its own pool."""
+    """Let CuPy allocate through `peer`, once; ``cupy-pool`` leaves it its own pool."""
     import cupy
 
     if peer == "cupy-async":
@@ -88,8 +91,9 @@ def give_cupy(peer: str) -> None:
         cupy.cuda.set_allocator(rmm_cupy_allocator)
 
 
+@functools.cache
 def give_numba(peer: str) -> None:
-    """Let Numba allocate through `peer`; ``numba`` leaves it its own manager."""
+    """Let Numba allocate through `peer`, once; ``numba`` leaves it its own manager."""
     from numba import cuda
 
     if peer.startswith("cenote"):

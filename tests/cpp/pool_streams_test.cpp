@@ -1,5 +1,6 @@
 // The pool between streams: who may use a freed block, after what. Work runs only when something waits for it, so an
 // order that is missing shows as wrong bytes.
+#include <algorithm>
 #include <thread>
 
 #include "cenote/resources/cuda_memory_resource.hpp"
@@ -246,6 +247,45 @@ TYPED_TEST(pool_streams_that_come_and_go, a_new_one_with_an_old_handle_is_anothe
   cenote_sim_drain();
   EXPECT_TRUE(all_are(read(again, block_bytes, new_stream.view()), 0xBB));
   pool_->deallocate(new_stream.view(), again, block_bytes);
+}
+
+/// A thread that has not allocated since takes the new stream for the old one. What it frees then is ordered by neither
+/// alone, and may go to others only after the work of both.
+TYPED_TEST(pool_streams_that_come_and_go, a_free_on_a_new_one_that_is_taken_for_the_old_one_waits_for_both) {
+  constexpr std::size_t small = 2 * KiB;  // goes to a front cache
+  const auto& pool_ = this->pool_;
+  std::vector<void*> blocks;
+  const stream_ref a = this->a();
+  std::optional<TypeParam> old_stream(std::in_place);
+  const stream_ref handle = old_stream->view();
+  pool_->deallocate(handle, pool_->allocate(handle, small), small);
+  for (int i = 0; i < 100; ++i) blocks.push_back(pool_->allocate(handle, small));
+  void* const witness = device_allocate(0, small * blocks.size());
+  const auto copied = [&](std::size_t i) { return static_cast<std::byte*>(witness) + i * small; };
+  const auto use_and_free = [&](std::size_t first, std::size_t last) {
+    for (std::size_t i = first; i < last; ++i) {
+      fill_async(blocks[i], 0xAA, small, handle, 0);
+      copy_async(copied(i), blocks[i], small, handle, 0);
+      pool_->deallocate(handle, blocks[i], small);
+    }
+  };
+  use_and_free(0, 10);
+  old_stream.reset();
+  const TypeParam new_stream;
+  ASSERT_EQ(new_stream.view(), handle) << "the driver uses handle values again";
+  use_and_free(10, blocks.size());
+
+  std::vector<void*> all;
+  while (void* const block = pool_->try_allocate(a, small)) {
+    fill_async(block, 0xBB, small, a, 0);
+    all.push_back(block);
+  }
+  for (void* const block : blocks) EXPECT_NE(std::find(all.begin(), all.end(), block), all.end());
+  synchronize(a, 0);
+  cenote_sim_drain();
+  EXPECT_TRUE(all_are(read(witness, small * blocks.size(), a), 0xAA));
+  for (void* const block : all) pool_->deallocate(a, block, small);
+  device_free(0, witness);
 }
 
 /// A stream that wants what others free, block by block: the first time it waits for all work, and from then on for

@@ -46,6 +46,22 @@ TEST_F(pool, asks_only_who_a_stream_is_when_there_is_only_one) {
   EXPECT_EQ(all_calls.value(), id_calls.value() + capture_calls.value());
 }
 
+TEST_F(pool, asks_once_a_pair_who_a_stream_is_whose_blocks_are_cached) {
+  const auto resource = make_pool(64 * MiB);
+  const foreign_stream stream;
+  for (int i = 0; i < 3; ++i) resource->deallocate(stream.view(), resource->allocate(stream.view(), 4 * KiB), 4 * KiB);
+  const call_count all_calls(nullptr);
+  const call_count id_calls("cuStreamGetId");
+  const call_count capture_calls("cuStreamIsCapturing");
+  for (int i = 0; i < 100; ++i) {
+    void* const block = resource->allocate(stream.view(), 4 * KiB);
+    resource->deallocate(stream.view(), block, 4 * KiB);
+  }
+  EXPECT_EQ(id_calls.value(), 100);
+  EXPECT_EQ(capture_calls.value(), 200);
+  EXPECT_EQ(all_calls.value(), 300);
+}
+
 TEST_F(pool, rounds_sizes_to_256_bytes_and_counts_them_so) {
   const auto resource = make_pool(1 * MiB);
   void* const block = resource->allocate({}, 1);

@@ -173,7 +173,7 @@ TEST_F(stream, of_our_own_whose_id_could_not_be_asked_at_first_is_asked_later) {
 }
 
 /// The program has promised that it announces its captures.
-class announced_captures : public stream {
+class captures_that_are_announced : public stream {
  protected:
   void SetUp() override {
     stream::SetUp();
@@ -185,7 +185,7 @@ class announced_captures : public stream {
   }
 };
 
-TEST_F(announced_captures, spare_the_question_while_there_is_none) {
+TEST_F(captures_that_are_announced, spare_the_question_while_there_is_none) {
   const cuda_stream own(0, cuda_stream::kind::non_blocking);
   const foreign_stream foreign;
   const call_count all(nullptr);
@@ -203,7 +203,7 @@ TEST_F(announced_captures, spare_the_question_while_there_is_none) {
   capture_ended(0);
 }
 
-TEST_F(announced_captures, are_seen_on_the_streams_that_are_captured) {
+TEST_F(captures_that_are_announced, are_seen_on_the_streams_that_are_captured) {
   const cuda_stream own(0, cuda_stream::kind::non_blocking);
   capture_begins(0);
   ASSERT_EQ(cuStreamBeginCapture(own.value(), CU_STREAM_CAPTURE_MODE_GLOBAL), CUDA_SUCCESS);
@@ -215,7 +215,7 @@ TEST_F(announced_captures, are_seen_on_the_streams_that_are_captured) {
   cuGraphDestroy(graph);
 }
 
-TEST_F(announced_captures, that_were_not_are_an_error_that_says_what_to_do) {
+TEST_F(captures_that_are_announced, but_were_not_are_an_error_that_says_what_to_do) {
   const foreign_stream foreign;
   ASSERT_EQ(cuStreamBeginCapture(foreign.view().value(), CU_STREAM_CAPTURE_MODE_GLOBAL), CUDA_SUCCESS);
   try {

@@ -1,6 +1,7 @@
 // cenote's resources, and two calls of the driver as the floor of a hand-over between streams.
 #pragma once
 
+#include "cenote/driver/capture.hpp"
 #include "cenote/driver/stream.hpp"
 #include "cenote/memory_resource.hpp"
 #include "cenote/resources/arena_memory_resource.hpp"
@@ -59,6 +60,20 @@ inline std::shared_ptr<cenote::pool_memory_resource> cenote_pool(room wanted) {
 inline std::unique_ptr<cenote_peer> make_cenote_pool(room wanted) {
   const auto pool = cenote_pool(wanted);
   return std::make_unique<cenote_peer>(pool, pool);
+}
+
+/// The promise is the process's: it is given here, and every other peer is made without it.
+inline std::unique_ptr<cenote_peer> make_cenote_announced(room wanted) {
+  cenote::promise_announced_captures(true);
+  return make_cenote_pool(wanted);
+}
+
+/// As `make`, where nobody has promised anything.
+inline maker<cenote_peer> without_promise(std::unique_ptr<cenote_peer> (*make)(room)) {
+  return [make](room wanted) {
+    cenote::promise_announced_captures(false);
+    return make(wanted);
+  };
 }
 
 inline std::unique_ptr<cenote_peer> make_cenote_arena(room wanted) {

@@ -9,10 +9,11 @@
 int main() {
   using namespace bench;
   worker serving("cenote");
-  offer<cenote_peer>(serving, "cenote-pool", "", make_cenote_pool);
-  offer<cenote_peer>(serving, "cenote-async", "", make_cenote_async);
-  offer<cenote_peer>(serving, "cenote-arena", "", make_cenote_arena);
-  offer<cenote_peer>(serving, "cenote-binning", "", make_cenote_binning);
+  offer<cenote_peer>(serving, "cenote-pool", "", without_promise(make_cenote_pool));
+  offer<cenote_peer>(serving, "cenote-announced", "", make_cenote_announced);
+  offer<cenote_peer>(serving, "cenote-async", "", without_promise(make_cenote_async));
+  offer<cenote_peer>(serving, "cenote-arena", "", without_promise(make_cenote_arena));
+  offer<cenote_peer>(serving, "cenote-binning", "", without_promise(make_cenote_binning));
   offer<malloc_peer>(serving, "malloc", std::string("glibc ") + gnu_get_libc_version(),
                      [](room) { return std::make_unique<malloc_peer>(); });
   try {

@@ -14,27 +14,12 @@ namespace {
 
 std::array<std::atomic<int>, max_devices> captures_underway{};
 
-/// Whether captures are announced: not known before the environment has been read.
-enum class promise { unread, given, not_given };
-
-std::atomic<promise> announced{promise::unread};
-
-promise read_promise() {
+promise promise_of_environment() {
   const char* const said = std::getenv("CENOTE_CAPTURES");
   if (said == nullptr || *said == '\0') return promise::not_given;
   if (std::string(said) == "announced") return promise::given;
   report_once("CENOTE_CAPTURES is \"" + std::string(said) + "\" and has no effect: the one word it knows is announced");
   return promise::not_given;
-}
-
-bool is_promised() noexcept {
-  promise known = announced.load(std::memory_order_relaxed);
-  if (known == promise::unread) [[unlikely]] {
-    const promise read = read_promise();
-    announced.compare_exchange_strong(known, read, std::memory_order_relaxed);
-    if (known == promise::unread) known = read;  // nobody was faster
-  }
-  return known == promise::given;
 }
 
 std::atomic<int>& count_of(int device) { return captures_underway.at(static_cast<std::size_t>(device)); }
@@ -54,12 +39,17 @@ bool capture_ended(int device) {
 
 bool is_capture_underway(int device) { return count_of(device).load(std::memory_order_acquire) != 0; }
 
+constinit std::atomic<promise> announced_captures{promise::unread};
+
 void promise_announced_captures(bool promised) noexcept {
-  announced.store(promised ? promise::given : promise::not_given, std::memory_order_relaxed);
+  announced_captures.store(promised ? promise::given : promise::not_given, std::memory_order_relaxed);
 }
 
-bool may_be_capturing(int device) {
-  return !is_promised() || is_capture_underway(device);
+promise read_promise() {
+  promise known = promise::unread;
+  const promise read = promise_of_environment();
+  announced_captures.compare_exchange_strong(known, read, std::memory_order_relaxed);
+  return known == promise::unread ? read : known;  // somebody may have been faster
 }
 
 relaxed_capture_scope::relaxed_capture_scope() {

@@ -8,6 +8,8 @@
 // Source: measured, driver 580, H100.
 #pragma once
 
+#include <atomic>
+
 namespace cenote {
 
 void capture_begins(int device);
@@ -22,8 +24,21 @@ bool is_capture_underway(int device);
 /// environment variable CENOTE_CAPTURES=announced.
 void promise_announced_captures(bool promised) noexcept;
 
+/// Whether captures are announced: not known before the environment has been read.
+enum class promise { unread, given, not_given };
+
+extern std::atomic<promise> announced_captures;  // the program's word
+
+/// The promise, read from the environment where need be.
+promise read_promise();
+
 /// Whether a stream of `device` may be being captured: somebody has said so, or nobody has promised that he would.
-bool may_be_capturing(int device);
+inline bool may_be_capturing(int device) {
+  promise known = announced_captures.load(std::memory_order_relaxed);
+  if (known == promise::unread) [[unlikely]]
+    known = read_promise();
+  return known != promise::given || is_capture_underway(device);
+}
 
 /// While it lives, calls that a capture in another stream would forbid (asking an event, taking memory) are legal on
 /// this thread, as in PyTorch's allocator: they have nothing to do with what is being captured.

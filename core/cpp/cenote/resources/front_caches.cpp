@@ -58,7 +58,7 @@ void front_caches::remember(stream_id stream, front_cache* cache) const noexcept
   if (has_ended) return;
   thread_local const end_of_thread end;
   if (remembered_ == nullptr) remembered_ = new (std::nothrow) memories;
-  if (remembered_ != nullptr) (*remembered_)[place_of(stream)] = {number_, stream.value, cache};
+  if (remembered_ != nullptr) remembered_->by_stream[place_of(stream)] = {number_, stream.value, cache};
 }
 
 void front_caches::forget(stream_id stream) noexcept {

@@ -7,9 +7,11 @@
 // How it works
 //   1. take() and give() go to the cache of the stream and the calling thread, which the thread remembers for its last
 //      64 streams (thread_local). Without one they do nothing: open() makes it, once the pool has met the stream.
-//   2. Threads go by their slot (ground/thread_slot.hpp): the cache of a thread that ended serves the next one.
-//   3. Whoever needs the memory that lies in caches drains them; a stream that is forgotten leaves its caches to
-//   others.
+//   2. A thread remembers as well which stream a handle was when it last allocated, so that a free need not ask the
+//      driver. The handle may be another stream's by then: recognise() says who may rely on it.
+//   3. Threads go by their slot (ground/thread_slot.hpp): the cache of a thread that ended serves the next one.
+//   4. Whoever needs the memory that lies in caches drains them; a stream that is forgotten leaves its caches to
+//      others.
 //
 // Invariants: those of front_cache; besides
 //   I1  a cache serves one stream at a time, and takes and gives for no other, whatever a thread remembers
@@ -40,6 +42,22 @@ class front_caches {
   /// The most that one cache may hold, in bytes.
   void set_budget(std::size_t bytes) noexcept { budget_.store(bytes, std::memory_order_relaxed); }
 
+  /// The stream that this thread has last allocated on by this handle; none if it does not remember. It is the one that
+  /// the handle stands for, or one that is gone: a cache of which may be given blocks, as nobody takes from it any more
+  /// but who drains it and waits for all work. No event may be taken for one of its.
+  std::optional<stream_id> recognise(stream_ref stream) const noexcept {
+    if (remembered_ == nullptr) return std::nullopt;
+    const acquaintance& last = remembered_->by_handle[place_of(stream)];
+    if (last.handle != stream.value() || last.pool != number_) return std::nullopt;
+    return stream_id{last.stream};
+  }
+
+  /// `stream` is who the driver says that the handle is.
+  void meet(stream_ref handle, stream_id stream) const noexcept {
+    if (remembered_ == nullptr || handle.is_legacy_default() || stream.is_capturing()) return;
+    remembered_->by_handle[place_of(handle)] = {number_, handle.value(), stream.value};
+  }
+
   /// A block of `bytes`, a multiple of 256, that this thread has freed on this stream; null if none is cached.
   void* take(stream_id stream, std::size_t bytes) noexcept {
     front_cache* const own = remembered(stream);
@@ -66,12 +84,14 @@ class front_caches {
   void open(stream_id stream) noexcept;
 
   /// Empties the caches of `stream`, or of all. `receiver(stream)` says for each that is not empty who gets the blocks:
-  /// a function of a block_index that does not throw.
+  /// a function of a block_index that does not throw. False if there were none.
   template <class Receiver>
-  void drain(std::optional<stream_id> stream, Receiver&& receiver) {
+  bool drain(std::optional<stream_id> stream, Receiver&& receiver) {
+    bool had_any = false;
     const std::lock_guard lock(mutex_);
     for (const owned_cache& each : caches_) {
       if ((stream && each.stream != stream->value) || each.cache->bytes() == 0) continue;
+      had_any = true;
       const auto receive = receiver(stream_id{each.stream});
       for (block_index index = each.cache->drain(); index != no_block;) {
         const block_index next = heap_[index].free_next;
@@ -79,6 +99,7 @@ class front_caches {
         index = next;
       }
     }
+    return had_any;
   }
 
   /// The stream will not come again, or not soon; its caches must have been drained.
@@ -126,18 +147,31 @@ class front_caches {
     const std::vector<owned_cache>& caches_;
   };
 
-  using memories = std::array<memory, 64>;
+  struct acquaintance {
+    std::uint64_t pool = 0;
+    CUstream_st* handle = nullptr;
+    std::uint64_t stream = 0;
+  };
+
+  struct memories {
+    std::array<memory, 64> by_stream;
+    std::array<acquaintance, 16> by_handle;
+  };
 
   // Made at a thread's first free and gone with it. Read at every allocation: initial-exec spares a call into the
   // loader, and a pointer is all that a library loaded late should take of the room that there is for it.
   [[gnu::tls_model("initial-exec")]] static constinit thread_local memories* remembered_;
 
   std::size_t place_of(stream_id stream) const noexcept {
-    return (stream.value ^ number_) % std::tuple_size_v<memories>;
+    return (stream.value ^ number_) % std::tuple_size_v<decltype(memories::by_stream)>;
+  }
+  std::size_t place_of(stream_ref handle) const noexcept {
+    const std::uint64_t mixed = reinterpret_cast<std::uintptr_t>(handle.value()) / 16 ^ number_;
+    return (mixed ^ mixed >> 8) % std::tuple_size_v<decltype(memories::by_handle)>;
   }
   front_cache* remembered(stream_id stream) const noexcept {
     if (remembered_ == nullptr || stream.is_capturing()) return nullptr;
-    const memory& last = (*remembered_)[place_of(stream)];
+    const memory& last = remembered_->by_stream[place_of(stream)];
     return last.stream == stream.value && last.pool == number_ ? last.cache : nullptr;
   }
   void remember(stream_id stream, front_cache* cache) const noexcept;

@@ -1,13 +1,13 @@
 #include "cenote/resources/pool_memory_resource.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <limits>
 #include <stdexcept>
 
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/nvtx.hpp"
+#include "cenote/driver/own_streams.hpp"
 #include "cenote/ground/check.hpp"
 #include "cenote/ground/log.hpp"
 #include "cenote/ground/process.hpp"
@@ -113,6 +113,7 @@ bool pool_memory_resource::order_legacy_stream_after_all_work() const noexcept {
 
 void* pool_memory_resource::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
   request wanted{stream, identify(stream, device()), align_up(bytes, block_granularity), alignment};
+  caches_.meet(stream, wanted.id);
   if (alignment == default_alignment) {
     if (void* p = caches_.take(wanted.id, wanted.bytes)) return p;
   }
@@ -121,11 +122,22 @@ void* pool_memory_resource::do_allocate(stream_ref stream, std::size_t bytes, st
 
 void* pool_memory_resource::do_allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) {
   if (alignment != default_alignment) return nullptr;
-  return caches_.take(identify(stream, device()), align_up(bytes, block_granularity));
+  const stream_id id = identify(stream, device());
+  caches_.meet(stream, id);
+  return caches_.take(id, align_up(bytes, block_granularity));
 }
 
 bool pool_memory_resource::do_deallocate_at_once(stream_ref stream, void* pointer, std::size_t, std::size_t) {
-  return caches_.give(identify(stream, device()), pointer, nullptr);
+  return caches_.give(recognise(stream).id, pointer, nullptr);
+}
+
+/// Who the stream is, or, where that would have to be asked, who this thread takes it for (front_caches::recognise).
+auto pool_memory_resource::recognise(stream_ref stream) const -> sighting {
+  if (stream.is_legacy_default()) return {legacy_default_id, true};
+  const auto own = own_streams::find(stream.value());
+  const auto last = own ? std::optional(stream_id{*own}) : caches_.recognise(stream);
+  if (last && !is_capturing(stream, device())) return {*last, own.has_value()};
+  return {identify(stream, device()), true};
 }
 
 void* pool_memory_resource::take_from_heap(request& wanted) {
@@ -150,20 +162,31 @@ void* pool_memory_resource::take_from_heap(request& wanted) {
 }
 
 void pool_memory_resource::do_deallocate(stream_ref stream, void* pointer, std::size_t, std::size_t) noexcept {
-  const stream_id id = identify_or_report(stream);
+  const sighting seen = recognise_or_report(stream);
   block_index spilled = no_block;
-  if (!caches_.give(id, pointer, &spilled)) return give_to_heap(stream, id, pointer);
-  if (spilled != no_block) [[unlikely]]
-    give_spilled(stream, id, spilled);
+  if (!caches_.give(seen.id, pointer, &spilled)) {
+    give_to_heap(stream, seen.is_certain ? seen.id : identify_or_report(stream), pointer);
+  } else if (spilled != no_block) [[unlikely]] {
+    give_spilled(stream, seen, spilled);
+  }
 }
 
-/// Returned, not assigned inside a try: where the right side throws, g++ 12.2 at -O1 and -O2 assigns all the same.
+// Returned, not assigned inside a try: where the right side throws, g++ 12.2 at -O1 and -O2 assigns all the same.
 stream_id pool_memory_resource::identify_or_report(stream_ref stream) const noexcept {
   try {
     return identify(stream, device());
   } catch (const std::exception& error) {
     report_once(error.what());
     return orphans;
+  }
+}
+
+auto pool_memory_resource::recognise_or_report(stream_ref stream) const noexcept -> sighting {
+  try {
+    return recognise(stream);
+  } catch (const std::exception& error) {
+    report_once(error.what());
+    return {orphans, true};
   }
 }
 
@@ -195,8 +218,11 @@ void pool_memory_resource::give_to_heap(stream_ref stream, stream_id id, void* p
   }
 }
 
-/// Frees what a cache had no room for.
-void pool_memory_resource::give_spilled(stream_ref stream, stream_id id, block_index spilled) noexcept {
+/// Frees what a cache had no room for. The stream of the cache may only have been recognised; one that is gone gets no
+/// mark, as no event on the stream that has its handle now would cover its work.
+void pool_memory_resource::give_spilled(stream_ref stream, sighting seen, block_index spilled) noexcept {
+  const stream_id id = seen.id;
+  const bool is_itself = seen.is_certain || identify_or_report(stream) == id;
   try {
     std::optional<due_mark> due;
     {
@@ -207,7 +233,7 @@ void pool_memory_resource::give_spilled(stream_ref stream, stream_id id, block_i
         free_locked(mine, spilled);
         spilled = next;
       }
-      due = close_if_worth_a_mark_locked(mine);
+      if (is_itself) due = close_if_worth_a_mark_locked(mine);
     }
     if (due) place_mark(stream, id, *std::move(due));
   } catch (const std::exception& error) {
@@ -239,9 +265,9 @@ auto pool_memory_resource::close_if_worth_a_mark_locked(stream_timeline& timelin
   return due;
 }
 
-/// Frees what lies in the caches of one stream, or of all. No mark covers it yet.
-void pool_memory_resource::empty_caches_locked(std::optional<stream_id> only) {
-  caches_.drain(only, [this](stream_id id) {
+/// Frees what lies in the caches of one stream, or of all; false if nothing does. No mark covers it yet.
+bool pool_memory_resource::empty_caches_locked(std::optional<stream_id> only) {
+  return caches_.drain(only, [this](stream_id id) {
     stream_timeline& owner = timeline_locked(id);
     return [this, &owner](block_index freed) noexcept { free_locked(owner, freed); };
   });
@@ -259,8 +285,7 @@ void* pool_memory_resource::take_without_wait(const request& wanted) {
     restock_locked(wanted, ready_);
     return p;
   }
-  empty_caches_locked(wanted.id);
-  return take_locked(wanted, own, counters_.from_own_stream);
+  return empty_caches_locked(wanted.id) ? take_locked(wanted, own, counters_.from_own_stream) : nullptr;
 }
 
 /// Brings more of a size that this thread keeps asking for into its cache, under the same lock.
@@ -283,8 +308,7 @@ void pool_memory_resource::restock_locked(const request& wanted, owner_index fro
 /// The timeline of a stream. One that the pool does not know is looked at first, with the lock released; throws if it
 /// is another device's.
 stream_timeline& pool_memory_resource::meet(stream_ref stream, stream_id id, std::unique_lock<std::mutex>& lock) {
-  const auto known = timelines_.find(id);
-  if (known != timelines_.end()) return known->second;
+  if (stream_timeline* const known = known_timeline_locked(id)) return *known;
   if (!id.is_capturing() && id != orphans) {
     lock.unlock();
     require_stream_of_device(stream, device());
@@ -395,9 +419,9 @@ void* pool_memory_resource::take_claims(const request& wanted, const std::vector
   stream_timeline& mine = timeline_locked(wanted.id);
   counters_.waits += waits;
   for (const auto& [lender, upto] : claims) {
-    const auto timeline = timelines_.find(lender);
-    if (timeline == timelines_.end()) continue;
-    heap_.reown(timeline->second.owner(), upto.epoch, mine.owner(), mine.open_epoch());
+    const stream_timeline* const timeline = known_timeline_locked(lender);
+    if (timeline == nullptr) continue;
+    heap_.reown(timeline->owner(), upto.epoch, mine.owner(), mine.open_epoch());
     if (lender != wanted.id) mine.learn(lender, upto.epoch);
   }
   heap_.reown(ready_, std::numeric_limits<stamp>::max(), mine.owner(), mine.open_epoch());
@@ -478,10 +502,10 @@ void pool_memory_resource::settle() {
   }
   const std::lock_guard lock(mutex_);
   for (const auto& [id, epoch] : settled) {
-    const auto timeline = timelines_.find(id);
-    if (timeline == timelines_.end()) continue;
-    heap_.reown(timeline->second.owner(), epoch, ready_, 0);
-    timeline->second.forget_marks(epoch);
+    stream_timeline* const timeline = known_timeline_locked(id);
+    if (timeline == nullptr) continue;
+    heap_.reown(timeline->owner(), epoch, ready_, 0);
+    timeline->forget_marks(epoch);
   }
   if constexpr (check_level >= 2) heap_.check();
 }
@@ -497,10 +521,10 @@ void pool_memory_resource::settle_unmarked() {
   const std::lock_guard lock(mutex_);
   ++counters_.events;
   for (const auto& [id, epoch] : closed) {
-    const auto timeline = timelines_.find(id);
-    if (timeline == timelines_.end()) continue;
-    heap_.reown(timeline->second.owner(), epoch, ready_, 0);
-    timeline->second.forget_marks(epoch);
+    stream_timeline* const timeline = known_timeline_locked(id);
+    if (timeline == nullptr) continue;
+    heap_.reown(timeline->owner(), epoch, ready_, 0);
+    timeline->forget_marks(epoch);
   }
 }
 
@@ -526,13 +550,23 @@ void pool_memory_resource::drop_idle_timelines_locked(stream_id spared, std::vec
     heap_.destroy_owner(current->second.owner());
     dropped.push_back(std::move(current->second));
     timelines_.erase(current);
+    last_timeline_ = nullptr;
     for (auto& [other_id, other] : timelines_) other.unlearn(id);
   }
 }
 
+/// Null for a stream that the pool does not know. What it does asks for one and the same several times.
+stream_timeline* pool_memory_resource::known_timeline_locked(stream_id id) {
+  if (last_timeline_ == nullptr || last_timeline_->id() != id) {
+    const auto found = timelines_.find(id);
+    if (found == timelines_.end()) return nullptr;
+    last_timeline_ = &found->second;
+  }
+  return last_timeline_;
+}
+
 stream_timeline& pool_memory_resource::timeline_locked(stream_id id) {
-  const auto known = timelines_.find(id);
-  if (known != timelines_.end()) return known->second;
+  if (stream_timeline* const known = known_timeline_locked(id)) return *known;
   const owner_index owner = heap_.create_owner();
   captures_met_ += id.is_capturing() ? 1 : 0;
   return timelines_.try_emplace(id, id, owner, first_epoch_).first->second;
@@ -584,9 +618,9 @@ void pool_memory_resource::place_mark(stream_ref stream, stream_id id, due_mark 
     std::optional<mark> superseded;  // outlives the lock: its event is the driver's to destroy
     const std::lock_guard lock(mutex_);
     ++counters_.events;
-    const auto timeline = timelines_.find(id);
-    if (timeline == timelines_.end()) return;
-    superseded = timeline->second.place_mark(placed);
+    stream_timeline* const timeline = known_timeline_locked(id);
+    if (timeline == nullptr) return;
+    superseded = timeline->place_mark(placed);
     keep_event_locked(superseded);
   } catch (const std::exception& error) {
     report_once(error.what());  // the blocks stay this stream's own until a later mark covers them
@@ -597,7 +631,6 @@ void pool_memory_resource::place_mark(stream_ref stream, stream_id id, due_mark 
 /// under the lock, from the marks of a timeline, so that there can be no more of them.
 void pool_memory_resource::keep_event_locked(std::optional<mark>& superseded) noexcept {
   if (!superseded || superseded->happened.use_count() != 1 || spare_events_.size() == most_spare_events) return;
-  std::atomic_thread_fence(std::memory_order_acquire);  // after what others did with it before they let it go
   spare_events_.push_back(std::move(superseded->happened));
 }
 

@@ -105,6 +105,12 @@ class pool_memory_resource final : public memory_resource {
     mutable std::exception_ptr refusal = nullptr;  // what the upstream threw when it had no memory, if it threw
   };
 
+  /// Who a stream is, or who it was when the thread met it: it may be gone, and its handle another's.
+  struct sighting {
+    stream_id id;
+    bool is_certain;
+  };
+
   /// An epoch that was closed, and an event for its mark if one was left over from an earlier one.
   struct due_mark {
     stamp epoch;
@@ -123,9 +129,11 @@ class pool_memory_resource final : public memory_resource {
   void* do_allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
   bool do_deallocate_at_once(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) override;
 
+  sighting recognise(stream_ref stream) const;
+  sighting recognise_or_report(stream_ref stream) const noexcept;
   stream_id identify_or_report(stream_ref stream) const noexcept;
   void give_to_heap(stream_ref stream, stream_id id, void* pointer) noexcept;
-  void give_spilled(stream_ref stream, stream_id id, block_index spilled) noexcept;
+  void give_spilled(stream_ref stream, sighting seen, block_index spilled) noexcept;
 
   void take_first_chunk(std::size_t bytes);
 
@@ -144,7 +152,7 @@ class pool_memory_resource final : public memory_resource {
   void* take_locked(const request& wanted, owner_index from, std::uint64_t& path);
   void free_locked(stream_timeline& to, block_index freed) noexcept;
   std::optional<due_mark> close_if_worth_a_mark_locked(stream_timeline& timeline) noexcept;
-  void empty_caches_locked(std::optional<stream_id> only);
+  bool empty_caches_locked(std::optional<stream_id> only);
   void restock_locked(const request& wanted, owner_index from) noexcept;
   void size_caches();
   void* add_chunk_and_take(const request& wanted, chunk fresh);
@@ -154,6 +162,7 @@ class pool_memory_resource final : public memory_resource {
   void settle_unmarked();
   std::vector<std::pair<stream_id, stamp>> close_epochs();
   void drop_idle_timelines_locked(stream_id spared, std::vector<stream_timeline>& dropped);
+  stream_timeline* known_timeline_locked(stream_id id);
   stream_timeline& timeline_locked(stream_id id);
 
   static std::size_t smallest_chunk(const request& wanted);
@@ -175,9 +184,10 @@ class pool_memory_resource final : public memory_resource {
   front_caches caches_{heap_};  // by itself
   owner_index ready_;
   std::unordered_map<stream_id, stream_timeline> timelines_;
-  stamp first_epoch_ = 1;         // of a new timeline: above every epoch of those that were dropped
-  std::size_t captures_met_ = 0;  // timelines of captures: they stay
-  std::size_t frees_to_mark_ = 0;  // each at once: a stream has gone without what others had freed
+  stream_timeline* last_timeline_ = nullptr;  // the one that was asked for last
+  stamp first_epoch_ = 1;                     // of a new timeline: above every epoch of those that were dropped
+  std::size_t captures_met_ = 0;              // timelines of captures: they stay
+  std::size_t frees_to_mark_ = 0;             // each at once: a stream has gone without what others had freed
   std::vector<std::shared_ptr<event>> spare_events_;
   pool_counters counters_;
 };
