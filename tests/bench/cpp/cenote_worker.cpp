@@ -10,6 +10,9 @@ int main() {
   using namespace bench;
   worker serving("cenote");
   offer<cenote_peer>(serving, "cenote-pool", "", make_cenote_pool);
+  offer_adaptors<cenote_peer>(serving, "cenote-pool", make_cenote_pool);
+  offer_adaptors<cenote_peer>(serving, "cenote-statistics", make_cenote_statistics);
+  offer_adaptors<cenote_peer>(serving, "cenote-limiting", make_cenote_limiting);
   offer<cenote_peer>(serving, "cenote-async", "", make_cenote_async);
   offer<cenote_peer>(serving, "cenote-arena", "", make_cenote_arena);
   offer<cenote_peer>(serving, "cenote-binning", "", make_cenote_binning);
