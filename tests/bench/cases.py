@@ -217,6 +217,19 @@ CASES: dict[str, Case] = {
             effort=_THREADS,
         ),
         Case(
+            "adaptors",
+            "Adaptors",
+            "Each thread allocates and frees 4 KiB on the legacy default stream, again and again. Time of one pair as "
+            "each thread sees it; what an adaptor costs is what its pair takes more than the pool's.",
+            ("cenote-pool", "cenote-statistics", "cenote-limiting"),
+            tuple(
+                Row(f"{threads} thread{'s' * (threads > 1)}", {"threads": threads, "bytes": 4 * KIB})
+                for threads in (1, 16)
+            ),
+            baseline="cenote-pool",
+            effort=_THREADS,
+        ),
+        Case(
             "handoff",
             "From stream to stream",
             "All memory of a pool of 64 MiB is in use; 1 MiB is freed on one stream and allocated on the other. The "

@@ -74,6 +74,14 @@ def _against(case: str, row: str, own: str) -> Callable[[Measured], float | None
     return lambda m: m.over((case, row, POOL), (case, row, own))
 
 
+def _more_than_the_pool(adaptor: str) -> Callable[[Measured], float | None]:
+    def difference(m: Measured) -> float | None:
+        pair, pool = m.median("adaptors", "1 thread", adaptor), m.median("adaptors", "1 thread")
+        return pair - pool if pair and pool else None
+
+    return difference
+
+
 GOALS = (
     Goal("pair of 4 KiB, legacy default stream, over mimalloc's", 3, "×", _pair("4 KiB, legacy")),
     Goal("pair of 4 KiB, a stream of ours, over mimalloc's", 3, "×", _pair("4 KiB, a stream")),
@@ -113,6 +121,8 @@ GOALS = (
         lambda m: m.figure("threads", "16 threads, one", "million a second"),
         least=True,
     ),
+    Goal("statistics over pool, a pair more than the pool's", 10, "ns", _more_than_the_pool("cenote-statistics")),
+    Goal("limiting over pool, a pair more than the pool's", 10, "ns", _more_than_the_pool("cenote-limiting")),
     Goal("event records a replacement, 1,000 live", 1 / 32, "", lambda m: m.figure("live", "1,000 ", "events")),
     Goal("waits a replacement, 1,000 live", 0, "", lambda m: m.figure("live", "1,000 ", "waits")),
     Goal(

@@ -29,6 +29,7 @@ _PEERS = (
     Peer("cenote-binning", "cenote binning", _OURS_3, needs_gpu=False),
     Peer("cenote-async", "cenote async", _OURS_4, needs_gpu=False),
     Peer("cenote-statistics", "cenote statistics over pool", "#4db6ac", needs_gpu=False),
+    Peer("cenote-limiting", "cenote limiting over pool", "#b2ebf2", needs_gpu=False),
     Peer("rmm-pool", "RMM pool", _RMM),
     Peer("rmm-arena", "RMM arena", _RMM_2),
     Peer("rmm-binning", "RMM binning over pool", _RMM_3),

@@ -168,6 +168,20 @@ TEST_F(statistics, of_many_threads_add_up) {
   EXPECT_LE(adaptor_.counters().count.peak, 4);
 }
 
+TEST_F(statistics, have_the_peak_of_all_threads_together_whoever_frees) {
+  allocate();
+  std::vector<void*> of_others;
+  for (int i = 0; i < 3; ++i) std::thread([&] { of_others.push_back(adaptor_.allocate({}, 1000)); }).join();
+  expect(adaptor_.counters().bytes, 3100, 3100, 3100);
+  for (void* const block : of_others) std::thread([&] { adaptor_.deallocate({}, block, 1000); }).join();
+  expect(adaptor_.counters().bytes, 100, 3100, 3100);
+  std::thread([&] { adaptor_.deallocate({}, adaptor_.allocate({}, 3000), 3000); }).join();
+  expect(adaptor_.counters().bytes, 100, 3100, 6100);
+  adaptor_.deallocate({}, adaptor_.allocate({}, 3001), 3001);
+  expect(adaptor_.counters().bytes, 100, 3101, 9101);
+  expect(adaptor_.counters().count, 1, 4, 6);
+}
+
 TEST_F(statistics, refuse_a_null_upstream) {
   EXPECT_THROW(statistics_resource_adaptor(nullptr), std::invalid_argument);
   EXPECT_THROW(logging_resource_adaptor(nullptr, "/tmp/x.csv"), std::invalid_argument);

@@ -132,6 +132,29 @@ TEST(limits, are_never_passed_by_many_threads) {
   EXPECT_EQ(counted->counters().bytes.peak, 8 * 256);
 }
 
+TEST(limits, refuse_nothing_that_fits_whatever_other_threads_have_used) {
+  limiting_resource_adaptor adaptor(cuda(), 16 * 256);
+  std::barrier step(2);
+  std::jthread other([&] {
+    for (int i = 0; i < 8; ++i) adaptor.deallocate({}, adaptor.allocate({}, 2 * 256), 2 * 256);
+    step.arrive_and_wait();  // alive, and with a part of the limit in its hand
+    step.arrive_and_wait();
+    EXPECT_EQ(adaptor.try_allocate({}, 1), nullptr);
+    EXPECT_EQ(adaptor.state().in_use, 16u * 256);
+    step.arrive_and_wait();
+    step.arrive_and_wait();
+    adaptor.deallocate({}, adaptor.allocate({}, 16 * 256), 16 * 256);
+  });
+  step.arrive_and_wait();
+  void* const all = adaptor.allocate({}, 16 * 256);
+  step.arrive_and_wait();
+  step.arrive_and_wait();
+  adaptor.deallocate({}, all, 16 * 256);
+  step.arrive_and_wait();
+  other.join();
+  EXPECT_EQ(adaptor.allocated_bytes(), 0u);
+}
+
 TEST(limits, refuse_an_alignment_that_is_no_power_of_two) {
   EXPECT_THROW(limiting_resource_adaptor(cuda(), 1000, 100), std::invalid_argument);
   EXPECT_THROW(limiting_resource_adaptor(cuda(), 1000, 0), std::invalid_argument);

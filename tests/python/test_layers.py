@@ -17,7 +17,7 @@ KNOWS: dict[str, set[str]] = {
     "structures": {"ground"},
     "memory_resource": {"driver", "ground"},
     "resources": {"memory_resource", "structures", "driver", "ground"},
-    "adaptors": {"memory_resource", "driver", "ground"},
+    "adaptors": {"memory_resource", "structures", "driver", "ground"},
     "containers": {"memory_resource", "driver", "ground"},
 }
 KNOWS["surface"] = set(KNOWS)

@@ -1,6 +1,8 @@
 // cenote's resources, and two calls of the driver as the floor of a hand-over between streams.
 #pragma once
 
+#include "cenote/adaptors/limiting_resource_adaptor.hpp"
+#include "cenote/adaptors/statistics_resource_adaptor.hpp"
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/stream.hpp"
 #include "cenote/memory_resource.hpp"
@@ -81,6 +83,17 @@ inline std::unique_ptr<cenote_peer> make_cenote_arena(room wanted) {
       std::make_shared<cenote::arena_memory_resource>(std::make_shared<cenote::cuda_memory_resource>(), wanted.initial);
   return std::make_unique<cenote_peer>(arena,
                                        std::shared_ptr<const cenote::pool_memory_resource>(arena, &arena->pool()));
+}
+
+inline std::unique_ptr<cenote_peer> make_cenote_statistics(room wanted) {
+  const auto pool = cenote_pool(wanted);
+  return std::make_unique<cenote_peer>(std::make_shared<cenote::statistics_resource_adaptor>(pool), pool);
+}
+
+/// With a limit that nothing comes near.
+inline std::unique_ptr<cenote_peer> make_cenote_limiting(room wanted) {
+  const auto pool = cenote_pool(wanted);
+  return std::make_unique<cenote_peer>(std::make_shared<cenote::limiting_resource_adaptor>(pool, wanted.initial), pool);
 }
 
 /// With RMM's bins: 2^18 to 2^22 bytes.

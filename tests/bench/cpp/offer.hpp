@@ -14,6 +14,11 @@ void offer_hand_off(worker& to, const std::string& name, maker<Peer> make) {
 }
 
 template <class Peer>
+void offer_adaptors(worker& to, const std::string& name, maker<Peer> make) {
+  to.add("adaptors", name, [make](const record& request) { return pairs_of_threads<Peer>(make, request); });
+}
+
+template <class Peer>
 void offer(worker& to, const std::string& name, const std::string& version, maker<Peer> make) {
   to.add_peer(name, version);
   to.add("pair", name, [make](const record& request) { return same_size_pair<Peer>(make, request); });

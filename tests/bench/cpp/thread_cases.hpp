@@ -91,6 +91,33 @@ outcome many_threads(const maker<Peer>& make, const record& request) {
   return result;
 }
 
+/// Each thread allocates and frees one size on the legacy default stream, with nothing else of its own in use.
+template <class Peer>
+outcome pairs_of_threads(const maker<Peer>& make, const record& request) {
+  const effort asked(request);
+  const std::size_t count = request.number("threads"), bytes = request.number("bytes");
+  const auto peer = make({64 * mib});
+  std::vector<span> spans(count);
+  on_threads(count, [&](std::size_t index, auto& all_start) {
+    if constexpr (Peer::on_device) driver();
+    const auto run = [&](std::size_t, std::size_t parts) {
+      for (std::size_t i = 0; i < parts; ++i) {
+        void* pointer = require(*peer, nullptr, bytes);
+        keep(pointer);
+        peer->deallocate(nullptr, pointer, bytes);
+      }
+    };
+    warm_up(asked.count, asked.budget, run);
+    all_start.arrive_and_wait();
+    span& mine = spans[index];
+    mine.begin = steady::now();
+    mine.result = repeat(asked.count, asked.budget, run);
+    mine.end = steady::now();
+  });
+  if constexpr (Peer::on_device) finish_all_work();
+  return together(spans);
+}
+
 /// A queue of one writer and one reader.
 class hand_over {
  public:

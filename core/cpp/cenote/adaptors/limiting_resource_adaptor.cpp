@@ -4,10 +4,21 @@
 #include <stdexcept>
 
 namespace cenote {
+namespace {
+
+/// Nobody has as much memory as the largest quota.
+std::int64_t as_quota(std::size_t bytes) noexcept {
+  return static_cast<std::int64_t>(std::min(bytes, static_cast<std::size_t>(leased_quota::largest)));
+}
+
+}  // namespace
 
 limiting_resource_adaptor::limiting_resource_adaptor(std::shared_ptr<memory_resource> upstream,
                                                      std::size_t allocation_limit, std::size_t alignment)
-    : resource_adaptor(std::move(upstream), "limiting"), limit_(allocation_limit), alignment_(alignment) {
+    : resource_adaptor(std::move(upstream), "limiting"),
+      limit_(allocation_limit),
+      alignment_(alignment),
+      quota_(leased_quota::limit::fixed, as_quota(allocation_limit)) {
   if (!is_power_of_two(alignment)) {
     throw std::invalid_argument("the limiting adaptor's alignment must be a power of two, not " +
                                 std::to_string(alignment));
@@ -29,21 +40,17 @@ memory_state limiting_resource_adaptor::state() const {
   return figures;
 }
 
-bool limiting_resource_adaptor::try_reserve(std::size_t bytes) noexcept {
-  std::size_t allocated = allocated_.load(std::memory_order_relaxed);
-  do {
-    if (bytes > limit_ - allocated) return false;
-  } while (!allocated_.compare_exchange_weak(allocated, allocated + bytes, std::memory_order_relaxed));
-  return true;
+std::size_t limiting_resource_adaptor::allocated_bytes() const noexcept {
+  const std::int64_t taken = quota_.taken();
+  // Frees of wrong sizes may make it negative; while others allocate it may count one that is about to be refused.
+  return std::min(static_cast<std::size_t>(std::max<std::int64_t>(taken, 0)), limit_);
 }
 
-void limiting_resource_adaptor::release(std::size_t bytes) noexcept {
-  std::size_t allocated = allocated_.load(std::memory_order_relaxed);
-  // A free of a wrong size must not wrap the counter.
-  while (
-      !allocated_.compare_exchange_weak(allocated, allocated - std::min(allocated, bytes), std::memory_order_relaxed)) {
-  }
+inline bool limiting_resource_adaptor::try_reserve(std::size_t counted) noexcept {
+  return counted <= limit_ && quota_.try_take(as_quota(counted));
 }
+
+inline void limiting_resource_adaptor::release(std::size_t counted) noexcept { quota_.give(as_quota(counted)); }
 
 void* limiting_resource_adaptor::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
   const std::size_t counted = align_up(bytes, alignment_);

@@ -3,12 +3,15 @@
 // Each allocation counts as its bytes rounded up to the adaptor's alignment. The bytes are reserved before the upstream
 // is asked, and given back if it fails, so that threads never pass the limit together.
 //
-// Threads: one atomic counter, no lock.
+// Threads: a quota of which each thread has a lease (structures/leased_quota.hpp). No number of threads passes the
+// limit together, and what one thread could still take is taken by another before anything is refused.
+// Cost: 4.5 ns a pair, 2.3 of them the passing on, without a locked instruction (13.7 with one counter of all threads);
+// where a thread's lease does not suffice, a spin lock and O(threads), and near the limit a system call. 0.9 KiB, and
+// 64 bytes for each thread. Source of the figures: as in leased_quota.hpp, over a pool.
 #pragma once
 
-#include <atomic>
-
 #include "cenote/memory_resource.hpp"
+#include "cenote/structures/leased_quota.hpp"
 
 namespace cenote {
 
@@ -19,7 +22,7 @@ class limiting_resource_adaptor final : public resource_adaptor {
                             std::size_t alignment = default_alignment);
 
   /// Bytes handed out and not yet freed, each allocation rounded up.
-  std::size_t allocated_bytes() const noexcept { return allocated_.load(std::memory_order_relaxed); }
+  std::size_t allocated_bytes() const noexcept;
   std::size_t allocation_limit() const noexcept { return limit_; }
 
   std::string kind() const override { return "limiting"; }
@@ -31,12 +34,12 @@ class limiting_resource_adaptor final : public resource_adaptor {
   void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept override;
   void* do_allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
   bool do_deallocate_at_once(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) override;
-  bool try_reserve(std::size_t bytes) noexcept;
-  void release(std::size_t bytes) noexcept;
+  inline bool try_reserve(std::size_t counted) noexcept;
+  inline void release(std::size_t counted) noexcept;
 
   const std::size_t limit_;
   const std::size_t alignment_;
-  std::atomic<std::size_t> allocated_{0};
+  leased_quota quota_;
 };
 
 }  // namespace cenote

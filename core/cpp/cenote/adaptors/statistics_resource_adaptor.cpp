@@ -14,6 +14,8 @@ std::uint64_t thread_number() noexcept {
   return number;
 }
 
+counter counter_of(const leased_quota::figures& seen) noexcept { return {seen.taken, seen.limit, seen.taken_in_all}; }
+
 }  // namespace
 
 void counter::add(std::int64_t amount) noexcept {
@@ -51,8 +53,7 @@ allocation_counters statistics_resource_adaptor::counters() const {
     const auto own = scopes_.find(thread_number());
     if (own != scopes_.end()) return own->second.back();
   }
-  const std::lock_guard lock(base_lock_);
-  return base_;
+  return {counter_of(bytes_.look()), counter_of(count_.look())};
 }
 
 allocation_counters statistics_resource_adaptor::push_counters() {
@@ -79,22 +80,20 @@ allocation_counters statistics_resource_adaptor::pop_counters() {
   return top;
 }
 
-/// Calls `count` with the counters that an allocation or a free of this thread moves.
-template <class Count>
-void statistics_resource_adaptor::for_my_counters(Count&& count) noexcept {
-  {
-    const std::lock_guard lock(base_lock_);
-    count(base_);
-  }
-  if (!has_scopes_.load(std::memory_order_relaxed)) [[likely]]
-    return;  // this thread's own pushes it has seen
+/// Calls `count` for the calling thread's last scope, if it has one.
+void statistics_resource_adaptor::count_in_my_scope(void (allocation_counters::*count)(std::size_t) noexcept,
+                                                    std::size_t bytes) noexcept {
   const std::lock_guard lock(scopes_mutex_);
   const auto own = scopes_.find(thread_number());
-  if (own != scopes_.end()) count(own->second.back());
+  if (own != scopes_.end()) (own->second.back().*count)(bytes);
 }
 
-void* statistics_resource_adaptor::counted(void* pointer, std::size_t bytes) noexcept {
-  if (pointer != nullptr) for_my_counters([bytes](allocation_counters& mine) { mine.allocated(bytes); });
+inline void* statistics_resource_adaptor::counted(void* pointer, std::size_t bytes) noexcept {
+  if (pointer == nullptr) return nullptr;
+  bytes_.take(static_cast<std::int64_t>(bytes));
+  count_.take(1);
+  if (has_scopes_.load(std::memory_order_relaxed)) [[unlikely]]  // this thread's own pushes it has seen
+    count_in_my_scope(&allocation_counters::allocated, bytes);
   return pointer;
 }
 
@@ -109,7 +108,10 @@ void* statistics_resource_adaptor::do_allocate_at_once(stream_ref stream, std::s
 void statistics_resource_adaptor::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes,
                                                 std::size_t alignment) noexcept {
   // Before the memory can be another thread's: it is never counted twice in a peak.
-  for_my_counters([bytes](allocation_counters& mine) { mine.freed(bytes); });
+  bytes_.give(static_cast<std::int64_t>(bytes));
+  count_.give(1);
+  if (has_scopes_.load(std::memory_order_relaxed)) [[unlikely]]
+    count_in_my_scope(&allocation_counters::freed, bytes);
   next().deallocate(stream, pointer, bytes, alignment);
 }
 

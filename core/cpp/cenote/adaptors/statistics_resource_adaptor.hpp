@@ -13,9 +13,13 @@
 //
 // A thread that ends with scopes leaves them behind, a few hundred bytes; nobody sees them again.
 //
-// Threads: `base_lock_` guards the base counters, `scopes_mutex_` the scopes; nothing is called under either. The lock
-// of the base is what keeps a peak exact: that of all threads together, not a sum of theirs. Cost: one spin lock and
-// one addition; a mutex and a look-up by thread only while there are scopes.
+// Threads: `scopes_mutex_` guards the scopes; nothing is called under it. The base counters are quotas whose limit is
+// the peak (structures/leased_quota.hpp): each thread counts by itself while it stays below the peak of all together,
+// and only who goes beyond looks at what the others have. Figures are exact when nobody allocates or frees. Of calls of
+// several threads that overlap in time, a peak may take one for earlier or later than it was.
+// Cost: 5.2 ns a pair, 2.3 of them the passing on, without a locked instruction (16.8 with a lock of all threads);
+// where the peak rises, two spin locks and O(threads); a mutex and a look-up by thread while there are scopes. 1.6 KiB,
+// and 128 bytes for each thread. Source of the figures: as in leased_quota.hpp, over a pool.
 #pragma once
 
 #include <atomic>
@@ -24,8 +28,8 @@
 #include <unordered_map>
 #include <vector>
 
-#include "cenote/ground/spin_lock.hpp"
 #include "cenote/memory_resource.hpp"
+#include "cenote/structures/leased_quota.hpp"
 
 namespace cenote {
 
@@ -72,12 +76,11 @@ class statistics_resource_adaptor final : public resource_adaptor {
   void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
   void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept override;
   void* do_allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
-  void* counted(void* pointer, std::size_t bytes) noexcept;
-  template <class Count>
-  void for_my_counters(Count&& count) noexcept;
+  inline void* counted(void* pointer, std::size_t bytes) noexcept;
+  void count_in_my_scope(void (allocation_counters::*count)(std::size_t) noexcept, std::size_t bytes) noexcept;
 
-  mutable spin_lock base_lock_;
-  allocation_counters base_;
+  mutable leased_quota bytes_{leased_quota::limit::rising, 0};
+  mutable leased_quota count_{leased_quota::limit::rising, 0};
   mutable std::mutex scopes_mutex_;
   std::unordered_map<std::uint64_t, scopes> scopes_;  // by thread; each has at least one
   std::atomic<bool> has_scopes_{false};
