@@ -242,6 +242,21 @@ TEST_F(pool_front_cache, of_a_thread_that_ended_serves_the_next) {
   EXPECT_TRUE(cached.contains(second.first));
 }
 
+TEST_F(pool_front_cache, of_a_stream_that_was_forgotten_is_opened_again) {
+  void* block = pool_->allocate(b(), small);
+  const std::vector<void*> rest = take_all(a());  // the pool forgets B, of which it has no free block
+  for (int i = 0; i < 2; ++i) {
+    pool_->deallocate(b(), block, small);
+    block = pool_->allocate(b(), small);
+  }
+  const auto before = hits();
+  pool_->deallocate(b(), block, small);
+  EXPECT_EQ(pool_->allocate(b(), small), block);
+  EXPECT_EQ(hits() - before, 1u);
+  pool_->deallocate(b(), block, small);
+  for (void* const each : rest) pool_->deallocate(a(), each, small);
+}
+
 TEST_F(pool_front_cache, brings_several_blocks_of_a_size_that_is_asked_for_again_and_again) {
   std::set<void*> blocks;
   const auto before = pool_->counters();

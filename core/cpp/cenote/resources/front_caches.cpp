@@ -24,7 +24,9 @@ constinit thread_local front_caches::memories* front_caches::remembered_ = nullp
 front_caches::front_caches(block_heap& heap) : number_(next_number()), heap_(heap) {}
 
 void front_caches::open(stream_id stream) noexcept {
-  if (stream.is_capturing() || remembered(stream) != nullptr) return;
+  if (stream.is_capturing()) return;
+  // What a thread remembers may have been forgotten since, and serve another stream.
+  if (const front_cache* const own = remembered(stream); own != nullptr && own->serves(stream.value)) return;
   const std::size_t slot = this_thread_slot();
   const std::lock_guard lock(mutex_);
   const auto find = [&](std::uint64_t of, bool any_slot) {
