@@ -98,7 +98,8 @@ TEST_F(directory_of_blocks, keeps_its_old_table_until_it_is_released) {
 
 TEST_F(directory_of_blocks, finds_nothing_at_any_address_outside) {
   enter(base);
-  for (std::byte* const at : {address(0), address(1), base + 1, base + block_granularity, address(~std::uintptr_t{0})}) {
+  for (std::byte* const at :
+       {address(0), address(1), base + 1, base + block_granularity, address(~std::uintptr_t{0})}) {
     EXPECT_EQ(directory_.find(at), no_block);
   }
 }

@@ -27,10 +27,11 @@ stream_id known_or_asked_id(CUstream handle) {
   unsigned long long value = 0;
   const CUresult result = driver().cuStreamGetId(handle, &value);
   if (result == CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED) {
-    throw cuda_error("cuStreamGetId", result, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
-                     "the stream is being captured, which nobody announced, although it is promised "
-                     "(CENOTE_CAPTURES=announced): call cenote_capture_begin and cenote_capture_end around the capture, "
-                     "or do not promise it");
+    throw cuda_error(
+        "cuStreamGetId", result, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
+        "the stream is being captured, which nobody announced, although it is promised "
+        "(CENOTE_CAPTURES=announced): call cenote_capture_begin and cenote_capture_end around the capture, "
+        "or do not promise it");
   }
   check_driver("cuStreamGetId", result);
   return {value};

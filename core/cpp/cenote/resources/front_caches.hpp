@@ -42,6 +42,11 @@ class front_caches {
   /// The most that one cache may hold, in bytes.
   void set_budget(std::size_t bytes) noexcept { budget_.store(bytes, std::memory_order_relaxed); }
 
+  /// Whether a cache keeps blocks of so many bytes at all.
+  bool keeps(std::size_t bytes) const noexcept {
+    return bytes <= front_cache::largest(budget_.load(std::memory_order_relaxed));
+  }
+
   /// The stream that this thread has last allocated on by this handle; none if it does not remember. It is the one that
   /// the handle stands for, or one that is gone: a cache of which may be given blocks, as nobody takes from it any more
   /// but who drains it and waits for all work. No event may be taken for one of its.

@@ -114,7 +114,7 @@ bool pool_memory_resource::order_legacy_stream_after_all_work() const noexcept {
 void* pool_memory_resource::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
   request wanted{stream, identify(stream, device()), align_up(bytes, block_granularity), alignment};
   caches_.meet(stream, wanted.id);
-  if (alignment == default_alignment) {
+  if (alignment == default_alignment && caches_.keeps(wanted.bytes)) {
     if (void* p = caches_.take(wanted.id, wanted.bytes)) return p;
   }
   return take_from_heap(wanted);
@@ -142,7 +142,7 @@ auto pool_memory_resource::recognise(stream_ref stream) const -> sighting {
 
 void* pool_memory_resource::take_from_heap(request& wanted) {
   if (void* p = take_without_wait(wanted)) {
-    caches_.open(wanted.id);
+    if (caches_.keeps(wanted.bytes)) caches_.open(wanted.id);
     return p;
   }
   wanted.may_wait = !wanted.id.is_capturing() && accepts_work(wanted.stream, device());
@@ -161,7 +161,8 @@ void* pool_memory_resource::take_from_heap(request& wanted) {
   return nullptr;
 }
 
-void pool_memory_resource::do_deallocate(stream_ref stream, void* pointer, std::size_t, std::size_t) noexcept {
+void pool_memory_resource::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t) noexcept {
+  if (!caches_.keeps(bytes)) return give_to_heap(stream, identify_or_report(stream), pointer);
   const sighting seen = recognise_or_report(stream);
   block_index spilled = no_block;
   if (!caches_.give(seen.id, pointer, &spilled)) {
@@ -193,6 +194,7 @@ auto pool_memory_resource::recognise_or_report(stream_ref stream) const noexcept
 void pool_memory_resource::give_to_heap(stream_ref stream, stream_id id, void* pointer) noexcept {
   try {
     std::optional<due_mark> due;
+    std::size_t bytes = 0;
     {
       std::unique_lock lock(mutex_);
       try {
@@ -208,10 +210,11 @@ void pool_memory_resource::give_to_heap(stream_ref stream, stream_id id, void* p
         return;
       }
       stream_timeline& mine = timeline_locked(id);
+      bytes = heap_[freed].bytes();
       free_locked(mine, freed);
       due = close_if_worth_a_mark_locked(mine);
     }
-    if (id != orphans) caches_.open(id);
+    if (id != orphans && caches_.keeps(bytes)) caches_.open(id);
     if (due) place_mark(stream, id, *std::move(due));
   } catch (const std::exception& error) {
     report_once(std::string("a block is leaked, as freeing it failed: ") + error.what());

@@ -49,7 +49,7 @@ std::uint32_t front_cache::restock(std::uint64_t stream, std::size_t bytes, std:
   }
   empty.restock = std::min<std::uint16_t>(2 * empty.restock, most_restocked);
   // What nobody has asked for yet takes no more than a share of the budget.
-  const std::size_t room = std::min(budget / shares_of_the_budget, budget - std::min(budget, bytes_)) / bytes;
+  const std::size_t room = std::min(largest(budget), budget - std::min(budget, bytes_)) / bytes;
   return static_cast<std::uint32_t>(std::clamp<std::size_t>(room, 1, empty.restock));
 }
 

@@ -63,7 +63,7 @@ class front_cache {
     if (index == no_block || stream_ != stream) return false;
     block& given = blocks_[index];
     const std::size_t bytes = given.bytes();
-    if (given.is_cached || given.is_kept || bytes > budget / shares_of_the_budget) return false;
+    if (given.is_cached || given.is_kept || bytes > largest(budget)) return false;
     shelf& onto = shelf_for(bytes);
     const bool has_room = onto.bytes == bytes && onto.count != depth && bytes_ + bytes <= budget;
     if (!has_room) [[unlikely]] {
@@ -90,6 +90,9 @@ class front_cache {
 
   /// How often take() had a block.
   std::uint64_t hits() const noexcept;
+
+  /// The largest block that a cache with this budget keeps.
+  static constexpr std::size_t largest(std::size_t budget) noexcept { return budget / shares_of_the_budget; }
 
   /// Keeps everybody out, for a change of the directory.
   spin_lock& gate() const noexcept { return lock_; }
