@@ -3,7 +3,7 @@
 //
 // CuPy passes no stream. Its current stream is asked of CuPy's own C function, whose address CuPy hands us back as
 // `param` with every call: intptr_t get_stream_ptr(int device). CuPy calls with the GIL held, which that function needs
-// and which is released before anything of cenote's is called. CuPy declares malloc as `except +`: what is thrown here
+// and which cenote releases only where it has to wait. CuPy declares malloc as `except +`: what is thrown here
 // becomes a Python exception (std::bad_alloc a MemoryError). free must not throw.
 #include <Python.h>
 
@@ -16,16 +16,8 @@ namespace {
 
 using get_stream_ptr = std::intptr_t (*)(int device);
 
-class gil_released {
- public:
-  gil_released() : state_(PyEval_SaveThread()) {}
-  ~gil_released() { PyEval_RestoreThread(state_); }
-  gil_released(const gil_released&) = delete;
-  gil_released& operator=(const gil_released&) = delete;
-
- private:
-  PyThreadState* state_;
-};
+void* release_gil() { return PyEval_SaveThread(); }
+void acquire_gil(void* state) { PyEval_RestoreThread(static_cast<PyThreadState*>(state)); }
 
 bool interpreter_is_finalizing() {
 #if PY_VERSION_HEX >= 0x030D0000
@@ -35,7 +27,7 @@ bool interpreter_is_finalizing() {
 #endif
 }
 
-// The module is not imported beside a library that has no such version.
+// The module is not imported beside a library that has no such version, or is older and has not all of these functions.
 const cenote_api* const api = cenote_get_api(CENOTE_ABI_VERSION);
 
 int client() {
@@ -48,9 +40,8 @@ void* current_stream(void* param, int device) {
 }
 
 void* allocate(void* param, std::size_t bytes, int device) {
-  void* const stream = current_stream(param, device);
-  const gil_released released;
-  return api->allocate_or_throw(client(), device, bytes, stream);
+  return api->allocate_holding_or_throw(client(), device, bytes, current_stream(param, device), release_gil,
+                                        acquire_gil);
 }
 
 // The array's own stream may be gone, so that the block is freed on the current one: cenote orders the rest. At the end
@@ -60,9 +51,7 @@ void deallocate(void* param, void* pointer, int device) noexcept {
     api->deallocate(pointer, nullptr);
     return;
   }
-  void* const stream = current_stream(param, device);
-  const gil_released released;
-  api->deallocate(pointer, stream);
+  api->deallocate_holding(pointer, current_stream(param, device), release_gil, acquire_gil);
 }
 
 PyModuleDef definition = {PyModuleDef_HEAD_INIT,
@@ -80,6 +69,10 @@ PyModuleDef definition = {PyModuleDef_HEAD_INIT,
 PyMODINIT_FUNC PyInit__allocator() {
   if (api == nullptr) {
     PyErr_SetString(PyExc_ImportError, cenote_last_error());
+    return nullptr;
+  }
+  if (api->struct_size < sizeof(cenote_api)) {
+    PyErr_SetString(PyExc_ImportError, "the libcenote.so that was loaded is older than this module");
     return nullptr;
   }
   PyObject* const module = PyModule_Create(&definition);
