@@ -83,7 +83,7 @@ class lock_released {
 };
 
 void drop(resource_hold& resource, caller_lock held) noexcept {
-  if (!resource || resource.drop_unless_last()) return;
+  if (resource.drop_unless_last()) return;
   const lock_released waiting(held);
   resource.drop();
 }
@@ -109,7 +109,7 @@ void* enter(allocation& made, stream_ref stream, caller_lock held) {
 void* allocate_at_once(client_index client, int device, std::size_t bytes, stream_ref stream, caller_lock held) {
   const stream_id id = identify(stream, device);
   allocation made{nullptr, find_resource_hold(device), bytes, id, client};
-  if (!made.resource) return nullptr;
+  if (made.resource.is_empty()) return nullptr;
   made.pointer = made.resource->allocate_at_once(stream, bytes);
   if (made.pointer != nullptr) return enter(made, stream, held);
   drop(made.resource, held);

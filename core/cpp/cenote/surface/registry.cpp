@@ -50,7 +50,7 @@ resource_hold find_resource_hold(int device) { return place_of(device).hold(); }
 
 resource_hold get_resource_hold(int device) {
   for (resource_place& place = place_of(device);;) {
-    if (auto present = place.hold()) return present;
+    if (auto present = place.hold(); !present.is_empty()) return present;
     place.fill(default_resource(device));
   }
 }

@@ -3,6 +3,7 @@
 namespace cenote {
 
 bool resource_hold::drop_unless_last() noexcept {
+  if (is_empty()) return true;
   const std::lock_guard lock(tenure_->place.lock_);
   if (tenure_->holds == 1) return false;
   --tenure_->holds;
@@ -26,7 +27,7 @@ std::shared_ptr<memory_resource> resource_place::exchange(std::shared_ptr<memory
     std::swap(tenure_, tenure);
   }
   const resource_hold replaced(tenure);
-  return replaced ? replaced.resource() : nullptr;
+  return replaced.is_empty() ? nullptr : replaced.resource();
 }
 
 void resource_place::fill(std::shared_ptr<memory_resource> resource) {

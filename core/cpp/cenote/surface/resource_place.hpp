@@ -43,12 +43,12 @@ class resource_hold {
   resource_hold(resource_hold&& other) noexcept : tenure_(std::exchange(other.tenure_, nullptr)) {}
   resource_hold& operator=(resource_hold&& other) noexcept {
     resource_hold taken(std::move(other));
-    std::swap(tenure_, taken.tenure_);
+    swap(taken);
     return *this;
   }
   ~resource_hold() { drop(); }
 
-  explicit operator bool() const noexcept { return tenure_ != nullptr; }
+  bool is_empty() const noexcept { return tenure_ == nullptr; }
   memory_resource* operator->() const noexcept { return tenure_->resource.get(); }
   const std::shared_ptr<memory_resource>& resource() const noexcept { return tenure_->resource; }
 
@@ -59,6 +59,8 @@ class resource_hold {
 
   /// False, and nothing has happened, if it is the last hold.
   bool drop_unless_last() noexcept;
+
+  void swap(resource_hold& other) noexcept { std::swap(tenure_, other.tenure_); }
 
  private:
   friend resource_place;
