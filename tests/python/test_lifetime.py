@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import subprocess
 import sys
 
 import pytest
-from cenote.allocators.cupy import _allocator
 
 import cenote
 from cenote import mr
@@ -48,49 +46,17 @@ for _ in range(4):  # so that the last free will be one at once
     buffer = cenote.DeviceBuffer(size=1024)
 mr.set_current_device_resource(mr.CudaMemoryResource())
 """
-CUPY_BLOCK = """
-from cenote.allocators.cupy import _allocator
-
-no_stream = ctypes.PYFUNCTYPE(ctypes.c_ssize_t, ctypes.c_int)(lambda device: 0)
-allocate = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)(_allocator.allocate)
-free = ctypes.PYFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)(_allocator.deallocate)
-mr.set_current_device_resource(pool)
-del pool
-for _ in range(4):
-    free(no_stream, allocate(no_stream, 1024, 0), 0)
-block = allocate(no_stream, 1024, 0)
-mr.set_current_device_resource(mr.CudaMemoryResource())
-"""
 
 
 @pytest.mark.parametrize(
     ("hold", "let_go"),
-    [("", "del pool"), (BUFFER, "del buffer"), (CUPY_BLOCK, "free(no_stream, block, 0)")],
-    ids=["object", "buffer", "cupy"],
+    [("", "del pool"), (BUFFER, "del buffer")],
+    ids=["object", "buffer"],
 )
 def test_a_pool_that_dies_lets_other_threads_run(hold: str, let_go: str) -> None:
     code = POOL_THAT_DIES_UNDER_WORK.format(hold=hold, let_go=let_go)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout == "ended\n", done.stderr
-
-
-def test_blocks_of_cupy_are_counted_and_go_back_to_the_pool_that_made_them() -> None:
-    no_stream = ctypes.PYFUNCTYPE(ctypes.c_ssize_t, ctypes.c_int)(lambda device: 0)
-    allocate = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)(_allocator.allocate)
-    free = ctypes.PYFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)(_allocator.deallocate)
-    pool = mr.PoolMemoryResource(mr.CudaMemoryResource(), "1MiB")
-    mr.set_current_device_resource(pool)
-    for _ in range(4):  # on the whole way at first, at once later
-        blocks = [allocate(no_stream, 1000, 0) for _ in range(8)]
-        assert pool.in_use() == 8 * 1024
-        assert cenote.usage()["cupy"].bytes == 8000
-        for block in blocks:
-            free(no_stream, block, 0)
-        assert pool.in_use() == 0
-    last = allocate(no_stream, 1000, 0)
-    mr.set_current_device_resource(mr.CudaMemoryResource())
-    free(no_stream, last, 0)
-    assert pool.in_use() == 0
 
 
 def test_install_does_not_keep_a_resource_that_was_replaced() -> None:
