@@ -267,8 +267,10 @@ TEST_F(c_abi, gives_the_same_functions_as_one_struct) {
   EXPECT_SAME(capture_begin);
   EXPECT_SAME(capture_end);
   EXPECT_SAME(registry_address);
+  EXPECT_SAME(allocate_holding_or_throw);
+  EXPECT_SAME(deallocate_holding);
 #undef EXPECT_SAME
-  constexpr std::size_t members = 20;
+  constexpr std::size_t members = 22;
   EXPECT_EQ(sizeof(cenote_api), 2 * sizeof(std::size_t) + members * sizeof(void*)) << "a member has no line above";
 }
 
@@ -278,9 +280,12 @@ TEST_F(c_abi, has_no_struct_of_a_version_that_it_does_not_know) {
   expect_failure(CENOTE_INVALID_ARGUMENT, "version");
 }
 
-TEST_F(c_abi, throws_from_the_one_function_that_says_so) {
+TEST_F(c_abi, throws_from_the_functions_that_say_so) {
   EXPECT_THROW(cenote_allocate_or_throw(client_, 0, std::size_t{1} << 50, nullptr), out_of_memory);
   EXPECT_THROW(cenote_allocate_or_throw(client_, 7, 256, nullptr), std::out_of_range);
+  const auto release = []() -> void* { return nullptr; };
+  const auto acquire = [](void*) {};
+  EXPECT_THROW(cenote_allocate_holding_or_throw(client_, 7, 256, nullptr, release, acquire), std::out_of_range);
   void* const block = cenote_allocate_or_throw(client_, 0, 256, nullptr);
   cenote_deallocate(block, nullptr);
 }

@@ -3,7 +3,9 @@
 #include <numeric>
 #include <type_traits>
 
+#include "cenote/resources/cuda_memory_resource.hpp"
 #include "cenote/resources/managed_memory_resource.hpp"
+#include "cenote/resources/pool_memory_resource.hpp"
 #include "cenote/surface/registry.hpp"
 #include "containers.hpp"
 #include "program_resource.hpp"
@@ -265,6 +267,21 @@ TEST_F(buffer, leaks_nothing_when_its_copy_fails) {
   cenote_sim_fail("cuMemcpyAsync", 1, CUDA_ERROR_UNKNOWN);
   EXPECT_THROW(filled(a()), cuda_error);
   EXPECT_EQ(resource_->counters().count.current, 0);
+}
+
+TEST_F(buffer, is_opened_and_closed_at_once_where_its_resource_can) {
+  const auto pool = std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), 1 * MiB);
+  device_buffer made(0, a(), pool);
+  EXPECT_FALSE(made.open_at_once(1000)) << "the pool has none in front";
+  EXPECT_EQ(made.size(), 0u);
+  for (int i = 0; i < 4; ++i) device_buffer(1000, a(), pool).close();
+  ASSERT_TRUE(made.open_at_once(1000));
+  EXPECT_EQ(made.size(), 1000u);
+  EXPECT_EQ(made.capacity(), 1000u);
+  EXPECT_EQ(pool->state().in_use, 1024u);
+  EXPECT_FALSE(made.open_at_once(1000)) << "it has memory";
+  EXPECT_TRUE(made.close_at_once());
+  EXPECT_EQ(pool->state().in_use, 0u);
 }
 
 TEST_F(buffer, is_freed_on_the_stream_that_it_used_last) {

@@ -1,7 +1,9 @@
 // The table of current resources, and what is allocated through it on behalf of clients.
 #include "cenote/surface/registry.hpp"
 
+#include <array>
 #include <thread>
+#include <vector>
 
 #include "cenote/surface/specification.hpp"
 #include "clients.hpp"
@@ -137,6 +139,48 @@ TEST_F(registry, there_is_room_for_32_clients_and_no_more) {
       },
       std::length_error);
   EXPECT_EQ(usage().size(), 32u);
+}
+
+TEST_F(registry, a_resource_that_is_set_again_lives_as_long_as_either_time_has_blocks) {
+  std::weak_ptr<memory_resource> again = use_pool(1 * MiB);
+  void* const first = client_allocate(client_, 0, 1000, {});
+  reset_resources();
+  set_per_device_resource(0, again.lock());
+  void* const second = client_allocate(client_, 0, 1000, {});
+  reset_resources();
+  client_deallocate(second, {});
+  EXPECT_FALSE(again.expired());
+  client_deallocate(first, {});
+  EXPECT_TRUE(again.expired());
+}
+
+TEST_F(registry, many_blocks_are_each_remembered) {
+  const auto pool = use_pool(64 * MiB);
+  std::vector<void*> blocks;
+  for (std::size_t i = 0; i < 3'000; ++i) blocks.push_back(client_allocate(client_, 0, 256 * (1 + i % 7), {}));
+  for (std::size_t i = 0; i < blocks.size(); i += 2) client_deallocate(blocks[i], {});
+  for (std::size_t i = 1; i < blocks.size(); i += 2) client_deallocate(blocks[i], {});
+  EXPECT_EQ(pool->state().in_use, 0u);
+}
+
+TEST_F(registry, a_resource_replaced_while_threads_allocate_ends_with_its_last_block) {
+  std::vector<std::weak_ptr<memory_resource>> replaced;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([this] {
+      std::array<void*, 8> blocks{};
+      for (std::size_t i = 0; i < 400; ++i) {
+        void*& block = blocks[i % blocks.size()];
+        client_deallocate(block, {});
+        block = client_allocate(client_, 0, 256, {});
+      }
+      for (void* const block : blocks) client_deallocate(block, {});
+    });
+  }
+  for (int i = 0; i < 100; ++i) replaced.emplace_back(use_pool(1 * MiB));
+  for (std::thread& t : threads) t.join();
+  reset_resources();
+  for (const auto& each : replaced) EXPECT_TRUE(each.expired());
 }
 
 TEST_F(registry, may_be_changed_while_threads_allocate) {

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <optional>
+#include <thread>
 #include <type_traits>
 
 #include "cenote/driver/capture.hpp"
@@ -170,6 +171,33 @@ TEST_F(stream, of_our_own_whose_id_could_not_be_asked_at_first_is_asked_later) {
   unsigned long long id = 0;
   ASSERT_EQ(cuStreamGetId(own.value(), &id), CUDA_SUCCESS);
   EXPECT_EQ(identify(own, 0), (stream_id{id}));
+}
+
+TEST_F(stream, that_a_scope_names_is_known_there_and_nowhere_else) {
+  const foreign_stream first, second;
+  const stream_id id = identify(first.view(), 0), other = identify(second.view(), 0);
+  const call_count calls(nullptr);
+  {
+    const identified_scope outer(first.view(), 0, id);
+    EXPECT_EQ(identify(first.view(), 0), id);
+    EXPECT_FALSE(is_capturing(first.view(), 0));
+    EXPECT_EQ(calls.value(), 0);
+    EXPECT_EQ(identify(second.view(), 0), other);
+    EXPECT_EQ(calls.value(), 2);
+    {
+      const identified_scope inner(second.view(), 0, other);
+      EXPECT_EQ(identify(second.view(), 0), other);
+      EXPECT_EQ(calls.value(), 2);
+    }
+    EXPECT_EQ(identify(first.view(), 0), id);
+    EXPECT_EQ(calls.value(), 2);
+    std::thread([&] { EXPECT_EQ(identify(first.view(), 0), id); }).join();
+    EXPECT_EQ(calls.value(), 4) << "another thread has not been told";
+    EXPECT_THROW(require_stream_of_device(first.view(), 1), std::invalid_argument);
+  }
+  const auto after = calls.value();
+  EXPECT_EQ(identify(first.view(), 0), id);
+  EXPECT_EQ(calls.value(), after + 2);
 }
 
 /// The program has promised that it announces its captures.

@@ -843,3 +843,37 @@ def test_buffer_is_the_last_to_hold_a_resource_that_nobody_names() -> None:
     assert sim.live().allocations == allocations + 1
     del buffer
     assert sim.live().allocations == allocations
+
+
+def test_class_takes_its_arguments_as_any_class_does() -> None:
+    stream, pool = cenote.Stream(), mr.PoolMemoryResource(mr.CudaMemoryResource(), "1MiB")
+    source = np.arange(10, dtype="u1")
+    made = DeviceBuffer(**{"si" + "ze": 10}, mr=pool, stream=stream)
+    assert (made.size, made.stream, made.mr) == (10, stream, pool)
+    assert DeviceBuffer(ptr=source.ctypes.data, size=10).tobytes() == source.tobytes()
+    assert DeviceBuffer().size == 0
+    for arguments, named in (((1,), {}), ((), {"bytes": 1}), ((10,), {"size": 1})):
+        with pytest.raises(TypeError, match=r"__init__|argument"):
+            DeviceBuffer(*arguments, **named)
+
+
+def test_derived_class_has_its_own_init() -> None:
+    class Counted(DeviceBuffer):
+        def __init__(self, count: int) -> None:
+            super().__init__(size=8 * count)
+
+    assert Counted(3).size == 24
+    with pytest.raises(TypeError):
+        Counted(size=24)  # type: ignore[call-arg]
+
+
+def test_init_that_fails_leaves_the_buffer_as_it_was() -> None:
+    buffer = DeviceBuffer.to_device(b"contents")
+    with pytest.raises(MemoryError):
+        buffer.__init__(size=2**60)  # type: ignore[misc]
+    assert buffer.tobytes() == b"contents"
+    fresh = DeviceBuffer.__new__(DeviceBuffer)
+    with pytest.raises(MemoryError):
+        fresh.__init__(size=2**60)  # type: ignore[misc]
+    with pytest.raises(RuntimeError, match="never initialised"):
+        fresh.size  # noqa: B018

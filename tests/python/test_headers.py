@@ -67,7 +67,7 @@ def test_header_of_the_c_interface_compiles_alone(header: Path, language: tuple[
 MADE_OF = {"ground/check", "ground/process", "driver/capture", "resources/stream_timeline", "surface/allocation_ledger"}
 MADE_OF |= {"surface/reclaimer", "containers/current_resource"}
 MADE_OF |= {"driver/nvtx", "driver/nvtx_memory", "ground/spin_lock", "ground/thread_slot", "resources/chunk_source"}
-MADE_OF |= {"resources/front_caches"}
+MADE_OF |= {"resources/front_caches", "surface/allocation_table", "surface/resource_place"}
 
 
 def test_cenote_hpp_includes_every_header_for_programs() -> None:

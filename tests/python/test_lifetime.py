@@ -6,6 +6,8 @@ import gc
 import subprocess
 import sys
 
+import pytest
+
 import cenote
 from cenote import mr
 
@@ -21,6 +23,7 @@ semaphore = ctypes.create_string_buffer(64)
 libc.sem_init(semaphore, 0, 0)
 
 pool = mr.PoolMemoryResource(mr.CudaMemoryResource(), "1MiB")
+{hold}
 stream = cenote.Stream()
 wait = ctypes.cast(libc.sem_wait, ctypes.c_void_p)
 assert driver.cuLaunchHostFunc(ctypes.c_void_p(stream.handle), wait, semaphore) == 0
@@ -30,16 +33,29 @@ begin = threading.Event()
 thread = threading.Thread(target=lambda: (begin.wait(), libc.sem_post(semaphore)))
 thread.start()
 begin.set()
-del pool
+{let_go}
 thread.join()
 print("ended")
 """
 
+# What is done under the GIL while a resource has a block, and how the last block of a replaced one goes.
+BUFFER = """
+mr.set_current_device_resource(pool)
+del pool
+for _ in range(4):  # so that the last free will be one at once
+    buffer = cenote.DeviceBuffer(size=1024)
+mr.set_current_device_resource(mr.CudaMemoryResource())
+"""
 
-def test_a_pool_that_dies_lets_other_threads_run() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", POOL_THAT_DIES_UNDER_WORK], capture_output=True, text=True, timeout=120, check=False
-    )
+
+@pytest.mark.parametrize(
+    ("hold", "let_go"),
+    [("", "del pool"), (BUFFER, "del buffer")],
+    ids=["object", "buffer"],
+)
+def test_a_pool_that_dies_lets_other_threads_run(hold: str, let_go: str) -> None:
+    code = POOL_THAT_DIES_UNDER_WORK.format(hold=hold, let_go=let_go)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout == "ended\n", done.stderr
 
 

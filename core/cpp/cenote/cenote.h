@@ -14,7 +14,7 @@
  *
  * Errors: a function that can fail returns null or a negative cenote_status, and leaves that status and a text for
  * cenote_last_status() and cenote_last_error(), which belong to the calling thread and stay until its next failure.
- * Nothing is thrown across this border, except from the one function whose name says so.
+ * Nothing is thrown across this border, except from the functions whose names say so.
  */
 #ifndef CENOTE_H
 #define CENOTE_H
@@ -131,6 +131,14 @@ CENOTE_API void* cenote_allocate_or_throw(int client, int device, size_t bytes, 
  * is not outstanding, which is logged too and does no harm. */
 CENOTE_API int cenote_deallocate(void* pointer, void* stream);
 
+/* The same pair for who holds a lock that others wait for, such as an interpreter's. What can be had at once is
+ * allocated and freed under that lock. Before anything that may wait, or call back into the program, `release` is
+ * called, and `acquire` afterwards with what it returned; also before an exception leaves. Neither may throw. */
+CENOTE_API void* cenote_allocate_holding_or_throw(int client, int device, size_t bytes, void* stream,
+                                                  void* (*release)(void), void (*acquire)(void* released));
+CENOTE_API int cenote_deallocate_holding(void* pointer, void* stream, void* (*release)(void),
+                                         void (*acquire)(void* released));
+
 /* The same pair for who has no stream: memory usable everywhere at once, and freed when no work uses it any more. Both
  * wait on the host for the legacy default stream. */
 CENOTE_API void* cenote_allocate_sync(int client, int device, size_t bytes);
@@ -173,6 +181,9 @@ typedef struct cenote_api {
   void (*capture_begin)(int device);
   void (*capture_end)(int device);
   const void* (*registry_address)(void);
+  void* (*allocate_holding_or_throw)(int client, int device, size_t bytes, void* stream, void* (*release)(void),
+                                     void (*acquire)(void* released));
+  int (*deallocate_holding)(void* pointer, void* stream, void* (*release)(void), void (*acquire)(void* released));
 } cenote_api;
 
 /* The functions of that version of the interface, for the life of the process; null if this library does not have it.

@@ -1,23 +1,25 @@
 """DeviceBuffer: untyped device memory that frees itself. Documented in `cenote` and `cenote.device_buffer`."""
 from pickle import PickleBuffer
+from sys import intern
 
 import numpy as np
 
 cimport cython
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cython.operator cimport dereference
 from libc.stdint cimport uintptr_t
-from libcpp.memory cimport unique_ptr
-from libcpp.utility cimport move
 
 from cenote cimport _libcenote as lib
 from cenote._arguments cimport bytes_argument, device_argument, int_argument
+from cenote._libcenote cimport PyObject, PyTypeObject, PyVectorcall_NARGS, vectorcallfunc
 from cenote._memory_resource cimport DeviceMemoryResource, known, resource_argument, wrap
 from cenote._stream cimport Stream, as_stream
 
 from cenote._stream import DEFAULT_STREAM
 
 cdef int _client = lib.register_client(b"cenote")
+cdef object _size_keyword = intern("size"), _stream_keyword = intern("stream"), _mr_keyword = intern("mr")
 cdef char* _unsigned_byte = b"B"  # the buffer protocol's word for it
 
 
@@ -54,71 +56,100 @@ cdef class DeviceBuffer:
     ``with DeviceBuffer(size=…) as buffer:`` closes it at the end of the block.
     """
 
-    cdef unique_ptr[lib.device_buffer] _buffer
+    cdef lib.optional_device_buffer _buffer
     cdef Stream _stream
+    # One of these two keeps the resource, so that what the buffer itself has of it is never the last.
     cdef DeviceMemoryResource _mr  # None until somebody asks, where the program holds no object of it
+    cdef lib.resource_hold _hold  # empty where a resource was given
     cdef size_t _counted
     cdef Py_ssize_t _exports  # views and capsules that live
     cdef bint _is_shared  # others use it on streams that are not ours to name later
 
     def __init__(self, *, ptr=0, size=0, stream=DEFAULT_STREAM, mr=None):
+        self._make(ptr, size, stream, mr)
+
+    cdef int _make(self, object ptr, object size, object stream, object mr) except -1:
         cdef Stream on = as_stream(stream)
         cdef const void* source = <const void*> bytes_argument(ptr)
         cdef size_t bytes = bytes_argument(size)
-        cdef lib.shared_ptr[lib.memory_resource] resource
-        cdef unique_ptr[lib.device_buffer] fresh
-        if mr is None:
-            resource = lib.find_per_device_resource(lib.current_device())
-            if resource.get() == NULL:
-                with nogil:
-                    resource = lib.get_current_device_resource()
+        cdef lib.shared_ptr[lib.memory_resource] given
+        cdef const lib.shared_ptr[lib.memory_resource]* resource = &given
+        if self._buffer.has_value():
+            self._require_no_exports()
+            self._swap(DeviceBuffer(ptr=ptr, size=size, stream=on, mr=mr))  # which frees what is here
+            return 0
+        if mr is not None:
+            given = resource_argument("mr", mr)
+            self._mr = mr
         else:
-            resource = resource_argument("mr", mr)
-        self._require_no_exports()
-        if source == NULL:
-            fresh = lib.device_buffer.make_at_once(bytes, on._handle, resource)
-        if fresh.get() == NULL:
-            with nogil:
-                if source != NULL and bytes != 0:
-                    fresh = lib.make_unique[lib.device_buffer](source, bytes, on._handle, resource)
-                else:
-                    fresh = lib.make_unique[lib.device_buffer](bytes, on._handle, resource)
-        self._free()
-        if self._buffer.get() != NULL:
-            with nogil:
-                self._buffer.reset()
-        self._buffer = move(fresh)
+            self._hold_current_resource()
+            resource = &self._hold.resource()
+            self._mr = known(dereference(resource))
         self._stream = on
-        self._mr = known(resource) if mr is None else mr
-        self._count()
+        if source == NULL:
+            self._buffer.emplace(0, on._handle, dereference(resource))
+            if not dereference(self._buffer).open_at_once(bytes):
+                with nogil:
+                    self._buffer.emplace(bytes, on._handle, dereference(resource))
+        else:
+            with nogil:
+                self._buffer.emplace(source if bytes != 0 else NULL, bytes, on._handle, dereference(resource))
+        self._counted = bytes
+        if bytes != 0:
+            lib.client_allocated(_client, bytes)
         if source != NULL:
             self._finish(on)
+        return 0
+
+    cdef int _hold_current_resource(self) except -1:
+        """Take a hold on the current resource, made if there is none yet."""
+        self._drop_hold()
+        self._hold = lib.find_resource_hold(lib.current_device())
+        if self._hold.is_empty():
+            with nogil:
+                self._hold = lib.get_resource_hold(lib.current_device())
+        return 0
+
+    cdef int _drop_hold(self) except -1:
+        if not self._hold.drop_unless_last():
+            with nogil:
+                self._hold.drop()  # the end of the resource, which may wait for its device
+        return 0
+
+    cdef _swap(self, DeviceBuffer other):
+        """Exchange the memory, and all that is known of it, for that of `other`."""
+        self._buffer.swap(other._buffer)
+        self._hold.swap(other._hold)
+        self._stream, other._stream = other._stream, self._stream
+        self._mr, other._mr = other._mr, self._mr
+        self._counted, other._counted = other._counted, self._counted
+        self._is_shared, other._is_shared = other._is_shared, self._is_shared
 
     cdef lib.device_buffer* made(self) except NULL nogil:
         """The C++ buffer; RuntimeError if ``__init__`` has not made it."""
-        if self._buffer.get() == NULL:
+        if not self._buffer.has_value():
             with gil:
                 raise RuntimeError(f"this {type(self).__name__} was never initialised: call super().__init__(…)")
-        return self._buffer.get()
+        return &dereference(self._buffer)
 
     def __dealloc__(self):
         self._free()
-        if self._mr is not None:
-            self._buffer.reset()  # we hold the resource: this is not the end of it
-            return
-        with nogil:
-            self._buffer.reset()
+        self._buffer.reset()
+        self._drop_hold()
 
-    cdef _free(self):
+    cdef int _free(self) except -1:
         """Give the memory back: in the order of the stream, or after all work of the device where that is not enough.
 
         It is not enough where others used the memory by DLPack, on streams of theirs. And a stream of somebody else's
         may have been destroyed before us, in a reference cycle: a dead handle must not be touched.
         """
-        cdef lib.device_buffer* buffer = self._buffer.get()
+        cdef lib.device_buffer* buffer
         cdef size_t bytes
-        if buffer == NULL or buffer.data() == NULL:
-            return
+        if not self._buffer.has_value():
+            return 0
+        buffer = &dereference(self._buffer)
+        if buffer.data() == NULL:
+            return 0
         if self._counted != 0:
             lib.client_freed(_client, self._counted)
             self._counted = 0
@@ -126,12 +157,13 @@ cdef class DeviceBuffer:
             if not buffer.close_at_once():
                 with nogil:
                     buffer.close()
-            return
+            return 0
         with nogil:
             bytes = buffer.capacity()
             lib.reclaimer.of(buffer.device()).free_after_all_work(
                 buffer.resource(), buffer.release(), bytes, lib.stream_ref())
         self._is_shared = False
+        return 0
 
     cdef _count(self):
         """Count the buffer's present capacity for the client "cenote"."""
@@ -542,6 +574,40 @@ cdef class DeviceBuffer:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+# How Python calls the class itself, though not one that is derived from it: without the tuple and the dictionary that
+# it makes for __init__ otherwise, a quarter of what a small buffer would cost.
+cdef object call_class(PyObject* cls, PyObject** arguments, size_t flags, PyObject* names):
+    cdef object ptr = 0, size = 0, stream = DEFAULT_STREAM, mr = None
+    cdef tuple keywords = <tuple> names if names != NULL else ()
+    cdef Py_ssize_t i
+    cdef bint is_plain = PyVectorcall_NARGS(flags) == 0
+    for i in range(len(keywords)):
+        name = keywords[i]
+        if name is _size_keyword:
+            size = <object> arguments[i]
+        elif name is _stream_keyword:
+            stream = <object> arguments[i]
+        elif name is _mr_keyword:
+            mr = <object> arguments[i]
+        else:
+            is_plain = False
+    if not is_plain:
+        return call_class_in_full(arguments, PyVectorcall_NARGS(flags), keywords)
+    cdef DeviceBuffer made = DeviceBuffer.__new__(DeviceBuffer)
+    made._make(ptr, size, stream, mr)
+    return made
+
+
+cdef object call_class_in_full(PyObject** arguments, Py_ssize_t positional, tuple keywords):
+    """As Python does by itself, with what it says of arguments that are wrong."""
+    given = tuple([<object> arguments[i] for i in range(positional)])
+    named = {name: <object> arguments[positional + i] for i, name in enumerate(keywords)}
+    return type.__call__(DeviceBuffer, *given, **named)
+
+
+(<PyTypeObject*> DeviceBuffer).tp_vectorcall = <vectorcallfunc> call_class
 
 
 @cython.final

@@ -11,14 +11,17 @@ cdef extern from "python_error.hpp" namespace "cenote" nogil:
     void raise_python_error()
 
 
-# The collector's slots. Cython's own declarations of them say that an exception may be set; none may.
+# Slots of a type. Cython's own declarations of them say that an exception may be set; none may.
 cdef extern from "Python.h":
     ctypedef struct PyObject:
         pass
     ctypedef int (*visitproc)(PyObject*, void*) noexcept
     ctypedef int (*traverseproc)(PyObject*, visitproc, void*) noexcept
     ctypedef int (*inquiry)(PyObject*) noexcept
+    ctypedef PyObject* (*vectorcallfunc)(PyObject*, PyObject**, size_t, PyObject*) noexcept
+    Py_ssize_t PyVectorcall_NARGS(size_t flags) noexcept
     ctypedef struct PyTypeObject:
+        vectorcallfunc tp_vectorcall
         PyTypeObject* tp_base
         traverseproc tp_traverse
         inquiry tp_clear
@@ -387,11 +390,32 @@ cdef extern from "cenote/containers/device_buffer.hpp" namespace "cenote" nogil:
         void shrink_to_fit(stream_ref stream) except +raise_python_error
         void prefetch(int location, stream_ref stream) except +raise_python_error
         void close()
+        bool open_at_once(size_t bytes)
         bool close_at_once()
         void* release()
 
-        @staticmethod
-        unique_ptr[device_buffer] make_at_once(size_t bytes, stream_ref stream, const shared_ptr[memory_resource]&)
+
+# Cython's own declaration lets nothing that a constructor throws through.
+cdef extern from "<optional>" nogil:
+    cdef cppclass optional_device_buffer "std::optional<cenote::device_buffer>":
+        bool has_value()
+        device_buffer& operator*()
+        void emplace(size_t bytes, stream_ref stream, shared_ptr[memory_resource]) except +raise_python_error
+        void emplace(const void* source, size_t bytes, stream_ref stream,
+                     shared_ptr[memory_resource]) except +raise_python_error
+        void reset()
+        void swap(optional_device_buffer&)
+
+
+cdef extern from "cenote/surface/resource_place.hpp" namespace "cenote" nogil:
+    cdef cppclass resource_hold:
+        bool is_empty()
+        const shared_ptr[memory_resource]& resource()
+        bool drop_unless_last()
+        void drop()
+        void swap(resource_hold&)
+    resource_hold find_resource_hold(int device) except +raise_python_error
+    resource_hold get_resource_hold(int device) except +raise_python_error
 
 
 cdef extern from "cenote/surface/reclaimer.hpp" namespace "cenote" nogil:

@@ -1,31 +1,28 @@
-// The functions that cupy.cuda.CFunctionAllocator calls: CuPy's way into the current memory resource, without a Python
-// object or call of ours for an allocation.
+// CuPy's way into the current memory resource: the function that cupy.cuda.set_allocator is given.
 //
-// CuPy passes no stream. Its current stream is asked of CuPy's own C function, whose address CuPy hands us back as
-// `param` with every call: intptr_t get_stream_ptr(int device). CuPy calls with the GIL held, which that function needs
-// and which is released before anything of cenote's is called. CuPy declares malloc as `except +`: what is thrown here
-// becomes a Python exception (std::bad_alloc a MemoryError). free must not throw.
+// How it works
+//   1. CuPy calls it with a number of bytes and wants a cupy.cuda.MemoryPointer to a cupy.cuda.memory.BaseMemory.
+//   2. Ours is derived from that class and adds what it frees by. That spares what CuPy's own CFunctionAllocator would
+//      spend on calling two C functions: a quarter of 165 ns (CuPy 14.2, Python 3.11, both without the allocation).
+//   3. CuPy passes no stream and no device. Its current ones are asked of its own C functions.
+//
+// CuPy calls with the GIL held, which those functions need and which cenote releases only where it has to wait.
 #include <Python.h>
 
 #include <cstddef>
 #include <cstdint>
+#include <new>
+#include <stdexcept>
 
 #include "cenote/cenote.h"
 
 namespace {
 
 using get_stream_ptr = std::intptr_t (*)(int device);
+using get_device_id = int (*)(int);
 
-class gil_released {
- public:
-  gil_released() : state_(PyEval_SaveThread()) {}
-  ~gil_released() { PyEval_RestoreThread(state_); }
-  gil_released(const gil_released&) = delete;
-  gil_released& operator=(const gil_released&) = delete;
-
- private:
-  PyThreadState* state_;
-};
+void* release_gil() { return PyEval_SaveThread(); }
+void acquire_gil(void* state) { PyEval_RestoreThread(static_cast<PyThreadState*>(state)); }
 
 bool interpreter_is_finalizing() {
 #if PY_VERSION_HEX >= 0x030D0000
@@ -35,7 +32,7 @@ bool interpreter_is_finalizing() {
 #endif
 }
 
-// The module is not imported beside a library that has no such version.
+// The module is not imported beside a library that has no such version, or is older and has not all of these functions.
 const cenote_api* const api = cenote_get_api(CENOTE_ABI_VERSION);
 
 int client() {
@@ -43,33 +40,172 @@ int client() {
   return index;
 }
 
-void* current_stream(void* param, int device) {
-  return reinterpret_cast<void*>(reinterpret_cast<get_stream_ptr>(param)(device));
+/// What CuPy has that we need; borrowed from modules that are never unloaded.
+struct cupy_parts {
+  get_stream_ptr stream_of = nullptr;
+  get_device_id current_device = nullptr;
+  PyTypeObject* base_memory = nullptr;
+  PyObject* memory_pointer = nullptr;
+  PyObject* pointer_member = nullptr;  // descriptors of base_memory
+  PyObject* size_member = nullptr;
+  PyObject* device_member = nullptr;
+};
+cupy_parts cupy;
+
+PyTypeObject* memory_type = nullptr;  // derived from base_memory
+PyObject* no_arguments = nullptr;
+PyObject* no_offset = nullptr;
+
+/// What an object of memory_type has behind what base_memory has.
+struct block {
+  void* pointer;
+  int device;
+};
+
+block& block_of(PyObject* memory) {
+  return *reinterpret_cast<block*>(reinterpret_cast<char*>(memory) + memory_type->tp_basicsize - sizeof(block));
 }
 
-void* allocate(void* param, std::size_t bytes, int device) {
-  void* const stream = current_stream(param, device);
-  const gil_released released;
-  return api->allocate_or_throw(client(), device, bytes, stream);
+void set_error() {
+  try {
+    throw;
+  } catch (const std::bad_alloc& error) {
+    PyErr_SetString(PyExc_MemoryError, error.what());
+  } catch (const std::out_of_range& error) {
+    PyErr_SetString(PyExc_IndexError, error.what());
+  } catch (const std::invalid_argument& error) {
+    PyErr_SetString(PyExc_ValueError, error.what());
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  }
+}
+
+/// False with a Python error set.
+bool allocate(std::size_t bytes, block& made) {
+  made.device = cupy.current_device(0);
+  if (made.device == -1 && PyErr_Occurred() != nullptr) return false;
+  if (bytes == 0) return true;
+  const std::intptr_t stream = cupy.stream_of(made.device);
+  if (stream == -1 && PyErr_Occurred() != nullptr) return false;
+  try {
+    made.pointer = api->allocate_holding_or_throw(client(), made.device, bytes, reinterpret_cast<void*>(stream),
+                                                  release_gil, acquire_gil);
+    return true;
+  } catch (...) {
+    set_error();
+    return false;
+  }
 }
 
 // The array's own stream may be gone, so that the block is freed on the current one: cenote orders the rest. At the end
 // of the interpreter CuPy's thread-local state is gone too; the legacy default stream (null) is always there.
-void deallocate(void* param, void* pointer, int device) noexcept {
+void deallocate(const block& freed) noexcept {
+  if (freed.pointer == nullptr) return;
   if (interpreter_is_finalizing()) {
-    api->deallocate(pointer, nullptr);
+    api->deallocate(freed.pointer, nullptr);
     return;
   }
-  void* const stream = current_stream(param, device);
-  const gil_released released;
-  api->deallocate(pointer, stream);
+  PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
+  PyErr_Fetch(&type, &value, &traceback);  // an object may die while an exception is under way
+  void* const stream = reinterpret_cast<void*>(cupy.stream_of(freed.device));
+  api->deallocate_holding(freed.pointer, stream, release_gil, acquire_gil);
+  PyErr_Restore(type, value, traceback);
 }
+
+void memory_dealloc(PyObject* self) {
+  deallocate(block_of(self));
+  PyTypeObject* const type = Py_TYPE(self);
+  cupy.base_memory->tp_dealloc(self);
+  Py_DECREF(type);
+}
+
+/// Sets a member of `memory`; steals `value`, which may be null with an error set.
+bool set_member(PyObject* member, PyObject* memory, PyObject* value) {
+  if (value == nullptr) return false;
+  const int result = Py_TYPE(member)->tp_descr_set(member, memory, value);
+  Py_DECREF(value);
+  return result == 0;
+}
+
+/// A new object of memory_type; null with an error set.
+PyObject* make_memory(std::size_t bytes) {
+  PyObject* const memory = cupy.base_memory->tp_new(memory_type, no_arguments, nullptr);
+  if (memory == nullptr) return nullptr;
+  block& made = block_of(memory);
+  made = {};
+  if (allocate(bytes, made) && set_member(cupy.size_member, memory, PyLong_FromSize_t(bytes)) &&
+      set_member(cupy.pointer_member, memory, PyLong_FromVoidPtr(made.pointer)) &&
+      set_member(cupy.device_member, memory, PyLong_FromLong(made.device)))
+    return memory;
+  Py_DECREF(memory);
+  return nullptr;
+}
+
+PyObject* malloc_memory(PyObject*, PyObject* size) {
+  PyObject* const number = PyNumber_Index(size);
+  if (number == nullptr) return nullptr;
+  const std::size_t bytes = PyLong_AsSize_t(number);
+  Py_DECREF(number);
+  if (bytes == static_cast<std::size_t>(-1) && PyErr_Occurred() != nullptr) return nullptr;
+  PyObject* const memory = make_memory(bytes);
+  if (memory == nullptr) return nullptr;
+  PyObject* const arguments[] = {memory, no_offset};
+  PyObject* const pointer = PyObject_Vectorcall(cupy.memory_pointer, arguments, 2, nullptr);
+  Py_DECREF(memory);
+  return pointer;
+}
+
+PyMethodDef malloc_definition = {"malloc", malloc_memory, METH_O,
+                                 "A cupy.cuda.MemoryPointer to memory of the current resource."};
+
+PyObject* settable_member(PyObject* type, const char* name) {
+  PyObject* const member = PyObject_GetAttrString(type, name);
+  if (member == nullptr || Py_TYPE(member)->tp_descr_set != nullptr) return member;
+  Py_DECREF(member);
+  PyErr_Format(PyExc_ImportError, "CuPy's memory has a member '%s' that cannot be set", name);
+  return nullptr;
+}
+
+/// make_allocator(BaseMemory, MemoryPointer, address of get_stream_ptr, address of get_device_id); called once.
+PyObject* make_allocator(PyObject*, PyObject* arguments) {
+  PyObject *base = nullptr, *pointer = nullptr;
+  unsigned long long stream_of = 0, current_device = 0;
+  if (PyArg_ParseTuple(arguments, "O!O!KK", &PyType_Type, &base, &PyType_Type, &pointer, &stream_of, &current_device) ==
+      0)
+    return nullptr;
+  cupy.stream_of = reinterpret_cast<get_stream_ptr>(static_cast<std::uintptr_t>(stream_of));
+  cupy.current_device = reinterpret_cast<get_device_id>(static_cast<std::uintptr_t>(current_device));
+  cupy.base_memory = reinterpret_cast<PyTypeObject*>(base);
+  cupy.memory_pointer = pointer;
+  Py_INCREF(base);
+  Py_INCREF(pointer);
+  cupy.pointer_member = settable_member(base, "ptr");
+  cupy.size_member = settable_member(base, "size");
+  cupy.device_member = settable_member(base, "device_id");
+  if (cupy.pointer_member == nullptr || cupy.size_member == nullptr || cupy.device_member == nullptr) return nullptr;
+  no_arguments = PyTuple_New(0);
+  no_offset = PyLong_FromLong(0);
+  if (no_arguments == nullptr || no_offset == nullptr) return nullptr;
+
+  const auto align = static_cast<Py_ssize_t>(alignof(block));
+  const Py_ssize_t begin = (cupy.base_memory->tp_basicsize + align - 1) / align * align;
+  PyType_Slot slots[] = {{Py_tp_dealloc, reinterpret_cast<void*>(&memory_dealloc)}, {0, nullptr}};
+  PyType_Spec spec = {"cenote.allocators.cupy.Memory", static_cast<int>(begin + sizeof(block)), 0, Py_TPFLAGS_DEFAULT,
+                      slots};
+  memory_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpecWithBases(&spec, base));
+  if (memory_type == nullptr) return nullptr;
+  return PyCFunction_New(&malloc_definition, nullptr);
+}
+
+PyMethodDef functions[] = {
+    {"make_allocator", make_allocator, METH_VARARGS, "The function for cupy.cuda.set_allocator."},
+    {nullptr, nullptr, 0, nullptr}};
 
 PyModuleDef definition = {PyModuleDef_HEAD_INIT,
                           "_allocator",
-                          "Addresses of the C functions for cupy.cuda.CFunctionAllocator.",
+                          "The function for cupy.cuda.set_allocator.",
                           -1,
-                          nullptr,
+                          functions,
                           nullptr,
                           nullptr,
                           nullptr,
@@ -82,12 +218,9 @@ PyMODINIT_FUNC PyInit__allocator() {
     PyErr_SetString(PyExc_ImportError, cenote_last_error());
     return nullptr;
   }
-  PyObject* const module = PyModule_Create(&definition);
-  if (module == nullptr) return nullptr;
-  if (PyModule_AddObject(module, "allocate", PyLong_FromVoidPtr(reinterpret_cast<void*>(&allocate))) != 0 ||
-      PyModule_AddObject(module, "deallocate", PyLong_FromVoidPtr(reinterpret_cast<void*>(&deallocate))) != 0) {
-    Py_DECREF(module);
+  if (api->struct_size < sizeof(cenote_api)) {
+    PyErr_SetString(PyExc_ImportError, "the libcenote.so that was loaded is older than this module");
     return nullptr;
   }
-  return module;
+  return PyModule_Create(&definition);
 }

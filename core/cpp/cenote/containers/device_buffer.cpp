@@ -1,6 +1,5 @@
 #include "cenote/containers/device_buffer.hpp"
 
-#include <new>
 #include <stdexcept>
 #include <utility>
 
@@ -34,17 +33,6 @@ device_buffer::device_buffer(const void* source, std::size_t bytes, std::size_t 
 device_buffer::device_buffer(const device_buffer& other, stream_ref stream, std::shared_ptr<memory_resource> resource)
     : device_buffer(other.data_, other.size_, other.alignment_, stream, std::move(resource)) {}
 
-std::unique_ptr<device_buffer> device_buffer::make_at_once(std::size_t bytes, stream_ref stream,
-                                                           const std::shared_ptr<memory_resource>& resource) noexcept {
-  if (resource == nullptr) return nullptr;
-  std::unique_ptr<device_buffer> made(new (std::nothrow) device_buffer(resource, stream));
-  if (made == nullptr) return nullptr;
-  made->data_ = resource->allocate_at_once(stream, bytes);
-  if (made->data_ == nullptr) return nullptr;
-  made->size_ = made->capacity_ = bytes;
-  return made;
-}
-
 device_buffer::~device_buffer() { close(); }
 
 device_buffer::device_buffer(device_buffer&& other) noexcept
@@ -71,6 +59,14 @@ void device_buffer::close() noexcept {
   resource_->deallocate(stream_, data_, capacity_, alignment_);
   data_ = nullptr;
   size_ = capacity_ = 0;
+}
+
+bool device_buffer::open_at_once(std::size_t bytes) noexcept {
+  if (data_ != nullptr) return false;
+  data_ = resource_->allocate_at_once(stream_, bytes, alignment_);
+  if (data_ == nullptr) return false;
+  size_ = capacity_ = bytes;
+  return true;
 }
 
 bool device_buffer::close_at_once() noexcept {

@@ -34,10 +34,6 @@ class device_buffer {
   device_buffer(const device_buffer& other, stream_ref stream,
                 std::shared_ptr<memory_resource> resource = get_current_device_resource());
 
-  /// A buffer of memory that can be had at once (memory_resource::allocate_at_once); null otherwise.
-  static std::unique_ptr<device_buffer> make_at_once(std::size_t bytes, stream_ref stream,
-                                                     const std::shared_ptr<memory_resource>& resource) noexcept;
-
   device_buffer(const device_buffer&) = delete;  // a copy needs a stream
   device_buffer& operator=(const device_buffer&) = delete;
   ~device_buffer();
@@ -73,6 +69,10 @@ class device_buffer {
   /// Frees the memory in the order of stream(). An empty buffer is left, which can be used again.
   void close() noexcept;
 
+  /// Gives an empty buffer memory that can be had at once (memory_resource::allocate_at_once), uninitialised; false,
+  /// and it is still empty, otherwise.
+  bool open_at_once(std::size_t bytes) noexcept;
+
   /// As close, or false where that would have to wait (memory_resource::deallocate_at_once).
   bool close_at_once() noexcept;
 
@@ -81,9 +81,6 @@ class device_buffer {
   void* release() noexcept;
 
  private:
-  device_buffer(std::shared_ptr<memory_resource> resource, stream_ref stream) noexcept
-      : resource_(std::move(resource)), stream_(stream) {}
-
   /// Memory of another size, with the contents.
   void reallocate(std::size_t capacity, stream_ref stream);
 

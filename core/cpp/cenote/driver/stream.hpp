@@ -89,6 +89,24 @@ inline stream_id identify(stream_ref stream, int device) {
 
 bool is_capturing(stream_ref stream, int device);
 
+/// While it lives, what the calling thread asks of this stream is answered without the driver: for a call that passes
+/// the stream on, after it has asked who it is.
+class identified_scope {
+ public:
+  identified_scope(stream_ref stream, int device, stream_id id) noexcept;
+  ~identified_scope();
+  identified_scope(const identified_scope&) = delete;
+  identified_scope& operator=(const identified_scope&) = delete;
+
+ private:
+  const identified_scope* outer_;
+  stream_ref stream_;
+  int device_;
+  stream_id id_;
+
+  friend const stream_id* known_from_scope(stream_ref stream, int device) noexcept;
+};
+
 /// Throws std::invalid_argument if `stream` is another device's: an event over this one's work would not cover it. The
 /// default streams are each device's own. Not while the stream is being captured.
 void require_stream_of_device(stream_ref stream, int device);

@@ -55,8 +55,8 @@ class front_cache {
   }
 
   /// Keeps the block in use at `address` if it may: false if there is none, if it is kept for a capture or larger than
-  /// an eighth of `budget`, or if the cache serves another stream. The blocks that had to go for it are linked by
-  /// free_next from `*spilled` on; without `spilled` none may have to.
+  /// an eighth of `budget`, or if the cache serves another stream. The blocks that had
+  /// to go for it are linked by free_next from `*spilled` on; without `spilled` none may have to.
   bool give(std::uint64_t stream, const void* address, std::size_t budget, block_index* spilled) noexcept {
     const std::lock_guard lock(lock_);
     const block_index index = directory_.find(address);

@@ -1,66 +1,63 @@
 #include "cenote/surface/allocation_ledger.hpp"
 
 #include <array>
-#include <cstdint>
 #include <mutex>
 #include <optional>
-#include <unordered_map>
 #include <utility>
+#include <vector>
 
 #include "cenote/ground/process.hpp"
+#include "cenote/ground/spin_lock.hpp"
+#include "cenote/surface/allocation_table.hpp"
 #include "cenote/surface/reclaimer.hpp"
-#include "cenote/surface/registry.hpp"
+#include "cenote/surface/resource_place.hpp"
 
 namespace cenote {
 namespace {
 
-struct allocation {
-  std::shared_ptr<memory_resource> resource;
-  std::size_t bytes;
-  stream_id stream;
-  client_index client;
-  bool is_shared = false;  // used on other streams too
-};
-
 struct alignas(64) shard {
-  std::mutex mutex;  // guards `allocations`
-  std::unordered_map<void*, allocation> allocations;
+  spin_lock lock;  // guards `allocations`
+  allocation_table allocations;
 };
 
 constexpr unsigned shard_bits = 6;
 
 shard& shard_of(void* pointer) noexcept {
   static auto* const shards = new std::array<shard, std::size_t{1} << shard_bits>;
-  constexpr std::uint64_t golden_ratio = 0x9E3779B97F4A7C15;  // Fibonacci hashing
-  return (*shards)[(reinterpret_cast<std::uintptr_t>(pointer) * golden_ratio) >> (64 - shard_bits)];
+  return (*shards)[allocation_table::hash(pointer) >> (64 - shard_bits)];
 }
 
-void insert(void* pointer, const allocation& made) {
-  shard& place = shard_of(pointer);
-  const std::lock_guard lock(place.mutex);
-  place.allocations.insert_or_assign(pointer, made);
+/// `made` is then what was written down for its address before: none, as a rule. Has done nothing if it throws.
+void insert(allocation& made) {
+  shard& place = shard_of(made.pointer);
+  std::vector<allocation> room;
+  for (std::size_t places = 0;; room = std::vector<allocation>(places)) {
+    const std::lock_guard lock(place.lock);
+    place.allocations.move_into(room);
+    if (place.allocations.has_room()) return place.allocations.insert(made);
+    places = place.allocations.places_to_bring();
+  }
 }
 
-std::optional<allocation> remove(void* pointer) noexcept {
+/// What was written down for an address, and is no more; none for one that is unknown.
+allocation remove(void* pointer) noexcept {
   shard& place = shard_of(pointer);
-  const std::lock_guard lock(place.mutex);
-  const auto found = place.allocations.find(pointer);
-  if (found == place.allocations.end()) return std::nullopt;
-  std::optional<allocation> removed(std::move(found->second));
-  place.allocations.erase(found);
-  return removed;
+  const std::lock_guard lock(place.lock);
+  allocation* const found = place.allocations.find(pointer);
+  return found != nullptr ? place.allocations.remove(*found) : allocation{};
 }
 
 /// Nothing for an unknown pointer, and once the driver is gone.
 std::optional<int> device_of_block(void* pointer) noexcept {
   if (driver_is_gone()) return std::nullopt;
   shard& place = shard_of(pointer);
-  const std::lock_guard lock(place.mutex);
-  const auto found = place.allocations.find(pointer);
-  return found == place.allocations.end() ? std::nullopt : std::optional(found->second.resource->device());
+  const std::lock_guard lock(place.lock);
+  allocation* const found = place.allocations.find(pointer);
+  return found == nullptr ? std::nullopt : std::optional(found->resource->device());
 }
 
-/// Whether `stream` is the one that the block was allocated on, and no other has used it.
+/// Whether `stream` is the one that the block was allocated on, and no other has used it: its id in `made` is then that
+/// of `stream`.
 bool is_ordered_by(const allocation& made, stream_ref stream) noexcept {
   if (made.is_shared) return false;
   try {
@@ -71,42 +68,101 @@ bool is_ordered_by(const allocation& made, stream_ref stream) noexcept {
   }
 }
 
-}  // namespace
+/// The caller's lock is let go until the end of the scope.
+class lock_released {
+ public:
+  explicit lock_released(caller_lock lock) : lock_(lock), released_(lock ? lock.release() : nullptr) {}
+  ~lock_released() {
+    if (lock_) lock_.acquire(released_);
+  }
+  lock_released(const lock_released&) = delete;
+  lock_released& operator=(const lock_released&) = delete;
 
-void* client_allocate(client_index client, int device, std::size_t bytes, stream_ref stream) {
-  check_client(client);
-  auto resource = get_per_device_resource(device);
-  const stream_id id = identify(stream, device);
-  void* pointer = resource->try_allocate(stream, bytes);
-  if (pointer == nullptr && !id.is_capturing())
-    reclaimer::of(device).free_pending();  // what was held back may be enough
-  if (pointer == nullptr) pointer = resource->allocate(stream, bytes);
-  if (pointer == nullptr) return nullptr;
+ private:
+  caller_lock lock_;
+  void* released_;
+};
+
+void drop(resource_hold& resource, caller_lock held) noexcept {
+  if (resource.drop_unless_last()) return;
+  const lock_released waiting(held);
+  resource.drop();
+}
+
+/// Writes a block down and returns its address. Throws, and has freed it, where host memory has no room for that.
+void* enter(allocation& made, stream_ref stream, caller_lock held) {
+  void* const pointer = made.pointer;
+  const client_index client = made.client;
+  const std::size_t bytes = made.bytes;
   try {
-    insert(pointer, {resource, bytes, id, client});
+    insert(made);
   } catch (...) {
-    resource->deallocate(stream, pointer, bytes);
+    const lock_released waiting(held);
+    made.resource->deallocate(stream, pointer, bytes);
+    made.resource.drop();
     throw;
   }
+  drop(made.resource, held);
   client_allocated(client, bytes);
   return pointer;
 }
 
-bool client_deallocate(void* pointer, stream_ref stream) noexcept {
+void* allocate_at_once(client_index client, int device, std::size_t bytes, stream_ref stream, caller_lock held) {
+  const stream_id id = identify(stream, device);
+  const identified_scope identified(stream, device, id);
+  allocation made{nullptr, find_resource_hold(device), bytes, id, client};
+  if (made.resource.is_empty()) return nullptr;
+  made.pointer = made.resource->allocate_at_once(stream, bytes);
+  if (made.pointer != nullptr) return enter(made, stream, held);
+  drop(made.resource, held);
+  return nullptr;
+}
+
+void* allocate_waiting(client_index client, int device, std::size_t bytes, stream_ref stream) {
+  allocation made{nullptr, get_resource_hold(device), bytes, identify(stream, device), client};
+  const identified_scope identified(stream, device, made.stream);
+  made.pointer = made.resource->try_allocate(stream, bytes);
+  if (made.pointer == nullptr && !made.stream.is_capturing())
+    reclaimer::of(device).free_pending();  // what was held back may be enough
+  if (made.pointer == nullptr) made.pointer = made.resource->allocate(stream, bytes);
+  return made.pointer != nullptr ? enter(made, stream, {}) : nullptr;
+}
+
+}  // namespace
+
+void* client_allocate(client_index client, int device, std::size_t bytes, stream_ref stream, caller_lock held) {
+  check_client(client);
+  if (held) {
+    if (void* const pointer = allocate_at_once(client, device, bytes, stream, held)) return pointer;
+  }
+  const lock_released waiting(held);
+  return allocate_waiting(client, device, bytes, stream);
+}
+
+bool client_deallocate(void* pointer, stream_ref stream, caller_lock held) noexcept {
   if (pointer == nullptr || driver_is_gone()) return true;
-  auto made = remove(pointer);
-  if (!made) {
+  allocation made = remove(pointer);
+  if (made.pointer == nullptr) {
+    const lock_released waiting(held);
     report_once(
         "a pointer was freed that cenote did not give to a framework, or that was freed already; it is ignored");
     return false;
   }
-  client_freed(made->client, made->bytes);
-  if (is_ordered_by(*made, stream)) {
-    made->resource->deallocate(stream, pointer, made->bytes);
-  } else {
-    const int device = made->resource->device();
-    reclaimer::of(device).free_after_all_work(std::move(made->resource), pointer, made->bytes, stream);
+  client_freed(made.client, made.bytes);
+  const bool is_ordered = is_ordered_by(made, stream);
+  std::optional<identified_scope> identified;
+  if (is_ordered) identified.emplace(stream, made.resource->device(), made.stream);
+  if (held && is_ordered && made.resource->deallocate_at_once(stream, pointer, made.bytes)) {
+    drop(made.resource, held);
+    return true;
   }
+  const lock_released waiting(held);
+  if (is_ordered) {
+    made.resource->deallocate(stream, pointer, made.bytes);
+  } else {
+    reclaimer::of(made.resource->device()).free_after_all_work(made.resource.resource(), pointer, made.bytes, stream);
+  }
+  made.resource.drop();
   return true;
 }
 
@@ -138,20 +194,19 @@ void client_record_stream(void* pointer, stream_ref stream) {
   int device = 0;
   stream_id allocated_on;
   {
-    const std::lock_guard lock(place.mutex);
-    const auto found = place.allocations.find(pointer);
-    if (found == place.allocations.end() || found->second.is_shared) return;
-    device = found->second.resource->device();
-    allocated_on = found->second.stream;
+    const std::lock_guard lock(place.lock);
+    allocation* const found = place.allocations.find(pointer);
+    if (found == nullptr || found->is_shared) return;
+    device = found->resource->device();
+    allocated_on = found->stream;
   }
   if (identify(stream, device) != allocated_on) client_share(pointer);
 }
 
 void client_share(void* pointer) noexcept {
   shard& place = shard_of(pointer);
-  const std::lock_guard lock(place.mutex);
-  const auto found = place.allocations.find(pointer);
-  if (found != place.allocations.end()) found->second.is_shared = true;
+  const std::lock_guard lock(place.lock);
+  if (allocation* const found = place.allocations.find(pointer)) found->is_shared = true;
 }
 
 }  // namespace cenote

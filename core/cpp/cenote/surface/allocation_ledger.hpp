@@ -8,8 +8,14 @@
 //   * on the stream that it was allocated on, and never used on another: in the order of that stream;
 //   * otherwise after all work of the device (reclaimer): correct whatever streams used it, alive or not.
 //
+// A caller may hold a lock that others wait for, such as an interpreter's, and pass the functions that release it and
+// take it back. What can be had at once (memory_resource::allocate_at_once) is then done under it, and all else without
+// it.
+//
 // Threads: all functions from any thread. Entries lie in shards by address, each with a lock of its own that is held
-// only for the look-up: never during a driver call or a resource's.
+// only for the look-up: never during a driver call or a resource's, nor while memory is allocated.
+// Cost: warm, two short locks for an allocation, the device's and the shard's, and two for its free; besides the
+// client's counters and what the resource does.
 #pragma once
 
 #include <cstddef>
@@ -19,12 +25,19 @@
 
 namespace cenote {
 
+/// A lock that the caller holds and others wait for; none if default-constructed.
+struct caller_lock {
+  void* (*release)() = nullptr;
+  void (*acquire)(void* released) = nullptr;  ///< is passed what `release` returned
+  explicit operator bool() const noexcept { return release != nullptr; }
+};
+
 /// Allocates from the current resource of `device`. Throws as memory_resource::allocate does; null for 0 bytes.
-void* client_allocate(client_index client, int device, std::size_t bytes, stream_ref stream);
+void* client_allocate(client_index client, int device, std::size_t bytes, stream_ref stream, caller_lock held = {});
 
 /// Frees what client_allocate returned. `stream` is any live stream, on which the caller's uses of the block are queued
 /// or finished. False for an unknown pointer, which is reported and ignored.
-bool client_deallocate(void* pointer, stream_ref stream) noexcept;
+bool client_deallocate(void* pointer, stream_ref stream, caller_lock held = {}) noexcept;
 
 /// The same pair without a stream, as memory_resource::allocate_sync and deallocate_sync.
 void* client_allocate_sync(client_index client, int device, std::size_t bytes);

@@ -165,17 +165,30 @@ static_assert(sizeof(cenote_memory_state) >= first_memory_state_size);
 static_assert(sizeof(cenote_client_usage) >= first_client_usage_size);
 
 constexpr cenote_api functions = {
-    sizeof(cenote_api),           CENOTE_ABI_VERSION,
-    cenote_last_status,           cenote_last_error,
-    cenote_device_count,          cenote_current_device,
-    cenote_set_device_resource,   cenote_get_device_resource,
-    cenote_reset_device_resource, cenote_trim,
-    cenote_get_memory_state,      cenote_register_client,
-    cenote_get_client_usage,      cenote_allocate,
-    cenote_allocate_or_throw,     cenote_deallocate,
-    cenote_allocate_sync,         cenote_deallocate_sync,
-    cenote_record_stream,         cenote_capture_begin,
-    cenote_capture_end,           cenote_registry_address,
+    sizeof(cenote_api),
+    CENOTE_ABI_VERSION,
+    cenote_last_status,
+    cenote_last_error,
+    cenote_device_count,
+    cenote_current_device,
+    cenote_set_device_resource,
+    cenote_get_device_resource,
+    cenote_reset_device_resource,
+    cenote_trim,
+    cenote_get_memory_state,
+    cenote_register_client,
+    cenote_get_client_usage,
+    cenote_allocate,
+    cenote_allocate_or_throw,
+    cenote_deallocate,
+    cenote_allocate_sync,
+    cenote_deallocate_sync,
+    cenote_record_stream,
+    cenote_capture_begin,
+    cenote_capture_end,
+    cenote_registry_address,
+    cenote_allocate_holding_or_throw,
+    cenote_deallocate_holding,
 };
 
 }  // namespace
@@ -264,6 +277,15 @@ void* cenote_allocate_or_throw(int client, int device, size_t bytes, void* strea
 
 int cenote_deallocate(void* pointer, void* stream) {
   return freed(cenote::client_deallocate(pointer, as_stream(stream)));
+}
+
+void* cenote_allocate_holding_or_throw(int client, int device, size_t bytes, void* stream, void* (*release)(void),
+                                       void (*acquire)(void*)) {
+  return cenote::client_allocate(client, device, bytes, as_stream(stream), {release, acquire});
+}
+
+int cenote_deallocate_holding(void* pointer, void* stream, void* (*release)(void), void (*acquire)(void*)) {
+  return freed(cenote::client_deallocate(pointer, as_stream(stream), {release, acquire}));
 }
 
 void* cenote_allocate_sync(int client, int device, size_t bytes) {

@@ -1,9 +1,12 @@
 #include "cenote/surface/client.hpp"
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <mutex>
 #include <stdexcept>
+
+#include "cenote/ground/spin_lock.hpp"
 
 namespace cenote {
 namespace {
@@ -12,10 +15,11 @@ constexpr std::size_t max_clients = 32;
 constexpr std::size_t cache_line = 64;
 
 struct alignas(cache_line) client_counters {
-  std::atomic<std::uint64_t> bytes{0};
-  std::atomic<std::uint64_t> peak_bytes{0};
-  std::atomic<std::uint64_t> allocations{0};
-  std::atomic<std::uint64_t> total_allocations{0};
+  spin_lock lock;  // guards all below
+  std::uint64_t bytes = 0;
+  std::uint64_t peak_bytes = 0;
+  std::uint64_t allocations = 0;
+  std::uint64_t total_allocations = 0;
 };
 
 struct client_table {
@@ -56,18 +60,18 @@ void check_client(client_index client) {
 
 void client_allocated(client_index client, std::size_t bytes) noexcept {
   client_counters& counters = counters_of(client);
-  const std::uint64_t now = counters.bytes.fetch_add(bytes, std::memory_order_relaxed) + bytes;
-  std::uint64_t peak = counters.peak_bytes.load(std::memory_order_relaxed);
-  while (peak < now && !counters.peak_bytes.compare_exchange_weak(peak, now, std::memory_order_relaxed)) {
-  }
-  counters.allocations.fetch_add(1, std::memory_order_relaxed);
-  counters.total_allocations.fetch_add(1, std::memory_order_relaxed);
+  const std::lock_guard lock(counters.lock);
+  counters.bytes += bytes;
+  counters.peak_bytes = std::max(counters.peak_bytes, counters.bytes);
+  ++counters.allocations;
+  ++counters.total_allocations;
 }
 
 void client_freed(client_index client, std::size_t bytes) noexcept {
   client_counters& counters = counters_of(client);
-  counters.bytes.fetch_sub(bytes, std::memory_order_relaxed);
-  counters.allocations.fetch_sub(1, std::memory_order_relaxed);
+  const std::lock_guard lock(counters.lock);
+  counters.bytes -= bytes;
+  --counters.allocations;
 }
 
 std::vector<client_usage> usage() {
@@ -75,10 +79,13 @@ std::vector<client_usage> usage() {
   const std::lock_guard lock(table.mutex);
   std::vector<client_usage> all;
   for (std::size_t i = 0; i < table.names.size(); ++i) {
-    const client_counters& c = table.counters[i];
-    all.push_back({table.names[i], c.bytes.load(std::memory_order_relaxed),
-                   c.peak_bytes.load(std::memory_order_relaxed), c.allocations.load(std::memory_order_relaxed),
-                   c.total_allocations.load(std::memory_order_relaxed)});
+    all.push_back({table.names[i], 0, 0, 0, 0});
+    client_counters& counters = table.counters[i];
+    const std::lock_guard together(counters.lock);
+    all.back().bytes = counters.bytes;
+    all.back().peak_bytes = counters.peak_bytes;
+    all.back().allocations = counters.allocations;
+    all.back().total_allocations = counters.total_allocations;
   }
   return all;
 }

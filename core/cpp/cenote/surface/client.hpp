@@ -1,8 +1,10 @@
 // Clients: who holds how many bytes. Every plugin allocates under a name of its own.
 //
-// Counting takes no lock and does not depend on what resources are stacked up: it happens where a client enters.
+// Counting does not depend on what resources are stacked up: it happens where a client enters.
 //
-// Threads: all functions from any thread; the counters are relaxed atomics, one cache line a client.
+// Threads: all functions from any thread; a client's counters have a cache line and a lock of their own, and are read
+// together.
+// Cost: one short lock to count, which is cheaper than an atomic operation for each counter.
 #pragma once
 
 #include <cstddef>

@@ -2,7 +2,6 @@
 
 #include <array>
 #include <cstdlib>
-#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -10,6 +9,7 @@
 #include "cenote/containers/current_resource.hpp"  // one of the functions defined here
 #include "cenote/driver/device.hpp"
 #include "cenote/resources/cuda_memory_resource.hpp"
+#include "cenote/surface/resource_place.hpp"
 #include "cenote/surface/specification.hpp"
 
 namespace cenote {
@@ -17,28 +17,11 @@ namespace {
 
 constexpr const char* default_variable = "CENOTE_RESOURCE";
 
-struct slot {
-  std::mutex mutex;  // guards `resource`
-  std::shared_ptr<memory_resource> resource;
-};
+constinit std::array<resource_place, max_devices> places;
 
-using table = std::array<slot, max_devices>;
-
-table& slots() noexcept {
-  static auto* const leaked = new table;
-  return *leaked;
-}
-
-slot& slot_of(int device) {
-  if (device >= 0 && device < max_devices) return slots()[static_cast<std::size_t>(device)];
+resource_place& place_of(int device) {
+  if (device >= 0 && device < max_devices) return places[static_cast<std::size_t>(device)];
   throw std::out_of_range("there is no device " + std::to_string(device));
-}
-
-/// Puts `resource` in the place of the one that is returned, whose end is the caller's: not under the lock.
-std::shared_ptr<memory_resource> exchange_resource(int device, std::shared_ptr<memory_resource> resource) {
-  slot& place = slot_of(device);
-  const std::lock_guard lock(place.mutex);
-  return std::exchange(place.resource, std::move(resource));
 }
 
 std::shared_ptr<memory_resource> default_resource(int device) {
@@ -54,20 +37,22 @@ std::shared_ptr<memory_resource> default_resource(int device) {
 
 }  // namespace
 
-std::shared_ptr<memory_resource> find_per_device_resource(int device) {
-  slot& place = slot_of(device);
-  const std::lock_guard lock(place.mutex);
-  return place.resource;
-}
+std::shared_ptr<memory_resource> find_per_device_resource(int device) { return place_of(device).find(); }
 
 std::shared_ptr<memory_resource> get_per_device_resource(int device) {
-  if (auto present = find_per_device_resource(device)) return present;
-  // Made outside the lock, as it calls the driver; where two threads race, the first to arrive wins.
-  auto made = default_resource(device);
-  slot& place = slot_of(device);
-  const std::lock_guard lock(place.mutex);
-  if (!place.resource) place.resource = std::move(made);
-  return place.resource;
+  for (resource_place& place = place_of(device);;) {
+    if (auto present = place.find()) return present;
+    place.fill(default_resource(device));  // which calls the driver; where two threads race, the first to arrive wins
+  }
+}
+
+resource_hold find_resource_hold(int device) { return place_of(device).hold(); }
+
+resource_hold get_resource_hold(int device) {
+  for (resource_place& place = place_of(device);;) {
+    if (auto present = place.hold(); !present.is_empty()) return present;
+    place.fill(default_resource(device));
+  }
 }
 
 std::shared_ptr<memory_resource> set_per_device_resource(int device, std::shared_ptr<memory_resource> resource) {
@@ -77,12 +62,12 @@ std::shared_ptr<memory_resource> set_per_device_resource(int device, std::shared
     throw std::invalid_argument("a resource of device " + std::to_string(resource->device()) + " cannot serve device " +
                                 std::to_string(device));
   }
-  return exchange_resource(device, std::move(resource));
+  return place_of(device).exchange(std::move(resource));
 }
 
 std::shared_ptr<memory_resource> reset_per_device_resource(int device) {
   check_device(device);
-  return exchange_resource(device, nullptr);
+  return place_of(device).exchange(nullptr);
 }
 
 std::shared_ptr<memory_resource> get_current_device_resource() { return get_per_device_resource(current_device()); }
@@ -94,7 +79,7 @@ std::shared_ptr<memory_resource> set_current_device_resource(std::shared_ptr<mem
 std::shared_ptr<memory_resource> reset_current_device_resource() { return reset_per_device_resource(current_device()); }
 
 void reset_all_device_resources() {
-  for (int device = 0; device < max_devices; ++device) exchange_resource(device, nullptr);
+  for (resource_place& place : places) place.exchange(nullptr);
 }
 
 std::vector<int> devices_with_resource() {
@@ -105,6 +90,6 @@ std::vector<int> devices_with_resource() {
   return devices;
 }
 
-const void* registry_address() noexcept { return &slots(); }
+const void* registry_address() noexcept { return &places; }
 
 }  // namespace cenote

@@ -22,18 +22,15 @@ from typing import Any
 __all__ = ["cupy_allocator", "install"]
 
 
-def _current_stream_function() -> int:
-    """Address of CuPy's ``intptr_t get_stream_ptr(int device)``, which CuPy exports to other extension modules."""
-    from cupy_backends.cuda import stream
-
-    signature = b"intptr_t (int)"
-    capsule = getattr(stream, "__pyx_capi__", {}).get("get_stream_ptr")
+def _c_function(module: Any, name: str, signature: bytes) -> int:
+    """Address of a C function that CuPy exports to other extension modules."""
+    capsule = getattr(module, "__pyx_capi__", {}).get(name)
     is_valid = ctypes.pythonapi.PyCapsule_IsValid
     is_valid.argtypes = [ctypes.py_object, ctypes.c_char_p]
     if capsule is None or not is_valid(capsule, signature):
         import cupy
 
-        raise ImportError(f"CuPy {cupy.__version__} does not tell extension modules its current stream; 14.x does")
+        raise ImportError(f"CuPy {cupy.__version__} does not export its {name} to extension modules; 14.x does")
     get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
     get_pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
     get_pointer.restype = ctypes.c_void_p
@@ -49,11 +46,14 @@ def _make_allocator() -> Callable[[int], Any]:
             f"cupy_allocator needs CuPy, which cannot be imported ({error}): pip install cupy-cuda13x, or cupy-cuda12x"
         ) from error
     from cenote.allocators.cupy import _allocator
+    from cupy_backends.cuda import stream
 
-    allocator = cupy.cuda.CFunctionAllocator(
-        _current_stream_function(), _allocator.allocate, _allocator.deallocate, _allocator
+    return _allocator.make_allocator(
+        cupy.cuda.memory.BaseMemory,
+        cupy.cuda.MemoryPointer,
+        _c_function(stream, "get_stream_ptr", b"intptr_t (int)"),
+        _c_function(cupy.cuda.device, "get_device_id", b"int (int __pyx_skip_dispatch)"),
     )
-    return allocator.malloc
 
 
 def install() -> str:

@@ -1,0 +1,65 @@
+#include "cenote/surface/allocation_table.hpp"
+
+#include <stdexcept>
+#include <utility>
+
+#include "cenote/ground/check.hpp"
+
+namespace cenote {
+
+void allocation_table::move_into(std::vector<allocation>& room) noexcept {
+  if (room.size() <= places_.size()) return;
+  places_.swap(room);
+  size_ = 0;
+  for (allocation& each : room) {
+    if (each.pointer != nullptr) insert(each);
+  }
+}
+
+allocation* allocation_table::find(const void* pointer) noexcept {
+  if (size_ == 0) return nullptr;
+  for (std::size_t at = home_of(pointer); places_[at].pointer != nullptr; at = (at + 1) & mask()) {
+    if (places_[at].pointer == pointer) return &places_[at];
+  }
+  return nullptr;
+}
+
+void allocation_table::insert(allocation& made) noexcept {
+  std::size_t at = home_of(made.pointer);
+  while (places_[at].pointer != nullptr && places_[at].pointer != made.pointer) at = (at + 1) & mask();
+  if (places_[at].pointer == nullptr) ++size_;
+  std::swap(places_[at], made);
+  if constexpr (check_level >= 2) check();
+}
+
+allocation allocation_table::remove(allocation& found) noexcept {
+  allocation removed = std::exchange(found, {});
+  --size_;
+  std::size_t gap = static_cast<std::size_t>(&found - places_.data());
+  for (std::size_t at = (gap + 1) & mask(); places_[at].pointer != nullptr; at = (at + 1) & mask()) {
+    const std::size_t from_home = (at - home_of(places_[at].pointer)) & mask();
+    if (from_home < ((at - gap) & mask())) continue;  // it may not lie before its hash
+    places_[gap] = std::exchange(places_[at], {});
+    gap = at;
+  }
+  if constexpr (check_level >= 2) check();
+  return removed;
+}
+
+void allocation_table::check() const {
+  std::size_t taken = 0;
+  for (std::size_t i = 0; i < places_.size(); ++i) {
+    if (places_[i].pointer == nullptr) continue;
+    ++taken;
+    for (std::size_t at = home_of(places_[i].pointer); at != i; at = (at + 1) & mask()) {
+      if (places_[at].pointer == nullptr || places_[at].pointer == places_[i].pointer) {
+        throw std::logic_error("allocation_table I2: an address cannot be found, or is entered twice");
+      }
+    }
+  }
+  if (taken != size_ || 4 * size_ > 3 * places_.size()) {
+    throw std::logic_error("allocation_table I1: too many places are taken, or their number is wrong");
+  }
+}
+
+}  // namespace cenote

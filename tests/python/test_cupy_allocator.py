@@ -1,0 +1,154 @@
+"""The function that CuPy is given, on the simulated device: with a stand-in for what it needs of CuPy.
+
+With CuPy itself it is tested on a device, by tests/gpu.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).with_name("fake_cupy.c")
+COMPILER = shlex.split(os.environ.get("CC", "cc"))
+
+BEGIN = """
+import cenote, fake_cupy
+from cenote import mr
+from cenote.allocators.cupy import _allocator
+
+
+class MemoryPointer:
+    def __init__(self, mem, offset):
+        self.mem, self.offset = mem, offset
+
+
+alloc = _allocator.make_allocator(
+    fake_cupy.BaseMemory, MemoryPointer, fake_cupy.get_stream_ptr, fake_cupy.get_device_id
+)
+pool = mr.PoolMemoryResource(mr.CudaMemoryResource(), "1MiB", "1MiB")
+mr.set_current_device_resource(pool)
+"""
+
+GOES_BACK = """
+for _ in range(4):  # the whole way at first, at once later
+    blocks = [alloc(1000) for _ in range(8)]
+    assert pool.in_use() == 8 * 1024
+    assert cenote.usage()["cupy"].bytes == 8000
+    assert all((b.mem.size, b.mem.device_id, b.offset) == (1000, 0, 0) for b in blocks)
+    assert len({b.mem.ptr for b in blocks}) == 8 and all(b.mem.ptr % 256 == 0 for b in blocks)
+    del blocks
+    assert pool.in_use() == 0
+last = alloc(1000)
+mr.set_current_device_resource(mr.CudaMemoryResource())
+del last
+assert pool.in_use() == 0
+assert cenote.usage()["cupy"].allocations == 0
+"""
+
+ZERO_BYTES = """
+assert alloc(0).mem.ptr == 0
+assert cenote.usage().get("cupy") is None
+"""
+
+ERRORS = """
+refused = {2**30: MemoryError, -1: OverflowError, 2**64: OverflowError, 1.5: TypeError, "1": TypeError}
+for size, error in refused.items():
+    try:
+        alloc(size)
+    except error:
+        continue
+    raise AssertionError(f"{size} bytes are no {error}")
+assert pool.in_use() == 0
+"""
+
+# A frame, and the arguments of a call, go while the exception that ended it is under way.
+EXCEPTION_UNDER_WAY = """
+def fails():
+    block = alloc(1000)
+    raise KeyError("kept")
+
+
+try:
+    fails()
+except KeyError as error:
+    assert error.args == ("kept",)
+try:
+    [].index(alloc(1000))
+except ValueError as error:
+    assert "not in list" in str(error)
+assert pool.in_use() == 0
+"""
+
+OTHER_STREAM = """
+stream = cenote.Stream()
+block = alloc(1000)
+fake_cupy.set_stream(stream.handle)
+del block
+other = alloc(1000)
+fake_cupy.set_stream(0)
+del other
+assert pool.in_use() == 0
+"""
+
+
+@pytest.fixture(scope="module")
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    include = Path(sysconfig.get_path("include"))
+    if shutil.which(COMPILER[0]) is None or not (include / "Python.h").is_file():
+        pytest.skip("needs a C compiler and Python's headers")
+    folder = tmp_path_factory.mktemp("fake_cupy")
+    command = [*COMPILER, "-shared", "-fPIC", f"-I{include}", str(SOURCE), "-o", str(folder / "fake_cupy.so")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize(
+    "code",
+    [GOES_BACK, ZERO_BYTES, ERRORS, EXCEPTION_UNDER_WAY, OTHER_STREAM],
+    ids=["goes_back", "zero_bytes", "errors", "exception_under_way", "other_stream"],
+)
+def test_memory_of_cupy(stand_in: Path, code: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(stand_in)}
+    done = subprocess.run(
+        [sys.executable, "-c", BEGIN + code], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+DIES_UNDER_WORK = """
+import ctypes, pathlib, sys, threading
+from cenote import _driver
+
+for _ in range(4):  # so that the last free will be one at once
+    block = alloc(1000)
+mr.set_current_device_resource(mr.CudaMemoryResource())
+del pool
+
+driver = ctypes.CDLL(str(pathlib.Path(_driver.__file__).parent / "lib" / "libcenote_sim.so"))
+libc = ctypes.CDLL(None)
+semaphore = ctypes.create_string_buffer(64)
+libc.sem_init(semaphore, 0, 0)
+stream = cenote.Stream()
+wait = ctypes.cast(libc.sem_wait, ctypes.c_void_p)
+assert driver.cuLaunchHostFunc(ctypes.c_void_p(stream.handle), wait, semaphore) == 0
+
+sys.setswitchinterval(60)  # nobody takes the GIL away: who waits must give it
+begin = threading.Event()
+thread = threading.Thread(target=lambda: (begin.wait(), libc.sem_post(semaphore)))
+thread.start()
+begin.set()
+del block
+thread.join()
+"""
+
+
+def test_the_end_of_a_pool_with_its_last_block_lets_other_threads_run(stand_in: Path) -> None:
+    test_memory_of_cupy(stand_in, DIES_UNDER_WORK)
