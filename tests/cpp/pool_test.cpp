@@ -267,6 +267,57 @@ TEST_F(pool, throws_out_of_memory_when_its_initial_size_is_not_to_be_had) {
   EXPECT_THROW(make_pool(1024 * GiB), out_of_memory);
 }
 
+/// Memory that is not there: addresses, as many as are asked for, up to a limit.
+class addresses final : public memory_resource {
+ public:
+  explicit addresses(std::size_t limit) : memory_resource(0), limit_(limit) {}
+  std::string kind() const override { return "addresses"; }
+  bool is_stream_ordered() const noexcept override { return false; }
+  std::size_t given = 0;
+  std::vector<std::size_t> asked;
+
+ private:
+  void* do_allocate(stream_ref, std::size_t bytes, std::size_t) override {
+    asked.push_back(bytes);
+    if (bytes > limit_ - given) return nullptr;
+    given += bytes;
+    return reinterpret_cast<void*>(std::exchange(next_, next_ + align_up(bytes, 1 * MiB) + 1 * MiB));
+  }
+  void do_deallocate(stream_ref, void*, std::size_t bytes, std::size_t) noexcept override { given -= bytes; }
+
+  std::size_t limit_;
+  std::uintptr_t next_ = std::uintptr_t{1} << 46;
+};
+
+constexpr std::size_t TiB = 1024 * GiB;
+
+TEST_F(pool, takes_a_first_size_of_tebibytes_in_several_chunks) {
+  const auto upstream = std::make_shared<addresses>(8 * TiB);
+  {
+    pool_memory_resource large(upstream, 3 * TiB);
+    EXPECT_EQ(upstream->asked.size(), 4u) << "a chunk has less than a tebibyte";
+    EXPECT_EQ(upstream->given, 3 * TiB);
+    void* const block = large.allocate({}, TiB - 256);
+    EXPECT_EQ(large.try_allocate({}, TiB), nullptr) << "and so has a block";
+    EXPECT_EQ(large.pool_size(), 3 * TiB);
+    large.deallocate({}, block, TiB - 256);
+    EXPECT_THROW(large.grow_in_steps_of(TiB), std::logic_error);
+    large.check();
+  }
+  EXPECT_EQ(upstream->given, 0u);
+}
+
+TEST_F(pool, gives_back_the_chunks_of_a_first_size_that_is_not_to_be_had) {
+  const auto upstream = std::make_shared<addresses>(2 * TiB);
+  try {
+    pool_memory_resource(upstream, 3 * TiB);
+    ADD_FAILURE() << "there is no such memory";
+  } catch (const out_of_memory& error) {
+    EXPECT_EQ(error.requested(), 3 * TiB) << "what was asked for, not a part of it";
+  }
+  EXPECT_EQ(upstream->given, 0u);
+}
+
 TEST_F(pool, stands_over_a_pool) {
   const auto outer = std::make_shared<pool_memory_resource>(make_pool(64 * MiB), 0, 32 * MiB);
   std::set<void*> blocks;

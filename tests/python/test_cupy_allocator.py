@@ -29,8 +29,18 @@ class MemoryPointer:
         self.mem, self.offset = mem, offset
 
 
+entered = []
+
+
+def set_device(device):
+    if broken:
+        raise RuntimeError("no such device")
+    entered.append(device)
+
+
+broken = False
 alloc = _allocator.make_allocator(
-    fake_cupy.BaseMemory, MemoryPointer, fake_cupy.get_stream_ptr, fake_cupy.get_device_id
+    fake_cupy.BaseMemory, MemoryPointer, set_device, fake_cupy.get_stream_ptr, fake_cupy.get_device_id
 )
 pool = mr.PoolMemoryResource(mr.CudaMemoryResource(), "1MiB", "1MiB")
 mr.set_current_device_resource(pool)
@@ -98,6 +108,24 @@ assert pool.in_use() == 0
 """
 
 
+CONTEXT = """
+import threading
+
+broken = True
+try:
+    alloc(1000)
+except RuntimeError as error:
+    assert str(error) == "no such device"
+broken = False
+alloc(1000), alloc(1000)
+assert entered == [0]
+thread = threading.Thread(target=lambda: (alloc(1000), alloc(1000)))
+thread.start(), thread.join()
+assert entered == [0, 0]
+assert pool.in_use() == 0
+"""
+
+
 @pytest.fixture(scope="module")
 def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
     include = Path(sysconfig.get_path("include"))
@@ -112,8 +140,8 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "code",
-    [GOES_BACK, ZERO_BYTES, ERRORS, EXCEPTION_UNDER_WAY, OTHER_STREAM],
-    ids=["goes_back", "zero_bytes", "errors", "exception_under_way", "other_stream"],
+    [GOES_BACK, ZERO_BYTES, ERRORS, EXCEPTION_UNDER_WAY, OTHER_STREAM, CONTEXT],
+    ids=["goes_back", "zero_bytes", "errors", "exception_under_way", "other_stream", "context_of_each_thread"],
 )
 def test_memory_of_cupy(stand_in: Path, code: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(stand_in)}

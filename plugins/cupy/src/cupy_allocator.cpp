@@ -44,6 +44,7 @@ int client() {
 struct cupy_parts {
   get_stream_ptr stream_of = nullptr;
   get_device_id current_device = nullptr;
+  PyObject* set_device = nullptr;
   PyTypeObject* base_memory = nullptr;
   PyObject* memory_pointer = nullptr;
   PyObject* pointer_member = nullptr;  // descriptors of base_memory
@@ -80,10 +81,21 @@ void set_error() {
   }
 }
 
+/// Makes the device's context the thread's, as the cudaMalloc of CuPy's own pool does: without one, each of CuPy's
+/// questions for the device takes 2.6 µs (H100, driver 580). False with a Python error set.
+bool enter_context(int device) {
+  thread_local bool has_entered = false;
+  if (has_entered) return true;
+  PyObject* const done = PyObject_CallFunction(cupy.set_device, "i", device);
+  Py_XDECREF(done);
+  return has_entered = done != nullptr;
+}
+
 /// False with a Python error set.
 bool allocate(std::size_t bytes, block& made) {
   made.device = cupy.current_device(0);
   if (made.device == -1 && PyErr_Occurred() != nullptr) return false;
+  if (!enter_context(made.device)) return false;
   if (bytes == 0) return true;
   const std::intptr_t stream = cupy.stream_of(made.device);
   if (stream == -1 && PyErr_Occurred() != nullptr) return false;
@@ -166,19 +178,22 @@ PyObject* settable_member(PyObject* type, const char* name) {
   return nullptr;
 }
 
-/// make_allocator(BaseMemory, MemoryPointer, address of get_stream_ptr, address of get_device_id); called once.
+/// make_allocator(BaseMemory, MemoryPointer, setDevice, address of get_stream_ptr, address of get_device_id); called
+/// once.
 PyObject* make_allocator(PyObject*, PyObject* arguments) {
-  PyObject *base = nullptr, *pointer = nullptr;
+  PyObject *base = nullptr, *pointer = nullptr, *set_device = nullptr;
   unsigned long long stream_of = 0, current_device = 0;
-  if (PyArg_ParseTuple(arguments, "O!O!KK", &PyType_Type, &base, &PyType_Type, &pointer, &stream_of, &current_device) ==
-      0)
+  if (PyArg_ParseTuple(arguments, "O!O!OKK", &PyType_Type, &base, &PyType_Type, &pointer, &set_device, &stream_of,
+                       &current_device) == 0)
     return nullptr;
   cupy.stream_of = reinterpret_cast<get_stream_ptr>(static_cast<std::uintptr_t>(stream_of));
   cupy.current_device = reinterpret_cast<get_device_id>(static_cast<std::uintptr_t>(current_device));
   cupy.base_memory = reinterpret_cast<PyTypeObject*>(base);
   cupy.memory_pointer = pointer;
+  cupy.set_device = set_device;
   Py_INCREF(base);
   Py_INCREF(pointer);
+  Py_INCREF(set_device);
   cupy.pointer_member = settable_member(base, "ptr");
   cupy.size_member = settable_member(base, "size");
   cupy.device_member = settable_member(base, "device_id");

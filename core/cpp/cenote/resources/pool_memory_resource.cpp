@@ -64,13 +64,27 @@ pool_memory_resource::pool_memory_resource(std::shared_ptr<memory_resource> upst
     throw std::logic_error("Initial pool size exceeds the maximum pool size! (" + format_bytes(first) + " > " +
                            format_bytes(*maximum) + ")");
   }
+  take_first_chunks(first);
+  size_caches();
+}
+
+/// One chunk, or several where one cannot be so large.
+void pool_memory_resource::take_first_chunks(std::size_t bytes) {
   try {
-    for (; first != 0; first -= std::min(first, max_block_bytes)) take_first_chunk(std::min(first, max_block_bytes));
+    for (std::size_t left = bytes; left != 0; left -= std::min(left, max_block_bytes))
+      take_first_chunk(std::min(left, max_block_bytes));
+  } catch (const out_of_memory&) {
+    give_back_first_chunks();
+    if (bytes <= max_block_bytes) throw;
+    throw out_of_memory(describe(*upstream()), bytes, upstream()->state());  // of what was asked for, not of a part
   } catch (...) {
-    for (const chunk& c : heap_.all_chunks()) chunks_.upstream()->deallocate_sync(c.base, c.bytes);
+    give_back_first_chunks();
     throw;
   }
-  size_caches();
+}
+
+void pool_memory_resource::give_back_first_chunks() noexcept {
+  for (const chunk& c : heap_.all_chunks()) upstream()->deallocate_sync(c.base, c.bytes);
 }
 
 void pool_memory_resource::take_first_chunk(std::size_t bytes) {
@@ -78,7 +92,7 @@ void pool_memory_resource::take_first_chunk(std::size_t bytes) {
   try {
     heap_.add_chunk(whole, ready_, 0);
   } catch (...) {
-    chunks_.upstream()->deallocate_sync(whole.base, whole.bytes);
+    upstream()->deallocate_sync(whole.base, whole.bytes);
     throw;
   }
   ++counters_.upstream_allocations;
@@ -335,12 +349,12 @@ void* pool_memory_resource::take_from_other_stream(const request& wanted) {
       const block_index found = heap_.find(other.owner(), wanted.bytes, wanted.alignment);
       if (found == no_block) continue;
       freed_at = heap_[found].freed_at;
-      if (freed_at <= mine.known_of(id)) return take_locked(wanted, other.owner(), counters_.from_other_stream);
+      if (freed_at <= mine.known_of(id)) return take_found_locked(wanted, found, counters_.from_other_stream);
       const mark* const covering = other.covering(freed_at);
       if (covering == nullptr) continue;
       awaited = *covering;
       lender = id;
-      pointer = take_locked(wanted, other.owner(), counters_.from_other_stream);
+      pointer = take_found_locked(wanted, found, counters_.from_other_stream);
       break;
     }
   }
@@ -450,7 +464,10 @@ void* pool_memory_resource::make_room_and_grow(const request& wanted) {
 
 void* pool_memory_resource::take_locked(const request& wanted, owner_index from, std::uint64_t& path) {
   const block_index found = heap_.find(from, wanted.bytes, wanted.alignment);
-  if (found == no_block) return nullptr;
+  return found == no_block ? nullptr : take_found_locked(wanted, found, path);
+}
+
+void* pool_memory_resource::take_found_locked(const request& wanted, block_index found, std::uint64_t& path) {
   std::optional<owner_index> keeper;
   if (wanted.id.is_capturing()) keeper = timeline_locked(wanted.id).owner();
   void* const pointer = heap_.take(found, wanted.bytes, wanted.alignment, keeper);
@@ -553,19 +570,20 @@ void pool_memory_resource::drop_idle_timelines_locked(stream_id spared, std::vec
     heap_.destroy_owner(current->second.owner());
     dropped.push_back(std::move(current->second));
     timelines_.erase(current);
-    last_timeline_ = nullptr;
+    recent_timelines_ = {};
     for (auto& [other_id, other] : timelines_) other.unlearn(id);
   }
 }
 
-/// Null for a stream that the pool does not know. What it does asks for one and the same several times.
+/// Null for a stream that the pool does not know. It is mostly one of two that are asked for again and again.
 stream_timeline* pool_memory_resource::known_timeline_locked(stream_id id) {
-  if (last_timeline_ == nullptr || last_timeline_->id() != id) {
-    const auto found = timelines_.find(id);
-    if (found == timelines_.end()) return nullptr;
-    last_timeline_ = &found->second;
+  for (stream_timeline* const recent : recent_timelines_) {
+    if (recent != nullptr && recent->id() == id) return recent;
   }
-  return last_timeline_;
+  const auto found = timelines_.find(id);
+  if (found == timelines_.end()) return nullptr;
+  recent_timelines_ = {&found->second, recent_timelines_[0]};
+  return recent_timelines_[0];
 }
 
 stream_timeline& pool_memory_resource::timeline_locked(stream_id id) {

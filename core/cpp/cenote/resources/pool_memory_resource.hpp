@@ -33,6 +33,7 @@
 // does.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <exception>
 #include <memory>
@@ -135,7 +136,9 @@ class pool_memory_resource final : public memory_resource {
   void give_to_heap(stream_ref stream, stream_id id, void* pointer) noexcept;
   void give_spilled(stream_ref stream, sighting seen, block_index spilled) noexcept;
 
+  void take_first_chunks(std::size_t bytes);
   void take_first_chunk(std::size_t bytes);
+  void give_back_first_chunks() noexcept;
 
   // The steps of allocate; null where a step has nothing to give.
   void* take_from_heap(request& wanted);
@@ -150,6 +153,7 @@ class pool_memory_resource final : public memory_resource {
 
   stream_timeline& meet(stream_ref stream, stream_id id, std::unique_lock<std::mutex>& lock);
   void* take_locked(const request& wanted, owner_index from, std::uint64_t& path);
+  void* take_found_locked(const request& wanted, block_index found, std::uint64_t& path);
   void free_locked(stream_timeline& to, block_index freed) noexcept;
   std::optional<due_mark> close_if_worth_a_mark_locked(stream_timeline& timeline) noexcept;
   bool empty_caches_locked(std::optional<stream_id> only);
@@ -184,10 +188,10 @@ class pool_memory_resource final : public memory_resource {
   front_caches caches_{heap_};  // by itself
   owner_index ready_;
   std::unordered_map<stream_id, stream_timeline> timelines_;
-  stream_timeline* last_timeline_ = nullptr;  // the one that was asked for last
-  stamp first_epoch_ = 1;                     // of a new timeline: above every epoch of those that were dropped
-  std::size_t captures_met_ = 0;              // timelines of captures: they stay
-  std::size_t frees_to_mark_ = 0;             // each at once: a stream has gone without what others had freed
+  std::array<stream_timeline*, 2> recent_timelines_{};  // those that were asked for last
+  stamp first_epoch_ = 1;          // of a new timeline: above every epoch of those that were dropped
+  std::size_t captures_met_ = 0;   // timelines of captures: they stay
+  std::size_t frees_to_mark_ = 0;  // each at once: a stream has gone without what others had freed
   std::vector<std::shared_ptr<event>> spare_events_;
   pool_counters counters_;
 };

@@ -49,13 +49,24 @@ void stream_timeline::forget_marks(stamp epoch) noexcept {
 }
 
 stamp stream_timeline::known_of(stream_id other) const noexcept {
-  const auto found = known_.find(other);
-  return found == known_.end() ? 0 : found->second;
+  for (const auto& [id, epoch] : known_) {
+    if (id == other) return epoch;
+  }
+  return 0;
 }
 
 void stream_timeline::learn(stream_id other, stamp epoch) {
-  stamp& known = known_[other];
-  known = std::max(known, epoch);
+  for (auto& [id, known] : known_) {
+    if (id == other) {
+      known = std::max(known, epoch);
+      return;
+    }
+  }
+  known_.emplace_back(other, epoch);
+}
+
+void stream_timeline::unlearn(stream_id other) noexcept {
+  std::erase_if(known_, [&](const auto& each) { return each.first == other; });
 }
 
 }  // namespace cenote

@@ -19,7 +19,8 @@
 #include <deque>
 #include <memory>
 #include <optional>
-#include <unordered_map>
+#include <utility>
+#include <vector>
 
 #include "cenote/driver/event.hpp"
 #include "cenote/structures/block.hpp"
@@ -69,7 +70,7 @@ class stream_timeline {
   /// Up to which epoch of `other` this stream has waited already.
   stamp known_of(stream_id other) const noexcept;
   void learn(stream_id other, stamp epoch);
-  void unlearn(stream_id other) noexcept { known_.erase(other); }
+  void unlearn(stream_id other) noexcept;
 
  private:
   static constexpr std::size_t max_marks = 8;
@@ -80,7 +81,7 @@ class stream_timeline {
   std::size_t unmarked_frees_ = 0;
   std::size_t unmarked_bytes_ = 0;
   std::deque<mark> marks_;
-  std::unordered_map<stream_id, stamp> known_;
+  std::vector<std::pair<stream_id, stamp>> known_;  // few: a stream that has nothing to lend is forgotten
 };
 
 }  // namespace cenote

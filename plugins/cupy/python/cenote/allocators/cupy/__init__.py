@@ -51,6 +51,7 @@ def _make_allocator() -> Callable[[int], Any]:
     return _allocator.make_allocator(
         cupy.cuda.memory.BaseMemory,
         cupy.cuda.MemoryPointer,
+        cupy.cuda.runtime.setDevice,
         _c_function(stream, "get_stream_ptr", b"intptr_t (int)"),
         _c_function(cupy.cuda.device, "get_device_id", b"int (int __pyx_skip_dispatch)"),
     )
