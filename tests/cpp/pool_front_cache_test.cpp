@@ -1,5 +1,6 @@
 // The pool's front caches: blocks that a thread has just freed on a stream. They cost nothing to have again, and they
 // are nobody's loss: not another stream's, not another thread's, not the device's.
+#include <atomic>
 #include <set>
 #include <thread>
 
@@ -258,9 +259,23 @@ TEST_F(pool_front_cache, brings_several_blocks_of_a_size_that_is_asked_for_again
   for (void* const block : everything) pool_->deallocate(a(), block, 512);
 }
 
+/// For a sanitizer: a cache looks blocks up while the table that it reads is outgrown by another thread's blocks.
+TEST_F(pool_front_cache, serves_one_thread_while_others_fill_the_pool) {
+  std::atomic<bool> is_over{false};
+  std::thread at_ease([&] {
+    open_caches(b());
+    while (!is_over) pool_->deallocate(b(), pool_->allocate(b(), small), small);
+  });
+  std::vector<void*> blocks;
+  for (int i = 0; i < 4'000; ++i) blocks.push_back(pool_->allocate(a(), 256));
+  is_over = true;
+  at_ease.join();
+  for (void* const block : blocks) pool_->deallocate(a(), block, 256);
+}
+
 TEST_F(pool_front_cache, of_one_pool_is_not_taken_for_that_of_another_at_the_same_place) {
   const auto upstream = std::make_shared<cuda_memory_resource>(0);
-  for (int i = 0; i < 8; ++i) {
+  for (int i = 0; i < 200; ++i) {  // more than a thread remembers
     pool_memory_resource passing(upstream, 1 * MiB, 1 * MiB);
     void* const block = passing.allocate({}, 256);
     passing.deallocate({}, block, 256);
