@@ -262,12 +262,22 @@ TEST_F(pool_front_cache, brings_several_blocks_of_a_size_that_is_asked_for_again
 /// For a sanitizer: a cache looks blocks up while the table that it reads is outgrown by another thread's blocks.
 TEST_F(pool_front_cache, serves_one_thread_while_others_fill_the_pool) {
   std::atomic<bool> is_over{false};
+  std::atomic<unsigned> rounds{0};
   std::thread at_ease([&] {
     open_caches(b());
-    while (!is_over) pool_->deallocate(b(), pool_->allocate(b(), small), small);
+    for (; !is_over; rounds.fetch_add(1, std::memory_order_relaxed)) {
+      pool_->deallocate(b(), pool_->allocate(b(), small), small);
+    }
   });
   std::vector<void*> blocks;
-  for (int i = 0; i < 4'000; ++i) blocks.push_back(pool_->allocate(a(), 256));
+  for (int i = 0; i < 4'000; ++i) {
+    if (i % 500 == 0) {  // relaxed, so that only the pool's own order is between the threads
+      for (const unsigned seen = rounds.load(std::memory_order_relaxed) + 2;
+           rounds.load(std::memory_order_relaxed) < seen;)
+        std::this_thread::yield();
+    }
+    blocks.push_back(pool_->allocate(a(), 256));
+  }
   is_over = true;
   at_ease.join();
   for (void* const block : blocks) pool_->deallocate(a(), block, 256);
