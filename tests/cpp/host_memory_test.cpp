@@ -17,6 +17,7 @@ namespace {
 
 constexpr long never = -1;
 thread_local long requests_until_failure = never;
+thread_local std::size_t bytes_requested = 0;  // by the core
 
 /// The simulated driver asks for memory too, and may have it.
 bool is_of_the_core(const void* code) {
@@ -28,8 +29,9 @@ bool is_of_the_core(const void* code) {
 
 // noinline: where it is inlined into its caller there is no return address of its own; and GCC warns of free().
 [[gnu::noinline]] void* operator new(std::size_t bytes) {
-  if (requests_until_failure != never && is_of_the_core(__builtin_return_address(0))) {
-    if (requests_until_failure-- == 0) throw std::bad_alloc();
+  if (is_of_the_core(__builtin_return_address(0))) {
+    if (requests_until_failure != never && requests_until_failure-- == 0) throw std::bad_alloc();
+    if (bytes >= sizeof(cenote::front_cache)) bytes_requested += bytes;
   }
   if (void* const memory = std::malloc(bytes)) return memory;
   throw std::bad_alloc();
@@ -162,6 +164,33 @@ TEST_F(host_memory, that_an_allocation_cannot_have_costs_it_nothing_but_that_all
     if (HasFailure()) return;
   }
   EXPECT_GT(nth, 100);
+}
+
+/// A stream is forgotten while blocks lie in its cache; it takes them, others free them, and then it is gone.
+TEST_F(host_memory, of_a_front_cache_is_used_again_when_its_stream_has_been_forgotten) {
+  pool_ = std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), pool_bytes, pool_bytes);
+  const cuda_stream a(0), b(0), low(0), high(0);
+  const auto make_the_pool_forget = [&] {
+    std::vector<void*> halves{pool_->allocate(low, 10 * unit), pool_->allocate(high, 10 * unit)};
+    pool_->deallocate(low, halves[0], 10 * unit);
+    pool_->deallocate(high, halves[1], 10 * unit);
+    synchronize_device(0);
+    pool_->deallocate(a, pool_->allocate(a, 20 * unit), 20 * unit);  // of what has become everybody's
+  };
+  std::size_t settled = 0;
+  for (int i = 0; i < 200; ++i) {
+    if (i == 50) settled = bytes_requested;
+    const cuda_stream passing(0, cuda_stream::kind::non_blocking);
+    std::vector<void*> blocks;
+    for (int k = 0; k < 5; ++k) blocks.push_back(pool_->allocate(passing, 512));
+    make_the_pool_forget();
+    while (void* const block = pool_->allocate_at_once(passing, 512)) blocks.push_back(block);  // till it is empty
+    for (void* const block : blocks) pool_->deallocate(b, block, 512);
+    synchronize_device(0);
+    pool_->trim(pool_bytes);  // all is everybody's
+  }
+  EXPECT_LE(bytes_requested - settled, 8 * sizeof(front_cache));
+  pool_->check();
 }
 
 TEST_F(host_memory, that_a_free_cannot_have_costs_no_more_than_the_block) {

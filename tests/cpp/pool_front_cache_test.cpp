@@ -243,6 +243,16 @@ TEST_F(pool_front_cache, of_a_thread_that_ended_serves_the_next) {
   EXPECT_TRUE(cached.contains(second.first));
 }
 
+TEST_F(pool_front_cache, of_a_stream_that_was_forgotten_is_there_again_when_it_comes_again) {
+  std::vector<void*> blocks = take_all(a());
+  EXPECT_EQ(pool_->try_allocate(b(), small), nullptr);  // in search of memory the pool forgets A, which has none
+  for (void* const block : blocks) pool_->deallocate(a(), block, small);
+  blocks.clear();
+  const auto before = hits();
+  for (int i = 0; i < 10; ++i) pool_->deallocate(a(), pool_->allocate(a(), small), small);
+  EXPECT_GE(hits() - before, 9u);
+}
+
 TEST_F(pool_front_cache, brings_several_blocks_of_a_size_that_is_asked_for_again_and_again) {
   std::set<void*> blocks;
   const auto before = pool_->counters();
