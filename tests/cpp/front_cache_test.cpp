@@ -138,6 +138,15 @@ TEST_F(front_cache_of_a_heap, stocks_what_was_brought_for_it_and_no_more_than_a_
   EXPECT_EQ(cache_.take(stream, 2 * granule), brought);
 }
 
+TEST_F(front_cache_of_a_heap, wants_no_more_than_its_budget_has_room_for) {
+  constexpr std::size_t budget = 64 * granule;
+  for (int i = 0; i < 5; ++i) cache_.restock(stream, granule, budget);
+  for (int i = 0; i < 30; ++i) ASSERT_TRUE(give(take_from_heap(2 * granule), budget));
+  EXPECT_EQ(cache_.restock(stream, granule, budget), 4u);
+  ASSERT_TRUE(give(take_from_heap(3 * granule), budget));
+  EXPECT_EQ(cache_.restock(stream, granule, budget), 1u);
+}
+
 TEST_F(front_cache_of_a_heap, spills_a_shelf_for_another_size_with_the_same_place) {
   void* const small = take_from_heap(granule);
   void* const large = take_from_heap(256 * granule);  // 256 ^ 256 >> 8 is 257, whose place is that of 1

@@ -145,6 +145,19 @@ TEST_F(pool_streams, a_stream_that_was_forgotten_meanwhile_is_waited_for_again) 
   pool_->deallocate(b(), block, block_bytes);
 }
 
+TEST_F(pool_streams, a_wait_that_failed_is_no_allocation) {
+  void* const block = pool_->allocate(a(), block_bytes);
+  pool_->deallocate(a(), block, block_bytes);
+  const auto before = pool_->counters();
+  cenote_sim_fail("cuStreamWaitEvent", 1, CUDA_ERROR_UNKNOWN);
+  EXPECT_THROW(pool_->allocate(b(), block_bytes), cuda_error);
+  EXPECT_EQ(pool_->counters().allocations, before.allocations);
+  EXPECT_EQ(pool_->counters().from_other_stream, before.from_other_stream);
+  EXPECT_EQ(pool_->state().in_use, 1 * unit);
+  EXPECT_EQ(pool_->allocate(b(), block_bytes), block);
+  pool_->deallocate(b(), block, block_bytes);
+}
+
 TEST_F(pool_streams, a_block_that_no_event_covers_is_reclaimed_behind_all_work) {
   void* const witness = device_allocate(0, block_bytes);
   void* const block = pool_->allocate(a(), block_bytes);
@@ -252,7 +265,8 @@ TYPED_TEST(pool_streams_that_come_and_go, a_new_one_with_an_old_handle_is_anothe
 /// A thread that has not allocated since takes the new stream for the old one. What it frees then is ordered by neither
 /// alone, and may go to others only after the work of both.
 TYPED_TEST(pool_streams_that_come_and_go, a_free_on_a_new_one_that_is_taken_for_the_old_one_waits_for_both) {
-  constexpr std::size_t small = 2 * KiB;  // goes to a front cache
+  constexpr std::size_t small = 8 * KiB;                 // goes to a front cache, which has room for 8 of them
+  constexpr std::size_t large = pool_streams::unit / 2;  // does not, and is with 8 of them worth a mark
   const auto& pool_ = this->pool_;
   std::vector<void*> blocks;
   const stream_ref a = this->a();
@@ -269,11 +283,12 @@ TYPED_TEST(pool_streams_that_come_and_go, a_free_on_a_new_one_that_is_taken_for_
       pool_->deallocate(handle, blocks[i], small);
     }
   };
-  use_and_free(0, 10);
+  pool_->deallocate(handle, pool_->allocate(handle, large), large);
+  use_and_free(0, 4);
   old_stream.reset();
   const TypeParam new_stream;
   ASSERT_EQ(new_stream.view(), handle) << "the driver uses handle values again";
-  use_and_free(10, blocks.size());
+  use_and_free(4, blocks.size());
 
   std::vector<void*> all;
   while (void* const block = pool_->try_allocate(a, small)) {
@@ -284,8 +299,58 @@ TYPED_TEST(pool_streams_that_come_and_go, a_free_on_a_new_one_that_is_taken_for_
   synchronize(a, 0);
   cenote_sim_drain();
   EXPECT_TRUE(all_are(read(witness, small * blocks.size(), a), 0xAA));
+  for (void* const block : blocks)
+    EXPECT_TRUE(all_are(read(block, small, a), 0xBB)) << "the old owner's work came last";
   for (void* const block : all) pool_->deallocate(a, block, small);
   device_free(0, witness);
+}
+
+/// The same where a block is too large for a cache: the new stream's mark covers nothing of the old one's.
+TYPED_TEST(pool_streams_that_come_and_go, a_mark_of_a_new_one_covers_nothing_of_the_old_one) {
+  constexpr std::size_t unmarked = pool_streams::unit / 2, marked = 16 * pool_streams::unit;
+  const auto& pool_ = this->pool_;
+  const stream_ref b = this->b();
+  std::optional<TypeParam> old_stream(std::in_place);
+  const stream_ref handle = old_stream->view();
+  void* const of_the_old = pool_->allocate(handle, unmarked);
+  void* const of_the_new = pool_->allocate(handle, marked);
+  fill_async(of_the_old, 0xAA, unmarked, handle, 0);
+  pool_->deallocate(handle, of_the_old, unmarked);
+  old_stream.reset();
+  const TypeParam new_stream;
+  ASSERT_EQ(new_stream.view(), handle) << "the driver uses handle values again";
+  pool_->deallocate(handle, of_the_new, marked);
+  std::vector<void*> all;
+  while (void* const block = pool_->try_allocate(b, unmarked)) {
+    fill_async(block, 0xBB, unmarked, b, 0);
+    all.push_back(block);
+  }
+  EXPECT_NE(std::find(all.begin(), all.end(), of_the_old), all.end());
+  synchronize(b, 0);
+  cenote_sim_drain();
+  EXPECT_TRUE(all_are(read(of_the_old, unmarked, b), 0xBB)) << "the old one's work came last";
+  for (void* const block : all) pool_->deallocate(b, block, unmarked);
+}
+
+/// What such a thread frees is not lost to the new stream for long: the pool need not grow for it.
+TYPED_TEST(pool_streams_that_come_and_go, a_new_one_gets_back_what_a_thread_frees_that_only_frees) {
+  constexpr std::size_t small = 2 * KiB;
+  const auto pool = std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), 4 * MiB);
+  std::optional<TypeParam> old_stream(std::in_place);
+  const stream_ref handle = old_stream->view();
+  pool->deallocate(handle, pool->allocate(handle, small), small);  // this thread has met it
+  old_stream.reset();
+  const TypeParam new_stream;
+  ASSERT_EQ(new_stream.view(), handle) << "the driver uses handle values again";
+  for (int round = 0; round < 100; ++round) {
+    std::vector<void*> blocks;
+    std::thread([&] {
+      for (int i = 0; i < 64; ++i) blocks.push_back(pool->allocate(handle, small));
+    }).join();
+    for (void* const block : blocks) pool->deallocate(handle, block, small);
+  }
+  EXPECT_EQ(pool->pool_size(), 4 * MiB) << "64 blocks of 2 KiB are in use at once";
+  pool->check();
 }
 
 /// A stream that wants what others free, block by block: the first time it waits for all work, and from then on for
@@ -335,6 +400,18 @@ TEST_F(pool_streams, without_pressure_frees_share_their_marks_again) {
   EXPECT_EQ(frees(32), 32u);
   EXPECT_EQ(frees(64), 32u + 64u / 2) << "two of these blocks are worth a mark";
   for (void* const block : blocks) pool_->deallocate(a(), block, small);
+}
+
+/// For a sanitizer: each thread's search for memory makes the pool forget the others' streams, which have none.
+TEST_F(pool_streams, are_forgotten_by_one_thread_while_others_use_them) {
+  const auto search = [&] {
+    const cuda_stream own(0, cuda_stream::kind::non_blocking);
+    for (int i = 0; i < 500; ++i) EXPECT_EQ(pool_->try_allocate(own.view(), pool_bytes), nullptr);
+  };
+  std::thread one(search), two(search), three(search);
+  one.join();
+  two.join();
+  three.join();
 }
 
 TEST_F(pool_streams, the_per_thread_default_streams_of_two_threads_are_two_streams) {
@@ -396,23 +473,30 @@ TEST_F(pool_streams, streams_that_come_and_go_leave_nothing_behind) {
   EXPECT_EQ(pool_->pool_size(), pool_bytes);
 }
 
-/// Random work on a few streams, each byte of which is known: nobody ever reads what another wrote.
-TEST_F(pool_streams, no_random_history_shows_a_stream_anothers_bytes) {
+/// Random work on a few streams, each byte of which is known: nobody ever reads what another wrote. Blocks pass to
+/// other streams, which then free them without ever having allocated.
+TYPED_TEST(pool_streams_that_come_and_go, show_no_bytes_of_others_in_a_random_history) {
+  const auto& pool_ = this->pool_;
   struct block {
     void* memory;
     std::size_t bytes;
-    std::shared_ptr<cuda_stream> stream;
+    std::shared_ptr<TypeParam> stream;
     unsigned char token;
   };
   for (unsigned seed = 1; seed <= 8; ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
     std::mt19937_64 random(seed);
-    const auto fresh_stream = [] { return std::make_shared<cuda_stream>(0, cuda_stream::kind::non_blocking); };
-    std::vector<std::shared_ptr<cuda_stream>> streams(4);
+    const auto fresh_stream = [] { return std::make_shared<TypeParam>(); };
+    std::vector<std::shared_ptr<TypeParam>> streams(4);
     for (auto& stream : streams) stream = fresh_stream();
     std::vector<block> blocks;
     const auto finish = [&](std::size_t i) {
-      const block b = blocks[i];
+      block& of = blocks[i];
+      if (const auto& other = streams[random() % streams.size()]; random() % 2 == 0) {
+        order_after(other->view(), of.stream->view(), 0);
+        of.stream = other;
+      }
+      const block b = of;
       const stream_ref stream = b.stream->view();
       if (random() % 3 == 0) {
         ASSERT_TRUE(all_are(read(b.memory, b.bytes, stream), b.token));
@@ -430,7 +514,7 @@ TEST_F(pool_streams, no_random_history_shows_a_stream_anothers_bytes) {
         fill_async(memory, blocks.back().token, bytes, streams[on]->view(), 0);
       }
       if (memory == nullptr || blocks.size() > 40) finish(random() % blocks.size());
-      if (HasFatalFailure()) return;
+      if (this->HasFatalFailure()) return;
       if (random() % 50 == 0) streams[on] = fresh_stream();  // the old one goes with its last block
       if (random() % 100 == 0) synchronize(streams[on]->view(), 0);
     }

@@ -206,6 +206,46 @@ TEST_F(pool, answers_sizes_near_2_to_the_64_with_out_of_memory_and_the_numbers) 
   resource->check();
 }
 
+TEST_F(pool, keeps_its_chunks_where_a_request_is_larger_than_any_block_may_be) {
+  const auto resource = make_pool(4 * MiB);
+  EXPECT_EQ(resource->try_allocate({}, max_block_bytes + 1), nullptr);
+  EXPECT_EQ(resource->pool_size(), 4 * MiB);
+}
+
+/// An upstream that has addresses for sale: nobody touches the memory.
+class boundless final : public memory_resource {
+ public:
+  boundless() : memory_resource(0) {}
+  std::string kind() const override { return "boundless"; }
+  std::size_t given = 0;
+
+ private:
+  void* do_allocate(stream_ref, std::size_t bytes, std::size_t) override {
+    given += bytes;
+    next_ += 4 * std::size_t{1} << 40;
+    return reinterpret_cast<void*>(next_);
+  }
+  void do_deallocate(stream_ref, void*, std::size_t bytes, std::size_t) noexcept override { given -= bytes; }
+  std::uintptr_t next_ = std::uintptr_t{1} << 44;
+};
+
+TEST_F(pool, takes_blocks_up_to_the_largest_there_may_be_and_none_above) {
+  const auto upstream = std::make_shared<boundless>();
+  pool_memory_resource resource(upstream, 0);
+  for (const std::size_t less : {std::size_t{0}, std::size_t{256}, 1 * MiB, 2 * MiB, 3 * MiB}) {
+    void* const block = resource.try_allocate({}, max_block_bytes - less);
+    EXPECT_NE(block, nullptr) << less;
+    resource.check();
+    resource.deallocate({}, block, max_block_bytes - less);
+    synchronize_device(0);
+    resource.trim();
+    EXPECT_EQ(upstream->given, 0u) << less;
+  }
+  EXPECT_EQ(resource.try_allocate({}, max_block_bytes + 1), nullptr);
+  EXPECT_EQ(resource.try_allocate({}, max_block_bytes, 512), nullptr);
+  EXPECT_EQ(upstream->given, 0u);
+}
+
 TEST_F(pool, reports_and_ignores_pointers_that_it_did_not_give_out) {
   const auto resource = make_pool(1 * MiB);
   void* const block = resource->allocate({}, 512);

@@ -58,7 +58,8 @@ void chunk_source::give(stream_ref stream, chunk unused) noexcept {
 std::size_t chunk_source::preferred(std::size_t minimum) const {
   const std::lock_guard lock(mutex_);
   if (step_ && minimum <= *step_) return *step_;
-  return align_up(std::max(minimum, std::clamp(held_, granularity, largest_unasked)), granularity);
+  const std::size_t whole = align_up(std::max(minimum, std::clamp(held_, granularity, largest_unasked)), granularity);
+  return std::min(whole, max_block_bytes);
 }
 
 /// Books up to `wanted` bytes, at least `minimum`, against the maximum; nothing if there is no room for them.

@@ -29,15 +29,12 @@ void front_caches::open(stream_id stream) noexcept {
   if (const front_cache* const own = remembered(stream); own != nullptr && own->serves(stream.value)) return;
   const std::size_t slot = this_thread_slot();
   const std::lock_guard lock(mutex_);
-  const auto find = [&](std::uint64_t of, bool any_slot) {
-    return std::find_if(caches_.begin(), caches_.end(),
-                        [&](const owned_cache& each) { return each.stream == of && (any_slot || each.slot == slot); });
-  };
-  auto own = find(stream.value, false);
-  if (own == caches_.end()) own = find(nobody, true);
+  auto own = std::find_if(caches_.begin(), caches_.end(),
+                          [&](const owned_cache& each) { return each.stream == stream.value && each.slot == slot; });
+  if (own == caches_.end()) own = std::find_if(caches_.begin(), caches_.end(), is_left_to_others);
   if (own == caches_.end()) {
     try {
-      caches_.push_back({nobody, slot, std::make_unique<front_cache>(heap_.blocks(), heap_.directory())});
+      caches_.push_back({nobody, slot, false, std::make_unique<front_cache>(heap_.blocks(), heap_.directory())});
     } catch (const std::bad_alloc&) {
       return;  // goes without
     }
@@ -46,6 +43,7 @@ void front_caches::open(stream_id stream) noexcept {
   if (own->stream == nobody) own->cache->assign(stream.value);
   own->stream = stream.value;
   own->slot = slot;
+  own->is_forgotten = false;
   remember(stream, own->cache.get());
 }
 
@@ -66,8 +64,16 @@ void front_caches::remember(stream_id stream, front_cache* cache) const noexcept
 void front_caches::forget(stream_id stream) noexcept {
   const std::lock_guard lock(mutex_);
   for (owned_cache& each : caches_) {
-    if (each.stream == stream.value && each.cache->assign(nobody)) each.stream = nobody;
+    if (each.stream != stream.value) continue;
+    each.is_forgotten = true;
+    is_left_to_others(each);
   }
+}
+
+/// Whether the cache serves nobody: a forgotten stream's does not once it is empty.
+bool front_caches::is_left_to_others(owned_cache& cache) noexcept {
+  if (cache.is_forgotten && cache.cache->assign(nobody)) cache.stream = nobody;
+  return cache.stream == nobody;
 }
 
 std::size_t front_caches::bytes() const {

@@ -107,7 +107,7 @@ class front_caches {
     return had_any;
   }
 
-  /// The stream will not come again, or not soon; its caches must have been drained.
+  /// The stream will not come again, or not soon: its caches are left to others, each once it is empty.
   void forget(stream_id stream) noexcept;
 
   /// Runs `change` while no cache looks into the directory.
@@ -127,6 +127,7 @@ class front_caches {
   struct owned_cache {
     std::uint64_t stream;
     std::size_t slot;
+    bool is_forgotten;  // nobody's as soon as it is empty, unless its stream comes again
     std::unique_ptr<front_cache> cache;
   };
 
@@ -180,6 +181,7 @@ class front_caches {
     return last.stream == stream.value && last.pool == number_ ? last.cache : nullptr;
   }
   void remember(stream_id stream, front_cache* cache) const noexcept;
+  static bool is_left_to_others(owned_cache& cache) noexcept;
 
   template <class Figure>
   auto sum(Figure&& figure) const {

@@ -236,10 +236,12 @@ void pool_memory_resource::give_to_heap(stream_ref stream, stream_id id, void* p
 }
 
 /// Frees what a cache had no room for. The stream of the cache may only have been recognised; one that is gone gets no
-/// mark, as no event on the stream that has its handle now would cover its work.
+/// mark, as no event on the stream that has its handle now would cover its work, and is not taken for that one again.
 void pool_memory_resource::give_spilled(stream_ref stream, sighting seen, block_index spilled) noexcept {
   const stream_id id = seen.id;
-  const bool is_itself = seen.is_certain || identify_or_report(stream) == id;
+  const stream_id asked = seen.is_certain ? id : identify_or_report(stream);
+  const bool is_itself = asked == id;
+  if (!is_itself) caches_.meet(stream, asked);
   try {
     std::optional<due_mark> due;
     {
@@ -364,13 +366,18 @@ void* pool_memory_resource::take_from_other_stream(const request& wanted) {
   } catch (...) {
     const std::lock_guard lock(mutex_);
     heap_.give(heap_.taken_at(pointer), timeline_locked(lender).owner(), freed_at);
+    --counters_.allocations;
+    --counters_.from_other_stream;
     throw;
   }
   std::vector<stream_timeline> dropped;  // outlives the lock: its events are the driver's to destroy
   const std::lock_guard lock(mutex_);
   ++counters_.waits;
   if (frees_to_mark_ != 0) frees_to_mark_ = frees_marked_at_once;
-  timeline_locked(wanted.id).learn(lender, awaited.epoch);
+  try {
+    timeline_locked(wanted.id).learn(lender, awaited.epoch);
+  } catch (const std::bad_alloc&) {  // of the host's memory: it will wait again
+  }
   if (timelines_.size() - captures_met_ > many_timelines) drop_idle_timelines_locked(wanted.id, dropped);
   return pointer;
 }
@@ -447,7 +454,7 @@ void* pool_memory_resource::take_claims(const request& wanted, const std::vector
 
 /// Step 8: free chunks that are each too small are worth one that is large enough.
 void* pool_memory_resource::make_room_and_grow(const request& wanted) {
-  if (smallest_chunk(wanted) > chunks_.maximum().value_or(max_allocation))
+  if (smallest_chunk(wanted) > std::min(chunks_.maximum().value_or(max_block_bytes), max_block_bytes))
     return nullptr;  // no room that could be made is enough
   // A captured stream cannot free, and the legacy stream may not even be named beside the capture of a blocking one.
   std::optional<cuda_stream> aside;
@@ -560,15 +567,20 @@ std::vector<std::pair<stream_id, stamp>> pool_memory_resource::close_epochs() {
 }
 
 /// Streams come and go; what has no free block left need not be remembered.
-void pool_memory_resource::drop_idle_timelines_locked(stream_id spared, std::vector<stream_timeline>& dropped) {
+void pool_memory_resource::drop_idle_timelines_locked(stream_id spared,
+                                                      std::vector<stream_timeline>& dropped) noexcept {
   for (auto it = timelines_.begin(); it != timelines_.end();) {
     const auto current = it++;
     const stream_id id = current->first;
     if (id == spared || id.is_capturing() || heap_.free_bytes(current->second.owner()) != 0) continue;
+    try {
+      dropped.push_back(std::move(current->second));
+    } catch (const std::bad_alloc&) {  // of the host's memory: it is remembered for now
+      return;
+    }
     caches_.forget(id);
-    first_epoch_ = std::max(first_epoch_, current->second.open_epoch() + 1);
-    heap_.destroy_owner(current->second.owner());
-    dropped.push_back(std::move(current->second));
+    first_epoch_ = std::max(first_epoch_, dropped.back().open_epoch() + 1);
+    heap_.destroy_owner(dropped.back().owner());
     timelines_.erase(current);
     recent_timelines_ = {};
     for (auto& [other_id, other] : timelines_) other.unlearn(id);
@@ -589,8 +601,14 @@ stream_timeline* pool_memory_resource::known_timeline_locked(stream_id id) {
 stream_timeline& pool_memory_resource::timeline_locked(stream_id id) {
   if (stream_timeline* const known = known_timeline_locked(id)) return *known;
   const owner_index owner = heap_.create_owner();
-  captures_met_ += id.is_capturing() ? 1 : 0;
-  return timelines_.try_emplace(id, id, owner, first_epoch_).first->second;
+  try {
+    stream_timeline& made = timelines_.try_emplace(id, id, owner, first_epoch_).first->second;
+    captures_met_ += id.is_capturing() ? 1 : 0;
+    return made;
+  } catch (const std::bad_alloc&) {
+    heap_.destroy_owner(owner);
+    throw;
+  }
 }
 
 /// Gives chunks of the stream `of`, or ready ones, back in the order of `stream`.

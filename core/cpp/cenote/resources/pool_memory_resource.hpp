@@ -165,7 +165,7 @@ class pool_memory_resource final : public memory_resource {
   void settle();
   void settle_unmarked();
   std::vector<std::pair<stream_id, stamp>> close_epochs();
-  void drop_idle_timelines_locked(stream_id spared, std::vector<stream_timeline>& dropped);
+  void drop_idle_timelines_locked(stream_id spared, std::vector<stream_timeline>& dropped) noexcept;
   stream_timeline* known_timeline_locked(stream_id id);
   stream_timeline& timeline_locked(stream_id id);
 

@@ -79,11 +79,12 @@ class block_directory {
       return static_cast<std::size_t>((tag * golden_ratio) >> shift);
     }
     std::size_t after(std::size_t place) const noexcept { return (place + 1) & mask; }
+    // Who reads a word may look at its block, and the first one of a segment brings the segment with it.
     std::uint64_t read(std::size_t place) const noexcept {
-      return std::atomic_ref(words[place]).load(std::memory_order_relaxed);
+      return std::atomic_ref(words[place]).load(std::memory_order_acquire);
     }
     void write(std::size_t place, std::uint64_t word) const noexcept {
-      std::atomic_ref(words[place]).store(word, std::memory_order_relaxed);
+      std::atomic_ref(words[place]).store(word, std::memory_order_release);
     }
   };
 

@@ -13,11 +13,6 @@ bool front_cache::assign(std::uint64_t stream) noexcept {
   return true;
 }
 
-bool front_cache::serves(std::uint64_t stream) const noexcept {
-  const std::lock_guard lock(lock_);
-  return stream_ == stream;
-}
-
 /// Spills all but the newest `count` blocks of a shelf.
 void front_cache::keep_newest(shelf& of, std::uint16_t count, block_index& spilled) noexcept {
   of.restock = std::max<std::uint16_t>(of.restock / 2, 1);

@@ -38,7 +38,11 @@ class front_cache {
 
   /// The cache serves this stream from now on; false, and it does not, if it is not empty.
   bool assign(std::uint64_t stream) noexcept;
-  bool serves(std::uint64_t stream) const noexcept;
+
+  bool serves(std::uint64_t stream) const noexcept {
+    const std::lock_guard lock(lock_);
+    return stream_ == stream;
+  }
 
   /// A block of `bytes`, a multiple of 256; null if there is none, or if the cache serves another stream.
   void* take(std::uint64_t stream, std::size_t bytes) noexcept {
