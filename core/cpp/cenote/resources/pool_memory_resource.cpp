@@ -26,6 +26,10 @@ constexpr std::size_t many_timelines = 64;
 /// other stream sees it.
 constexpr std::size_t shares_of_a_cache = 64;
 
+/// A pool whose front caches hold more than an eighth of it together reclaims that before it grows: streams come and
+/// go, and what lies in the caches of one that is gone is nobody's.
+constexpr std::size_t shares_worth_a_reclaim = 8;
+
 /// So many frees are marked at once, each by itself, after a stream found nothing but what others had freed without a
 /// mark, and again after each mark that a stream has waited for.
 constexpr std::size_t frees_marked_at_once = 32;
@@ -168,6 +172,9 @@ void* pool_memory_resource::take_from_heap(request& wanted) {
   const std::lock_guard one_at_a_time(growth_);
   if (void* p = take_without_wait(wanted)) return p;  // another thread may have grown the pool for both
   if (void* p = join(wanted)) return p;
+  if (caches_.bytes() > chunks_.held() / shares_worth_a_reclaim) {
+    if (void* p = reclaim(wanted)) return p;
+  }
   if (void* p = grow(wanted)) return p;
   if (void* p = reclaim(wanted)) return p;
   if (void* p = make_room_and_grow(wanted)) return p;
@@ -276,6 +283,10 @@ auto pool_memory_resource::close_if_worth_a_mark_locked(stream_timeline& timelin
   } else if (!timeline.is_worth_a_mark(heap_.chunk_bytes())) {
     return std::nullopt;
   }
+  return close_epoch_locked(timeline);
+}
+
+auto pool_memory_resource::close_epoch_locked(stream_timeline& timeline) noexcept -> due_mark {
   due_mark due{timeline.close_epoch(), nullptr};
   if (!spare_events_.empty()) {
     due.reused = std::move(spare_events_.back());
@@ -413,7 +424,7 @@ void* pool_memory_resource::join(const request& wanted) {
   std::vector<claim> claims;
   {
     const std::lock_guard lock(mutex_);
-    if (heap_.bytes_in_use() + wanted.bytes > chunks_.held() / plenty) return nullptr;
+    if (in_use_locked() + wanted.bytes > chunks_.held() / plenty) return nullptr;
     for (const auto& [id, lender] : timelines_) {
       if (id != wanted.id && !lender.marks().empty()) claims.push_back({id, lender.marks().back()});
     }
@@ -437,19 +448,27 @@ void* pool_memory_resource::reclaim(const request& wanted) {
   return pointer;
 }
 
-/// Makes the claimed blocks and the ready ones the stream's own, which joins them; the waits have been issued.
+/// Makes the claimed blocks and the ready ones the stream's own, which joins them; the waits have been issued. What it
+/// does not need is marked at once, for others.
 void* pool_memory_resource::take_claims(const request& wanted, const std::vector<claim>& claims, std::size_t waits) {
-  const std::lock_guard lock(mutex_);
-  stream_timeline& mine = timeline_locked(wanted.id);
-  counters_.waits += waits;
-  for (const auto& [lender, upto] : claims) {
-    const stream_timeline* const timeline = known_timeline_locked(lender);
-    if (timeline == nullptr) continue;
-    heap_.reown(timeline->owner(), upto.epoch, mine.owner(), mine.open_epoch());
-    if (lender != wanted.id) mine.learn(lender, upto.epoch);
+  void* pointer = nullptr;
+  std::optional<due_mark> due;
+  {
+    const std::lock_guard lock(mutex_);
+    stream_timeline& mine = timeline_locked(wanted.id);
+    counters_.waits += waits;
+    for (const auto& [lender, upto] : claims) {
+      const stream_timeline* const timeline = known_timeline_locked(lender);
+      if (timeline == nullptr) continue;
+      heap_.reown(timeline->owner(), upto.epoch, mine.owner(), mine.open_epoch());
+      if (lender != wanted.id) mine.learn(lender, upto.epoch);
+    }
+    heap_.reown(ready_, std::numeric_limits<stamp>::max(), mine.owner(), mine.open_epoch());
+    pointer = take_locked(wanted, mine.owner(), counters_.from_reclaim);
+    if (timelines_.size() > 1) due = close_epoch_locked(mine);
   }
-  heap_.reown(ready_, std::numeric_limits<stamp>::max(), mine.owner(), mine.open_epoch());
-  return take_locked(wanted, mine.owner(), counters_.from_reclaim);
+  if (due) place_mark(wanted.stream, wanted.id, *std::move(due));
+  return pointer;
 }
 
 /// Step 8: free chunks that are each too small are worth one that is large enough.
@@ -545,12 +564,14 @@ void pool_memory_resource::settle_unmarked() {
   if (closed.empty()) return;
   const auto all_work = event::record_context(device());
   if (!all_work || !all_work->is_complete()) return;
+  std::vector<std::deque<mark>> forgotten;  // outlives the lock: their events are the driver's to destroy
   const std::lock_guard lock(mutex_);
   ++counters_.events;
   for (const auto& [id, epoch] : closed) {
     stream_timeline* const timeline = known_timeline_locked(id);
     if (timeline == nullptr) continue;
     heap_.reown(timeline->owner(), epoch, ready_, 0);
+    forgotten.push_back(timeline->marks());
     timeline->forget_marks(epoch);
   }
 }
@@ -683,6 +704,11 @@ std::size_t pool_memory_resource::trim(std::size_t keep_bytes) {
 
 std::size_t pool_memory_resource::pool_size() const { return chunks_.held(); }
 
+/// What lies in a cache is in use to the heap. Caches change beside the lock.
+std::size_t pool_memory_resource::in_use_locked() const {
+  return heap_.bytes_in_use() - std::min(heap_.bytes_in_use(), caches_.bytes());
+}
+
 pool_counters pool_memory_resource::counters() const {
   const std::lock_guard lock(mutex_);
   pool_counters all = counters_;
@@ -720,7 +746,7 @@ memory_state pool_memory_resource::state() const {
   figures.held = chunks_.held();
   figures.limit = chunks_.maximum();
   const std::lock_guard lock(mutex_);
-  figures.in_use = heap_.bytes_in_use() - std::min(heap_.bytes_in_use(), caches_.bytes());
+  figures.in_use = in_use_locked();
   std::size_t largest = heap_.largest_free(ready_);
   for (const auto& [id, timeline] : timelines_) largest = std::max(largest, heap_.largest_free(timeline.owner()));
   figures.largest_free = largest;

@@ -156,9 +156,11 @@ class pool_memory_resource final : public memory_resource {
   void* take_found_locked(const request& wanted, block_index found, std::uint64_t& path);
   void free_locked(stream_timeline& to, block_index freed) noexcept;
   std::optional<due_mark> close_if_worth_a_mark_locked(stream_timeline& timeline) noexcept;
+  due_mark close_epoch_locked(stream_timeline& timeline) noexcept;
   bool empty_caches_locked(std::optional<stream_id> only);
   void restock_locked(const request& wanted, owner_index from) noexcept;
   void size_caches();
+  std::size_t in_use_locked() const;
   void* add_chunk_and_take(const request& wanted, chunk fresh);
   void give_up_chunk(const request& wanted, chunk fresh);
   bool order_legacy_stream_after_all_work() const noexcept;
