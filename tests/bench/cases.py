@@ -227,7 +227,7 @@ CASES: dict[str, Case] = {
                 for threads in (1, 16)
             ),
             baseline="cenote-pool",
-            effort=_THREADS,
+            effort={"count": 500_000, "budget_ms": 120},
         ),
         Case(
             "handoff",

@@ -136,6 +136,12 @@ GOALS = (
         "×",
         lambda m: m.over(("handoff", "", POOL), ("handoff", "", "driver")),
     ),
+    Goal(
+        "the same, captures announced",
+        1.3,
+        "×",
+        lambda m: m.over(("handoff", "", ANNOUNCED), ("handoff", "", "driver")),
+    ),
     Goal("allocate + deallocate from Python", 300, "ns", lambda m: m.median("py-pair", "")),
     Goal("DeviceBuffer(size=1024)", 450, "ns", lambda m: m.median("py-buffer", "")),
     Goal("cupy.cuda.alloc of 1 KiB, over CuPy's pool", 1, "×", _against("cupy-alloc", "1 KiB", "cupy-pool")),
