@@ -52,7 +52,8 @@ def rmm_options() -> list[str]:
         raise BuildError(f"librmm and rapids_logger lie in two folders: {rmm.parent} and {logger.parent}")
     # The runtime's headers need those of the compiler, which the wheel of the runtime does not have.
     include = cuda_include("crt/host_defines.h", "nvidia-cuda-crt")
-    return [f"-DCENOTE_BENCH_RMM={rmm.parent}", f"-DCENOTE_BENCH_CUDART={_cudart()}", f"-DCENOTE_CUDA_INCLUDE={include}"]
+    places = {"BENCH_RMM": rmm.parent, "BENCH_CUDART": _cudart(), "CUDA_INCLUDE": include}
+    return [f"-DCENOTE_{name}={place}" for name, place in places.items()]
 
 
 def cuda_include(header: str = "cuda.h", package: str = "nvidia-cuda-runtime") -> Path:

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-POOL_BYTES = 8 << 30
+POOL_BYTES = 4 << 30
 KEEP_ALL = 2**63 - 1
 
 

@@ -172,7 +172,7 @@ void* pool_memory_resource::take_from_heap(request& wanted) {
   const std::lock_guard one_at_a_time(growth_);
   if (void* p = take_without_wait(wanted)) return p;  // another thread may have grown the pool for both
   if (void* p = join(wanted)) return p;
-  if (caches_.bytes() > chunks_.held() / shares_worth_a_reclaim) {
+  if (has_plenty(wanted) || caches_.bytes() > chunks_.held() / shares_worth_a_reclaim) {
     if (void* p = reclaim(wanted)) return p;
   }
   if (void* p = grow(wanted)) return p;
@@ -417,14 +417,19 @@ void* pool_memory_resource::grow(const request& wanted) {
   return add_chunk_and_take(wanted, *fresh);
 }
 
+/// Whether most of the pool would stay free.
+bool pool_memory_resource::has_plenty(const request& wanted) const {
+  const std::lock_guard lock(mutex_);
+  return in_use_locked() + wanted.bytes <= chunks_.held() / plenty;
+}
+
 /// Step 5: a pool that is large beside what is in use is not grown before the blocks of all streams have been joined,
 /// as far as marks cover them.
 void* pool_memory_resource::join(const request& wanted) {
-  if (!wanted.may_wait) return nullptr;
+  if (!wanted.may_wait || !has_plenty(wanted)) return nullptr;
   std::vector<claim> claims;
   {
     const std::lock_guard lock(mutex_);
-    if (in_use_locked() + wanted.bytes > chunks_.held() / plenty) return nullptr;
     for (const auto& [id, lender] : timelines_) {
       if (id != wanted.id && !lender.marks().empty()) claims.push_back({id, lender.marks().back()});
     }

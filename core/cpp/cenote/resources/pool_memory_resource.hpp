@@ -146,6 +146,7 @@ class pool_memory_resource final : public memory_resource {
   void* take_from_other_stream(const request& wanted);
   void* take_settled(const request& wanted);
   void* grow(const request& wanted);
+  bool has_plenty(const request& wanted) const;
   void* join(const request& wanted);
   void* reclaim(const request& wanted);
   void* take_claims(const request& wanted, const std::vector<claim>& claims, std::size_t waits);
