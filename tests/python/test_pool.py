@@ -219,3 +219,33 @@ def test_pool_outlives_a_stream_that_used_it() -> None:
     other = cenote.Stream()
     pool.deallocate(pool.allocate(2 * MIB, other), 2 * MIB, other)
     pool.check()
+
+
+PAIRS_ON_A_STREAM = """
+    import cenote
+    from cenote import mr, sim
+
+    pool, stream = mr.PoolMemoryResource(mr.CudaMemoryResource(), "1MiB"), cenote.Stream()
+    for pairs in (3, 100):
+        sim.reset_calls()
+        for _ in range(pairs):
+            pool.deallocate(pool.allocate(1000, stream), 1000, stream)
+    print(sum(sim.calls().values()), sim.calls("cuStreamIsCapturing"))
+"""
+
+
+@pytest.mark.parametrize(("promise", "calls"), [(None, "200 200"), ("", "200 200"), ("announced", "0 0")])
+def test_stream_is_asked_whether_it_is_captured_unless_captures_are_announced(
+    run_fresh: Callable[..., CompletedProcess[str]], promise: str | None, calls: str
+) -> None:
+    finished = run_fresh(PAIRS_ON_A_STREAM, CENOTE_CAPTURES=promise)
+    assert finished.stdout.split("\n")[0] == calls
+    assert finished.stderr == ""
+
+
+def test_promise_that_is_not_understood_is_said_and_not_believed(
+    run_fresh: Callable[..., CompletedProcess[str]],
+) -> None:
+    finished = run_fresh(PAIRS_ON_A_STREAM, CENOTE_CAPTURES="anounced")
+    assert finished.stdout.split("\n")[0] == "200 200"
+    assert finished.stderr.count('CENOTE_CAPTURES is "anounced" and has no effect') == 1
