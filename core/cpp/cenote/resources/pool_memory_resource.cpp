@@ -19,9 +19,6 @@ namespace {
 /// workload of five streams: it held 4.9 times its peak without joining, 2.5 times with it.
 constexpr std::size_t plenty = 2;
 
-/// With more streams than this, those that have no free block left are forgotten even where memory is plentiful.
-constexpr std::size_t many_timelines = 64;
-
 /// What one front cache may hold: a sixty-fourth of the pool. It is not joined with its neighbours meanwhile, and no
 /// other stream sees it.
 constexpr std::size_t shares_of_a_cache = 64;
@@ -30,15 +27,7 @@ constexpr std::size_t shares_of_a_cache = 64;
 /// go, and what lies in the caches of one that is gone is nobody's.
 constexpr std::size_t shares_worth_a_reclaim = 8;
 
-/// So many frees are marked at once, each by itself, after a stream found nothing but what others had freed without a
-/// mark, and again after each mark that a stream has waited for.
-constexpr std::size_t frees_marked_at_once = 32;
-
-/// Events of marks that were superseded, for marks to come: making and destroying one costs more than recording it.
-constexpr std::size_t most_spare_events = 16;
-
-/// Blocks freed on a stream that the driver would not identify: no stream may use them before a reclaim.
-constexpr stream_id orphans{~std::uint64_t{1}};
+constexpr stream_id orphans = stream_timelines::orphans;
 
 void check_pool_size(const char* which, std::optional<std::size_t> bytes) {
   if (bytes && *bytes % block_granularity != 0) {
@@ -59,7 +48,6 @@ pool_memory_resource::pool_memory_resource(std::shared_ptr<memory_resource> upst
       chunks_(std::move(upstream), maximum),
       initial_(initial),
       ready_(heap_.create_owner()) {
-  spare_events_.reserve(most_spare_events);
   check_pool_size("initial", initial);
   check_pool_size("maximum", maximum);
   std::size_t first = initial ? *initial : half_of_free_memory(device());
@@ -230,10 +218,10 @@ void pool_memory_resource::give_to_heap(stream_ref stream, stream_id id, void* p
         report_once("a pointer was freed that the pool did not give out, or that was freed already; it is ignored");
         return;
       }
-      stream_timeline& mine = timeline_locked(id);
+      stream_timeline& mine = timelines_.meet(id, heap_);
       bytes = heap_[freed].bytes();
       free_locked(mine, freed);
-      due = close_if_worth_a_mark_locked(mine);
+      due = timelines_.close_if_worth_a_mark(mine, heap_.chunk_bytes());
     }
     if (id != orphans && caches_.keeps(bytes)) caches_.open(id);
     if (due) place_mark(stream, id, *std::move(due));
@@ -253,13 +241,13 @@ void pool_memory_resource::give_spilled(stream_ref stream, sighting seen, block_
     std::optional<due_mark> due;
     {
       const std::lock_guard lock(mutex_);
-      stream_timeline& mine = timeline_locked(id);
+      stream_timeline& mine = timelines_.meet(id, heap_);
       while (spilled != no_block) {
         const block_index next = heap_[spilled].free_next;
         free_locked(mine, spilled);
         spilled = next;
       }
-      if (is_itself) due = close_if_worth_a_mark_locked(mine);
+      if (is_itself) due = timelines_.close_if_worth_a_mark(mine, heap_.chunk_bytes());
     }
     if (due) place_mark(stream, id, *std::move(due));
   } catch (const std::exception& error) {
@@ -272,33 +260,13 @@ void pool_memory_resource::free_locked(stream_timeline& to, block_index freed) n
   heap_.blocks()[freed].is_cached = false;
   to.count_free(heap_[freed].bytes());
   heap_.give(freed, to.owner(), to.open_epoch());
-}
-
-/// The epoch that was closed, if there was enough in it or others are short of memory: its mark is to be placed.
-auto pool_memory_resource::close_if_worth_a_mark_locked(stream_timeline& timeline) noexcept -> std::optional<due_mark> {
   if constexpr (check_level >= 2) heap_.check();
-  if (timelines_.size() == 1 || timeline.id().is_capturing() || timeline.id() == orphans) return std::nullopt;
-  if (frees_to_mark_ != 0) {
-    --frees_to_mark_;
-  } else if (!timeline.is_worth_a_mark(heap_.chunk_bytes())) {
-    return std::nullopt;
-  }
-  return close_epoch_locked(timeline);
-}
-
-auto pool_memory_resource::close_epoch_locked(stream_timeline& timeline) noexcept -> due_mark {
-  due_mark due{timeline.close_epoch(), nullptr};
-  if (!spare_events_.empty()) {
-    due.reused = std::move(spare_events_.back());
-    spare_events_.pop_back();
-  }
-  return due;
 }
 
 /// Frees what lies in the caches of one stream, or of all; false if nothing does. No mark covers it yet.
 bool pool_memory_resource::empty_caches_locked(std::optional<stream_id> only) {
   return caches_.drain(only, [this](stream_id id) {
-    stream_timeline& owner = timeline_locked(id);
+    stream_timeline& owner = timelines_.meet(id, heap_);
     return [this, &owner](block_index freed) noexcept { free_locked(owner, freed); };
   });
 }
@@ -338,13 +306,13 @@ void pool_memory_resource::restock_locked(const request& wanted, owner_index fro
 /// The timeline of a stream. One that the pool does not know is looked at first, with the lock released; throws if it
 /// is another device's.
 stream_timeline& pool_memory_resource::meet(stream_ref stream, stream_id id, std::unique_lock<std::mutex>& lock) {
-  if (stream_timeline* const known = known_timeline_locked(id)) return *known;
+  if (stream_timeline* const known = timelines_.find(id)) return *known;
   if (!id.is_capturing() && id != orphans) {
     lock.unlock();
     require_stream_of_device(stream, device());
     lock.lock();
   }
-  return timeline_locked(id);
+  return timelines_.meet(id, heap_);
 }
 
 /// Step 3: a block that another stream has freed, after an event that covers the free.
@@ -356,7 +324,7 @@ void* pool_memory_resource::take_from_other_stream(const request& wanted) {
   stamp freed_at = 0;
   {
     const std::lock_guard lock(mutex_);
-    const stream_timeline& mine = timeline_locked(wanted.id);
+    const stream_timeline& mine = timelines_.meet(wanted.id, heap_);
     for (const auto& [id, other] : timelines_) {
       if (id == wanted.id || id.is_capturing()) continue;
       const block_index found = heap_.find(other.owner(), wanted.bytes, wanted.alignment);
@@ -376,7 +344,7 @@ void* pool_memory_resource::take_from_other_stream(const request& wanted) {
     wait(wanted.stream, *awaited.happened, device());
   } catch (...) {
     const std::lock_guard lock(mutex_);
-    heap_.give(heap_.taken_at(pointer), timeline_locked(lender).owner(), freed_at);
+    heap_.give(heap_.taken_at(pointer), timelines_.meet(lender, heap_).owner(), freed_at);
     --counters_.allocations;
     --counters_.from_other_stream;
     throw;
@@ -384,12 +352,12 @@ void* pool_memory_resource::take_from_other_stream(const request& wanted) {
   std::vector<stream_timeline> dropped;  // outlives the lock: its events are the driver's to destroy
   const std::lock_guard lock(mutex_);
   ++counters_.waits;
-  if (frees_to_mark_ != 0) frees_to_mark_ = frees_marked_at_once;
+  timelines_.was_awaited();
   try {
-    timeline_locked(wanted.id).learn(lender, awaited.epoch);
+    timelines_.meet(wanted.id, heap_).learn(lender, awaited.epoch);
   } catch (const std::bad_alloc&) {  // of the host's memory: it will wait again
   }
-  if (timelines_.size() - captures_met_ > many_timelines) drop_idle_timelines_locked(wanted.id, dropped);
+  if (timelines_.are_many()) timelines_.drop_idle(wanted.id, heap_, caches_, dropped);
   return pointer;
 }
 
@@ -399,7 +367,7 @@ void* pool_memory_resource::take_settled(const request& wanted) {
   void* const pointer = take_without_wait(wanted);
   std::vector<stream_timeline> dropped;  // outlives the lock: its events are the driver's to destroy
   const std::lock_guard lock(mutex_);
-  drop_idle_timelines_locked(wanted.id, dropped);
+  timelines_.drop_idle(wanted.id, heap_, caches_, dropped);
   return pointer;
 }
 
@@ -449,7 +417,7 @@ void* pool_memory_resource::reclaim(const request& wanted) {
   for (const auto& [id, epoch] : closed) claims.push_back({id, {epoch, nullptr}});
   void* const pointer = take_claims(wanted, claims, 1);
   const std::lock_guard lock(mutex_);
-  if (pointer != nullptr) frees_to_mark_ = frees_marked_at_once;
+  if (pointer != nullptr) timelines_.mark_at_once();
   return pointer;
 }
 
@@ -460,17 +428,17 @@ void* pool_memory_resource::take_claims(const request& wanted, const std::vector
   std::optional<due_mark> due;
   {
     const std::lock_guard lock(mutex_);
-    stream_timeline& mine = timeline_locked(wanted.id);
+    stream_timeline& mine = timelines_.meet(wanted.id, heap_);
     counters_.waits += waits;
     for (const auto& [lender, upto] : claims) {
-      const stream_timeline* const timeline = known_timeline_locked(lender);
+      const stream_timeline* const timeline = timelines_.find(lender);
       if (timeline == nullptr) continue;
       heap_.reown(timeline->owner(), upto.epoch, mine.owner(), mine.open_epoch());
       if (lender != wanted.id) mine.learn(lender, upto.epoch);
     }
     heap_.reown(ready_, std::numeric_limits<stamp>::max(), mine.owner(), mine.open_epoch());
     pointer = take_locked(wanted, mine.owner(), counters_.from_reclaim);
-    if (timelines_.size() > 1) due = close_epoch_locked(mine);
+    if (timelines_.size() > 1) due = timelines_.close(mine);
   }
   if (due) place_mark(wanted.stream, wanted.id, *std::move(due));
   return pointer;
@@ -500,7 +468,7 @@ void* pool_memory_resource::take_locked(const request& wanted, owner_index from,
 
 void* pool_memory_resource::take_found_locked(const request& wanted, block_index found, std::uint64_t& path) {
   std::optional<owner_index> keeper;
-  if (wanted.id.is_capturing()) keeper = timeline_locked(wanted.id).owner();
+  if (wanted.id.is_capturing()) keeper = timelines_.meet(wanted.id, heap_).owner();
   void* const pointer = heap_.take(found, wanted.bytes, wanted.alignment, keeper);
   if (heap_.has_outgrown_tables()) [[unlikely]]
     caches_.alone([&] { heap_.release_outgrown_tables(); });
@@ -514,7 +482,7 @@ void* pool_memory_resource::add_chunk_and_take(const request& wanted, chunk fres
   try {
     const std::lock_guard lock(mutex_);
     ++counters_.upstream_allocations;
-    stream_timeline& mine = timeline_locked(wanted.id);
+    stream_timeline& mine = timelines_.meet(wanted.id, heap_);
     // From a stream-ordered upstream the memory is this stream's for the time being; from another it is everybody's.
     const bool is_mine = upstream()->is_stream_ordered() && wanted.may_wait;
     const owner_index owner = is_mine ? mine.owner() : ready_;
@@ -553,7 +521,7 @@ void pool_memory_resource::settle() {
   }
   const std::lock_guard lock(mutex_);
   for (const auto& [id, epoch] : settled) {
-    stream_timeline* const timeline = known_timeline_locked(id);
+    stream_timeline* const timeline = timelines_.find(id);
     if (timeline == nullptr) continue;
     heap_.reown(timeline->owner(), epoch, ready_, 0);
     timeline->forget_marks(epoch);
@@ -573,7 +541,7 @@ void pool_memory_resource::settle_unmarked() {
   const std::lock_guard lock(mutex_);
   ++counters_.events;
   for (const auto& [id, epoch] : closed) {
-    stream_timeline* const timeline = known_timeline_locked(id);
+    stream_timeline* const timeline = timelines_.find(id);
     if (timeline == nullptr) continue;
     heap_.reown(timeline->owner(), epoch, ready_, 0);
     forgotten.push_back(timeline->marks());
@@ -592,51 +560,6 @@ std::vector<std::pair<stream_id, stamp>> pool_memory_resource::close_epochs() {
   return closed;
 }
 
-/// Streams come and go; what has no free block left need not be remembered.
-void pool_memory_resource::drop_idle_timelines_locked(stream_id spared,
-                                                      std::vector<stream_timeline>& dropped) noexcept {
-  for (auto it = timelines_.begin(); it != timelines_.end();) {
-    const auto current = it++;
-    const stream_id id = current->first;
-    if (id == spared || id.is_capturing() || heap_.free_bytes(current->second.owner()) != 0) continue;
-    try {
-      dropped.push_back(std::move(current->second));
-    } catch (const std::bad_alloc&) {  // of the host's memory: it is remembered for now
-      return;
-    }
-    caches_.forget(id);
-    first_epoch_ = std::max(first_epoch_, dropped.back().open_epoch() + 1);
-    heap_.destroy_owner(dropped.back().owner());
-    timelines_.erase(current);
-    recent_timelines_ = {};
-    for (auto& [other_id, other] : timelines_) other.unlearn(id);
-  }
-}
-
-/// Null for a stream that the pool does not know. It is mostly one of two that are asked for again and again.
-stream_timeline* pool_memory_resource::known_timeline_locked(stream_id id) {
-  for (stream_timeline* const recent : recent_timelines_) {
-    if (recent != nullptr && recent->id() == id) return recent;
-  }
-  const auto found = timelines_.find(id);
-  if (found == timelines_.end()) return nullptr;
-  recent_timelines_ = {&found->second, recent_timelines_[0]};
-  return recent_timelines_[0];
-}
-
-stream_timeline& pool_memory_resource::timeline_locked(stream_id id) {
-  if (stream_timeline* const known = known_timeline_locked(id)) return *known;
-  const owner_index owner = heap_.create_owner();
-  try {
-    stream_timeline& made = timelines_.try_emplace(id, id, owner, first_epoch_).first->second;
-    captures_met_ += id.is_capturing() ? 1 : 0;
-    return made;
-  } catch (const std::bad_alloc&) {
-    heap_.destroy_owner(owner);
-    throw;
-  }
-}
-
 /// Gives chunks of the stream `of`, or ready ones, back in the order of `stream`.
 std::size_t pool_memory_resource::release_chunks(stream_ref stream, std::optional<stream_id> of,
                                                  std::size_t keep_bytes) {
@@ -644,7 +567,7 @@ std::size_t pool_memory_resource::release_chunks(stream_ref stream, std::optiona
   std::size_t bytes = 0;
   {
     const std::lock_guard lock(mutex_);
-    const owner_index owner = of ? timeline_locked(*of).owner() : ready_;
+    const owner_index owner = of ? timelines_.meet(*of, heap_).owner() : ready_;
     const auto exceeds_what_is_kept = [&, held = chunks_.held()](const chunk& c) {
       if (held - bytes - c.bytes < keep_bytes) return false;
       bytes += c.bytes;
@@ -683,20 +606,10 @@ void pool_memory_resource::place_mark(stream_ref stream, stream_id id, due_mark 
     std::optional<mark> superseded;  // outlives the lock: its event is the driver's to destroy
     const std::lock_guard lock(mutex_);
     ++counters_.events;
-    stream_timeline* const timeline = known_timeline_locked(id);
-    if (timeline == nullptr) return;
-    superseded = timeline->place_mark(placed);
-    keep_event_locked(superseded);
+    superseded = timelines_.place(id, placed);
   } catch (const std::exception& error) {
     report_once(error.what());  // the blocks stay this stream's own until a later mark covers them
   }
-}
-
-/// For a later mark, unless somebody still holds it who is about to wait for it, or to ask it: such copies are made
-/// under the lock, from the marks of a timeline, so that there can be no more of them.
-void pool_memory_resource::keep_event_locked(std::optional<mark>& superseded) noexcept {
-  if (!superseded || superseded->happened.use_count() != 1 || spare_events_.size() == most_spare_events) return;
-  spare_events_.push_back(std::move(superseded->happened));
 }
 
 std::size_t pool_memory_resource::trim(std::size_t keep_bytes) {

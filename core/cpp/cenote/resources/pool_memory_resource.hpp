@@ -12,12 +12,13 @@
 //   3. a block of another stream whose frees an event covers: the device waits for the event, unless it did before
 //   4. what has become ready meanwhile           (asks the events; joins blocks across streams)
 //   5. where most of the pool is free: the blocks of all streams joined, after waiting for their latest events
-//   6. a new chunk from the upstream             (outside the lock that others need)
+//   6. a new chunk from the upstream             (outside the lock that others need; after step 7 where most of the
+//                                                 pool is free, or much of it lies in caches)
 //   7. any free block at all: one event over the context covers every stream, also those that are gone
 //   8. a new chunk, after chunks that are wholly free have been given back
 //
 // and only then is memory out. What a cache has no room for is freed to the heap: it returns to its stream and is
-// merged with its neighbours; once for many such frees an event is recorded (stream_timeline), and none at all while
+// merged with its neighbours; once for many such frees an event is recorded (stream_timelines), and none at all while
 // the pool has met only one stream. Step 7 and trim begin with emptying all caches.
 //
 // While a stream is being captured into a graph, its allocations come from steps 1, 2, 4, 6 and 8. The graph will use
@@ -33,20 +34,18 @@
 // does.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <exception>
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
 #include "cenote/memory_resource.hpp"
 #include "cenote/resources/chunk_source.hpp"
 #include "cenote/resources/front_caches.hpp"
-#include "cenote/resources/stream_timeline.hpp"
+#include "cenote/resources/stream_timelines.hpp"
 #include "cenote/structures/block_heap.hpp"
 
 namespace cenote {
@@ -112,11 +111,7 @@ class pool_memory_resource final : public memory_resource {
     bool is_certain;
   };
 
-  /// An epoch that was closed, and an event for its mark if one was left over from an earlier one.
-  struct due_mark {
-    stamp epoch;
-    std::shared_ptr<event> reused;
-  };
+  using due_mark = stream_timelines::due_mark;
 
   /// The blocks of a stream up to a mark.
   struct claim {
@@ -156,8 +151,6 @@ class pool_memory_resource final : public memory_resource {
   void* take_locked(const request& wanted, owner_index from, std::uint64_t& path);
   void* take_found_locked(const request& wanted, block_index found, std::uint64_t& path);
   void free_locked(stream_timeline& to, block_index freed) noexcept;
-  std::optional<due_mark> close_if_worth_a_mark_locked(stream_timeline& timeline) noexcept;
-  due_mark close_epoch_locked(stream_timeline& timeline) noexcept;
   bool empty_caches_locked(std::optional<stream_id> only);
   void restock_locked(const request& wanted, owner_index from) noexcept;
   void size_caches();
@@ -168,14 +161,10 @@ class pool_memory_resource final : public memory_resource {
   void settle();
   void settle_unmarked();
   std::vector<std::pair<stream_id, stamp>> close_epochs();
-  void drop_idle_timelines_locked(stream_id spared, std::vector<stream_timeline>& dropped) noexcept;
-  stream_timeline* known_timeline_locked(stream_id id);
-  stream_timeline& timeline_locked(stream_id id);
 
   static std::size_t smallest_chunk(const request& wanted);
   std::size_t release_chunks(stream_ref stream, std::optional<stream_id> of, std::size_t keep_bytes);
   void place_mark(stream_ref stream, stream_id id, due_mark due) noexcept;
-  void keep_event_locked(std::optional<mark>& superseded) noexcept;
   void say(const char* what, std::size_t bytes) const noexcept;
 
   chunk_source chunks_;  // by itself
@@ -190,12 +179,7 @@ class pool_memory_resource final : public memory_resource {
   block_heap heap_;
   front_caches caches_{heap_};  // by itself
   owner_index ready_;
-  std::unordered_map<stream_id, stream_timeline> timelines_;
-  std::array<stream_timeline*, 2> recent_timelines_{};  // those that were asked for last
-  stamp first_epoch_ = 1;          // of a new timeline: above every epoch of those that were dropped
-  std::size_t captures_met_ = 0;   // timelines of captures: they stay
-  std::size_t frees_to_mark_ = 0;  // each at once: a stream has gone without what others had freed
-  std::vector<std::shared_ptr<event>> spare_events_;
+  stream_timelines timelines_;
   pool_counters counters_;
 };
 
