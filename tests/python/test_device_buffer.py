@@ -627,6 +627,20 @@ def test_memory_stays_where_it_is_while_it_is_seen(reachable: DeviceBuffer) -> N
         change()
 
 
+def test_memory_stays_where_it_is_for_a_view_made_while_it_is_replaced(reachable: DeviceBuffer) -> None:
+    pinned = mr.PinnedHostMemoryResource()
+    views = []
+
+    def allocate(nbytes: int, stream: Stream) -> int:
+        views.append(memoryview(reachable))
+        return pinned.allocate(nbytes, stream)
+
+    watched = mr.CallbackMemoryResource(allocate, pinned.deallocate)
+    with pytest.raises(BufferError, match="is alive"):
+        reachable.__init__(size=1000, mr=watched)  # type: ignore[misc]
+    assert (bytes(views[0]), reachable.tobytes()) == (TEXT, TEXT)
+
+
 def test_view_keeps_the_buffer_alive() -> None:
     before = sim.live().pinned_bytes
     view = memoryview(DeviceBuffer(ptr=ADDRESS, size=len(TEXT), mr=mr.PinnedHostMemoryResource()))

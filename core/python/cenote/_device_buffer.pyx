@@ -75,8 +75,9 @@ cdef class DeviceBuffer:
         cdef lib.shared_ptr[lib.memory_resource] given
         cdef const lib.shared_ptr[lib.memory_resource]* resource = &given
         if self._buffer.has_value():
-            self._require_no_exports()
-            self._swap(DeviceBuffer(ptr=ptr, size=size, stream=on, mr=mr))  # which frees what is here
+            fresh = DeviceBuffer(ptr=ptr, size=size, stream=on, mr=mr)
+            self._require_no_exports()  # only now: meanwhile others ran
+            self._swap(fresh)  # which frees what is here
             return 0
         if mr is not None:
             given = resource_argument("mr", mr)
