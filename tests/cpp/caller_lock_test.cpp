@@ -2,7 +2,9 @@
 #include <stdexcept>
 #include <thread>
 
+#include "cenote/adaptors/failure_callback_resource_adaptor.hpp"
 #include "cenote/cenote.h"
+#include "cenote/resources/callback_memory_resource.hpp"
 #include "clients.hpp"
 #include "program_resource.hpp"
 #include "simulated.hpp"
@@ -105,6 +107,32 @@ TEST_F(caller_locks, are_released_around_what_calls_the_program) {
   EXPECT_NE(block, nullptr);
   deallocate(block);
   EXPECT_EQ(releases(), 2);
+}
+
+TEST_F(caller_locks, hide_no_capture_that_the_program_begins_when_it_is_called) {
+  const foreign_stream stream;
+  const auto program = [&](auto&& result) {
+    return [&stream, result](stream_ref, auto...) {
+      EXPECT_EQ(cuStreamBeginCapture(stream.view().value(), CU_STREAM_CAPTURE_MODE_RELAXED), CUDA_SUCCESS);
+      EXPECT_TRUE(is_capturing(stream.view(), 0));
+      CUgraph graph = nullptr;
+      EXPECT_EQ(cuStreamEndCapture(stream.view().value(), &graph), CUDA_SUCCESS);
+      cuGraphDestroy(graph);
+      return result();
+    };
+  };
+  static int memory = 0;
+  const auto callback =
+      std::make_shared<callback_memory_resource>(program([]() -> void* { return &memory; }), program([] {}));
+  set_per_device_resource(0, callback);
+  deallocate(allocate(1000, stream.view()), stream.view());
+  const auto nothing = std::make_shared<program_resource>(std::make_shared<cuda_memory_resource>(0));
+  nothing->has_memory = [] { return false; };
+  const auto ask = [answer = program([] { return false; })](std::size_t, stream_ref on, std::size_t) {
+    return answer(on);
+  };
+  set_per_device_resource(0, std::make_shared<failure_callback_resource_adaptor>(nothing, ask));
+  EXPECT_THROW(allocate(1000, stream.view()), out_of_memory);
 }
 
 TEST_F(caller_locks, are_released_where_a_resource_is_yet_to_be_made) {

@@ -200,6 +200,21 @@ TEST_F(stream, that_a_scope_names_is_known_there_and_nowhere_else) {
   EXPECT_EQ(calls.value(), after + 2);
 }
 
+TEST_F(stream, is_asked_again_who_it_is_where_the_program_is_called) {
+  const foreign_stream first;
+  const identified_scope around(first.view(), 0, identify(first.view(), 0));
+  ASSERT_EQ(cuStreamBeginCapture(first.view().value(), CU_STREAM_CAPTURE_MODE_RELAXED), CUDA_SUCCESS);
+  {
+    const unidentified_scope program;
+    EXPECT_TRUE(is_capturing(first.view(), 0));
+    EXPECT_TRUE(identify(first.view(), 0).is_capturing());
+  }
+  EXPECT_FALSE(is_capturing(first.view(), 0));
+  CUgraph graph = nullptr;
+  ASSERT_EQ(cuStreamEndCapture(first.view().value(), &graph), CUDA_SUCCESS);
+  cuGraphDestroy(graph);
+}
+
 /// The program has promised that it announces its captures.
 class captures_that_are_announced : public stream {
  protected:

@@ -126,6 +126,34 @@ assert pool.in_use() == 0
 """
 
 
+STREAM_UNKNOWN = """
+import sys
+
+said = []
+sys.unraisablehook = lambda report: said.append(str(report.exc_value))
+block = alloc(1000)
+fake_cupy.set_stream(-1)
+del block
+assert said == ["no stream"], said
+assert pool.in_use() == 0
+"""
+
+DAEMONS = """
+import threading, time
+
+
+def allocate_for_ever():
+    while True:
+        alloc(1000)
+
+
+mr.set_current_device_resource(mr.CudaMemoryResource())  # which has nothing at once
+for _ in range(4):
+    threading.Thread(target=allocate_for_ever, daemon=True).start()
+time.sleep(0.1)
+"""
+
+
 @pytest.fixture(scope="module")
 def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
     include = Path(sysconfig.get_path("include"))
@@ -140,11 +168,20 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "code",
-    [GOES_BACK, ZERO_BYTES, ERRORS, EXCEPTION_UNDER_WAY, OTHER_STREAM, CONTEXT],
-    ids=["goes_back", "zero_bytes", "errors", "exception_under_way", "other_stream", "context_of_each_thread"],
+    [GOES_BACK, ZERO_BYTES, ERRORS, EXCEPTION_UNDER_WAY, OTHER_STREAM, CONTEXT, STREAM_UNKNOWN, DAEMONS],
+    ids=[
+        "goes_back",
+        "zero_bytes",
+        "errors",
+        "exception_under_way",
+        "other_stream",
+        "context_of_each_thread",
+        "stream_unknown",
+        "daemons_at_the_end",
+    ],
 )
 def test_memory_of_cupy(stand_in: Path, code: str) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(stand_in)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(stand_in), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(
         [sys.executable, "-c", BEGIN + code], env=environment, capture_output=True, text=True, timeout=60, check=False
     )

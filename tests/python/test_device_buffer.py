@@ -627,6 +627,34 @@ def test_memory_stays_where_it_is_while_it_is_seen(reachable: DeviceBuffer) -> N
         change()
 
 
+def test_buffer_may_be_initialised_while_it_is_initialised() -> None:
+    pinned = mr.PinnedHostMemoryResource()
+    pool = mr.PoolMemoryResource(mr.CudaMemoryResource(), "1MiB", "1MiB")
+    buffer = DeviceBuffer.__new__(DeviceBuffer)
+
+    def allocate(nbytes: int, stream: Stream) -> int:
+        buffer.__init__(size=1000, mr=pool)  # type: ignore[misc]
+        return pinned.allocate(nbytes, stream)
+
+    before = cenote.usage()["cenote"].bytes
+    buffer.__init__(size=10, mr=mr.CallbackMemoryResource(allocate, pinned.deallocate))  # type: ignore[misc]
+    assert (buffer.size, pool.in_use(), cenote.usage()["cenote"].bytes) == (10, 0, before + 10)
+
+
+def test_memory_stays_where_it_is_for_a_view_made_while_it_is_replaced(reachable: DeviceBuffer) -> None:
+    pinned = mr.PinnedHostMemoryResource()
+    views = []
+
+    def allocate(nbytes: int, stream: Stream) -> int:
+        views.append(memoryview(reachable))
+        return pinned.allocate(nbytes, stream)
+
+    watched = mr.CallbackMemoryResource(allocate, pinned.deallocate)
+    with pytest.raises(BufferError, match="is alive"):
+        reachable.__init__(size=1000, mr=watched)  # type: ignore[misc]
+    assert (bytes(views[0]), reachable.tobytes()) == (TEXT, TEXT)
+
+
 def test_view_keeps_the_buffer_alive() -> None:
     before = sim.live().pinned_bytes
     view = memoryview(DeviceBuffer(ptr=ADDRESS, size=len(TEXT), mr=mr.PinnedHostMemoryResource()))
@@ -683,6 +711,42 @@ def test_a_view_that_waits_lets_other_threads_run() -> None:
         [sys.executable, "-c", VIEW_OF_A_BUSY_BUFFER], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.stdout == "seen\n", done.stderr
+
+
+POOL_REPLACED_UNDER_A_BUFFER = """
+import ctypes, pathlib, sys, threading
+import cenote
+from cenote import _driver, mr
+
+pool = mr.PoolMemoryResource(mr.CudaMemoryResource(), "1MiB", "1MiB")
+for _ in range(4):  # so that the last free will be one at once
+    buffer = cenote.DeviceBuffer(size=1000, mr=pool)
+pool.__init__(mr.CudaMemoryResource(), "1MiB", "1MiB")
+
+driver = ctypes.CDLL(str(pathlib.Path(_driver.__file__).parent / "lib" / "libcenote_sim.so"))
+libc = ctypes.CDLL(None)
+semaphore = ctypes.create_string_buffer(64)
+libc.sem_init(semaphore, 0, 0)
+stream = cenote.Stream()
+wait = ctypes.cast(libc.sem_wait, ctypes.c_void_p)
+assert driver.cuLaunchHostFunc(ctypes.c_void_p(stream.handle), wait, semaphore) == 0
+
+sys.setswitchinterval(60)  # nobody takes the GIL away: who waits must give it
+begin = threading.Event()
+thread = threading.Thread(target=lambda: (begin.wait(), libc.sem_post(semaphore)))
+thread.start()
+begin.set()
+del buffer
+thread.join()
+print("ended")
+"""
+
+
+def test_the_end_of_a_resource_that_was_made_anew_lets_other_threads_run() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", POOL_REPLACED_UNDER_A_BUFFER], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert done.stdout == "ended\n", done.stderr
 
 
 # Pickling.

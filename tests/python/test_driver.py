@@ -278,6 +278,37 @@ def test_forked_child_is_told_to_spawn(run_fresh: RunFresh) -> None:
     run_fresh(FORKED)
 
 
+FORKED_WITH_MEMORY_AT_ONCE = """
+import os
+import cenote
+pool = cenote.mr.PoolMemoryResource(cenote.mr.CudaMemoryResource(), "1MiB", "1MiB")
+client = cenote.registry.Client("forked")
+cenote.mr.set_current_device_resource(pool)
+for _ in range(4):
+    client.deallocate(client.allocate(1000))
+    pool.deallocate(pool.allocate(1000), 1000)
+child = os.fork()
+if child == 0:
+    refused = 0
+    uses = (
+        lambda: pool.allocate(1000),
+        lambda: client.allocate(1000, device=0),
+        lambda: cenote.DeviceBuffer(size=1000, mr=pool),
+    )
+    for use in uses:
+        try:
+            use()
+        except cenote.DriverUnavailableError:
+            refused += 1
+    os._exit(0 if refused == len(uses) else 1)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_forked_child_gets_nothing_of_what_its_parent_had_at_once(run_fresh: RunFresh) -> None:
+    run_fresh(FORKED_WITH_MEMORY_AT_ONCE)
+
+
 def test_child_that_was_forked_before_first_use_works(run_fresh: RunFresh) -> None:
     run_fresh("""
         import os

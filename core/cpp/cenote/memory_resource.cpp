@@ -33,6 +33,8 @@ void* memory_resource::try_allocate(stream_ref stream, std::size_t bytes, std::s
     throw std::invalid_argument("alignment must be a power of two, not " + std::to_string(alignment));
   }
   if (bytes == 0 || bytes > max_allocation || alignment > max_allocation) return nullptr;
+  if (process_is_forked_child()) [[unlikely]]
+    check_device(device_);  // which says so; else a pool would hand out what the parent left in it
   if (nvtx::is_on()) [[unlikely]]
     return allocate_in_range(stream, bytes, std::max(alignment, default_alignment));
   return do_allocate(stream, bytes, std::max(alignment, default_alignment));
@@ -47,7 +49,7 @@ void memory_resource::deallocate(stream_ref stream, void* pointer, std::size_t b
 
 void* memory_resource::allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) noexcept {
   if (!is_power_of_two(alignment) || bytes == 0 || bytes > max_allocation || alignment > max_allocation) return nullptr;
-  if (nvtx::is_on()) [[unlikely]]
+  if (nvtx::is_on() || process_is_forked_child()) [[unlikely]]
     return nullptr;
   try {
     return do_allocate_at_once(stream, bytes, std::max(alignment, default_alignment));

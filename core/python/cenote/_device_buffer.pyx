@@ -58,7 +58,7 @@ cdef class DeviceBuffer:
 
     cdef lib.optional_device_buffer _buffer
     cdef Stream _stream
-    # One of these two keeps the resource, so that what the buffer itself has of it is never the last.
+    # One of these two keeps the resource, so that what the buffer itself has of it is hardly ever the last.
     cdef DeviceMemoryResource _mr  # None until somebody asks, where the program holds no object of it
     cdef lib.resource_hold _hold  # empty where a resource was given
     cdef size_t _counted
@@ -66,18 +66,18 @@ cdef class DeviceBuffer:
     cdef bint _is_shared  # others use it on streams that are not ours to name later
 
     def __init__(self, *, ptr=0, size=0, stream=DEFAULT_STREAM, mr=None):
-        self._make(ptr, size, stream, mr)
+        cdef DeviceBuffer made = DeviceBuffer.__new__(DeviceBuffer)
+        made._make(ptr, size, stream, mr)
+        self._require_no_exports()  # only now: meanwhile others ran
+        self._swap(made)  # which frees what was here
 
     cdef int _make(self, object ptr, object size, object stream, object mr) except -1:
+        """Make the memory of a new object, which nobody else knows yet."""
         cdef Stream on = as_stream(stream)
         cdef const void* source = <const void*> bytes_argument(ptr)
         cdef size_t bytes = bytes_argument(size)
         cdef lib.shared_ptr[lib.memory_resource] given
         cdef const lib.shared_ptr[lib.memory_resource]* resource = &given
-        if self._buffer.has_value():
-            self._require_no_exports()
-            self._swap(DeviceBuffer(ptr=ptr, size=size, stream=on, mr=mr))  # which frees what is here
-            return 0
         if mr is not None:
             given = resource_argument("mr", mr)
             self._mr = mr
@@ -103,7 +103,6 @@ cdef class DeviceBuffer:
 
     cdef int _hold_current_resource(self) except -1:
         """Take a hold on the current resource, made if there is none yet."""
-        self._drop_hold()
         self._hold = lib.find_resource_hold(lib.current_device())
         if self._hold.is_empty():
             with nogil:
@@ -134,8 +133,16 @@ cdef class DeviceBuffer:
 
     def __dealloc__(self):
         self._free()
+        if self._buffer.has_value() and not self._keeps_resource():
+            with nogil:
+                self._buffer.reset()
         self._buffer.reset()
         self._drop_hold()
+
+    cdef bint _keeps_resource(self):
+        """Not where the program has called ``__init__`` of the object that was given once more."""
+        return not self._hold.is_empty() or (
+            self._mr is not None and self._mr._resource.get() == dereference(self._buffer).resource().get())
 
     cdef int _free(self) except -1:
         """Give the memory back: in the order of the stream, or after all work of the device where that is not enough.

@@ -8,6 +8,8 @@
 //
 // CuPy calls with the GIL held, which those functions need and which cenote releases only where it has to wait.
 #include <Python.h>
+#include <cxxabi.h>
+#include <unistd.h>
 
 #include <cstddef>
 #include <cstdint>
@@ -22,7 +24,16 @@ using get_stream_ptr = std::intptr_t (*)(int device);
 using get_device_id = int (*)(int);
 
 void* release_gil() { return PyEval_SaveThread(); }
-void acquire_gil(void* state) { PyEval_RestoreThread(static_cast<PyThreadState*>(state)); }
+
+/// Python up to 3.13 ends a thread that comes back after it has begun to end itself, by unwinding it. The frames of the
+/// core that call this throw nothing, so that the thread stays here until the process ends, as from 3.14 on.
+void acquire_gil(void* state) {
+  try {
+    PyEval_RestoreThread(static_cast<PyThreadState*>(state));
+  } catch (const abi::__forced_unwind&) {
+    for (;;) pause();
+  }
+}
 
 bool interpreter_is_finalizing() {
 #if PY_VERSION_HEX >= 0x030D0000
@@ -110,7 +121,8 @@ bool allocate(std::size_t bytes, block& made) {
 }
 
 // The array's own stream may be gone, so that the block is freed on the current one: cenote orders the rest. At the end
-// of the interpreter CuPy's thread-local state is gone too; the legacy default stream (null) is always there.
+// of the interpreter CuPy's thread-local state is gone too, and it may fail; the legacy default stream (null) is always
+// there.
 void deallocate(const block& freed) noexcept {
   if (freed.pointer == nullptr) return;
   if (interpreter_is_finalizing()) {
@@ -119,8 +131,12 @@ void deallocate(const block& freed) noexcept {
   }
   PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
   PyErr_Fetch(&type, &value, &traceback);  // an object may die while an exception is under way
-  void* const stream = reinterpret_cast<void*>(cupy.stream_of(freed.device));
-  api->deallocate_holding(freed.pointer, stream, release_gil, acquire_gil);
+  std::intptr_t stream = cupy.stream_of(freed.device);
+  if (PyErr_Occurred() != nullptr) {
+    PyErr_WriteUnraisable(nullptr);
+    stream = 0;
+  }
+  api->deallocate_holding(freed.pointer, reinterpret_cast<void*>(stream), release_gil, acquire_gil);
   PyErr_Restore(type, value, traceback);
 }
 

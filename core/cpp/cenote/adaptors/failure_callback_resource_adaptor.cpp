@@ -28,9 +28,14 @@ void* failure_callback_resource_adaptor::do_allocate(stream_ref stream, std::siz
     }
   };
 
+  const auto program_says_again = [&](std::size_t tries) {
+    const unidentified_scope unidentified;
+    return ask_(bytes, stream, tries);
+  };
+
   void* pointer = attempt();
   if (pointer == nullptr && next().trim() > 0) pointer = attempt();
-  for (std::size_t tries = 1; pointer == nullptr && tries <= max_tries_ && ask_(bytes, stream, tries); ++tries) {
+  for (std::size_t tries = 1; pointer == nullptr && tries <= max_tries_ && program_says_again(tries); ++tries) {
     pointer = attempt();
   }
   if (pointer == nullptr && why) std::rethrow_exception(why);

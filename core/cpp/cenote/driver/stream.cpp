@@ -62,6 +62,10 @@ identified_scope::identified_scope(stream_ref stream, int device, stream_id id) 
 
 identified_scope::~identified_scope() { innermost_scope = outer_; }
 
+unidentified_scope::unidentified_scope() noexcept : outer_(std::exchange(innermost_scope, nullptr)) {}
+
+unidentified_scope::~unidentified_scope() { innermost_scope = outer_; }
+
 /// What the innermost scope says of a stream; null where it speaks of another.
 const stream_id* known_from_scope(stream_ref stream, int device) noexcept {
   const identified_scope* const scope = innermost_scope;

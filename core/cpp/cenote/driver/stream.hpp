@@ -107,6 +107,19 @@ class identified_scope {
   friend const stream_id* known_from_scope(stream_ref stream, int device) noexcept;
 };
 
+/// While it lives, nothing is known by an identified_scope around it: for a call of the program's code, which may begin
+/// or end a capture of that stream.
+class unidentified_scope {
+ public:
+  unidentified_scope() noexcept;
+  ~unidentified_scope();
+  unidentified_scope(const unidentified_scope&) = delete;
+  unidentified_scope& operator=(const unidentified_scope&) = delete;
+
+ private:
+  const identified_scope* outer_;
+};
+
 /// Throws std::invalid_argument if `stream` is another device's: an event over this one's work would not cover it. The
 /// default streams are each device's own. Not while the stream is being captured.
 void require_stream_of_device(stream_ref stream, int device);

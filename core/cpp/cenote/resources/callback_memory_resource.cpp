@@ -16,7 +16,13 @@ callback_memory_resource::callback_memory_resource(int device, allocate_function
   if (!allocate_ || !deallocate_) throw std::invalid_argument("a callback resource needs both of its functions");
 }
 
+void* callback_memory_resource::take(stream_ref stream, std::size_t bytes) {
+  const unidentified_scope unidentified;
+  return allocate_(stream, bytes);
+}
+
 void callback_memory_resource::give(stream_ref stream, void* pointer, std::size_t bytes) noexcept {
+  const unidentified_scope unidentified;
   try {
     deallocate_(stream, pointer, bytes);
   } catch (const std::exception& error) {

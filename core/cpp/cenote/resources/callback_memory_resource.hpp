@@ -26,7 +26,7 @@ class callback_memory_resource final : public driver_memory_resource {
   bool is_host_accessible() const noexcept override { return false; }
 
  private:
-  void* take(stream_ref stream, std::size_t bytes) override { return allocate_(stream, bytes); }
+  void* take(stream_ref stream, std::size_t bytes) override;
   void give(stream_ref stream, void* pointer, std::size_t bytes) noexcept override;
 
   allocate_function allocate_;
