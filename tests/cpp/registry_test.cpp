@@ -5,6 +5,7 @@
 #include <thread>
 #include <vector>
 
+#include "cenote/resources/callback_memory_resource.hpp"
 #include "cenote/surface/specification.hpp"
 #include "clients.hpp"
 #include "simulated.hpp"
@@ -125,6 +126,20 @@ TEST_F(registry, a_client_is_counted_what_it_asked_for) {
   EXPECT_EQ(after.allocations, before.allocations);
   EXPECT_EQ(after.total_allocations, before.total_allocations + 2);
   EXPECT_GE(after.peak_bytes, before.bytes + 1500);
+}
+
+/// A resource that is wrong: the block before is nobody's any more.
+TEST_F(registry, a_block_that_a_resource_hands_out_twice_is_counted_once) {
+  int here = 0;
+  set_per_device_resource(
+      0, std::make_shared<callback_memory_resource>(
+             0, [&](stream_ref, std::size_t) -> void* { return &here; }, [](stream_ref, void*, std::size_t) {}));
+  const auto before = usage_of("tests");
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(client_allocate(client_, 0, 1000, {}), &here);
+  EXPECT_EQ(usage_of("tests").bytes, before.bytes + 1000);
+  EXPECT_TRUE(client_deallocate(&here, {}));
+  EXPECT_EQ(usage_of("tests").bytes, before.bytes);
+  EXPECT_EQ(usage_of("tests").allocations, before.allocations);
 }
 
 TEST_F(registry, a_client_that_was_never_registered_is_refused) {

@@ -102,6 +102,7 @@ void* enter(allocation& made, stream_ref stream, caller_lock held) {
     made.resource.drop();
     throw;
   }
+  if (made.pointer != nullptr) client_freed(made.client, made.bytes);  // its resource has handed the address out twice
   drop(made.resource, held);
   client_allocated(client, bytes);
   return pointer;
