@@ -253,6 +253,16 @@ TEST_F(pool_front_cache, of_a_stream_that_was_forgotten_is_there_again_when_it_c
   EXPECT_GE(hits() - before, 9u);
 }
 
+TEST_F(pool_front_cache, asks_nothing_at_once_for_a_block_that_it_would_not_keep) {
+  const foreign_stream stream;
+  void* const large = pool_->allocate(stream.view(), 1 * MiB);
+  const call_count all_calls(nullptr);
+  EXPECT_EQ(pool_->allocate_at_once(stream.view(), 1 * MiB), nullptr);
+  EXPECT_FALSE(pool_->deallocate_at_once(stream.view(), large, 1 * MiB));
+  EXPECT_EQ(all_calls.value(), 0);
+  pool_->deallocate(stream.view(), large, 1 * MiB);
+}
+
 TEST_F(pool_front_cache, brings_several_blocks_of_a_size_that_is_asked_for_again_and_again) {
   std::set<void*> blocks;
   const auto before = pool_->counters();

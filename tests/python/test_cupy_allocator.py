@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from busy_stream import KEEP_BUSY
+
 SOURCE = Path(__file__).with_name("fake_cupy.c")
 COMPILER = shlex.split(os.environ.get("CC", "cc"))
 
@@ -150,7 +152,8 @@ def allocate_for_ever():
 mr.set_current_device_resource(mr.CudaMemoryResource())  # which has nothing at once
 for _ in range(4):
     threading.Thread(target=allocate_for_ever, daemon=True).start()
-time.sleep(0.1)
+while (held := cenote.usage().get("cupy")) is None or held.total_allocations < 100:
+    time.sleep(0.001)
 """
 
 
@@ -188,28 +191,13 @@ def test_memory_of_cupy(stand_in: Path, code: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-DIES_UNDER_WORK = """
-import ctypes, pathlib, sys, threading
-from cenote import _driver
-
+DIES_UNDER_WORK = f"""{KEEP_BUSY}
 for _ in range(4):  # so that the last free will be one at once
     block = alloc(1000)
 mr.set_current_device_resource(mr.CudaMemoryResource())
 del pool
-
-driver = ctypes.CDLL(str(pathlib.Path(_driver.__file__).parent / "lib" / "libcenote_sim.so"))
-libc = ctypes.CDLL(None)
-semaphore = ctypes.create_string_buffer(64)
-libc.sem_init(semaphore, 0, 0)
 stream = cenote.Stream()
-wait = ctypes.cast(libc.sem_wait, ctypes.c_void_p)
-assert driver.cuLaunchHostFunc(ctypes.c_void_p(stream.handle), wait, semaphore) == 0
-
-sys.setswitchinterval(60)  # nobody takes the GIL away: who waits must give it
-begin = threading.Event()
-thread = threading.Thread(target=lambda: (begin.wait(), libc.sem_post(semaphore)))
-thread.start()
-begin.set()
+thread = keep_busy(stream)
 del block
 thread.join()
 """

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import cenote
+from busy_stream import KEEP_BUSY
 from cenote import CudaStreamFlags, DeviceBuffer, Stream, mr, sim
 from cenote.device_buffer import copy_device_to_ptr, copy_host_to_ptr, copy_ptr_to_host, to_device
 
@@ -680,26 +681,10 @@ def test_buffers_that_the_host_reaches_are_sources_and_targets_of_copies(reachab
     assert bytes(memoryview(other)) == TEXT
 
 
-VIEW_OF_A_BUSY_BUFFER = """
-import ctypes, pathlib, sys, threading
-import cenote
-from cenote import _driver, mr
-
-driver = ctypes.CDLL(str(pathlib.Path(_driver.__file__).parent / "lib" / "libcenote_sim.so"))
-libc = ctypes.CDLL(None)
-semaphore = ctypes.create_string_buffer(64)
-libc.sem_init(semaphore, 0, 0)
-
+VIEW_OF_A_BUSY_BUFFER = f"""{KEEP_BUSY}
 stream = cenote.Stream()
 buffer = cenote.DeviceBuffer(size=10, stream=stream, mr=mr.PinnedHostMemoryResource())
-wait = ctypes.cast(libc.sem_wait, ctypes.c_void_p)
-assert driver.cuLaunchHostFunc(ctypes.c_void_p(stream.handle), wait, semaphore) == 0
-
-sys.setswitchinterval(60)  # nobody takes the GIL away: who waits must give it
-begin = threading.Event()
-thread = threading.Thread(target=lambda: (begin.wait(), libc.sem_post(semaphore)))
-thread.start()
-begin.set()
+thread = keep_busy(stream)
 view = memoryview(buffer)
 thread.join()
 print("seen")
@@ -713,29 +698,13 @@ def test_a_view_that_waits_lets_other_threads_run() -> None:
     assert done.stdout == "seen\n", done.stderr
 
 
-POOL_REPLACED_UNDER_A_BUFFER = """
-import ctypes, pathlib, sys, threading
-import cenote
-from cenote import _driver, mr
-
+POOL_REPLACED_UNDER_A_BUFFER = f"""{KEEP_BUSY}
 pool = mr.PoolMemoryResource(mr.CudaMemoryResource(), "1MiB", "1MiB")
 for _ in range(4):  # so that the last free will be one at once
     buffer = cenote.DeviceBuffer(size=1000, mr=pool)
 pool.__init__(mr.CudaMemoryResource(), "1MiB", "1MiB")
-
-driver = ctypes.CDLL(str(pathlib.Path(_driver.__file__).parent / "lib" / "libcenote_sim.so"))
-libc = ctypes.CDLL(None)
-semaphore = ctypes.create_string_buffer(64)
-libc.sem_init(semaphore, 0, 0)
 stream = cenote.Stream()
-wait = ctypes.cast(libc.sem_wait, ctypes.c_void_p)
-assert driver.cuLaunchHostFunc(ctypes.c_void_p(stream.handle), wait, semaphore) == 0
-
-sys.setswitchinterval(60)  # nobody takes the GIL away: who waits must give it
-begin = threading.Event()
-thread = threading.Thread(target=lambda: (begin.wait(), libc.sem_post(semaphore)))
-thread.start()
-begin.set()
+thread = keep_busy(stream)
 del buffer
 thread.join()
 print("ended")

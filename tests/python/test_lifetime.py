@@ -9,30 +9,15 @@ import sys
 import pytest
 
 import cenote
+from busy_stream import KEEP_BUSY
 from cenote import mr
 
 # The device's work waits for a Python thread: it ends only if that thread gets the GIL.
 POOL_THAT_DIES_UNDER_WORK = """
-import ctypes, pathlib, sys, threading
-import cenote
-from cenote import _driver, mr
-
-driver = ctypes.CDLL(str(pathlib.Path(_driver.__file__).parent / "lib" / "libcenote_sim.so"))
-libc = ctypes.CDLL(None)
-semaphore = ctypes.create_string_buffer(64)
-libc.sem_init(semaphore, 0, 0)
-
 pool = mr.PoolMemoryResource(mr.CudaMemoryResource(), "1MiB")
 {hold}
 stream = cenote.Stream()
-wait = ctypes.cast(libc.sem_wait, ctypes.c_void_p)
-assert driver.cuLaunchHostFunc(ctypes.c_void_p(stream.handle), wait, semaphore) == 0
-
-sys.setswitchinterval(60)  # nobody takes the GIL away: who waits must give it
-begin = threading.Event()
-thread = threading.Thread(target=lambda: (begin.wait(), libc.sem_post(semaphore)))
-thread.start()
-begin.set()
+thread = keep_busy(stream)
 {let_go}
 thread.join()
 print("ended")
@@ -54,7 +39,7 @@ mr.set_current_device_resource(mr.CudaMemoryResource())
     ids=["object", "buffer"],
 )
 def test_a_pool_that_dies_lets_other_threads_run(hold: str, let_go: str) -> None:
-    code = POOL_THAT_DIES_UNDER_WORK.format(hold=hold, let_go=let_go)
+    code = KEEP_BUSY + POOL_THAT_DIES_UNDER_WORK.format(hold=hold, let_go=let_go)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout == "ended\n", done.stderr
 

@@ -1,7 +1,8 @@
 // The streams that cenote made and that are alive, with their ids: so that nobody need ask the driver.
 //
-//     handle  →  place by a hash  →  { handle, id }         1024 places; a stream that finds its place taken goes
-//     without
+//     handle  →  place by a hash  →  { handle, id }     1024 places
+//
+// A stream that finds its place taken goes without.
 //
 // A handle that somebody passes belongs to a stream that is alive, and cenote's own leave the table before they are
 // destroyed; so that a handle that is found here is that stream, and no other that was given the same value.

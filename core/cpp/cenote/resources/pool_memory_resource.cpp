@@ -127,14 +127,14 @@ void* pool_memory_resource::do_allocate(stream_ref stream, std::size_t bytes, st
 }
 
 void* pool_memory_resource::do_allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) {
-  if (alignment != default_alignment) return nullptr;
+  if (alignment != default_alignment || !caches_.keeps(bytes)) return nullptr;
   const stream_id id = identify(stream, device());
   caches_.meet(stream, id);
   return caches_.take(id, align_up(bytes, block_granularity));
 }
 
-bool pool_memory_resource::do_deallocate_at_once(stream_ref stream, void* pointer, std::size_t, std::size_t) {
-  return caches_.give(recognise(stream).id, pointer, nullptr);
+bool pool_memory_resource::do_deallocate_at_once(stream_ref stream, void* pointer, std::size_t bytes, std::size_t) {
+  return caches_.keeps(bytes) && caches_.give(recognise(stream).id, pointer, nullptr);
 }
 
 /// Who the stream is, or, where that would have to be asked, who this thread takes it for (front_caches::recognise).

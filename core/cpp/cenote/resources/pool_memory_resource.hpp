@@ -141,7 +141,6 @@ class pool_memory_resource final : public memory_resource {
   void* take_from_other_stream(const request& wanted);
   void* take_settled(const request& wanted);
   void* grow(const request& wanted);
-  bool has_plenty(const request& wanted) const;
   void* join(const request& wanted);
   void* reclaim(const request& wanted);
   void* take_claims(const request& wanted, const std::vector<claim>& claims, std::size_t waits);
@@ -155,6 +154,7 @@ class pool_memory_resource final : public memory_resource {
   void restock_locked(const request& wanted, owner_index from) noexcept;
   void size_caches();
   std::size_t in_use_locked() const;
+  bool has_plenty(const request& wanted) const;
   void* add_chunk_and_take(const request& wanted, chunk fresh);
   void give_up_chunk(const request& wanted, chunk fresh);
   bool order_legacy_stream_after_all_work() const noexcept;
