@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.bench.build import BuildError, build
 from tests.bench.cases import Case, Row
 from tests.bench.peers import PEERS
-from tests.bench.schedule import interleaved
+from tests.bench.schedule import Cores, interleaved
 from tests.bench.spread import Spread
 from tests.bench.worker import Worker, WorkerError
 
@@ -100,6 +100,7 @@ class Session:
         self.notes: list[str] = []
         self._options = options
         self._progress = progress
+        self._cores = Cores()
         self._began = time.monotonic()
 
     def run(self) -> None:
@@ -145,6 +146,8 @@ class Session:
                     each.values.append(None)
             self._progress.step(f"{cell.case.name} · {cell.row.label} · {cell.peer}")
             if not cell.missing and not (cell.measured and cell.seconds > self._options.patience_seconds):
+                threads = int(cell.row.parameters.get("threads", 1))
+                workers.of(cell).keep_to(self._cores.of((done, cell.case.name, cell.row.label), threads))
                 self._measure_cell(cell, workers)
 
     def _measure_cell(self, cell: Cell, workers: _Workers) -> None:

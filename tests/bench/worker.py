@@ -7,7 +7,7 @@ import os
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,11 @@ class Worker:
             cwd=ROOT,
         )
         threading.Thread(target=self._keep_last_lines, daemon=True).start()
+
+    def keep_to(self, cores: Collection[int]) -> None:
+        """Let its main thread, and threads that this one starts from now on, run on these cores only."""
+        if cores and self._process.poll() is None:
+            os.sched_setaffinity(self._process.pid, cores)
 
     def send(self, request: Mapping[str, Any]) -> None:
         """Ask, without waiting for the answer."""

@@ -2,23 +2,18 @@
 #include "cenote/structures/leased_quota.hpp"
 
 #include <gtest/gtest.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <barrier>
-#include <cerrno>
-#include <cstddef>
 #include <functional>
 #include <random>
 #include <semaphore>
 #include <thread>
 #include <vector>
+
+#include "without_membarrier.hpp"
 
 namespace cenote {
 namespace {
@@ -265,23 +260,10 @@ TEST(leased_quota, is_never_passed_by_many_threads_and_is_whole_afterwards) {
   for (const std::int64_t limit : tight_and_ample_limits) expect_many_threads_stay_within(limit);
 }
 
-/// As where a container forbids the call.
-bool forbid_membarrier() {
-  std::array<sock_filter, 4> program{{
-      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
-      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_membarrier, 0, 1),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-  }};
-  const sock_fprog filter{program.size(), program.data()};
-  return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0 &&
-         syscall(SYS_membarrier, 0, 0, 0) == -1;
-}
-
 TEST(leased_quota_death_test, is_never_passed_either_where_the_system_has_no_membarrier) {
   testing::GTEST_FLAG(death_test_style) = "threadsafe";  // in a process that has not asked for it yet
   const auto run = [] {
-    if (!forbid_membarrier()) std::_Exit(2);
+    if (!test::forbid_membarrier()) std::_Exit(2);
     for (const std::int64_t limit : tight_and_ample_limits) expect_many_threads_stay_within(limit);
     std::_Exit(testing::Test::HasFailure() ? 1 : 0);
   };

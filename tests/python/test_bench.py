@@ -21,7 +21,7 @@ from tests.bench.cases import CASES  # noqa: E402
 from tests.bench.goals import Goal  # noqa: E402
 from tests.bench.peers import PEERS, choose  # noqa: E402
 from tests.bench.report import number, ratio_to_baseline  # noqa: E402
-from tests.bench.schedule import interleaved  # noqa: E402
+from tests.bench.schedule import Cores, interleaved  # noqa: E402
 from tests.bench.session import Cell  # noqa: E402
 from tests.bench.spread import Spread, ratio  # noqa: E402
 from tests.bench.worker import Worker, WorkerError  # noqa: E402
@@ -93,6 +93,17 @@ def test_each_round_asks_every_cell_once_and_peers_of_a_row_one_after_the_other(
             assert len({row for row, _ in asked[start : start + 4]}) == 1
     assert len({tuple(asked) for asked in rounds.values()}) == 6, "each round has an order of its own"
     assert [cell for _, cell in interleaved(groups, 2)] == [cell for _, cell in interleaved(groups, 2)]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system has no affinity to cores")
+def test_peers_of_a_row_share_a_core_and_the_next_row_has_another() -> None:
+    everywhere = sorted(os.sched_getaffinity(0))
+    cores = Cores()
+    first = cores.of("row 1", 1)
+    assert len(first) == 1 and cores.of("row 1", 1) == first
+    dealt = first + [core for i in range(2, len(everywhere) + 1) for core in cores.of(f"row {i}", 1)]
+    assert sorted(dealt) == everywhere
+    assert cores.of("threads", 2) == everywhere
 
 
 def test_goal_is_a_limit_from_above_or_from_below() -> None:

@@ -18,7 +18,7 @@ class slot_table {
     try {
       if (free == is_taken_.end()) is_taken_.push_back(false);
     } catch (const std::bad_alloc&) {
-      return 0;  // shared with the first thread: only slower
+      return no_slot;
     }
     is_taken_[slot] = true;
     return slot;
@@ -26,7 +26,7 @@ class slot_table {
 
   void give(std::size_t slot) noexcept {
     const std::lock_guard lock(mutex_);
-    if (slot < is_taken_.size()) is_taken_[slot] = false;
+    if (slot != no_slot) is_taken_[slot] = false;
   }
 
  private:
@@ -40,14 +40,20 @@ slot_table& slots() {
   return *table;
 }
 
+constinit thread_local bool is_given_back = false;
+
 struct held_slot {
   const std::size_t number = slots().take();
-  ~held_slot() { slots().give(number); }
+  ~held_slot() {
+    is_given_back = true;  // other destructors of the thread may still ask
+    slots().give(number);
+  }
 };
 
 }  // namespace
 
 std::size_t this_thread_slot() noexcept {
+  if (is_given_back) return no_slot;
   thread_local const held_slot held;
   return held.number;
 }

@@ -4,13 +4,8 @@
 #include <new>
 #include <utility>
 
-#include "cenote/ground/thread_slot.hpp"
-
 namespace cenote {
 namespace {
-
-/// No stream has this id; the driver counts up from small numbers.
-constexpr std::uint64_t nobody = ~std::uint64_t{2};
 
 std::uint64_t next_number() noexcept {
   static std::atomic<std::uint64_t> pools{0};
@@ -28,23 +23,31 @@ void front_caches::open(stream_id stream) noexcept {
   // What a thread remembers may have been forgotten since, and serve another stream.
   if (const front_cache* const own = remembered(stream); own != nullptr && own->serves(stream.value)) return;
   const std::size_t slot = this_thread_slot();
+  if (slot == no_slot) return;
   const std::lock_guard lock(mutex_);
-  auto own = std::find_if(caches_.begin(), caches_.end(),
-                          [&](const owned_cache& each) { return each.stream == stream.value && each.slot == slot; });
-  if (own == caches_.end()) own = std::find_if(caches_.begin(), caches_.end(), is_left_to_others);
-  if (own == caches_.end()) {
-    try {
-      caches_.push_back({nobody, slot, false, std::make_unique<front_cache>(heap_.blocks(), heap_.directory())});
-    } catch (const std::bad_alloc&) {
-      return;  // goes without
-    }
-    own = std::prev(caches_.end());
+  try {
+    owned_cache& own = own_cache_locked(stream, slot);
+    own.is_forgotten = false;
+    remember(stream, own.cache.get());
+  } catch (const std::bad_alloc&) {  // goes without
   }
-  if (own->stream == nobody) own->cache->assign(stream.value);
-  own->stream = stream.value;
-  own->slot = slot;
-  own->is_forgotten = false;
-  remember(stream, own->cache.get());
+}
+
+/// The slot's cache for the stream: its own one, or an empty one of a stream that was forgotten, or a new one.
+front_caches::owned_cache& front_caches::own_cache_locked(stream_id stream, std::size_t slot) {
+  owned_cache* vacant = nullptr;
+  for (owned_cache& each : caches_) {
+    if (each.slot != slot) continue;
+    if (each.stream == stream.value) return each;
+    if (each.is_forgotten && each.cache->bytes() == 0) vacant = &each;
+  }
+  if (vacant == nullptr) {
+    caches_.push_back({stream.value, slot, false, std::make_unique<front_cache>(heap_.blocks(), heap_.directory())});
+    vacant = &caches_.back();
+  }
+  vacant->stream = stream.value;
+  vacant->cache->assign(stream.value);
+  return *vacant;
 }
 
 void front_caches::remember(stream_id stream, front_cache* cache) const noexcept {
@@ -63,17 +66,7 @@ void front_caches::remember(stream_id stream, front_cache* cache) const noexcept
 
 void front_caches::forget(stream_id stream) noexcept {
   const std::lock_guard lock(mutex_);
-  for (owned_cache& each : caches_) {
-    if (each.stream != stream.value) continue;
-    each.is_forgotten = true;
-    is_left_to_others(each);
-  }
-}
-
-/// Whether the cache serves nobody: a forgotten stream's does not once it is empty.
-bool front_caches::is_left_to_others(owned_cache& cache) noexcept {
-  if (cache.is_forgotten && cache.cache->assign(nobody)) cache.stream = nobody;
-  return cache.stream == nobody;
+  for (owned_cache& each : caches_) each.is_forgotten = each.is_forgotten || each.stream == stream.value;
 }
 
 std::size_t front_caches::bytes() const {
@@ -81,7 +74,11 @@ std::size_t front_caches::bytes() const {
 }
 
 std::size_t front_caches::blocks() const {
-  return sum([](const front_cache& each) { return each.blocks(); });
+  return alone([this] {
+    std::size_t count = 0;
+    for (const owned_cache& each : caches_) count += each.cache->blocks();
+    return count;
+  });
 }
 
 std::uint64_t front_caches::hits() const {
@@ -89,8 +86,9 @@ std::uint64_t front_caches::hits() const {
 }
 
 void front_caches::check() const {
-  const std::lock_guard lock(mutex_);
-  for (const owned_cache& each : caches_) each.cache->check();
+  alone([this] {
+    for (const owned_cache& each : caches_) each.cache->check();
+  });
 }
 
 }  // namespace cenote

@@ -1,23 +1,27 @@
 // The front caches of a pool: one for each stream and thread that free there.
 //
 //                 thread 0     thread 1     …
-//     stream 17    cache        cache             each by itself: threads that keep to their cache
-//     stream 18    cache                          share nothing that is written
+//     stream 17    cache        cache             each is its thread's, which takes and gives there without a locked
+//     stream 18    cache                          instruction, and shares nothing that is written
 //
 // How it works
 //   1. take() and give() go to the cache of the stream and the calling thread, which the thread remembers for its last
 //      64 streams (thread_local). Without one they do nothing: open() makes it, once the pool has met the stream.
 //   2. A thread remembers as well which stream a handle was when it last allocated, so that a free need not ask the
 //      driver. The handle may be another stream's by then: recognise() says who may rely on it.
-//   3. Threads go by their slot (ground/thread_slot.hpp): the cache of a thread that ended serves the next one.
-//   4. Whoever needs the memory that lies in caches drains them; a stream that is forgotten leaves its caches to
-//      others.
+//   3. Threads go by their slot (ground/thread_slot.hpp): the caches of a thread that ended are the slot's next
+//      thread's.
+//   4. Whoever needs the memory that lies in other threads' caches closes them, drains them, and opens them again. A
+//      thread that finds its cache closed does without.
+//   5. A stream that is forgotten leaves its caches to others of the same thread, each once it is empty.
 //
 // Invariants: those of front_cache; besides
 //   I1  a cache serves one stream at a time, and takes and gives for no other, whatever a thread remembers
+//   I2  a cache is one slot's as long as there is the pool
 //
-// Threads: `mutex_` guards the list of caches, each cache guards itself. drain() is called under the pool's lock,
-// take() and give() under none. Cost: that of front_cache and a thread-local read; O(caches) for the rest.
+// Threads: `mutex_` guards the list of caches, and is held by who has closed some of them; each cache guards itself.
+// drain() is called under the pool's lock, take() and give() under none. Cost: that of front_cache and a thread-local
+// read; for the rest O(caches), and a system call where caches of other threads are closed.
 #pragma once
 
 #include <array>
@@ -30,6 +34,7 @@
 #include <vector>
 
 #include "cenote/driver/stream.hpp"
+#include "cenote/ground/thread_slot.hpp"
 #include "cenote/structures/block_heap.hpp"
 #include "cenote/structures/front_cache.hpp"
 
@@ -94,8 +99,12 @@ class front_caches {
   bool drain(std::optional<stream_id> stream, Receiver&& receiver) {
     bool had_any = false;
     const std::lock_guard lock(mutex_);
+    const auto is_wanted = [&](const owned_cache& each) {
+      return (!stream || each.stream == stream->value) && each.cache->bytes() != 0;
+    };
+    const closed_caches closed(caches_, this_thread_slot(), is_wanted);
     for (const owned_cache& each : caches_) {
-      if ((stream && each.stream != stream->value) || each.cache->bytes() == 0) continue;
+      if (!each.is_reserved) continue;
       had_any = true;
       const auto receive = receiver(stream_id{each.stream});
       for (block_index index = each.cache->drain(); index != no_block;) {
@@ -107,14 +116,14 @@ class front_caches {
     return had_any;
   }
 
-  /// The stream will not come again, or not soon: its caches are left to others, each once it is empty.
+  /// The stream will not come again, or not soon.
   void forget(stream_id stream) noexcept;
 
   /// Runs `change` while no cache looks into the directory.
   template <class Change>
   decltype(auto) alone(Change&& change) const {
     const std::lock_guard lock(mutex_);
-    const all_gates closed(caches_);
+    const closed_caches closed(caches_, this_thread_slot(), [](const owned_cache&) { return true; });
     return change();
   }
 
@@ -127,8 +136,9 @@ class front_caches {
   struct owned_cache {
     std::uint64_t stream;
     std::size_t slot;
-    bool is_forgotten;  // nobody's as soon as it is empty, unless its stream comes again
+    bool is_forgotten;  // another stream's as soon as it is empty, unless its own comes again
     std::unique_ptr<front_cache> cache;
+    mutable bool is_reserved = false;  // by the closed_caches that lives
   };
 
   /// What a thread remembers. A pool's number is never given again, so what a dead pool left behind is not believed.
@@ -138,16 +148,32 @@ class front_caches {
     front_cache* cache = nullptr;
   };
 
-  class all_gates {
+  /// While it lives, the wanted caches are the calling thread's alone. Those of its own slot are so anyway.
+  class closed_caches {
    public:
-    explicit all_gates(const std::vector<owned_cache>& caches) : caches_(caches) {
-      for (const owned_cache& each : caches_) each.cache->gate().lock();
+    template <class Wanted>
+    closed_caches(const std::vector<owned_cache>& caches, std::size_t own_slot, Wanted&& is_wanted) : caches_(caches) {
+      bool has_closed = false;
+      for (const owned_cache& each : caches) {
+        each.is_reserved = is_wanted(each);
+        if (!each.is_reserved || each.slot == own_slot) continue;
+        each.cache->gate().close();
+        has_closed = true;
+      }
+      if (!has_closed) return;
+      biased_lock::pass_fence();
+      for (const owned_cache& each : caches) {
+        if (each.is_reserved && each.slot != own_slot) each.cache->gate().wait_until_left();
+      }
     }
-    ~all_gates() {
-      for (const owned_cache& each : caches_) each.cache->gate().unlock();
+    ~closed_caches() {
+      for (const owned_cache& each : caches_) {
+        each.cache->gate().open();
+        each.is_reserved = false;
+      }
     }
-    all_gates(const all_gates&) = delete;
-    all_gates& operator=(const all_gates&) = delete;
+    closed_caches(const closed_caches&) = delete;
+    closed_caches& operator=(const closed_caches&) = delete;
 
    private:
     const std::vector<owned_cache>& caches_;
@@ -181,7 +207,7 @@ class front_caches {
     return last.stream == stream.value && last.pool == number_ ? last.cache : nullptr;
   }
   void remember(stream_id stream, front_cache* cache) const noexcept;
-  static bool is_left_to_others(owned_cache& cache) noexcept;
+  owned_cache& own_cache_locked(stream_id stream, std::size_t slot);
 
   template <class Figure>
   auto sum(Figure&& figure) const {

@@ -7,8 +7,7 @@
 namespace cenote {
 
 bool front_cache::assign(std::uint64_t stream) noexcept {
-  const std::lock_guard lock(lock_);
-  if (bytes_ != 0) return false;
+  if (bytes() != 0) return false;
   stream_ = stream;
   return true;
 }
@@ -25,7 +24,7 @@ void front_cache::keep_newest(shelf& of, std::uint16_t count, block_index& spill
     const block_index below = std::exchange(moved.free_next, spilled);
     spilled = std::exchange(index, below);
   }
-  bytes_ -= (of.count - count) * of.bytes;
+  add(bytes_, std::size_t{0} - (of.count - count) * of.bytes);
   of.count = count;
 }
 
@@ -34,7 +33,8 @@ void front_cache::clear_all(block_index& spilled) noexcept {
 }
 
 std::uint32_t front_cache::restock(std::uint64_t stream, std::size_t bytes, std::size_t budget) noexcept {
-  const std::lock_guard lock(lock_);
+  const std::unique_lock lock(lock_, std::try_to_lock);
+  if (!lock) return 1;
   shelf& empty = shelf_for(bytes);
   if (stream_ != stream || empty.count != 0) return 1;
   if (empty.bytes != bytes) {
@@ -44,12 +44,13 @@ std::uint32_t front_cache::restock(std::uint64_t stream, std::size_t bytes, std:
   }
   empty.restock = std::min<std::uint16_t>(2 * empty.restock, most_restocked);
   // What nobody has asked for yet takes no more than a share of the budget.
-  const std::size_t room = std::min(largest(budget), budget - std::min(budget, bytes_)) / bytes;
+  const std::size_t room = std::min(largest(budget), budget - std::min(budget, this->bytes())) / bytes;
   return static_cast<std::uint32_t>(std::clamp<std::size_t>(room, 1, empty.restock));
 }
 
 bool front_cache::stock(std::uint64_t stream, block_index index) noexcept {
-  const std::lock_guard lock(lock_);
+  const std::unique_lock lock(lock_, std::try_to_lock);
+  if (!lock) return false;
   const std::size_t bytes = blocks_[index].bytes();
   shelf& onto = shelf_for(bytes);
   if (stream_ != stream || onto.bytes != bytes || onto.count == depth) return false;
@@ -58,31 +59,18 @@ bool front_cache::stock(std::uint64_t stream, block_index index) noexcept {
 }
 
 block_index front_cache::drain() noexcept {
-  const std::lock_guard lock(lock_);
   block_index spilled = no_block;
-  if (bytes_ != 0) clear_all(spilled);
+  if (bytes() != 0) clear_all(spilled);
   return spilled;
 }
 
-std::size_t front_cache::bytes() const noexcept {
-  const std::lock_guard lock(lock_);
-  return bytes_;
-}
-
 std::size_t front_cache::blocks() const noexcept {
-  const std::lock_guard lock(lock_);
   std::size_t count = 0;
   for (const shelf& each : shelves_) count += each.count;
   return count;
 }
 
-std::uint64_t front_cache::hits() const noexcept {
-  const std::lock_guard lock(lock_);
-  return hits_;
-}
-
 void front_cache::check() const {
-  const std::lock_guard lock(lock_);
   std::size_t bytes = 0;
   for (const shelf& each : shelves_) {
     std::uint16_t count = 0;
@@ -95,7 +83,7 @@ void front_cache::check() const {
     }
     if (count != each.count) throw std::logic_error("front_cache I1: a shelf's count is wrong");
   }
-  if (bytes != bytes_) throw std::logic_error("front_cache I2: the sum of bytes is wrong");
+  if (bytes != this->bytes()) throw std::logic_error("front_cache I2: the sum of bytes is wrong");
 }
 
 }  // namespace cenote

@@ -16,17 +16,20 @@
 //   I1  the blocks of a shelf are taken, cached, not kept, and of the shelf's size
 //   I2  bytes() is the sum of their sizes
 //
-// Threads: each call locks the cache. The fields of a block that belong to the cache are is_cached, and free_next while
-// that is true; the heap, under the pool's lock, leaves them alone.
-// Cost: a lock and the block's own entry for take; the block's place in the directory for give. 4 KiB of host memory.
+// Threads: one thread, the cache's owner, takes and gives; while the cache's lock is closed to it
+// (ground/biased_lock.hpp) it has and keeps nothing, and others may drain. bytes() and hits() are for all. The fields
+// of a block that belong to the cache are is_cached, and free_next while that is true; the heap, under the pool's lock,
+// leaves them alone. Cost: the block's own entry for take, its place in the directory besides for give; no locked
+// instruction. 4 KiB of host memory.
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
 
-#include "cenote/ground/spin_lock.hpp"
+#include "cenote/ground/biased_lock.hpp"
 #include "cenote/structures/block.hpp"
 #include "cenote/structures/block_directory.hpp"
 
@@ -39,22 +42,21 @@ class front_cache {
   /// The cache serves this stream from now on; false, and it does not, if it is not empty.
   bool assign(std::uint64_t stream) noexcept;
 
-  bool serves(std::uint64_t stream) const noexcept {
-    const std::lock_guard lock(lock_);
-    return stream_ == stream;
-  }
+  bool serves(std::uint64_t stream) const noexcept { return stream_ == stream; }
 
   /// A block of `bytes`, a multiple of 256; null if there is none, or if the cache serves another stream.
   void* take(std::uint64_t stream, std::size_t bytes) noexcept {
-    const std::lock_guard lock(lock_);
+    const std::unique_lock lock(lock_, std::try_to_lock);
+    if (!lock) [[unlikely]]
+      return nullptr;
     shelf& from = shelf_for(bytes);
     if (from.count == 0 || from.bytes != bytes || stream_ != stream) return nullptr;
     block& taken = blocks_[from.top];
     from.top = taken.free_next;
     --from.count;
     taken.is_cached = false;
-    bytes_ -= bytes;
-    ++hits_;
+    add(bytes_, std::size_t{0} - bytes);
+    add(hits_, std::uint64_t{1});
     return taken.address;
   }
 
@@ -62,19 +64,21 @@ class front_cache {
   /// an eighth of `budget`, or if the cache serves another stream. The blocks that had
   /// to go for it are linked by free_next from `*spilled` on; without `spilled` none may have to.
   bool give(std::uint64_t stream, const void* address, std::size_t budget, block_index* spilled) noexcept {
-    const std::lock_guard lock(lock_);
+    const std::unique_lock lock(lock_, std::try_to_lock);
+    if (!lock) [[unlikely]]
+      return false;
     const block_index index = directory_.find(address);
     if (index == no_block || stream_ != stream) return false;
     block& given = blocks_[index];
     const std::size_t bytes = given.bytes();
     if (given.is_cached || given.is_kept || bytes > largest(budget)) return false;
     shelf& onto = shelf_for(bytes);
-    const bool has_room = onto.bytes == bytes && onto.count != depth && bytes_ + bytes <= budget;
+    const bool has_room = onto.bytes == bytes && onto.count != depth && this->bytes() + bytes <= budget;
     if (!has_room) [[unlikely]] {
       if (spilled == nullptr) return false;
       keep_newest(onto, onto.bytes == bytes ? depth / 2 : 0, *spilled);
       onto.bytes = bytes;
-      if (bytes_ + bytes > budget) clear_all(*spilled);
+      if (this->bytes() + bytes > budget) clear_all(*spilled);
     }
     push(onto, index);
     return true;
@@ -89,17 +93,18 @@ class front_cache {
   /// Empties the cache; the blocks are linked by free_next from the returned one on.
   block_index drain() noexcept;
 
-  std::size_t bytes() const noexcept;
   std::size_t blocks() const noexcept;
 
+  std::size_t bytes() const noexcept { return bytes_.load(std::memory_order_relaxed); }
+
   /// How often take() had a block.
-  std::uint64_t hits() const noexcept;
+  std::uint64_t hits() const noexcept { return hits_.load(std::memory_order_relaxed); }
 
   /// The largest block that a cache with this budget keeps.
   static constexpr std::size_t largest(std::size_t budget) noexcept { return budget / shares_of_the_budget; }
 
-  /// Keeps everybody out, for a change of the directory.
-  spin_lock& gate() const noexcept { return lock_; }
+  /// Closed, it keeps the owner out: to drain the cache, to look into it, or to change the directory.
+  biased_lock& gate() noexcept { return lock_; }
 
   /// Throws std::logic_error naming the invariant that does not hold.
   void check() const;
@@ -127,15 +132,20 @@ class front_cache {
     pushed.free_next = onto.top;
     onto.top = index;
     ++onto.count;
-    bytes_ += onto.bytes;
+    add(bytes_, onto.bytes);
+  }
+  /// Of a figure that one thread changes at a time, and others read.
+  template <class Figure>
+  static void add(std::atomic<Figure>& figure, Figure amount) noexcept {
+    figure.store(figure.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
   }
   void keep_newest(shelf& of, std::uint16_t count, block_index& spilled) noexcept;
   void clear_all(block_index& spilled) noexcept;
 
-  mutable spin_lock lock_;  // guards all below
+  biased_lock lock_;  // guards all below
   std::uint64_t stream_ = 0;
-  std::size_t bytes_ = 0;
-  std::uint64_t hits_ = 0;
+  std::atomic<std::size_t> bytes_{0};
+  std::atomic<std::uint64_t> hits_{0};
   block_table& blocks_;
   const block_directory& directory_;
   std::array<shelf, shelf_count> shelves_;

@@ -1,9 +1,5 @@
 #include "cenote/structures/leased_quota.hpp"
 
-#include <linux/membarrier.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <mutex>
 #include <new>
@@ -18,45 +14,28 @@ namespace {
 constexpr std::int64_t share_of_rest = 8;
 constexpr std::int64_t share_of_another = 2;
 
-/// A bit for each seat that a thread has.
-constinit std::atomic<std::uint64_t> seats_taken{0};
-
 /// What to take of `available` for one who wants `wanted`: that, and a share of what is left.
 std::int64_t portion(std::int64_t available, std::int64_t wanted, std::int64_t share) noexcept {
   return wanted >= available ? available : wanted + (available - wanted) / share;
-}
-
-bool membarrier(int command) noexcept { return syscall(SYS_membarrier, command, 0, 0) == 0; }
-
-/// Once for the process: where it has several threads already, this takes milliseconds.
-bool may_use_membarrier() noexcept {
-  static const bool may = membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED);
-  return may;
 }
 
 }  // namespace
 
 constinit thread_local std::size_t leased_quota::seat_ = 0;
 
-/// The thread's slot, unless somebody else uses it: slots are no more than a hint, seats are held by one thread.
+/// By the thread's slot. A thread that ends gives its seat up before it does its slot.
 std::size_t leased_quota::take_seat() noexcept {
-  const std::size_t slot = this_thread_slot();  // before `held`: it goes after it
+  const std::size_t slot = this_thread_slot();
   if (slot >= seats) return no_seat;
-  const std::uint64_t bit = std::uint64_t{1} << slot;
-  if ((seats_taken.fetch_or(bit, std::memory_order_acquire) & bit) != 0) return no_seat;
-  struct held_seat {
-    std::uint64_t bit;
-    ~held_seat() {
-      seat_ = no_seat;  // other destructors of the thread may free memory after this one
-      seats_taken.fetch_and(~bit, std::memory_order_release);
-    }
+  struct end_of_thread {
+    ~end_of_thread() { seat_ = no_seat; }  // other destructors of the thread may free memory after this one
   };
-  thread_local const held_seat held{bit};
+  thread_local const end_of_thread end;
   return 1 + slot;
 }
 
 leased_quota::leased_quota(limit kind, std::int64_t least) noexcept
-    : kind_(kind), has_cheap_fence_(kind == limit::fixed && may_use_membarrier()), limit_(least), rest_(least) {
+    : kind_(kind), has_free_fence_(kind == limit::fixed && has_asymmetric_fence()), limit_(least), rest_(least) {
   cells_[0] = &common_;
 }
 
@@ -90,7 +69,7 @@ leased_quota::cell& leased_quota::own_or_common_cell() noexcept {
 
 /// The other side of pass_fence(), for the threads of all cells; false if the system could not do it.
 bool leased_quota::pass_fence_of_all() noexcept {
-  if (has_cheap_fence_) return membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED);
+  if (has_free_fence_) return cenote::pass_fence_of_all();
   for_each_cell([](cell& each) { each.gate.exchange(true, std::memory_order_acq_rel); });
   return true;
 }

@@ -14,8 +14,8 @@
 //      limit that starts at 0 is the highest sum that was ever taken.
 //   4. Under a fixed limit nobody may go beyond his grant: a thread that takes and one that calls its grant back both
 //      write first, then pass a fence, and then look what the other one has written. The later one sees it, and gives
-//      way. Calling back is rare, so its fence is the system call that makes all other threads pass one (membarrier),
-//      and the other fence is free. Where the system does not offer that, both are exchanges on the cell's gate.
+//      way. Calling back is rare, so its fence pays for both (ground/asymmetric_fence.hpp). Where the system does not
+//      offer that, both are exchanges on the cell's gate.
 //   5. Under a rising limit there is no fence. Who takes while he is called back may go beyond his grant; the next look
 //      at the cell sets that right. Until then the limit is short of what was taken, by no more than that one amount.
 //      And what is given while a thread searches may come too late for it. So the limit is the highest sum, but for
@@ -39,8 +39,7 @@
 // bytes, and 64 for each thread. Source: the figures are medians on an AMD EPYC (Zen 5) of 2 cores, Linux, GCC 12,
 // where an uncontended exchange or compare-and-swap is 4.8 ns. The batches of Linux' percpu_counter
 // (lib/percpu_counter.c), which are exact only within a slack. Stealing halves: Hendler and Shavit, "Non-Blocking
-// Steal-Half Work Queues", 2002. Dekker's handshake with an asymmetric fence: Goldblatt, "Asymmetric Fences" (WG21
-// P1202), and membarrier(2).
+// Steal-Half Work Queues", 2002. Dekker's handshake.
 #pragma once
 
 #include <array>
@@ -48,6 +47,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cenote/ground/asymmetric_fence.hpp"
 #include "cenote/ground/spin_lock.hpp"
 
 namespace cenote {
@@ -140,7 +140,7 @@ class leased_quota {
     std::int64_t left() const noexcept { return granted.load(std::memory_order_relaxed) - in_use(); }
   };
 
-  static constexpr std::size_t seats = 64;  // as many as there are bits in the word that says which are taken
+  static constexpr std::size_t seats = 64;
 
   // The seat of the thread, from 1 on; 0 if it has not asked for one, and `no_seat`. Read at every call: initial-exec
   // spares a call into the loader.
@@ -157,8 +157,8 @@ class leased_quota {
 
   /// What was written before is seen by who calls back later; what a caller back wrote before is seen from now on.
   void pass_fence(cell& own) const noexcept {
-    if (has_cheap_fence_) [[likely]] {
-      std::atomic_signal_fence(std::memory_order_seq_cst);  // the caller back makes it one for the processor
+    if (has_free_fence_) [[likely]] {
+      pass_free_fence();  // the caller back makes it one for the processor
     } else {
       own.gate.exchange(true, std::memory_order_acq_rel);
     }
@@ -183,7 +183,7 @@ class leased_quota {
   }
 
   const limit kind_;
-  const bool has_cheap_fence_;
+  const bool has_free_fence_;
   std::array<std::atomic<cell*>, 1 + seats> cells_{};  // the common one, and those of the seats
   std::atomic<std::size_t> end_{1};                    // behind the last cell there is
   cell common_;                                        // on a line of its own: from here on all is written often
