@@ -40,7 +40,7 @@ void expect_that_never_two_are_in() {
   std::uint64_t by_owner = 0, by_other = 0;
   std::atomic<bool> is_over{false};
   std::thread owner([&] {
-    for (std::size_t i = 0; by_owner < 3'000'000; i = 1 - i) {
+    for (std::size_t i = 0; by_owner < 2'000'000; i = 1 - i) {
       const std::unique_lock lock(locks[i], std::try_to_lock);
       if (!lock) continue;
       add_slowly(counted[i]);

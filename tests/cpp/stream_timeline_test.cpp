@@ -20,6 +20,11 @@ std::set<stamp> epochs_of(const stream_timeline& timeline) {
   return epochs;
 }
 
+void take_marks(stream_timeline& of, stamp upto) {
+  while (of.take_mark(upto)) {
+  }
+}
+
 TEST(stream_timeline, covers_a_free_with_the_earliest_mark_that_is_not_before_it) {
   stream_timeline timeline(mine, 0, 1);
   EXPECT_EQ(timeline.covering(1), nullptr);
@@ -42,12 +47,12 @@ TEST(stream_timeline, keeps_marks_in_order_of_epoch_however_they_arrive) {
   EXPECT_EQ(timeline.marks().size(), 5u);
 }
 
-TEST(stream_timeline, forgets_marks_up_to_an_epoch_and_no_further) {
+TEST(stream_timeline, gives_up_marks_up_to_an_epoch_and_no_further) {
   stream_timeline timeline(mine, 0, 1);
   for (const stamp epoch : {1, 2, 3}) timeline.place_mark(at(epoch));
-  timeline.forget_marks(2);
+  take_marks(timeline, 2);
   EXPECT_EQ(epochs_of(timeline), std::set<stamp>{3});
-  timeline.forget_marks(9);
+  take_marks(timeline, 9);
   EXPECT_TRUE(timeline.marks().empty());
 }
 
@@ -106,7 +111,7 @@ TEST(stream_timeline, covers_as_a_set_of_the_last_eight_epochs_does) {
       }
       if (random() % 10 == 0) {
         const stamp forgotten = epoch - std::min<stamp>(epoch, random() % 10);
-        timeline.forget_marks(forgotten);
+        take_marks(timeline, forgotten);
         model.erase(model.begin(), model.upper_bound(forgotten));
       }
       ASSERT_EQ(epochs_of(timeline), model);

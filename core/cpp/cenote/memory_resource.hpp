@@ -20,6 +20,7 @@
 #include <memory>
 #include <string>
 
+#include "cenote/driver/nvtx.hpp"
 #include "cenote/driver/stream.hpp"
 #include "cenote/ground/bytes.hpp"
 #include "cenote/ground/error.hpp"
@@ -98,6 +99,8 @@ class memory_resource {
   void* allocate_in_range(stream_ref stream, std::size_t bytes, std::size_t alignment);
   void deallocate_in_range(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept;
 
+  friend class resource_adaptor;  // which passes on
+
   int device_;
 };
 
@@ -119,6 +122,16 @@ class resource_adaptor : public memory_resource {
   resource_adaptor(std::shared_ptr<memory_resource> upstream, const char* name)
       : resource_adaptor(require_upstream(std::move(upstream), name)) {}
   memory_resource& next() const noexcept { return *upstream_; }
+
+  // What came in, passed on as it is: what allocate and deallocate look at has been looked at already.
+  void* pass_on(stream_ref stream, std::size_t bytes, std::size_t alignment) {
+    return nvtx::is_on() ? upstream_->try_allocate(stream, bytes, alignment)
+                         : upstream_->do_allocate(stream, bytes, alignment);
+  }
+  void pass_on(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept {
+    return nvtx::is_on() ? upstream_->deallocate(stream, pointer, bytes, alignment)
+                         : upstream_->do_deallocate(stream, pointer, bytes, alignment);
+  }
 
  private:
   explicit resource_adaptor(std::shared_ptr<memory_resource> upstream)

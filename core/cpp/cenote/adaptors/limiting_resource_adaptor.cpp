@@ -57,7 +57,7 @@ void* limiting_resource_adaptor::do_allocate(stream_ref stream, std::size_t byte
   if (!try_reserve(counted)) return nullptr;
   void* pointer = nullptr;
   try {
-    pointer = next().try_allocate(stream, bytes, alignment);
+    pointer = pass_on(stream, bytes, alignment);
   } catch (...) {
     release(counted);
     throw;
@@ -69,7 +69,7 @@ void* limiting_resource_adaptor::do_allocate(stream_ref stream, std::size_t byte
 void limiting_resource_adaptor::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes,
                                               std::size_t alignment) noexcept {
   // After the upstream has the memory back: who may take the bytes from now on finds them there.
-  next().deallocate(stream, pointer, bytes, alignment);
+  pass_on(stream, pointer, bytes, alignment);
   release(align_up(bytes, alignment_));
 }
 

@@ -70,7 +70,7 @@ void logging_resource_adaptor::flush() {
 }
 
 void* logging_resource_adaptor::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
-  void* const pointer = next().try_allocate(stream, bytes, alignment);
+  void* const pointer = pass_on(stream, bytes, alignment);
   write(pointer != nullptr ? "allocate" : "allocate failure", pointer, bytes, stream);
   return pointer;
 }
@@ -78,7 +78,7 @@ void* logging_resource_adaptor::do_allocate(stream_ref stream, std::size_t bytes
 void logging_resource_adaptor::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes,
                                              std::size_t alignment) noexcept {
   write("free", pointer, bytes, stream);
-  next().deallocate(stream, pointer, bytes, alignment);
+  pass_on(stream, pointer, bytes, alignment);
 }
 
 void logging_resource_adaptor::write(const char* action, const void* pointer, std::size_t bytes,

@@ -5,12 +5,12 @@
 namespace cenote {
 
 void* prefetch_resource_adaptor::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
-  void* const pointer = next().try_allocate(stream, bytes, alignment);
+  void* const pointer = pass_on(stream, bytes, alignment);
   if (pointer == nullptr) return nullptr;
   try {
     prefetch_async(pointer, bytes, device(), stream, device());
   } catch (...) {
-    next().deallocate(stream, pointer, bytes, alignment);
+    pass_on(stream, pointer, bytes, alignment);
     throw;
   }
   return pointer;
@@ -18,7 +18,7 @@ void* prefetch_resource_adaptor::do_allocate(stream_ref stream, std::size_t byte
 
 void prefetch_resource_adaptor::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes,
                                               std::size_t alignment) noexcept {
-  next().deallocate(stream, pointer, bytes, alignment);
+  pass_on(stream, pointer, bytes, alignment);
 }
 
 }  // namespace cenote

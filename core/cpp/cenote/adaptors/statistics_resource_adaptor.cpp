@@ -98,7 +98,7 @@ inline void* statistics_resource_adaptor::counted(void* pointer, std::size_t byt
 }
 
 void* statistics_resource_adaptor::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
-  return counted(next().try_allocate(stream, bytes, alignment), bytes);
+  return counted(pass_on(stream, bytes, alignment), bytes);
 }
 
 void* statistics_resource_adaptor::do_allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) {
@@ -112,7 +112,7 @@ void statistics_resource_adaptor::do_deallocate(stream_ref stream, void* pointer
   count_.give(1);
   if (has_scopes_.load(std::memory_order_relaxed)) [[unlikely]]
     count_in_my_scope(&allocation_counters::freed, bytes);
-  next().deallocate(stream, pointer, bytes, alignment);
+  pass_on(stream, pointer, bytes, alignment);
 }
 
 }  // namespace cenote

@@ -19,13 +19,13 @@ void thread_safe_resource_adaptor::check() const {
 
 void* thread_safe_resource_adaptor::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
   const std::lock_guard lock(mutex_);
-  return next().try_allocate(stream, bytes, alignment);
+  return pass_on(stream, bytes, alignment);
 }
 
 void thread_safe_resource_adaptor::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes,
                                                  std::size_t alignment) noexcept {
   const std::lock_guard lock(mutex_);
-  next().deallocate(stream, pointer, bytes, alignment);
+  pass_on(stream, pointer, bytes, alignment);
 }
 
 }  // namespace cenote

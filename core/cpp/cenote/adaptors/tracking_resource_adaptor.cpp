@@ -131,12 +131,12 @@ void tracking_resource_adaptor::report_bad_free(const void* pointer, std::size_t
 void* tracking_resource_adaptor::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
   std::shared_ptr<const call_stack> stack;
   if (capture_stacks_) stack = std::make_shared<const call_stack>(call_stack::capture(running_));
-  void* const pointer = next().try_allocate(stream, bytes, alignment);
+  void* const pointer = pass_on(stream, bytes, alignment);
   if (pointer == nullptr) return nullptr;
   try {
     insert({pointer, bytes, stream, thread_id(), 0, std::move(stack)});
   } catch (...) {
-    next().deallocate(stream, pointer, bytes, alignment);
+    pass_on(stream, pointer, bytes, alignment);
     throw;
   }
   return pointer;

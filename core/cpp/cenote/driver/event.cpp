@@ -2,6 +2,7 @@
 
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/driver.hpp"
+#include "cenote/driver/stream_scope.hpp"
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/process.hpp"
 
@@ -26,7 +27,7 @@ std::shared_ptr<event> event::record(stream_ref stream, int device) {
 }
 
 void event::record_again(stream_ref stream, int device) {
-  const device_scope scope(device);
+  const stream_scope scope(stream, device);
   CENOTE_DRIVER_CALL(cuEventRecord, handle_, stream.value());
 }
 

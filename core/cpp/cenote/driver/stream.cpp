@@ -9,6 +9,7 @@
 #include "cenote/driver/driver.hpp"
 #include "cenote/driver/event.hpp"
 #include "cenote/driver/own_streams.hpp"
+#include "cenote/driver/stream_scope.hpp"
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/process.hpp"
 
@@ -126,7 +127,7 @@ bool is_done(stream_ref stream, int device) {
 }
 
 void wait(stream_ref stream, const event& happened, int device) {
-  const device_scope scope(device);
+  const stream_scope scope(stream, device);
   CENOTE_DRIVER_CALL(cuStreamWaitEvent, stream.value(), happened.value(), CU_EVENT_WAIT_DEFAULT);
 }
 

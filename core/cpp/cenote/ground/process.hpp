@@ -4,17 +4,26 @@
 // forked child the parent's CUDA state is unusable (the driver forbids it), so calls raise a plain error.
 #pragma once
 
+#include <atomic>
+
 namespace cenote {
 
 /// Starts watching for exit and fork. Called once, right after the driver was initialised: handlers run in reverse
 /// order of registration, so that this one runs before the driver's own.
 void watch_process() noexcept;
 
-bool process_is_exiting() noexcept;
-bool process_is_forked_child() noexcept;
+/// What has become of the process, as bits: read at every call.
+extern std::atomic<unsigned> process_fate;
+constexpr unsigned exiting = 1, forked_child = 2;
 
-/// No driver call may be made any more; memory is left to the operating system.
-inline bool driver_is_gone() noexcept { return process_is_exiting() || process_is_forked_child(); }
+inline bool process_is_exiting() noexcept { return (process_fate.load(std::memory_order_acquire) & exiting) != 0; }
+inline bool process_is_forked_child() noexcept {
+  return (process_fate.load(std::memory_order_acquire) & forked_child) != 0;
+}
+
+/// The process exits, or is such a child: no driver call may be made any more, and memory is left to the operating
+/// system.
+inline bool driver_is_gone() noexcept { return process_fate.load(std::memory_order_acquire) != 0; }
 
 /// The calling thread as the operating system numbers it.
 long thread_id() noexcept;

@@ -24,6 +24,7 @@
 // read; for the rest O(caches), and a system call where caches of other threads are closed.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -102,6 +103,7 @@ class front_caches {
     const auto is_wanted = [&](const owned_cache& each) {
       return (!stream || each.stream == stream->value) && each.cache->bytes() != 0;
     };
+    if (std::none_of(caches_.begin(), caches_.end(), is_wanted)) return false;
     const closed_caches closed(caches_, this_thread_slot(), is_wanted);
     for (const owned_cache& each : caches_) {
       if (!each.is_reserved) continue;

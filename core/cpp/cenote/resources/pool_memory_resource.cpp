@@ -92,10 +92,10 @@ void pool_memory_resource::take_first_chunk(std::size_t bytes) {
 
 pool_memory_resource::~pool_memory_resource() {
   if (driver_is_gone()) return;
-  const std::size_t in_use = heap_.blocks_in_use() - caches_.blocks();
+  const std::size_t in_use = heap_.blocks_in_use() - caches_.blocks() - offers_.size();
   if (in_use != 0) {
     report_once("a pool is destroyed with blocks still in use: " + std::to_string(in_use) + ", together " +
-                format_bytes(heap_.bytes_in_use() - caches_.bytes()));
+                format_bytes(heap_.bytes_in_use() - caches_.bytes() - offers_.bytes()));
   }
   if (!order_legacy_stream_after_all_work()) return;
   for (const chunk& c : heap_.all_chunks()) chunks_.give({}, c);
@@ -115,6 +115,12 @@ bool pool_memory_resource::order_legacy_stream_after_all_work() const noexcept {
   }
   report_once("the memory of a pool is leaked, as its work could not be waited for: " + failure);
   return false;
+}
+
+pool_memory_resource::section::~section() {
+  if (!lock_.owns_lock() || !pool_.timelines_.spares().has_surplus()) return;
+  const auto surplus = pool_.timelines_.spares().take_surplus();
+  lock_.unlock();
 }
 
 void* pool_memory_resource::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
@@ -147,12 +153,22 @@ auto pool_memory_resource::recognise(stream_ref stream) const -> sighting {
 }
 
 void* pool_memory_resource::take_from_heap(request& wanted) {
-  if (void* p = take_without_wait(wanted)) {
-    if (caches_.keeps(wanted.bytes)) caches_.open(wanted.id);
-    return p;
+  std::optional<borrowed> found;
+  void* pointer = nullptr;
+  {
+    section here(*this);
+    pointer = take_without_wait_locked(wanted, here);
+    if (pointer == nullptr && !wanted.id.is_capturing()) found = borrow_locked(wanted);
   }
-  wanted.may_wait = !wanted.id.is_capturing() && accepts_work(wanted.stream, device());
-  if (void* p = take_from_other_stream(wanted)) return p;
+  if (pointer != nullptr) {
+    if (caches_.keeps(wanted.bytes)) caches_.open(wanted.id);
+    return pointer;
+  }
+  if (found) {
+    if (void* p = wait_for(wanted, *std::move(found))) return p;
+  } else {
+    wanted.may_wait = !wanted.id.is_capturing() && accepts_work(wanted.stream, device());
+  }
 
   const relaxed_capture_scope relaxed;
   if (void* p = take_settled(wanted)) return p;
@@ -204,30 +220,66 @@ void pool_memory_resource::give_to_heap(stream_ref stream, stream_id id, void* p
   try {
     std::optional<due_mark> due;
     std::size_t bytes = 0;
+    block_index offered = no_block;
     {
-      std::unique_lock lock(mutex_);
-      try {
-        meet(stream, id, lock);
-      } catch (const cuda_error& error) {
-        report_once(error.what());
-        id = orphans;
-        lock.lock();
-      }
+      section here(*this);
+      stream_timeline& mine = meet_or_report(stream, id, here);
       const block_index freed = heap_.taken_at(pointer);
       if (freed == no_block) {
         report_once("a pointer was freed that the pool did not give out, or that was freed already; it is ignored");
         return;
       }
-      stream_timeline& mine = timelines_.meet(id, heap_);
       bytes = heap_[freed].bytes();
-      free_locked(mine, freed);
-      due = timelines_.close_if_worth_a_mark(mine, heap_.chunk_bytes());
+      if (!heap_[freed].is_kept) due = timelines_.pass_if_marked_at_once(mine);
+      if (due) {
+        heap_.blocks()[freed].is_cached = true;  // nobody's, until it has its mark
+        offered = freed;
+      } else {
+        free_locked(mine, freed);
+        due = timelines_.close_if_worth_a_mark(mine, heap_.chunk_bytes());
+      }
     }
     if (id != orphans && caches_.keeps(bytes)) caches_.open(id);
+    if (offered != no_block) return put_on_offer(stream, id, offered, *std::move(due));
     if (due) place_mark(stream, id, *std::move(due));
   } catch (const std::exception& error) {
     report_once(std::string("a block is leaked, as freeing it failed: ") + error.what());
   }
+}
+
+/// With a mark of its own; where that cannot be had, it goes to the heap without.
+void pool_memory_resource::put_on_offer(stream_ref stream, stream_id id, block_index freed, due_mark due) {
+  mark covering{due.epoch, record_or_report(stream, std::move(due.reused))};
+  const section here(*this);
+  stream_timeline& mine = timelines_.meet(id, heap_);
+  if (covering.happened == nullptr) return free_locked(mine, freed);
+  ++counters_.events;
+  if (offers_.is_full()) withdraw_locked(*offers_.take_oldest());
+  offers_.add({freed, heap_[freed].bytes(), id, std::move(covering)});
+}
+
+/// The block is in use from now on.
+void* pool_memory_resource::accept_locked(block_index offered, std::uint64_t& path) noexcept {
+  block& taken = heap_.blocks()[offered];
+  taken.is_cached = false;
+  ++counters_.allocations;
+  ++path;
+  return taken.address;
+}
+
+/// Frees the block to the heap, covered by its mark.
+void pool_memory_resource::withdraw_locked(offer withdrawn) noexcept {
+  stream_timeline& lender = *timelines_.find(withdrawn.lender);  // it is not dropped while it has an offer
+  heap_.blocks()[withdrawn.block].is_cached = false;
+  heap_.give(withdrawn.block, lender.owner(), withdrawn.freed.epoch);
+  try {
+    timelines_.place(withdrawn.lender, std::move(withdrawn.freed));
+  } catch (const std::bad_alloc&) {  // of the host's memory: a later mark covers it
+  }
+}
+
+void pool_memory_resource::withdraw_all_locked() noexcept {
+  while (auto withdrawn = offers_.take_oldest()) withdraw_locked(*std::move(withdrawn));
 }
 
 /// Frees what a cache had no room for. The stream of the cache may only have been recognised; one that is gone gets no
@@ -273,8 +325,18 @@ bool pool_memory_resource::empty_caches_locked(std::optional<stream_id> only) {
 
 /// Steps 1 and 2: what the stream may use at once.
 void* pool_memory_resource::take_without_wait(const request& wanted) {
-  std::unique_lock lock(mutex_);
-  const owner_index own = meet(wanted.stream, wanted.id, lock).owner();
+  section here(*this);
+  return take_without_wait_locked(wanted, here);
+}
+
+void* pool_memory_resource::take_without_wait_locked(const request& wanted, section& here) {
+  const owner_index own = meet(wanted.stream, wanted.id, here).owner();
+  if (wanted.alignment == default_alignment) {
+    if (auto offered = offers_.take_own(wanted.id, wanted.bytes)) {
+      timelines_.spares().keep(std::move(offered->freed.happened));
+      return accept_locked(offered->block, counters_.from_own_stream);
+    }
+  }
   if (void* p = take_locked(wanted, own, counters_.from_own_stream)) {
     restock_locked(wanted, own);
     return p;
@@ -305,69 +367,107 @@ void pool_memory_resource::restock_locked(const request& wanted, owner_index fro
 
 /// The timeline of a stream. One that the pool does not know is looked at first, with the lock released; throws if it
 /// is another device's.
-stream_timeline& pool_memory_resource::meet(stream_ref stream, stream_id id, std::unique_lock<std::mutex>& lock) {
+stream_timeline& pool_memory_resource::meet(stream_ref stream, stream_id id, section& here) {
   if (stream_timeline* const known = timelines_.find(id)) return *known;
   if (!id.is_capturing() && id != orphans) {
-    lock.unlock();
+    here.unlock();
     require_stream_of_device(stream, device());
-    lock.lock();
+    here.lock();
   }
   return timelines_.meet(id, heap_);
 }
 
-/// Step 3: a block that another stream has freed, after an event that covers the free.
-void* pool_memory_resource::take_from_other_stream(const request& wanted) {
-  if (!wanted.may_wait) return nullptr;
-  void* pointer = nullptr;
-  stream_id lender;
-  mark awaited;
-  stamp freed_at = 0;
-  {
-    const std::lock_guard lock(mutex_);
-    const stream_timeline& mine = timelines_.meet(wanted.id, heap_);
-    for (const auto& [id, other] : timelines_) {
-      if (id == wanted.id || id.is_capturing()) continue;
-      const block_index found = heap_.find(other.owner(), wanted.bytes, wanted.alignment);
-      if (found == no_block) continue;
-      freed_at = heap_[found].freed_at;
-      if (freed_at <= mine.known_of(id)) return take_found_locked(wanted, found, counters_.from_other_stream);
-      const mark* const covering = other.covering(freed_at);
-      if (covering == nullptr) continue;
-      awaited = *covering;
-      lender = id;
-      pointer = take_found_locked(wanted, found, counters_.from_other_stream);
-      break;
-    }
-  }
-  if (pointer == nullptr) return nullptr;
+/// As meet(); a stream that the driver would not tell about is nobody from now on.
+stream_timeline& pool_memory_resource::meet_or_report(stream_ref stream, stream_id& id, section& here) {
   try {
-    wait(wanted.stream, *awaited.happened, device());
+    return meet(stream, id, here);
+  } catch (const cuda_error& error) {
+    report_once(error.what());
+    here.lock();
+  }
+  id = orphans;
+  return timelines_.meet(id, heap_);
+}
+
+/// Step 3: a block that another stream has freed.
+auto pool_memory_resource::borrow_locked(const request& wanted) -> std::optional<borrowed> {
+  if (auto offered = accept_offer_locked(wanted)) return offered;
+  withdraw_all_locked();
+  return borrow_from_heap_locked(wanted);
+}
+
+/// Exactly what is wanted.
+auto pool_memory_resource::accept_offer_locked(const request& wanted) -> std::optional<borrowed> {
+  if (wanted.alignment != default_alignment) return std::nullopt;
+  auto offered = offers_.take(wanted.bytes);
+  if (!offered) return std::nullopt;
+  mark& freed = offered->freed;
+  if (freed.epoch <= timelines_.meet(wanted.id, heap_).known_of(offered->lender)) {
+    timelines_.spares().keep(std::move(freed.happened));
+  }
+  void* const pointer = accept_locked(offered->block, counters_.from_other_stream);
+  return borrowed{pointer, offered->lender, freed.epoch, std::move(freed)};
+}
+
+/// What a mark covers, or what the stream may use without as it has waited for the lender already.
+auto pool_memory_resource::borrow_from_heap_locked(const request& wanted) -> std::optional<borrowed> {
+  const stream_timeline& mine = timelines_.meet(wanted.id, heap_);
+  for (const auto& [id, lender] : timelines_) {
+    if (id == wanted.id || id.is_capturing()) continue;
+    const block_index found = heap_.find(lender.owner(), wanted.bytes, wanted.alignment);
+    if (found == no_block) continue;
+    const stamp freed_at = heap_[found].freed_at;
+    const mark known{freed_at, nullptr};
+    const mark* const awaited = freed_at <= mine.known_of(id) ? &known : lender.covering(freed_at);
+    if (awaited == nullptr) continue;
+    return borrowed{take_found_locked(wanted, found, counters_.from_other_stream), id, freed_at, *awaited};
+  }
+  return std::nullopt;
+}
+
+/// Makes the stream wait on the device, unless it has waited before; null, and the block is the lender's again, if it
+/// may not.
+void* pool_memory_resource::wait_for(request& wanted, borrowed found) {
+  if (found.awaited.happened == nullptr) return found.pointer;
+  try {
+    wanted.may_wait = accepts_work(wanted.stream, device());
+    if (wanted.may_wait) wait(wanted.stream, *found.awaited.happened, device());
   } catch (...) {
-    const std::lock_guard lock(mutex_);
-    heap_.give(heap_.taken_at(pointer), timelines_.meet(lender, heap_).owner(), freed_at);
-    --counters_.allocations;
-    --counters_.from_other_stream;
+    const section here(*this);
+    give_back_locked(std::move(found));
     throw;
   }
-  std::vector<stream_timeline> dropped;  // outlives the lock: its events are the driver's to destroy
-  const std::lock_guard lock(mutex_);
+  const section here(*this);
+  if (!wanted.may_wait) return give_back_locked(std::move(found)), nullptr;
   ++counters_.waits;
   timelines_.was_awaited();
   try {
-    timelines_.meet(wanted.id, heap_).learn(lender, awaited.epoch);
+    timelines_.meet(wanted.id, heap_).learn(found.lender, found.awaited.epoch);
   } catch (const std::bad_alloc&) {  // of the host's memory: it will wait again
   }
-  if (timelines_.are_many()) timelines_.drop_idle(wanted.id, heap_, caches_, dropped);
-  return pointer;
+  timelines_.spares().keep(std::move(found.awaited.happened));
+  if (timelines_.are_many()) {
+    withdraw_all_locked();
+    timelines_.drop_idle(wanted.id, heap_, caches_);
+  }
+  return found.pointer;
+}
+
+void pool_memory_resource::give_back_locked(borrowed returned) {
+  stream_timeline& lender = timelines_.meet(returned.lender, heap_);
+  heap_.give(heap_.taken_at(returned.pointer), lender.owner(), returned.freed_at);
+  --counters_.allocations;
+  --counters_.from_other_stream;
+  if (lender.covering(returned.freed_at) == nullptr) timelines_.place(returned.lender, std::move(returned.awaited));
 }
 
 /// Step 4: what has become ready meanwhile.
 void* pool_memory_resource::take_settled(const request& wanted) {
   settle();
   void* const pointer = take_without_wait(wanted);
-  std::vector<stream_timeline> dropped;  // outlives the lock: its events are the driver's to destroy
-  const std::lock_guard lock(mutex_);
-  timelines_.drop_idle(wanted.id, heap_, caches_, dropped);
+  const section here(*this);
+  withdraw_all_locked();
+  timelines_.drop_idle(wanted.id, heap_, caches_);
   return pointer;
 }
 
@@ -397,7 +497,8 @@ void* pool_memory_resource::join(const request& wanted) {
   if (!wanted.may_wait || !has_plenty(wanted)) return nullptr;
   std::vector<claim> claims;
   {
-    const std::lock_guard lock(mutex_);
+    const section here(*this);
+    withdraw_all_locked();
     for (const auto& [id, lender] : timelines_) {
       if (id != wanted.id && !lender.marks().empty()) claims.push_back({id, lender.marks().back()});
     }
@@ -508,7 +609,8 @@ void pool_memory_resource::give_up_chunk(const request& wanted, chunk fresh) {
 void pool_memory_resource::settle() {
   std::vector<std::pair<stream_id, std::deque<mark>>> asked;
   {
-    const std::lock_guard lock(mutex_);
+    const section here(*this);
+    withdraw_all_locked();
     for (const auto& [id, timeline] : timelines_) {
       if (!timeline.marks().empty()) asked.emplace_back(id, timeline.marks());
     }
@@ -519,12 +621,13 @@ void pool_memory_resource::settle() {
         std::find_if(marks.rbegin(), marks.rend(), [](const mark& m) { return m.happened->is_complete(); });
     if (complete != marks.rend()) settled.emplace_back(id, complete->epoch);
   }
-  const std::lock_guard lock(mutex_);
+  asked.clear();  // so that the events are the timelines' alone
+  const section here(*this);
   for (const auto& [id, epoch] : settled) {
     stream_timeline* const timeline = timelines_.find(id);
     if (timeline == nullptr) continue;
     heap_.reown(timeline->owner(), epoch, ready_, 0);
-    timeline->forget_marks(epoch);
+    timelines_.forget_marks(*timeline, epoch);
   }
   if constexpr (check_level >= 2) heap_.check();
 }
@@ -537,22 +640,21 @@ void pool_memory_resource::settle_unmarked() {
   if (closed.empty()) return;
   const auto all_work = event::record_context(device());
   if (!all_work || !all_work->is_complete()) return;
-  std::vector<std::deque<mark>> forgotten;  // outlives the lock: their events are the driver's to destroy
-  const std::lock_guard lock(mutex_);
+  const section here(*this);
   ++counters_.events;
   for (const auto& [id, epoch] : closed) {
     stream_timeline* const timeline = timelines_.find(id);
     if (timeline == nullptr) continue;
     heap_.reown(timeline->owner(), epoch, ready_, 0);
-    forgotten.push_back(timeline->marks());
-    timeline->forget_marks(epoch);
+    timelines_.forget_marks(*timeline, epoch);
   }
 }
 
 /// Ends the open epoch of every stream that has free blocks; empty if only captures have any.
 std::vector<std::pair<stream_id, stamp>> pool_memory_resource::close_epochs() {
-  const std::lock_guard lock(mutex_);
+  const section here(*this);
   empty_caches_locked({});
+  withdraw_all_locked();
   std::vector<std::pair<stream_id, stamp>> closed;
   for (auto& [id, timeline] : timelines_) {
     if (!id.is_capturing() && heap_.free_bytes(timeline.owner()) != 0) closed.emplace_back(id, timeline.close_epoch());
@@ -594,21 +696,28 @@ void pool_memory_resource::say(const char* what, std::size_t bytes) const noexce
   }
 }
 
-void pool_memory_resource::place_mark(stream_ref stream, stream_id id, due_mark due) noexcept {
+/// An event after all that the stream was given so far; null, and reported, if it cannot be had.
+std::shared_ptr<event> pool_memory_resource::record_or_report(stream_ref stream,
+                                                              std::shared_ptr<event> reused) const noexcept {
   try {
-    if (!accepts_work(stream, device())) return;
-    if (due.reused) {
-      due.reused->record_again(stream, device());
-    } else {
-      due.reused = event::record(stream, device());
-    }
-    const mark placed{due.epoch, std::move(due.reused)};
-    std::optional<mark> superseded;  // outlives the lock: its event is the driver's to destroy
-    const std::lock_guard lock(mutex_);
-    ++counters_.events;
-    superseded = timelines_.place(id, placed);
+    if (!accepts_work(stream, device())) return nullptr;
+    if (!reused) return event::record(stream, device());
+    reused->record_again(stream, device());
+    return reused;
   } catch (const std::exception& error) {
     report_once(error.what());  // the blocks stay this stream's own until a later mark covers them
+    return nullptr;
+  }
+}
+
+void pool_memory_resource::place_mark(stream_ref stream, stream_id id, due_mark due) noexcept {
+  mark placed{due.epoch, record_or_report(stream, std::move(due.reused))};
+  if (placed.happened == nullptr) return;
+  const section here(*this);
+  ++counters_.events;
+  try {
+    timelines_.place(id, std::move(placed));
+  } catch (const std::bad_alloc&) {  // of the host's memory: as without a mark
   }
 }
 
@@ -622,9 +731,9 @@ std::size_t pool_memory_resource::trim(std::size_t keep_bytes) {
 
 std::size_t pool_memory_resource::pool_size() const { return chunks_.held(); }
 
-/// What lies in a cache is in use to the heap. Caches change beside the lock.
+/// What lies in a cache or is on offer is in use to the heap. Caches change beside the lock.
 std::size_t pool_memory_resource::in_use_locked() const {
-  return heap_.bytes_in_use() - std::min(heap_.bytes_in_use(), caches_.bytes());
+  return heap_.bytes_in_use() - std::min(heap_.bytes_in_use(), caches_.bytes() + offers_.bytes());
 }
 
 pool_counters pool_memory_resource::counters() const {
@@ -676,6 +785,7 @@ void pool_memory_resource::check() const {
     const std::lock_guard lock(mutex_);
     heap_.check();
     caches_.check();
+    offers_.check(heap_);
     if (chunks_.held() < heap_.chunk_bytes() || chunks_.held() > chunks_.maximum().value_or(max_allocation)) {
       throw std::logic_error("chunk_source I1: the pool's size is wrong");
     }

@@ -45,6 +45,7 @@
 #include "cenote/memory_resource.hpp"
 #include "cenote/resources/chunk_source.hpp"
 #include "cenote/resources/front_caches.hpp"
+#include "cenote/resources/offered_blocks.hpp"
 #include "cenote/resources/stream_timelines.hpp"
 #include "cenote/structures/block_heap.hpp"
 
@@ -111,7 +112,32 @@ class pool_memory_resource final : public memory_resource {
     bool is_certain;
   };
 
+  /// The lock, while it lives; behind it, the events are destroyed that nobody needs any more.
+  class section {
+   public:
+    explicit section(pool_memory_resource& pool) : pool_(pool), lock_(pool.mutex_) {}
+    ~section();
+    section(const section&) = delete;
+    section& operator=(const section&) = delete;
+
+    void unlock() { lock_.unlock(); }
+    void lock() { lock_.lock(); }
+
+   private:
+    pool_memory_resource& pool_;
+    std::unique_lock<std::mutex> lock_;
+  };
+
   using due_mark = stream_timelines::due_mark;
+  using offer = offered_blocks::offer;
+
+  /// A block that another stream has freed, and the mark that covers this; without an event if none is needed.
+  struct borrowed {
+    void* pointer;
+    stream_id lender;
+    stamp freed_at;
+    mark awaited;
+  };
 
   /// The blocks of a stream up to a mark.
   struct claim {
@@ -129,6 +155,7 @@ class pool_memory_resource final : public memory_resource {
   sighting recognise_or_report(stream_ref stream) const noexcept;
   stream_id identify_or_report(stream_ref stream) const noexcept;
   void give_to_heap(stream_ref stream, stream_id id, void* pointer) noexcept;
+  void put_on_offer(stream_ref stream, stream_id id, block_index freed, due_mark due);
   void give_spilled(stream_ref stream, sighting seen, block_index spilled) noexcept;
 
   void take_first_chunks(std::size_t bytes);
@@ -138,7 +165,12 @@ class pool_memory_resource final : public memory_resource {
   // The steps of allocate; null where a step has nothing to give.
   void* take_from_heap(request& wanted);
   void* take_without_wait(const request& wanted);
-  void* take_from_other_stream(const request& wanted);
+  void* take_without_wait_locked(const request& wanted, section& here);
+  std::optional<borrowed> borrow_locked(const request& wanted);
+  std::optional<borrowed> accept_offer_locked(const request& wanted);
+  std::optional<borrowed> borrow_from_heap_locked(const request& wanted);
+  void* wait_for(request& wanted, borrowed found);
+  void give_back_locked(borrowed returned);
   void* take_settled(const request& wanted);
   void* grow(const request& wanted);
   void* join(const request& wanted);
@@ -146,7 +178,8 @@ class pool_memory_resource final : public memory_resource {
   void* take_claims(const request& wanted, const std::vector<claim>& claims, std::size_t waits);
   void* make_room_and_grow(const request& wanted);
 
-  stream_timeline& meet(stream_ref stream, stream_id id, std::unique_lock<std::mutex>& lock);
+  stream_timeline& meet(stream_ref stream, stream_id id, section& here);
+  stream_timeline& meet_or_report(stream_ref stream, stream_id& id, section& here);
   void* take_locked(const request& wanted, owner_index from, std::uint64_t& path);
   void* take_found_locked(const request& wanted, block_index found, std::uint64_t& path);
   void free_locked(stream_timeline& to, block_index freed) noexcept;
@@ -164,7 +197,11 @@ class pool_memory_resource final : public memory_resource {
 
   static std::size_t smallest_chunk(const request& wanted);
   std::size_t release_chunks(stream_ref stream, std::optional<stream_id> of, std::size_t keep_bytes);
+  std::shared_ptr<event> record_or_report(stream_ref stream, std::shared_ptr<event> reused) const noexcept;
   void place_mark(stream_ref stream, stream_id id, due_mark due) noexcept;
+  void* accept_locked(block_index offered, std::uint64_t& path) noexcept;
+  void withdraw_locked(offer withdrawn) noexcept;
+  void withdraw_all_locked() noexcept;
   void say(const char* what, std::size_t bytes) const noexcept;
 
   chunk_source chunks_;  // by itself
@@ -180,6 +217,7 @@ class pool_memory_resource final : public memory_resource {
   front_caches caches_{heap_};  // by itself
   owner_index ready_;
   stream_timelines timelines_;
+  offered_blocks offers_;
   pool_counters counters_;
 };
 

@@ -27,15 +27,12 @@ stamp stream_timeline::close_epoch() noexcept {
   return open_epoch_++;
 }
 
-std::optional<mark> stream_timeline::place_mark(const mark& placed) {
+std::optional<mark> stream_timeline::place_mark(mark placed) {
   // Two threads that free on one stream may place their marks in the other order than they closed their epochs.
   const auto position = std::upper_bound(marks_.begin(), marks_.end(), placed.epoch,
                                          [](stamp epoch, const mark& m) { return epoch < m.epoch; });
-  marks_.insert(position, placed);
-  if (marks_.size() <= max_marks) return std::nullopt;
-  mark oldest = std::move(marks_.front());
-  marks_.pop_front();
-  return oldest;
+  marks_.insert(position, std::move(placed));
+  return marks_.size() <= max_marks ? std::nullopt : take_mark(marks_.front().epoch);
 }
 
 const mark* stream_timeline::covering(stamp freed_at) const noexcept {
@@ -44,8 +41,11 @@ const mark* stream_timeline::covering(stamp freed_at) const noexcept {
   return found == marks_.end() ? nullptr : &*found;
 }
 
-void stream_timeline::forget_marks(stamp epoch) noexcept {
-  while (!marks_.empty() && marks_.front().epoch <= epoch) marks_.pop_front();
+std::optional<mark> stream_timeline::take_mark(stamp epoch) noexcept {
+  if (marks_.empty() || marks_.front().epoch > epoch) return std::nullopt;
+  mark earliest = std::move(marks_.front());
+  marks_.pop_front();
+  return earliest;
 }
 
 stamp stream_timeline::known_of(stream_id other) const noexcept {

@@ -55,8 +55,11 @@ class stream_timeline {
   /// Ends the open epoch and returns it; a mark for it can be placed once an event has been recorded.
   stamp close_epoch() noexcept;
 
+  /// Ends the open epoch for a mark that may not be placed here: what was freed is worth one as before.
+  stamp pass_epoch() noexcept { return open_epoch_++; }
+
   /// Returns the mark that had to go for it, if one had to.
-  std::optional<mark> place_mark(const mark& placed);
+  std::optional<mark> place_mark(mark placed);
 
   /// The earliest mark that covers blocks freed at `freed_at`; null if there is none yet.
   const mark* covering(stamp freed_at) const noexcept;
@@ -64,8 +67,8 @@ class stream_timeline {
   /// All marks, earliest first.
   const std::deque<mark>& marks() const noexcept { return marks_; }
 
-  /// Forgets the marks up to `epoch`: nothing that they cover is left.
-  void forget_marks(stamp epoch) noexcept;
+  /// Takes out the earliest mark if it is of `epoch` or before; none if it is not.
+  std::optional<mark> take_mark(stamp epoch) noexcept;
 
   /// Up to which epoch of `other` this stream has waited already.
   stamp known_of(stream_id other) const noexcept;

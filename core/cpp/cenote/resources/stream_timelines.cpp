@@ -9,11 +9,8 @@ namespace {
 
 constexpr std::size_t many_timelines = 64;
 constexpr std::size_t frees_marked_at_once = 32;  // as many as share a mark otherwise
-constexpr std::size_t most_spare_events = 16;
 
 }  // namespace
-
-stream_timelines::stream_timelines() { spare_events_.reserve(most_spare_events); }
 
 stream_timeline* stream_timelines::find(stream_id id) noexcept {
   for (stream_timeline* const recent : recent_) {
@@ -40,29 +37,36 @@ stream_timeline& stream_timelines::meet(stream_id id, block_heap& heap) {
 
 bool stream_timelines::are_many() const noexcept { return timelines_.size() - captures_ > many_timelines; }
 
-void stream_timelines::drop_idle(stream_id spared, block_heap& heap, front_caches& caches,
-                                 std::vector<stream_timeline>& dropped) noexcept {
+void stream_timelines::drop_idle(stream_id spared, block_heap& heap, front_caches& caches) noexcept {
   for (auto it = timelines_.begin(); it != timelines_.end();) {
     const auto current = it++;
     const stream_id id = current->first;
-    if (id == spared || id.is_capturing() || heap.free_bytes(current->second.owner()) != 0) continue;
-    try {
-      dropped.push_back(std::move(current->second));
-    } catch (const std::bad_alloc&) {  // of the host's memory: it is remembered for now
-      return;
-    }
+    stream_timeline& idle = current->second;
+    if (id == spared || id.is_capturing() || heap.free_bytes(idle.owner()) != 0) continue;
+    forget_marks(idle, idle.open_epoch());
     caches.forget(id);
-    first_epoch_ = std::max(first_epoch_, dropped.back().open_epoch() + 1);
-    heap.destroy_owner(dropped.back().owner());
+    first_epoch_ = std::max(first_epoch_, idle.open_epoch() + 1);
+    heap.destroy_owner(idle.owner());
     timelines_.erase(current);
     recent_ = {};
     for (auto& [other_id, other] : timelines_) other.unlearn(id);
   }
 }
 
+/// While there is one stream, nobody would wait for a mark.
+bool stream_timelines::is_marked(const stream_timeline& timeline) const noexcept {
+  return timelines_.size() > 1 && !timeline.id().is_capturing() && timeline.id() != orphans;
+}
+
+auto stream_timelines::pass_if_marked_at_once(stream_timeline& timeline) noexcept -> std::optional<due_mark> {
+  if (frees_to_mark_ == 0 || !is_marked(timeline)) return std::nullopt;
+  --frees_to_mark_;
+  return due_mark{timeline.pass_epoch(), spares_.take()};
+}
+
 auto stream_timelines::close_if_worth_a_mark(stream_timeline& timeline, std::size_t pool_bytes) noexcept
     -> std::optional<due_mark> {
-  if (timelines_.size() == 1 || timeline.id().is_capturing() || timeline.id() == orphans) return std::nullopt;
+  if (!is_marked(timeline)) return std::nullopt;
   if (frees_to_mark_ != 0) {
     --frees_to_mark_;
   } else if (!timeline.is_worth_a_mark(pool_bytes)) {
@@ -72,12 +76,7 @@ auto stream_timelines::close_if_worth_a_mark(stream_timeline& timeline, std::siz
 }
 
 auto stream_timelines::close(stream_timeline& timeline) noexcept -> due_mark {
-  due_mark due{timeline.close_epoch(), nullptr};
-  if (!spare_events_.empty()) {
-    due.reused = std::move(spare_events_.back());
-    spare_events_.pop_back();
-  }
-  return due;
+  return {timeline.close_epoch(), spares_.take()};
 }
 
 void stream_timelines::mark_at_once() noexcept { frees_to_mark_ = frees_marked_at_once; }
@@ -86,19 +85,14 @@ void stream_timelines::was_awaited() noexcept {
   if (frees_to_mark_ != 0) frees_to_mark_ = frees_marked_at_once;
 }
 
-std::optional<mark> stream_timelines::place(stream_id id, const mark& placed) {
+void stream_timelines::place(stream_id id, mark placed) {
   stream_timeline* const timeline = find(id);
-  if (timeline == nullptr) return std::nullopt;
-  auto superseded = timeline->place_mark(placed);
-  keep_event(superseded);
-  return superseded;
+  if (timeline == nullptr) return;
+  if (auto superseded = timeline->place_mark(std::move(placed))) spares_.keep(std::move(superseded->happened));
 }
 
-/// Unless somebody still holds the event who is about to wait for it, or to ask it: such copies are made under the
-/// pool's lock, from the marks of a timeline, so that there can be no more of them.
-void stream_timelines::keep_event(std::optional<mark>& superseded) noexcept {
-  if (!superseded || superseded->happened.use_count() != 1 || spare_events_.size() == most_spare_events) return;
-  spare_events_.push_back(std::move(superseded->happened));
+void stream_timelines::forget_marks(stream_timeline& timeline, stamp epoch) noexcept {
+  while (auto forgotten = timeline.take_mark(epoch)) spares_.keep(std::move(forgotten->happened));
 }
 
 }  // namespace cenote

@@ -2,28 +2,26 @@
 //
 // How it works
 //   1. A stream gets a timeline, and an owner in the heap, when it is first met. Mostly one of the last two is asked
-//   for
-//      again, so those are remembered.
+//      for again, so those are remembered.
 //   2. A stream of which no free block is left may be dropped. A later timeline starts above every epoch of those that
 //      were dropped, so that what others know of the earlier one says nothing of the later.
 //   3. A mark is due where a timeline's open epoch holds enough; or, after a stream went without what others had freed,
-//      for the next few frees at once, and for as many more after each such mark that somebody has waited for.
-//   4. The event of a mark that is superseded serves a later one: making and destroying one costs more than recording
-//   it.
+//      for the next few frees at once, and for as many more after each mark that somebody has waited for.
+//   4. The event of a mark that nobody needs any more serves a later one (spare_events).
 //
 // Invariant
 //   I1  first_epoch_ is above every epoch of the timelines that were dropped
 //
-// Threads: none of its own; the pool locks. No driver call is made but by who destroys what is handed out.
+// Threads: none of its own; the pool locks. No driver call is made.
 #pragma once
 
 #include <array>
 #include <memory>
 #include <optional>
 #include <unordered_map>
-#include <vector>
 
 #include "cenote/resources/front_caches.hpp"
+#include "cenote/resources/spare_events.hpp"
 #include "cenote/resources/stream_timeline.hpp"
 #include "cenote/structures/block_heap.hpp"
 
@@ -39,8 +37,6 @@ class stream_timelines {
 
   /// Blocks freed on a stream that the driver would not identify: no stream may use them before a reclaim.
   static constexpr stream_id orphans{~std::uint64_t{1}};
-
-  stream_timelines();
 
   /// Null for a stream that the pool does not know.
   stream_timeline* find(stream_id id) noexcept;
@@ -59,10 +55,12 @@ class stream_timelines {
   auto begin() const noexcept { return timelines_.begin(); }
   auto end() const noexcept { return timelines_.end(); }
 
-  /// Drops all that have no free block left, but `spared` and those of captures. They go to `dropped`, whose events are
-  /// the driver's to destroy.
-  void drop_idle(stream_id spared, block_heap& heap, front_caches& caches,
-                 std::vector<stream_timeline>& dropped) noexcept;
+  /// Drops all that have no free block left, but `spared` and those of captures.
+  void drop_idle(stream_id spared, block_heap& heap, front_caches& caches) noexcept;
+
+  /// For a block that is about to be freed: ends the open epoch before it if frees are marked at once, so that the mark
+  /// may go with the block.
+  std::optional<due_mark> pass_if_marked_at_once(stream_timeline& timeline) noexcept;
 
   /// Ends the open epoch if a mark is due in a pool of so many bytes. None ever is while there is one stream.
   std::optional<due_mark> close_if_worth_a_mark(stream_timeline& timeline, std::size_t pool_bytes) noexcept;
@@ -76,18 +74,23 @@ class stream_timelines {
   /// Somebody has waited for a mark.
   void was_awaited() noexcept;
 
-  /// Places a mark if its stream is still known; returns the one that had to go for it, if its event is not kept.
-  std::optional<mark> place(stream_id id, const mark& placed);
+  /// Places a mark if its stream is still known. Throws std::bad_alloc.
+  void place(stream_id id, mark placed);
+
+  /// Forgets the marks up to `epoch`: nothing that they cover is left.
+  void forget_marks(stream_timeline& timeline, stamp epoch) noexcept;
+
+  spare_events& spares() noexcept { return spares_; }
 
  private:
-  void keep_event(std::optional<mark>& superseded) noexcept;
+  bool is_marked(const stream_timeline& timeline) const noexcept;
 
   std::unordered_map<stream_id, stream_timeline> timelines_;
   std::array<stream_timeline*, 2> recent_{};
   stamp first_epoch_ = 1;
   std::size_t captures_ = 0;  // timelines of captures: they stay
   std::size_t frees_to_mark_ = 0;
-  std::vector<std::shared_ptr<event>> spare_events_;
+  spare_events spares_;
 };
 
 }  // namespace cenote
