@@ -1,9 +1,10 @@
 // Zeroed memory of the host for a table, in large pages where it has two megabytes or more: a table that is read at
 // random costs a look into the page tables as well as into memory, and large pages spare the first.
 //
-// The system brings pages when they are first touched, so that a table takes what is used of it, up to one page.
+// The system brings pages when they are first touched, so that a table takes what is used of it, up to one page. It
+// starts at a page.
 //
-// Threads: as for any memory. Cost: a system call for a large table.
+// Threads: as for any memory. Cost: a system call, and the rest of a page.
 #pragma once
 
 #include <cstddef>

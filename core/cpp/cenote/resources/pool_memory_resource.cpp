@@ -356,7 +356,8 @@ void pool_memory_resource::restock_locked(const request& wanted, owner_index fro
       const block_index found = heap_.find(from, wanted.bytes, wanted.alignment);
       if (found == no_block) return;
       const stamp freed_at = heap_[found].freed_at;
-      const block_index brought = heap_.taken_at(heap_.take(found, wanted.bytes, wanted.alignment));
+      const block_index brought =
+          heap_.taken_at(heap_.take(found, wanted.bytes, wanted.alignment, {}, this_thread_slot()));
       if (caches_.stock(wanted.id, brought)) continue;
       heap_.give(brought, from, freed_at);
       return;
@@ -570,7 +571,7 @@ void* pool_memory_resource::take_locked(const request& wanted, owner_index from,
 void* pool_memory_resource::take_found_locked(const request& wanted, block_index found, std::uint64_t& path) {
   std::optional<owner_index> keeper;
   if (wanted.id.is_capturing()) keeper = timelines_.meet(wanted.id, heap_).owner();
-  void* const pointer = heap_.take(found, wanted.bytes, wanted.alignment, keeper);
+  void* const pointer = heap_.take(found, wanted.bytes, wanted.alignment, keeper, this_thread_slot());
   if (heap_.has_outgrown_tables()) [[unlikely]]
     caches_.alone([&] { heap_.release_outgrown_tables(); });
   ++counters_.allocations;

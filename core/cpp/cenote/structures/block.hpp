@@ -14,6 +14,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "cenote/ground/bytes.hpp"
 #include "cenote/ground/host_table.hpp"
@@ -64,9 +65,13 @@ struct chunk {
 
 /// Storage for blocks: an index stays valid and its block where it is while the block lives; freed places are used
 /// again. Segments double in size, and a page of them is touched only once it is needed.
+///
+/// A thread that takes and frees the same blocks again and again writes to their places each time. So places are given
+/// out in runs that share no cache line, a run to one taker: threads that keep to their blocks keep to their lines.
 class block_table {
  public:
-  block_index create(const block& initial) noexcept;
+  /// `taker` is a small number of who will use the block, such as a thread's slot.
+  block_index create(const block& initial, std::size_t taker = 0) noexcept;
   void destroy(block_index index) noexcept;
 
   block& operator[](block_index index) noexcept { return *at(index); }
@@ -74,7 +79,7 @@ class block_table {
 
   /// Room for `count` more blocks, so that the next `count` calls of create cannot fail. Throws std::bad_alloc.
   void reserve(std::size_t count) {
-    if (vacant_count_ + (capacity_ - used_) < count) grow();
+    if (vacant_ + (capacity_ - used_) < count) grow();
   }
 
  private:
@@ -82,19 +87,30 @@ class block_table {
   static constexpr unsigned first_segment_bits = 10;
   static constexpr unsigned segment_count = 32 - first_segment_bits;
 
+  static constexpr std::size_t run = 8;  // places: five cache lines
+  static_assert(run * sizeof(block) % 64 == 0);
+
+  static constexpr std::size_t stock_count = 16;
+  struct stock {
+    block_index first = no_block;  // of the vacant places of some takers, linked by `next`
+  };
+
   block* at(block_index index) const noexcept {
     const std::uint64_t shifted = std::uint64_t{index} + (1u << first_segment_bits);
     const auto top_bit = static_cast<unsigned>(std::bit_width(shifted)) - 1;
     return &segments_[top_bit - first_segment_bits][shifted ^ (std::uint64_t{1} << top_bit)];
   }
+  void put(std::size_t stock, block_index vacant) noexcept;
+  std::size_t stock_for(std::size_t taker) noexcept;
   void grow();
 
   std::array<host_table<block>, segment_count> segments_;
   unsigned segments_used_ = 0;
   std::size_t capacity_ = 0;
-  std::size_t used_ = 0;           // places that ever held a block
-  block_index vacant_ = no_block;  // those that hold none now, linked by `next`
-  std::size_t vacant_count_ = 0;
+  std::size_t used_ = 0;    // places that were ever given to a stock
+  std::size_t vacant_ = 0;  // places in all stocks
+  std::array<stock, stock_count> stocks_;
+  std::vector<std::uint8_t> stock_of_run_;
 };
 
 }  // namespace cenote

@@ -12,8 +12,8 @@ std::size_t bytes_to_look_for(std::size_t bytes, std::size_t alignment) {
   return bytes + (alignment > block_granularity ? alignment - block_granularity : 0);
 }
 
-std::byte* align_address(std::byte* address, std::size_t alignment) {
-  return reinterpret_cast<std::byte*>(align_up(reinterpret_cast<std::uintptr_t>(address), alignment));
+std::byte* align_address_down(std::byte* address, std::size_t alignment) {
+  return reinterpret_cast<std::byte*>(align_down(reinterpret_cast<std::uintptr_t>(address), alignment));
 }
 
 }  // namespace
@@ -60,19 +60,21 @@ block_index block_heap::find(owner_index owner, std::size_t bytes, std::size_t a
   return wanted <= free.free_bytes() ? free.find(blocks_, wanted) : no_block;
 }
 
-void* block_heap::take(block_index index, std::size_t bytes, std::size_t alignment, std::optional<owner_index> keeper) {
+void* block_heap::take(block_index index, std::size_t bytes, std::size_t alignment, std::optional<owner_index> keeper,
+                       std::size_t taker) {
   blocks_.reserve(2);
   taken_.reserve_one();  // nothing below throws
-  indexes_[blocks_[index].owner]->remove(blocks_, index);
-  blocks_[index].is_free = false;
-
-  const auto lead = static_cast<std::size_t>(align_address(blocks_[index].address, alignment) - blocks_[index].address);
-  if (lead != 0) {
-    const block_index aligned = split(index, lead);
+  const block& whole = blocks_[index];
+  indexes_[whole.owner]->remove(blocks_, index);
+  std::byte* const end = whole.address + whole.bytes();
+  std::byte* const start = align_address_down(end - bytes, alignment);
+  if (start != whole.address) {
+    const block_index upper = split(index, static_cast<std::size_t>(start - whole.address), taker);
     insert_free(index);
-    index = aligned;
+    index = upper;
   }
-  if (blocks_[index].bytes() != bytes) insert_free(split(index, bytes));
+  blocks_[index].is_free = false;
+  if (blocks_[index].bytes() != bytes) insert_free(split(index, bytes, taker));
 
   block& taken = blocks_[index];
   taken.is_kept = keeper.has_value();
@@ -150,12 +152,12 @@ bool block_heap::is_free_of(block_index index, owner_index owner) const noexcept
 }
 
 /// Cuts a block that is in no index in two; returns the upper one, which starts `bytes` further on.
-block_index block_heap::split(block_index index, std::size_t bytes) noexcept {
+block_index block_heap::split(block_index index, std::size_t bytes, std::size_t taker) noexcept {
   block upper = blocks_[index];
   upper.address += bytes;
   upper.set_bytes(upper.bytes() - bytes);
   upper.prev = index;
-  const block_index upper_index = blocks_.create(upper);
+  const block_index upper_index = blocks_.create(upper, taker);
   if (upper.next != no_block) blocks_[upper.next].prev = upper_index;
   blocks_[index].next = upper_index;
   blocks_[index].set_bytes(bytes);

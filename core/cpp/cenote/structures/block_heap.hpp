@@ -2,11 +2,12 @@
 //
 // How it works
 //   1. add_chunk() brings memory in, as one free block of an owner.
-//   2. find() asks one owner's free index for a block that fits; take() cuts the wanted bytes out of it:
+//   2. find() asks one owner's free index for a block that fits; take() cuts the wanted bytes off its upper end, so
+//      that what is left keeps its index, and what is taken has one of the taker's (block_table):
 //
 //          |        free block, owner S        |
-//          | lead  |  taken          |  rest   |      lead: only where the alignment is above 256
-//            free S                    free S
+//          |  rest           |  taken  | tail  |      tail: only where the alignment is above 256
+//            free S                      free S
 //
 //   3. give() frees a block to an owner and merges it with the free neighbours that have the same owner. Neighbours of
 //      other owners stay apart: who takes them must wait for other work.
@@ -57,8 +58,10 @@ class block_heap {
   block_index find(owner_index owner, std::size_t bytes, std::size_t alignment) const noexcept;
 
   /// Takes `bytes` out of a block that find() returned for the same arguments. With a `keeper`, no other
-  /// owner will ever get the block (see give). Nothing has changed if it throws std::bad_alloc.
-  void* take(block_index index, std::size_t bytes, std::size_t alignment, std::optional<owner_index> keeper = {});
+  /// owner will ever get the block (see give). `taker` is as in block_table. Nothing has changed if it throws
+  /// std::bad_alloc.
+  void* take(block_index index, std::size_t bytes, std::size_t alignment, std::optional<owner_index> keeper = {},
+             std::size_t taker = 0);
 
   /// The block that is in use at `address`; no_block if none is.
   block_index taken_at(const void* address) const noexcept;
@@ -108,7 +111,7 @@ class block_heap {
   };
 
   bool is_free_of(block_index index, owner_index owner) const noexcept;
-  block_index split(block_index index, std::size_t bytes) noexcept;
+  block_index split(block_index index, std::size_t bytes, std::size_t taker) noexcept;
   void absorb_next(block_index index) noexcept;
   void insert_free(block_index index) noexcept;
   void insert_merged(block_index index) noexcept;

@@ -35,7 +35,7 @@
 
 namespace cenote {
 
-class front_cache {
+class alignas(64) front_cache {  // caches of two threads share no cache line
  public:
   front_cache(block_table& blocks, const block_directory& directory) : blocks_(blocks), directory_(directory) {}
 
