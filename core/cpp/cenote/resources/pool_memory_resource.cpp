@@ -124,12 +124,13 @@ pool_memory_resource::section::~section() {
 }
 
 void* pool_memory_resource::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
-  request wanted{stream, identify(stream, device()), align_up(bytes, block_granularity), alignment};
-  caches_.meet(stream, wanted.id);
-  if (alignment == default_alignment && caches_.keeps(wanted.bytes)) {
-    if (void* p = caches_.take(wanted.id, wanted.bytes)) return p;
+  const stream_id id = identify(stream, device());
+  const std::size_t rounded = align_up(bytes, block_granularity);
+  caches_.meet(stream, id);
+  if (alignment == default_alignment && caches_.keeps(rounded)) {
+    if (void* p = caches_.take(id, rounded)) return p;
   }
-  return take_from_heap(wanted);
+  return take_from_heap({stream, id, rounded, alignment});
 }
 
 void* pool_memory_resource::do_allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) {
@@ -152,7 +153,7 @@ auto pool_memory_resource::recognise(stream_ref stream) const -> sighting {
   return {identify(stream, device()), true};
 }
 
-void* pool_memory_resource::take_from_heap(request& wanted) {
+void* pool_memory_resource::take_from_heap(request wanted) {
   std::optional<borrowed> found;
   void* pointer = nullptr;
   {

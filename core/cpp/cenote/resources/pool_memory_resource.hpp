@@ -163,7 +163,7 @@ class pool_memory_resource final : public memory_resource {
   void give_back_first_chunks() noexcept;
 
   // The steps of allocate; null where a step has nothing to give.
-  void* take_from_heap(request& wanted);
+  void* take_from_heap(request wanted);
   void* take_without_wait(const request& wanted);
   void* take_without_wait_locked(const request& wanted, section& here);
   std::optional<borrowed> borrow_locked(const request& wanted);
