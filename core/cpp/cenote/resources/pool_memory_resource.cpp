@@ -1,14 +1,12 @@
 #include "cenote/resources/pool_memory_resource.hpp"
 
 #include <algorithm>
-#include <limits>
 #include <stdexcept>
 
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/nvtx.hpp"
 #include "cenote/driver/own_streams.hpp"
-#include "cenote/ground/check.hpp"
 #include "cenote/ground/log.hpp"
 #include "cenote/ground/process.hpp"
 
@@ -27,7 +25,7 @@ constexpr std::size_t shares_of_a_cache = 64;
 /// go, and what lies in the caches of one that is gone is nobody's.
 constexpr std::size_t shares_worth_a_reclaim = 8;
 
-constexpr stream_id orphans = stream_timelines::orphans;
+constexpr stream_id orphans = stream_ordered_heap::orphans;
 
 void check_pool_size(const char* which, std::optional<std::size_t> bytes) {
   if (bytes && *bytes % block_granularity != 0) {
@@ -46,8 +44,7 @@ pool_memory_resource::pool_memory_resource(std::shared_ptr<memory_resource> upst
                                            std::optional<std::size_t> initial, std::optional<std::size_t> maximum)
     : memory_resource(require_upstream(upstream, "pool")->device()),
       chunks_(std::move(upstream), maximum),
-      initial_(initial),
-      ready_(heap_.create_owner()) {
+      initial_(initial) {
   check_pool_size("initial", initial);
   check_pool_size("maximum", maximum);
   std::size_t first = initial ? *initial : half_of_free_memory(device());
@@ -76,29 +73,27 @@ void pool_memory_resource::take_first_chunks(std::size_t bytes) {
 }
 
 void pool_memory_resource::give_back_first_chunks() noexcept {
-  for (const chunk& c : heap_.all_chunks()) upstream()->deallocate_sync(c.base, c.bytes);
+  for (const chunk& c : memory_.all_chunks()) upstream()->deallocate_sync(c.base, c.bytes);
 }
 
 void pool_memory_resource::take_first_chunk(std::size_t bytes) {
   const chunk whole = chunks_.take_exactly(bytes);
   try {
-    heap_.add_chunk(whole, ready_, 0);
+    memory_.add_chunk(whole, std::nullopt);
   } catch (...) {
     upstream()->deallocate_sync(whole.base, whole.bytes);
     throw;
   }
-  ++counters_.upstream_allocations;
 }
 
 pool_memory_resource::~pool_memory_resource() {
   if (driver_is_gone()) return;
-  const std::size_t in_use = heap_.blocks_in_use() - caches_.blocks() - offers_.size();
-  if (in_use != 0) {
+  if (const std::size_t in_use = memory_.blocks_in_use(); in_use != 0) {
     report_once("a pool is destroyed with blocks still in use: " + std::to_string(in_use) + ", together " +
-                format_bytes(heap_.bytes_in_use() - caches_.bytes() - offers_.bytes()));
+                format_bytes(memory_.bytes_in_use()));
   }
   if (!order_legacy_stream_after_all_work()) return;
-  for (const chunk& c : heap_.all_chunks()) chunks_.give({}, c);
+  for (const chunk& c : memory_.all_chunks()) chunks_.give({}, c);
 }
 
 /// For the end of the pool. False, and reported, if there is no way: its memory must then be leaked.
@@ -118,8 +113,8 @@ bool pool_memory_resource::order_legacy_stream_after_all_work() const noexcept {
 }
 
 pool_memory_resource::section::~section() {
-  if (!lock_.owns_lock() || !pool_.timelines_.spares().has_surplus()) return;
-  const auto surplus = pool_.timelines_.spares().take_surplus();
+  if (!lock_.owns_lock() || !pool_.memory_.spares().has_surplus()) return;
+  const auto surplus = pool_.memory_.spares().take_surplus();
   lock_.unlock();
 }
 
@@ -130,7 +125,7 @@ void* pool_memory_resource::do_allocate(stream_ref stream, std::size_t bytes, st
   if (alignment == default_alignment && caches_.keeps(rounded)) {
     if (void* p = caches_.take(id, rounded)) return p;
   }
-  return take_from_heap({stream, id, rounded, alignment});
+  return take_from_heap({{id, rounded, alignment}, stream});
 }
 
 void* pool_memory_resource::do_allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) {
@@ -158,8 +153,9 @@ void* pool_memory_resource::take_from_heap(request wanted) {
   void* pointer = nullptr;
   {
     section here(*this);
-    pointer = take_without_wait_locked(wanted, here);
-    if (pointer == nullptr && !wanted.id.is_capturing()) found = borrow_locked(wanted);
+    meet(wanted.stream, wanted.id, here);
+    pointer = memory_.take(wanted);
+    if (pointer == nullptr && !wanted.id.is_capturing()) found = memory_.borrow(wanted);
   }
   if (pointer != nullptr) {
     if (caches_.keeps(wanted.bytes)) caches_.open(wanted.id);
@@ -219,68 +215,25 @@ auto pool_memory_resource::recognise_or_report(stream_ref stream) const noexcept
 
 void pool_memory_resource::give_to_heap(stream_ref stream, stream_id id, void* pointer) noexcept {
   try {
-    std::optional<due_mark> due;
-    std::size_t bytes = 0;
-    block_index offered = no_block;
+    std::optional<stream_ordered_heap::freed_block> freed;
     {
       section here(*this);
-      stream_timeline& mine = meet_or_report(stream, id, here);
-      const block_index freed = heap_.taken_at(pointer);
-      if (freed == no_block) {
-        report_once("a pointer was freed that the pool did not give out, or that was freed already; it is ignored");
-        return;
-      }
-      bytes = heap_[freed].bytes();
-      if (!heap_[freed].is_kept) due = timelines_.pass_if_marked_at_once(mine);
-      if (due) {
-        heap_.blocks()[freed].is_cached = true;  // nobody's, until it has its mark
-        offered = freed;
-      } else {
-        free_locked(mine, freed);
-        due = timelines_.close_if_worth_a_mark(mine, heap_.chunk_bytes());
-      }
+      id = meet_or_report(stream, id, here);
+      freed = memory_.free(id, pointer);
     }
-    if (id != orphans && caches_.keeps(bytes)) caches_.open(id);
-    if (offered != no_block) return put_on_offer(stream, id, offered, *std::move(due));
-    if (due) place_mark(stream, id, *std::move(due));
+    if (!freed) {
+      return report_once(
+          "a pointer was freed that the pool did not give out, or that was freed already; it is ignored");
+    }
+    if (id != orphans && caches_.keeps(freed->bytes)) caches_.open(id);
+    if (!freed->due) return;
+    if (freed->offered == no_block) return place_mark(stream, id, *std::move(freed->due));
+    mark covering{freed->due->epoch, record_or_report(stream, std::move(freed->due->reused))};
+    const section here(*this);
+    memory_.offer(id, freed->offered, std::move(covering));
   } catch (const std::exception& error) {
     report_once(std::string("a block is leaked, as freeing it failed: ") + error.what());
   }
-}
-
-/// With a mark of its own; where that cannot be had, it goes to the heap without.
-void pool_memory_resource::put_on_offer(stream_ref stream, stream_id id, block_index freed, due_mark due) {
-  mark covering{due.epoch, record_or_report(stream, std::move(due.reused))};
-  const section here(*this);
-  stream_timeline& mine = timelines_.meet(id, heap_);
-  if (covering.happened == nullptr) return free_locked(mine, freed);
-  ++counters_.events;
-  if (offers_.is_full()) withdraw_locked(*offers_.take_oldest());
-  offers_.add({freed, heap_[freed].bytes(), id, std::move(covering)});
-}
-
-/// The block is in use from now on.
-void* pool_memory_resource::accept_locked(block_index offered, std::uint64_t& path) noexcept {
-  block& taken = heap_.blocks()[offered];
-  taken.is_cached = false;
-  ++counters_.allocations;
-  ++path;
-  return taken.address;
-}
-
-/// Frees the block to the heap, covered by its mark.
-void pool_memory_resource::withdraw_locked(offer withdrawn) noexcept {
-  stream_timeline& lender = *timelines_.find(withdrawn.lender);  // it is not dropped while it has an offer
-  heap_.blocks()[withdrawn.block].is_cached = false;
-  heap_.give(withdrawn.block, lender.owner(), withdrawn.freed.epoch);
-  try {
-    timelines_.place(withdrawn.lender, std::move(withdrawn.freed));
-  } catch (const std::bad_alloc&) {  // of the host's memory: a later mark covers it
-  }
-}
-
-void pool_memory_resource::withdraw_all_locked() noexcept {
-  while (auto withdrawn = offers_.take_oldest()) withdraw_locked(*std::move(withdrawn));
 }
 
 /// Frees what a cache had no room for. The stream of the cache may only have been recognised; one that is gone gets no
@@ -293,14 +246,8 @@ void pool_memory_resource::give_spilled(stream_ref stream, sighting seen, block_
   try {
     std::optional<due_mark> due;
     {
-      const std::lock_guard lock(mutex_);
-      stream_timeline& mine = timelines_.meet(id, heap_);
-      while (spilled != no_block) {
-        const block_index next = heap_[spilled].free_next;
-        free_locked(mine, spilled);
-        spilled = next;
-      }
-      if (is_itself) due = timelines_.close_if_worth_a_mark(mine, heap_.chunk_bytes());
+      const section here(*this);
+      due = memory_.free_spilled(id, spilled, is_itself);
     }
     if (due) place_mark(stream, id, *std::move(due));
   } catch (const std::exception& error) {
@@ -308,127 +255,39 @@ void pool_memory_resource::give_spilled(stream_ref stream, sighting seen, block_
   }
 }
 
-/// Frees a taken block, which may be cached, to a stream.
-void pool_memory_resource::free_locked(stream_timeline& to, block_index freed) noexcept {
-  heap_.blocks()[freed].is_cached = false;
-  to.count_free(heap_[freed].bytes());
-  heap_.give(freed, to.owner(), to.open_epoch());
-  if constexpr (check_level >= 2) heap_.check();
-}
-
-/// Frees what lies in the caches of one stream, or of all; false if nothing does. No mark covers it yet.
-bool pool_memory_resource::empty_caches_locked(std::optional<stream_id> only) {
-  return caches_.drain(only, [this](stream_id id) {
-    stream_timeline& owner = timelines_.meet(id, heap_);
-    return [this, &owner](block_index freed) noexcept { free_locked(owner, freed); };
-  });
-}
-
 /// Steps 1 and 2: what the stream may use at once.
 void* pool_memory_resource::take_without_wait(const request& wanted) {
   section here(*this);
-  return take_without_wait_locked(wanted, here);
+  meet(wanted.stream, wanted.id, here);
+  return memory_.take(wanted);
 }
 
-void* pool_memory_resource::take_without_wait_locked(const request& wanted, section& here) {
-  const owner_index own = meet(wanted.stream, wanted.id, here).owner();
-  if (wanted.alignment == default_alignment) {
-    if (auto offered = offers_.take_own(wanted.id, wanted.bytes)) {
-      timelines_.spares().keep(std::move(offered->freed.happened));
-      return accept_locked(offered->block, counters_.from_own_stream);
-    }
-  }
-  if (void* p = take_locked(wanted, own, counters_.from_own_stream)) {
-    restock_locked(wanted, own);
-    return p;
-  }
-  if (void* p = take_locked(wanted, ready_, counters_.from_ready)) {
-    restock_locked(wanted, ready_);
-    return p;
-  }
-  return empty_caches_locked(wanted.id) ? take_locked(wanted, own, counters_.from_own_stream) : nullptr;
-}
-
-/// Brings more of a size that this thread keeps asking for into its cache, under the same lock.
-void pool_memory_resource::restock_locked(const request& wanted, owner_index from) noexcept {
-  if (wanted.alignment != default_alignment || wanted.id.is_capturing()) return;
-  try {
-    for (std::uint32_t more = caches_.restock(wanted.id, wanted.bytes); more > 1; --more) {
-      const block_index found = heap_.find(from, wanted.bytes, wanted.alignment);
-      if (found == no_block) return;
-      const stamp freed_at = heap_[found].freed_at;
-      const block_index brought =
-          heap_.taken_at(heap_.take(found, wanted.bytes, wanted.alignment, {}, this_thread_slot()));
-      if (caches_.stock(wanted.id, brought)) continue;
-      heap_.give(brought, from, freed_at);
-      return;
-    }
-  } catch (const std::bad_alloc&) {  // of the host's memory: then without
-  }
-}
-
-/// The timeline of a stream. One that the pool does not know is looked at first, with the lock released; throws if it
+/// Makes the heap know the stream. One that it does not know is looked at first, with the lock released; throws if it
 /// is another device's.
-stream_timeline& pool_memory_resource::meet(stream_ref stream, stream_id id, section& here) {
-  if (stream_timeline* const known = timelines_.find(id)) return *known;
+void pool_memory_resource::meet(stream_ref stream, stream_id id, section& here) {
+  if (memory_.knows(id)) return;
   if (!id.is_capturing() && id != orphans) {
     here.unlock();
     require_stream_of_device(stream, device());
     here.lock();
   }
-  return timelines_.meet(id, heap_);
+  memory_.meet(id);
 }
 
 /// As meet(); a stream that the driver would not tell about is nobody from now on.
-stream_timeline& pool_memory_resource::meet_or_report(stream_ref stream, stream_id& id, section& here) {
+stream_id pool_memory_resource::meet_or_report(stream_ref stream, stream_id id, section& here) {
   try {
-    return meet(stream, id, here);
+    meet(stream, id, here);
+    return id;
   } catch (const cuda_error& error) {
     report_once(error.what());
     here.lock();
+    return orphans;
   }
-  id = orphans;
-  return timelines_.meet(id, heap_);
 }
 
-/// Step 3: a block that another stream has freed.
-auto pool_memory_resource::borrow_locked(const request& wanted) -> std::optional<borrowed> {
-  if (auto offered = accept_offer_locked(wanted)) return offered;
-  withdraw_all_locked();
-  return borrow_from_heap_locked(wanted);
-}
-
-/// Exactly what is wanted.
-auto pool_memory_resource::accept_offer_locked(const request& wanted) -> std::optional<borrowed> {
-  if (wanted.alignment != default_alignment) return std::nullopt;
-  auto offered = offers_.take(wanted.bytes);
-  if (!offered) return std::nullopt;
-  mark& freed = offered->freed;
-  if (freed.epoch <= timelines_.meet(wanted.id, heap_).known_of(offered->lender)) {
-    timelines_.spares().keep(std::move(freed.happened));
-  }
-  void* const pointer = accept_locked(offered->block, counters_.from_other_stream);
-  return borrowed{pointer, offered->lender, freed.epoch, std::move(freed)};
-}
-
-/// What a mark covers, or what the stream may use without as it has waited for the lender already.
-auto pool_memory_resource::borrow_from_heap_locked(const request& wanted) -> std::optional<borrowed> {
-  const stream_timeline& mine = timelines_.meet(wanted.id, heap_);
-  for (const auto& [id, lender] : timelines_) {
-    if (id == wanted.id || id.is_capturing()) continue;
-    const block_index found = heap_.find(lender.owner(), wanted.bytes, wanted.alignment);
-    if (found == no_block) continue;
-    const stamp freed_at = heap_[found].freed_at;
-    const mark known{freed_at, nullptr};
-    const mark* const awaited = freed_at <= mine.known_of(id) ? &known : lender.covering(freed_at);
-    if (awaited == nullptr) continue;
-    return borrowed{take_found_locked(wanted, found, counters_.from_other_stream), id, freed_at, *awaited};
-  }
-  return std::nullopt;
-}
-
-/// Makes the stream wait on the device, unless it has waited before; null, and the block is the lender's again, if it
-/// may not.
+/// Step 3: makes the stream wait on the device for a block that another stream has freed, unless it need not; null, and
+/// the block is the lender's again, if it may not.
 void* pool_memory_resource::wait_for(request& wanted, borrowed found) {
   if (found.awaited.happened == nullptr) return found.pointer;
   try {
@@ -436,31 +295,16 @@ void* pool_memory_resource::wait_for(request& wanted, borrowed found) {
     if (wanted.may_wait) wait(wanted.stream, *found.awaited.happened, device());
   } catch (...) {
     const section here(*this);
-    give_back_locked(std::move(found));
+    memory_.give_back(std::move(found));
     throw;
   }
   const section here(*this);
-  if (!wanted.may_wait) return give_back_locked(std::move(found)), nullptr;
-  ++counters_.waits;
-  timelines_.was_awaited();
-  try {
-    timelines_.meet(wanted.id, heap_).learn(found.lender, found.awaited.epoch);
-  } catch (const std::bad_alloc&) {  // of the host's memory: it will wait again
+  if (wanted.may_wait) {
+    memory_.has_waited(wanted, found);
+    return found.pointer;
   }
-  timelines_.spares().keep(std::move(found.awaited.happened));
-  if (timelines_.are_many()) {
-    withdraw_all_locked();
-    timelines_.drop_idle(wanted.id, heap_, caches_);
-  }
-  return found.pointer;
-}
-
-void pool_memory_resource::give_back_locked(borrowed returned) {
-  stream_timeline& lender = timelines_.meet(returned.lender, heap_);
-  heap_.give(heap_.taken_at(returned.pointer), lender.owner(), returned.freed_at);
-  --counters_.allocations;
-  --counters_.from_other_stream;
-  if (lender.covering(returned.freed_at) == nullptr) timelines_.place(returned.lender, std::move(returned.awaited));
+  memory_.give_back(std::move(found));
+  return nullptr;
 }
 
 /// Step 4: what has become ready meanwhile.
@@ -468,8 +312,7 @@ void* pool_memory_resource::take_settled(const request& wanted) {
   settle();
   void* const pointer = take_without_wait(wanted);
   const section here(*this);
-  withdraw_all_locked();
-  timelines_.drop_idle(wanted.id, heap_, caches_);
+  memory_.drop_idle(wanted.id);
   return pointer;
 }
 
@@ -490,7 +333,7 @@ void* pool_memory_resource::grow(const request& wanted) {
 /// Whether most of the pool would stay free.
 bool pool_memory_resource::has_plenty(const request& wanted) const {
   const std::lock_guard lock(mutex_);
-  return in_use_locked() + wanted.bytes <= chunks_.held() / plenty;
+  return memory_.bytes_in_use() + wanted.bytes <= chunks_.held() / plenty;
 }
 
 /// Step 5: a pool that is large beside what is in use is not grown before the blocks of all streams have been joined,
@@ -500,10 +343,7 @@ void* pool_memory_resource::join(const request& wanted) {
   std::vector<claim> claims;
   {
     const section here(*this);
-    withdraw_all_locked();
-    for (const auto& [id, lender] : timelines_) {
-      if (id != wanted.id && !lender.marks().empty()) claims.push_back({id, lender.marks().back()});
-    }
+    claims = memory_.claims_upon_others(wanted.id);
   }
   if (claims.empty()) return nullptr;
   for (const claim& c : claims) wait(wanted.stream, *c.upto.happened, device());
@@ -513,35 +353,26 @@ void* pool_memory_resource::join(const request& wanted) {
 /// Step 7: every free block of the pool, after one event that covers all of them.
 void* pool_memory_resource::reclaim(const request& wanted) {
   if (!wanted.may_wait || is_capture_underway(device())) return nullptr;  // the event would invalidate the capture
-  const auto closed = close_epochs();
-  if (closed.empty()) return nullptr;
-  wait_for_all_work(wanted.stream, device());
   std::vector<claim> claims;
-  for (const auto& [id, epoch] : closed) claims.push_back({id, {epoch, nullptr}});
+  {
+    const section here(*this);
+    claims = memory_.claims_upon_all();
+  }
+  if (claims.empty()) return nullptr;
+  wait_for_all_work(wanted.stream, device());
   void* const pointer = take_claims(wanted, claims, 1);
-  const std::lock_guard lock(mutex_);
-  if (pointer != nullptr) timelines_.mark_at_once();
+  const section here(*this);
+  if (pointer != nullptr) memory_.mark_at_once();
   return pointer;
 }
 
-/// Makes the claimed blocks and the ready ones the stream's own, which joins them; the waits have been issued. What it
-/// does not need is marked at once, for others.
+/// What the stream does not need of what it has joined is marked at once, for others.
 void* pool_memory_resource::take_claims(const request& wanted, const std::vector<claim>& claims, std::size_t waits) {
   void* pointer = nullptr;
   std::optional<due_mark> due;
   {
-    const std::lock_guard lock(mutex_);
-    stream_timeline& mine = timelines_.meet(wanted.id, heap_);
-    counters_.waits += waits;
-    for (const auto& [lender, upto] : claims) {
-      const stream_timeline* const timeline = timelines_.find(lender);
-      if (timeline == nullptr) continue;
-      heap_.reown(timeline->owner(), upto.epoch, mine.owner(), mine.open_epoch());
-      if (lender != wanted.id) mine.learn(lender, upto.epoch);
-    }
-    heap_.reown(ready_, std::numeric_limits<stamp>::max(), mine.owner(), mine.open_epoch());
-    pointer = take_locked(wanted, mine.owner(), counters_.from_reclaim);
-    if (timelines_.size() > 1) due = timelines_.close(mine);
+    const section here(*this);
+    pointer = memory_.take_claims(wanted, claims, waits, due);
   }
   if (due) place_mark(wanted.stream, wanted.id, *std::move(due));
   return pointer;
@@ -564,34 +395,15 @@ void* pool_memory_resource::make_room_and_grow(const request& wanted) {
   return released == 0 ? nullptr : grow(wanted);
 }
 
-void* pool_memory_resource::take_locked(const request& wanted, owner_index from, std::uint64_t& path) {
-  const block_index found = heap_.find(from, wanted.bytes, wanted.alignment);
-  return found == no_block ? nullptr : take_found_locked(wanted, found, path);
-}
-
-void* pool_memory_resource::take_found_locked(const request& wanted, block_index found, std::uint64_t& path) {
-  std::optional<owner_index> keeper;
-  if (wanted.id.is_capturing()) keeper = timelines_.meet(wanted.id, heap_).owner();
-  void* const pointer = heap_.take(found, wanted.bytes, wanted.alignment, keeper, this_thread_slot());
-  if (heap_.has_outgrown_tables()) [[unlikely]]
-    caches_.alone([&] { heap_.release_outgrown_tables(); });
-  ++counters_.allocations;
-  ++path;
-  if constexpr (check_level >= 2) heap_.check();
-  return pointer;
-}
-
 void* pool_memory_resource::add_chunk_and_take(const request& wanted, chunk fresh) {
+  // From a stream-ordered upstream the memory is this stream's for the time being; from another it is everybody's.
+  const bool is_mine = upstream()->is_stream_ordered() && wanted.may_wait;
+  const auto owner = is_mine ? std::optional(wanted.id) : std::nullopt;
   try {
-    const std::lock_guard lock(mutex_);
-    ++counters_.upstream_allocations;
-    stream_timeline& mine = timelines_.meet(wanted.id, heap_);
-    // From a stream-ordered upstream the memory is this stream's for the time being; from another it is everybody's.
-    const bool is_mine = upstream()->is_stream_ordered() && wanted.may_wait;
-    const owner_index owner = is_mine ? mine.owner() : ready_;
-    heap_.add_chunk(fresh, owner, is_mine ? mine.open_epoch() : 0);
+    const section here(*this);
+    memory_.add_chunk(fresh, owner);
     size_caches();
-    return take_locked(wanted, owner, counters_.from_upstream);
+    return memory_.take_fresh(wanted, owner);
   } catch (const std::bad_alloc&) {
     give_up_chunk(wanted, fresh);
     throw;
@@ -602,66 +414,44 @@ void* pool_memory_resource::add_chunk_and_take(const request& wanted, chunk fres
 void pool_memory_resource::give_up_chunk(const request& wanted, chunk fresh) {
   {
     const std::lock_guard lock(mutex_);
-    if (heap_.has_chunk(fresh)) return;  // it was added, and only the block was not taken
+    if (memory_.has_chunk(fresh)) return;  // it was added, and only the block was not taken
   }
   chunks_.give(wanted.stream, fresh);
 }
 
-/// Passes the blocks whose events are complete to `ready`.
+/// Passes the blocks whose events are complete to everybody.
 void pool_memory_resource::settle() {
   std::vector<std::pair<stream_id, std::deque<mark>>> asked;
   {
     const section here(*this);
-    withdraw_all_locked();
-    for (const auto& [id, timeline] : timelines_) {
-      if (!timeline.marks().empty()) asked.emplace_back(id, timeline.marks());
-    }
+    asked = memory_.marks();
   }
-  std::vector<std::pair<stream_id, stamp>> settled;
+  std::vector<claim> settled;
   for (const auto& [id, marks] : asked) {
     const auto complete =
         std::find_if(marks.rbegin(), marks.rend(), [](const mark& m) { return m.happened->is_complete(); });
-    if (complete != marks.rend()) settled.emplace_back(id, complete->epoch);
+    if (complete != marks.rend()) settled.push_back({id, {complete->epoch, nullptr}});
   }
-  asked.clear();  // so that the events are the timelines' alone
+  asked.clear();  // so that the events are the heap's alone
   const section here(*this);
-  for (const auto& [id, epoch] : settled) {
-    stream_timeline* const timeline = timelines_.find(id);
-    if (timeline == nullptr) continue;
-    heap_.reown(timeline->owner(), epoch, ready_, 0);
-    timelines_.forget_marks(*timeline, epoch);
-  }
-  if constexpr (check_level >= 2) heap_.check();
+  memory_.make_ready(settled);
 }
 
-/// Passes the blocks that no mark covers yet to `ready`, if the device has done all that it was given: a pool that has
-/// met only one stream has no marks at all.
+/// Passes the blocks that no mark covers yet to everybody, if the device has done all that it was given: a pool that
+/// has met only one stream has no marks at all.
 void pool_memory_resource::settle_unmarked() {
   if (is_capture_underway(device())) return;
-  const auto closed = close_epochs();
-  if (closed.empty()) return;
+  std::vector<claim> claims;
+  {
+    const section here(*this);
+    claims = memory_.claims_upon_all();
+  }
+  if (claims.empty()) return;
   const auto all_work = event::record_context(device());
   if (!all_work || !all_work->is_complete()) return;
   const section here(*this);
-  ++counters_.events;
-  for (const auto& [id, epoch] : closed) {
-    stream_timeline* const timeline = timelines_.find(id);
-    if (timeline == nullptr) continue;
-    heap_.reown(timeline->owner(), epoch, ready_, 0);
-    timelines_.forget_marks(*timeline, epoch);
-  }
-}
-
-/// Ends the open epoch of every stream that has free blocks; empty if only captures have any.
-std::vector<std::pair<stream_id, stamp>> pool_memory_resource::close_epochs() {
-  const section here(*this);
-  empty_caches_locked({});
-  withdraw_all_locked();
-  std::vector<std::pair<stream_id, stamp>> closed;
-  for (auto& [id, timeline] : timelines_) {
-    if (!id.is_capturing() && heap_.free_bytes(timeline.owner()) != 0) closed.emplace_back(id, timeline.close_epoch());
-  }
-  return closed;
+  memory_.count_event();
+  memory_.make_ready(claims);
 }
 
 /// Gives chunks of the stream `of`, or ready ones, back in the order of `stream`.
@@ -671,14 +461,12 @@ std::size_t pool_memory_resource::release_chunks(stream_ref stream, std::optiona
   std::size_t bytes = 0;
   {
     const std::lock_guard lock(mutex_);
-    const owner_index owner = of ? timelines_.meet(*of, heap_).owner() : ready_;
     const auto exceeds_what_is_kept = [&, held = chunks_.held()](const chunk& c) {
       if (held - bytes - c.bytes < keep_bytes) return false;
       bytes += c.bytes;
       return true;
     };
-    released = heap_.remove_free_chunks(owner, exceeds_what_is_kept);
-    counters_.upstream_frees += released.size();
+    released = memory_.remove_free_chunks(of, exceeds_what_is_kept);
   }
   for (const chunk& c : released) chunks_.give(stream, c);
   size_caches();
@@ -716,11 +504,8 @@ void pool_memory_resource::place_mark(stream_ref stream, stream_id id, due_mark 
   mark placed{due.epoch, record_or_report(stream, std::move(due.reused))};
   if (placed.happened == nullptr) return;
   const section here(*this);
-  ++counters_.events;
-  try {
-    timelines_.place(id, std::move(placed));
-  } catch (const std::bad_alloc&) {  // of the host's memory: as without a mark
-  }
+  memory_.count_event();
+  memory_.place(id, std::move(placed));
 }
 
 std::size_t pool_memory_resource::trim(std::size_t keep_bytes) {
@@ -733,17 +518,9 @@ std::size_t pool_memory_resource::trim(std::size_t keep_bytes) {
 
 std::size_t pool_memory_resource::pool_size() const { return chunks_.held(); }
 
-/// What lies in a cache or is on offer is in use to the heap. Caches change beside the lock.
-std::size_t pool_memory_resource::in_use_locked() const {
-  return heap_.bytes_in_use() - std::min(heap_.bytes_in_use(), caches_.bytes() + offers_.bytes());
-}
-
 pool_counters pool_memory_resource::counters() const {
   const std::lock_guard lock(mutex_);
-  pool_counters all = counters_;
-  all.from_front_cache = caches_.hits();
-  all.allocations += all.from_front_cache;
-  return all;
+  return memory_.counters();
 }
 
 void pool_memory_resource::grow_in_steps_of(std::size_t bytes) {
@@ -759,7 +536,7 @@ std::string pool_memory_resource::map() const {
     text += format_address(b.address) + ' ' + std::to_string(b.bytes()) + (is_free ? " free\n" : " in use\n");
   };
   const std::lock_guard lock(mutex_);
-  caches_.alone([&] { heap_.for_each_block(draw); });
+  memory_.for_each_block(draw);
   return text;
 }
 
@@ -775,20 +552,16 @@ memory_state pool_memory_resource::state() const {
   figures.held = chunks_.held();
   figures.limit = chunks_.maximum();
   const std::lock_guard lock(mutex_);
-  figures.in_use = in_use_locked();
-  std::size_t largest = heap_.largest_free(ready_);
-  for (const auto& [id, timeline] : timelines_) largest = std::max(largest, heap_.largest_free(timeline.owner()));
-  figures.largest_free = largest;
+  figures.in_use = memory_.bytes_in_use();
+  figures.largest_free = memory_.largest_free();
   return figures;
 }
 
 void pool_memory_resource::check() const {
   {
     const std::lock_guard lock(mutex_);
-    heap_.check();
-    caches_.check();
-    offers_.check(heap_);
-    if (chunks_.held() < heap_.chunk_bytes() || chunks_.held() > chunks_.maximum().value_or(max_allocation)) {
+    memory_.check();
+    if (chunks_.held() < memory_.chunk_bytes() || chunks_.held() > chunks_.maximum().value_or(max_allocation)) {
       throw std::logic_error("chunk_source I1: the pool's size is wrong");
     }
   }

@@ -3,13 +3,15 @@
 //
 // How it works. What a thread frees on a stream goes to a small cache of the two (front_caches), and what they ask for
 // comes from there if a block of that size lies in it: no lock that others hold, no event. Behind the caches the
-// bookkeeping is a block_heap: every free block belongs to the stream that it was freed on, or to `ready`, whose blocks
-// any stream may use at once. allocate takes, in this order:
+// bookkeeping is a stream_ordered_heap: every free block belongs to the stream that it was freed on, or to `ready`,
+// whose blocks any stream may use at once. allocate takes, in this order:
 //
 //   0. a block of exactly the size that this thread has freed on this stream
-//   1. a block freed on its own stream           (where there is none, after what its caches hold is in the heap)
+//   1. a block freed on its own stream           (on offer, or in the heap; where there is none, after what its caches
+//                                                 hold is in the heap)
 //   2. a ready block
-//   3. a block of another stream whose frees an event covers: the device waits for the event, unless it did before
+//   3. a block of another stream, on offer or in the heap, whose free an event covers: the device waits for the event,
+//      unless it did before
 //   4. what has become ready meanwhile           (asks the events; joins blocks across streams)
 //   5. where most of the pool is free: the blocks of all streams joined, after waiting for their latest events
 //   6. a new chunk from the upstream             (outside the lock that others need; after step 7 where most of the
@@ -19,22 +21,21 @@
 //
 // and only then is memory out. What a cache has no room for is freed to the heap: it returns to its stream and is
 // merged with its neighbours; once for many such frees an event is recorded (stream_timelines), and none at all while
-// the pool has met only one stream. Step 7 and trim begin with emptying all caches.
+// the pool has met only one stream. After a stream went without what others had freed, blocks go on offer instead, each
+// with an event of its own (offered_blocks). Step 7 and trim begin with emptying all caches.
 //
 // While a stream is being captured into a graph, its allocations come from steps 1, 2, 4, 6 and 8. The graph will use
 // the addresses whenever it is launched, so that such a block belongs to that branch of that capture for ever; if any
 // other stream frees it, it is retired.
 //
-// Invariants: those of block_heap, front_caches and chunk_source.
+// Invariants: those of stream_ordered_heap and chunk_source.
 //
-// Threads: `mutex_` guards the heap and the timelines; no driver call and no upstream call is made under it. The caches
-// have locks of their own, taken after it.
-// `growth_` lets one thread at a time ask the upstream, so that a burst does not grow the pool twice.
-// Cost: O(1) for 0, 1 and 2, O(streams) for 3. The host waits in step 7 on a driver before 12.5, and where the upstream
-// does.
+// Threads: `mutex_` guards the heap; no driver call and no upstream call is made under it. The caches have locks of
+// their own, taken after it. `growth_` lets one thread at a time ask the upstream, so that a burst does not grow the
+// pool twice. Cost: O(1) for 0, 1 and 2, O(streams) for 3. The host waits in step 7 on a driver before 12.5, and where
+// the upstream does.
 #pragma once
 
-#include <cstdint>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -44,27 +45,9 @@
 
 #include "cenote/memory_resource.hpp"
 #include "cenote/resources/chunk_source.hpp"
-#include "cenote/resources/front_caches.hpp"
-#include "cenote/resources/offered_blocks.hpp"
-#include "cenote/resources/stream_timelines.hpp"
-#include "cenote/structures/block_heap.hpp"
+#include "cenote/resources/stream_ordered_heap.hpp"
 
 namespace cenote {
-
-/// How often each path was taken since the pool was made.
-struct pool_counters {
-  std::uint64_t allocations = 0;
-  std::uint64_t from_front_cache = 0;
-  std::uint64_t from_own_stream = 0;
-  std::uint64_t from_ready = 0;
-  std::uint64_t from_other_stream = 0;
-  std::uint64_t from_upstream = 0;
-  std::uint64_t from_reclaim = 0;  ///< after blocks of several streams were joined
-  std::uint64_t waits = 0;         ///< device-side waits issued
-  std::uint64_t events = 0;        ///< events recorded
-  std::uint64_t upstream_allocations = 0;
-  std::uint64_t upstream_frees = 0;
-};
 
 class pool_memory_resource final : public memory_resource {
  public:
@@ -97,11 +80,12 @@ class pool_memory_resource final : public memory_resource {
   void check() const override;
 
  private:
-  struct request {
+  using due_mark = stream_ordered_heap::due_mark;
+  using borrowed = stream_ordered_heap::borrowed;
+  using claim = stream_ordered_heap::claim;
+
+  struct request : stream_ordered_heap::request {
     stream_ref stream;
-    stream_id id;
-    std::size_t bytes;
-    std::size_t alignment;
     bool may_wait = true;  // false for a stream in a capture, or one that waiting would drag into one
     mutable std::exception_ptr refusal = nullptr;  // what the upstream threw when it had no memory, if it threw
   };
@@ -128,23 +112,6 @@ class pool_memory_resource final : public memory_resource {
     std::unique_lock<std::mutex> lock_;
   };
 
-  using due_mark = stream_timelines::due_mark;
-  using offer = offered_blocks::offer;
-
-  /// A block that another stream has freed, and the mark that covers this; without an event if none is needed.
-  struct borrowed {
-    void* pointer;
-    stream_id lender;
-    stamp freed_at;
-    mark awaited;
-  };
-
-  /// The blocks of a stream up to a mark.
-  struct claim {
-    stream_id lender;
-    mark upto;
-  };
-
   void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
   void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept override;
 
@@ -155,7 +122,6 @@ class pool_memory_resource final : public memory_resource {
   sighting recognise_or_report(stream_ref stream) const noexcept;
   stream_id identify_or_report(stream_ref stream) const noexcept;
   void give_to_heap(stream_ref stream, stream_id id, void* pointer) noexcept;
-  void put_on_offer(stream_ref stream, stream_id id, block_index freed, due_mark due);
   void give_spilled(stream_ref stream, sighting seen, block_index spilled) noexcept;
 
   void take_first_chunks(std::size_t bytes);
@@ -165,12 +131,7 @@ class pool_memory_resource final : public memory_resource {
   // The steps of allocate; null where a step has nothing to give.
   void* take_from_heap(request wanted);
   void* take_without_wait(const request& wanted);
-  void* take_without_wait_locked(const request& wanted, section& here);
-  std::optional<borrowed> borrow_locked(const request& wanted);
-  std::optional<borrowed> accept_offer_locked(const request& wanted);
-  std::optional<borrowed> borrow_from_heap_locked(const request& wanted);
   void* wait_for(request& wanted, borrowed found);
-  void give_back_locked(borrowed returned);
   void* take_settled(const request& wanted);
   void* grow(const request& wanted);
   void* join(const request& wanted);
@@ -178,30 +139,20 @@ class pool_memory_resource final : public memory_resource {
   void* take_claims(const request& wanted, const std::vector<claim>& claims, std::size_t waits);
   void* make_room_and_grow(const request& wanted);
 
-  stream_timeline& meet(stream_ref stream, stream_id id, section& here);
-  stream_timeline& meet_or_report(stream_ref stream, stream_id& id, section& here);
-  void* take_locked(const request& wanted, owner_index from, std::uint64_t& path);
-  void* take_found_locked(const request& wanted, block_index found, std::uint64_t& path);
-  void free_locked(stream_timeline& to, block_index freed) noexcept;
-  bool empty_caches_locked(std::optional<stream_id> only);
-  void restock_locked(const request& wanted, owner_index from) noexcept;
-  void size_caches();
-  std::size_t in_use_locked() const;
+  void meet(stream_ref stream, stream_id id, section& here);
+  stream_id meet_or_report(stream_ref stream, stream_id id, section& here);
   bool has_plenty(const request& wanted) const;
   void* add_chunk_and_take(const request& wanted, chunk fresh);
   void give_up_chunk(const request& wanted, chunk fresh);
-  bool order_legacy_stream_after_all_work() const noexcept;
-  void settle();
-  void settle_unmarked();
-  std::vector<std::pair<stream_id, stamp>> close_epochs();
-
   static std::size_t smallest_chunk(const request& wanted);
   std::size_t release_chunks(stream_ref stream, std::optional<stream_id> of, std::size_t keep_bytes);
+  void size_caches();
+
   std::shared_ptr<event> record_or_report(stream_ref stream, std::shared_ptr<event> reused) const noexcept;
   void place_mark(stream_ref stream, stream_id id, due_mark due) noexcept;
-  void* accept_locked(block_index offered, std::uint64_t& path) noexcept;
-  void withdraw_locked(offer withdrawn) noexcept;
-  void withdraw_all_locked() noexcept;
+  void settle();
+  void settle_unmarked();
+  bool order_legacy_stream_after_all_work() const noexcept;
   void say(const char* what, std::size_t bytes) const noexcept;
 
   chunk_source chunks_;  // by itself
@@ -212,13 +163,8 @@ class pool_memory_resource final : public memory_resource {
   std::recursive_mutex growth_;
   mutable std::mutex mutex_;
 
-  // Guarded by mutex_.
-  block_heap heap_;
-  front_caches caches_{heap_};  // by itself
-  owner_index ready_;
-  stream_timelines timelines_;
-  offered_blocks offers_;
-  pool_counters counters_;
+  stream_ordered_heap memory_;  // guarded by mutex_; its caches are by themselves
+  front_caches& caches_ = memory_.caches();
 };
 
 }  // namespace cenote

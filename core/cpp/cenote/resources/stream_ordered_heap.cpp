@@ -1,0 +1,311 @@
+#include "cenote/resources/stream_ordered_heap.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <new>
+
+#include "cenote/ground/check.hpp"
+#include "cenote/ground/thread_slot.hpp"
+
+namespace cenote {
+
+stream_ordered_heap::stream_ordered_heap() : ready_(heap_.create_owner()) {}
+
+owner_index stream_ordered_heap::owner_of(std::optional<stream_id> stream) {
+  return stream ? timelines_.meet(*stream, heap_).owner() : ready_;
+}
+
+void* stream_ordered_heap::take(const request& wanted) {
+  if (wanted.alignment == default_alignment) {
+    if (auto offered = offers_.take_own(wanted.id, wanted.bytes)) {
+      spares().keep(std::move(offered->freed.happened));
+      return accept(offered->block, counters_.from_own_stream);
+    }
+  }
+  const owner_index own = owner_of(wanted.id);
+  if (void* p = take_from(own, wanted, counters_.from_own_stream)) {
+    restock(wanted, own);
+    return p;
+  }
+  if (void* p = take_from(ready_, wanted, counters_.from_ready)) {
+    restock(wanted, ready_);
+    return p;
+  }
+  return empty_caches(wanted.id) ? take_from(own, wanted, counters_.from_own_stream) : nullptr;
+}
+
+void* stream_ordered_heap::take_from(owner_index owner, const request& wanted, std::uint64_t& path) {
+  const block_index found = heap_.find(owner, wanted.bytes, wanted.alignment);
+  return found == no_block ? nullptr : take_found(found, wanted, path);
+}
+
+void* stream_ordered_heap::take_found(block_index found, const request& wanted, std::uint64_t& path) {
+  std::optional<owner_index> keeper;
+  if (wanted.id.is_capturing()) keeper = owner_of(wanted.id);
+  void* const pointer = heap_.take(found, wanted.bytes, wanted.alignment, keeper, this_thread_slot());
+  if (heap_.has_outgrown_tables()) [[unlikely]]
+    caches_.alone([&] { heap_.release_outgrown_tables(); });
+  ++counters_.allocations;
+  ++path;
+  if constexpr (check_level >= 2) heap_.check();
+  return pointer;
+}
+
+void stream_ordered_heap::restock(const request& wanted, owner_index from) noexcept {
+  if (wanted.alignment != default_alignment || wanted.id.is_capturing()) return;
+  try {
+    for (std::uint32_t more = caches_.restock(wanted.id, wanted.bytes); more > 1; --more) {
+      const block_index found = heap_.find(from, wanted.bytes, wanted.alignment);
+      if (found == no_block) return;
+      const stamp freed_at = heap_[found].freed_at;
+      const block_index brought =
+          heap_.taken_at(heap_.take(found, wanted.bytes, wanted.alignment, {}, this_thread_slot()));
+      if (caches_.stock(wanted.id, brought)) continue;
+      heap_.give(brought, from, freed_at);
+      return;
+    }
+  } catch (const std::bad_alloc&) {  // of the host's memory: then without
+  }
+}
+
+/// The block is in use from now on.
+void* stream_ordered_heap::accept(block_index offered, std::uint64_t& path) noexcept {
+  block& taken = heap_.blocks()[offered];
+  taken.is_cached = false;
+  ++counters_.allocations;
+  ++path;
+  return taken.address;
+}
+
+auto stream_ordered_heap::borrow(const request& wanted) -> std::optional<borrowed> {
+  if (auto offered = accept_offer(wanted)) return offered;
+  withdraw_all();
+  return borrow_from_heap(wanted);
+}
+
+auto stream_ordered_heap::accept_offer(const request& wanted) -> std::optional<borrowed> {
+  if (wanted.alignment != default_alignment) return std::nullopt;
+  const stream_timeline& mine = timelines_.meet(wanted.id, heap_);
+  auto offered = offers_.take(wanted.bytes);
+  if (!offered) return std::nullopt;
+  mark& freed = offered->freed;
+  if (freed.epoch <= mine.known_of(offered->lender)) spares().keep(std::move(freed.happened));
+  void* const pointer = accept(offered->block, counters_.from_other_stream);
+  return borrowed{pointer, offered->lender, freed.epoch, std::move(freed)};
+}
+
+/// What a mark covers, or what the stream may use without as it has waited for the lender already.
+auto stream_ordered_heap::borrow_from_heap(const request& wanted) -> std::optional<borrowed> {
+  const stream_timeline& mine = timelines_.meet(wanted.id, heap_);
+  for (const auto& [id, lender] : timelines_) {
+    if (id == wanted.id || id.is_capturing()) continue;
+    const block_index found = heap_.find(lender.owner(), wanted.bytes, wanted.alignment);
+    if (found == no_block) continue;
+    const stamp freed_at = heap_[found].freed_at;
+    const mark known{freed_at, nullptr};
+    const mark* const awaited = freed_at <= mine.known_of(id) ? &known : lender.covering(freed_at);
+    if (awaited == nullptr) continue;
+    return borrowed{take_found(found, wanted, counters_.from_other_stream), id, freed_at, *awaited};
+  }
+  return std::nullopt;
+}
+
+void stream_ordered_heap::has_waited(const request& wanted, borrowed& found) {
+  ++counters_.waits;
+  timelines_.was_awaited();
+  try {
+    timelines_.meet(wanted.id, heap_).learn(found.lender, found.awaited.epoch);
+  } catch (const std::bad_alloc&) {  // of the host's memory: it will wait again
+  }
+  spares().keep(std::move(found.awaited.happened));
+  if (timelines_.are_many()) drop_idle(wanted.id);
+}
+
+void stream_ordered_heap::give_back(borrowed returned) {
+  stream_timeline& lender = timelines_.meet(returned.lender, heap_);
+  heap_.give(heap_.taken_at(returned.pointer), lender.owner(), returned.freed_at);
+  --counters_.allocations;
+  --counters_.from_other_stream;
+  if (lender.covering(returned.freed_at) == nullptr) place(returned.lender, std::move(returned.awaited));
+}
+
+void* stream_ordered_heap::take_claims(const request& wanted, const std::vector<claim>& claims, std::size_t waits,
+                                       std::optional<due_mark>& due) {
+  stream_timeline& mine = timelines_.meet(wanted.id, heap_);
+  counters_.waits += waits;
+  for (const auto& [lender, upto] : claims) {
+    const stream_timeline* const timeline = timelines_.find(lender);
+    if (timeline == nullptr) continue;
+    heap_.reown(timeline->owner(), upto.epoch, mine.owner(), mine.open_epoch());
+    if (lender != wanted.id) mine.learn(lender, upto.epoch);
+  }
+  heap_.reown(ready_, std::numeric_limits<stamp>::max(), mine.owner(), mine.open_epoch());
+  void* const pointer = take_from(mine.owner(), wanted, counters_.from_reclaim);
+  if (timelines_.size() > 1) due = timelines_.close(mine);
+  return pointer;
+}
+
+auto stream_ordered_heap::claims_upon_others(stream_id than) -> std::vector<claim> {
+  withdraw_all();
+  std::vector<claim> claims;
+  for (const auto& [id, lender] : timelines_) {
+    if (id != than && !lender.marks().empty()) claims.push_back({id, lender.marks().back()});
+  }
+  return claims;
+}
+
+auto stream_ordered_heap::claims_upon_all() -> std::vector<claim> {
+  empty_caches({});
+  withdraw_all();
+  std::vector<claim> claims;
+  for (auto& [id, timeline] : timelines_) {
+    if (!id.is_capturing() && heap_.free_bytes(timeline.owner()) != 0) {
+      claims.push_back({id, {timeline.close_epoch(), nullptr}});
+    }
+  }
+  return claims;
+}
+
+auto stream_ordered_heap::free(stream_id id, const void* pointer) -> std::optional<freed_block> {
+  const block_index freed = heap_.taken_at(pointer);
+  if (freed == no_block) return std::nullopt;
+  stream_timeline& mine = timelines_.meet(id, heap_);
+  freed_block outcome{heap_[freed].bytes(), std::nullopt};
+  if (!heap_[freed].is_kept) outcome.due = timelines_.pass_if_marked_at_once(mine);
+  if (outcome.due) {
+    heap_.blocks()[freed].is_cached = true;  // nobody's, until it has its mark
+    outcome.offered = freed;
+  } else {
+    give(mine, freed);
+    outcome.due = timelines_.close_if_worth_a_mark(mine, heap_.chunk_bytes());
+  }
+  return outcome;
+}
+
+auto stream_ordered_heap::free_spilled(stream_id id, block_index spilled, bool may_be_marked)
+    -> std::optional<due_mark> {
+  stream_timeline& mine = timelines_.meet(id, heap_);
+  while (spilled != no_block) {
+    const block_index next = heap_[spilled].free_next;
+    give(mine, spilled);
+    spilled = next;
+  }
+  return may_be_marked ? timelines_.close_if_worth_a_mark(mine, heap_.chunk_bytes()) : std::nullopt;
+}
+
+/// Frees a taken block, which may be cached, to a stream.
+void stream_ordered_heap::give(stream_timeline& to, block_index freed) noexcept {
+  heap_.blocks()[freed].is_cached = false;
+  to.count_free(heap_[freed].bytes());
+  heap_.give(freed, to.owner(), to.open_epoch());
+  if constexpr (check_level >= 2) heap_.check();
+}
+
+/// Frees what lies in the caches of one stream, or of all; false if nothing does. No mark covers it yet.
+bool stream_ordered_heap::empty_caches(std::optional<stream_id> only) {
+  return caches_.drain(only, [this](stream_id id) {
+    stream_timeline& owner = timelines_.meet(id, heap_);
+    return [this, &owner](block_index freed) noexcept { give(owner, freed); };
+  });
+}
+
+void stream_ordered_heap::offer(stream_id id, block_index freed, mark covering) {
+  stream_timeline& mine = timelines_.meet(id, heap_);
+  if (covering.happened == nullptr) return give(mine, freed);
+  ++counters_.events;
+  if (offers_.is_full()) withdraw(*offers_.take_oldest());
+  offers_.add({freed, heap_[freed].bytes(), id, std::move(covering)});
+}
+
+/// Frees a block that is on offer to the heap, covered by its mark.
+void stream_ordered_heap::withdraw(offer_of_a_block withdrawn) noexcept {
+  heap_.blocks()[withdrawn.block].is_cached = false;
+  heap_.give(withdrawn.block, timelines_.find(withdrawn.lender)->owner(), withdrawn.freed.epoch);
+  place(withdrawn.lender, std::move(withdrawn.freed));
+}
+
+void stream_ordered_heap::withdraw_all() noexcept {
+  while (auto withdrawn = offers_.take_oldest()) withdraw(*std::move(withdrawn));
+}
+
+void stream_ordered_heap::place(stream_id id, mark recorded) noexcept {
+  try {
+    timelines_.place(id, std::move(recorded));
+  } catch (const std::bad_alloc&) {  // of the host's memory: a later mark covers what this one would have
+  }
+}
+
+std::vector<std::pair<stream_id, std::deque<mark>>> stream_ordered_heap::marks() {
+  withdraw_all();
+  std::vector<std::pair<stream_id, std::deque<mark>>> all;
+  for (const auto& [id, timeline] : timelines_) {
+    if (!timeline.marks().empty()) all.emplace_back(id, timeline.marks());
+  }
+  return all;
+}
+
+/// Passes what was claimed to everybody: the device has done what the marks stand for.
+void stream_ordered_heap::make_ready(const std::vector<claim>& settled) {
+  for (const auto& [id, upto] : settled) {
+    stream_timeline* const timeline = timelines_.find(id);
+    if (timeline == nullptr) continue;
+    heap_.reown(timeline->owner(), upto.epoch, ready_, 0);
+    timelines_.forget_marks(*timeline, upto.epoch);
+  }
+  if constexpr (check_level >= 2) heap_.check();
+}
+
+void stream_ordered_heap::drop_idle(stream_id spared) noexcept {
+  withdraw_all();
+  timelines_.drop_idle(spared, heap_, caches_);
+}
+
+void stream_ordered_heap::add_chunk(const chunk& fresh, std::optional<stream_id> of) {
+  const stamp freed_at = of ? timelines_.meet(*of, heap_).open_epoch() : 0;
+  heap_.add_chunk(fresh, owner_of(of), freed_at);
+  ++counters_.upstream_allocations;
+}
+
+void* stream_ordered_heap::take_fresh(const request& wanted, std::optional<stream_id> of) {
+  return take_from(owner_of(of), wanted, counters_.from_upstream);
+}
+
+std::vector<chunk> stream_ordered_heap::remove_free_chunks(std::optional<stream_id> of,
+                                                           const std::function<bool(const chunk&)>& wanted) {
+  auto removed = heap_.remove_free_chunks(owner_of(of), wanted);
+  counters_.upstream_frees += removed.size();
+  return removed;
+}
+
+std::size_t stream_ordered_heap::bytes_in_use() const {
+  return heap_.bytes_in_use() - std::min(heap_.bytes_in_use(), caches_.bytes() + offers_.bytes());
+}
+
+std::size_t stream_ordered_heap::blocks_in_use() const {
+  return heap_.blocks_in_use() - caches_.blocks() - offers_.size();
+}
+
+std::size_t stream_ordered_heap::largest_free() const noexcept {
+  std::size_t largest = heap_.largest_free(ready_);
+  for (const auto& [id, timeline] : timelines_) largest = std::max(largest, heap_.largest_free(timeline.owner()));
+  return largest;
+}
+
+pool_counters stream_ordered_heap::counters() const {
+  pool_counters all = counters_;
+  all.from_front_cache = caches_.hits();
+  all.allocations += all.from_front_cache;
+  return all;
+}
+
+void stream_ordered_heap::for_each_block(const std::function<void(const block&)>& visit) const {
+  caches_.alone([&] { heap_.for_each_block(visit); });
+}
+
+void stream_ordered_heap::check() const {
+  heap_.check();
+  caches_.check();
+  offers_.check(heap_);
+}
+
+}  // namespace cenote

@@ -1,0 +1,192 @@
+// The memory of a pool, and who may use which of it after what: its heap, with an owner for each stream, their
+// timelines, the front caches, and what is on offer. Bookkeeping only.
+//
+//     front caches │ on offer │   heap: owner A   │  owner B  │  ready
+//     of A, of B   │  A  B    │  freed on A       │           │  everybody's
+//
+// How it works
+//   1. A block that is freed on a stream is that stream's, in the epoch that its timeline is in; `ready` is
+//   everybody's.
+//   2. A stream takes what is its own or ready; or it borrows: what another stream has freed, with the mark that it
+//   must
+//      have waited for. Who borrows says afterwards whether it has waited, and gives back what it could not wait for.
+//   3. Several streams' blocks are joined by passing them to one owner, which merges them: to `ready` once their marks
+//      are complete, to a stream that has waited for all of them.
+//   4. Marks are events, which others record and ask: what is freed says which mark is due, and place() brings it. A
+//      block that is freed under pressure is nobody's until offer() brings its mark.
+//
+// Invariants: those of block_heap, front_caches and offered_blocks; besides
+//   I1  the lender of each offer has a timeline
+//
+// Threads: none of its own; the pool locks. caches() are by themselves. No driver call is made; events that nobody
+// needs any more are to be destroyed after the lock (stream_timelines::spares). Cost: O(1) for take() and free(),
+// O(streams) for borrow(), O(blocks of the owners) for what joins.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "cenote/resources/front_caches.hpp"
+#include "cenote/resources/offered_blocks.hpp"
+#include "cenote/resources/stream_timelines.hpp"
+#include "cenote/structures/block_heap.hpp"
+
+namespace cenote {
+
+/// How often each path was taken since the pool was made.
+struct pool_counters {
+  std::uint64_t allocations = 0;
+  std::uint64_t from_front_cache = 0;
+  std::uint64_t from_own_stream = 0;
+  std::uint64_t from_ready = 0;
+  std::uint64_t from_other_stream = 0;
+  std::uint64_t from_upstream = 0;
+  std::uint64_t from_reclaim = 0;  ///< after blocks of several streams were joined
+  std::uint64_t waits = 0;         ///< device-side waits issued
+  std::uint64_t events = 0;        ///< events recorded
+  std::uint64_t upstream_allocations = 0;
+  std::uint64_t upstream_frees = 0;
+};
+
+class stream_ordered_heap {
+ public:
+  static constexpr stream_id orphans = stream_timelines::orphans;
+
+  using due_mark = stream_timelines::due_mark;
+
+  /// Who wants how much: bytes in multiples of 256.
+  struct request {
+    stream_id id;
+    std::size_t bytes;
+    std::size_t alignment;
+  };
+
+  /// A block that another stream has freed, and the mark that covers this; without an event if none is needed.
+  struct borrowed {
+    void* pointer;
+    stream_id lender;
+    stamp freed_at;
+    mark awaited;
+  };
+
+  /// The blocks of a stream up to a mark.
+  struct claim {
+    stream_id lender;
+    mark upto;
+  };
+
+  /// What became of a block that was freed: which mark is due, and whether the block waits for it, to go on offer.
+  struct freed_block {
+    std::size_t bytes;
+    std::optional<due_mark> due;
+    block_index offered = no_block;
+  };
+
+  stream_ordered_heap();
+
+  front_caches& caches() noexcept { return caches_; }
+  const front_caches& caches() const noexcept { return caches_; }
+  spare_events& spares() noexcept { return timelines_.spares(); }
+
+  bool knows(stream_id id) noexcept { return timelines_.find(id) != nullptr; }
+  void meet(stream_id id) { timelines_.meet(id, heap_); }
+
+  // To allocate: null, or nothing, where there is none.
+
+  /// What the stream may use at once: its own, on offer or in the heap; what is ready; what its caches hold, which are
+  /// emptied for it. Brings more of a size that the thread keeps asking for into its cache.
+  void* take(const request& wanted);
+
+  /// What another stream has freed: an offer of exactly the size, or a block of the heap that a mark covers.
+  std::optional<borrowed> borrow(const request& wanted);
+  void has_waited(const request& wanted, borrowed& found);
+  void give_back(borrowed returned);
+
+  /// Makes the claimed blocks and the ready ones the stream's own, which joins them; it has waited for them, `waits`
+  /// times. What it does not need is worth a mark, for others.
+  void* take_claims(const request& wanted, const std::vector<claim>& claims, std::size_t waits,
+                    std::optional<due_mark>& due);
+
+  /// As far as marks cover the blocks of other streams.
+  std::vector<claim> claims_upon_others(stream_id than);
+
+  /// All that is free, in the heap from now on. Ends the open epoch of every stream that has free blocks; none if only
+  /// captures have any.
+  std::vector<claim> claims_upon_all();
+
+  /// From now on a number of frees are each worth a mark: a stream went without what others had freed.
+  void mark_at_once() noexcept { timelines_.mark_at_once(); }
+
+  // To free.
+
+  /// Nothing if no block in use starts at `pointer`.
+  std::optional<freed_block> free(stream_id id, const void* pointer);
+
+  /// Frees what a cache had no room for; a mark is due only where one `may_be`.
+  std::optional<due_mark> free_spilled(stream_id id, block_index spilled, bool may_be_marked);
+
+  /// Puts a block that waited for its mark on offer; without an event it goes to the heap.
+  void offer(stream_id id, block_index freed, mark covering);
+
+  void place(stream_id id, mark recorded) noexcept;
+
+  // To see what has become ready, and who is gone.
+
+  std::vector<std::pair<stream_id, std::deque<mark>>> marks();
+  void make_ready(const std::vector<claim>& settled);
+  void count_event() noexcept { ++counters_.events; }
+  void drop_idle(stream_id spared) noexcept;
+
+  // Chunks.
+
+  /// For everybody, or, with a stream, for that one. Throws as block_heap::add_chunk.
+  void add_chunk(const chunk& fresh, std::optional<stream_id> of);
+  /// Of the stream's owner, or of what is ready, after add_chunk().
+  void* take_fresh(const request& wanted, std::optional<stream_id> of);
+  std::vector<chunk> remove_free_chunks(std::optional<stream_id> of, const std::function<bool(const chunk&)>& wanted);
+  bool has_chunk(const chunk& memory) const { return heap_.has_chunk(memory); }
+  std::vector<chunk> all_chunks() const { return heap_.all_chunks(); }
+  std::size_t chunk_bytes() const noexcept { return heap_.chunk_bytes(); }
+
+  // Figures.
+
+  /// Caches change beside the lock.
+  std::size_t bytes_in_use() const;
+  std::size_t blocks_in_use() const;
+  std::size_t largest_free() const noexcept;
+  pool_counters counters() const;
+
+  /// Every block of every chunk, in order of address, while no cache changes.
+  void for_each_block(const std::function<void(const block&)>& visit) const;
+
+  /// Throws std::logic_error naming the invariant that does not hold.
+  void check() const;
+
+ private:
+  using offer_of_a_block = offered_blocks::offer;
+
+  owner_index owner_of(std::optional<stream_id> stream);
+  void* take_from(owner_index owner, const request& wanted, std::uint64_t& path);
+  void* take_found(block_index found, const request& wanted, std::uint64_t& path);
+  void* accept(block_index offered, std::uint64_t& path) noexcept;
+  std::optional<borrowed> accept_offer(const request& wanted);
+  std::optional<borrowed> borrow_from_heap(const request& wanted);
+  void restock(const request& wanted, owner_index from) noexcept;
+  void give(stream_timeline& to, block_index freed) noexcept;
+  bool empty_caches(std::optional<stream_id> only);
+  void withdraw(offer_of_a_block withdrawn) noexcept;
+  void withdraw_all() noexcept;
+
+  block_heap heap_;
+  front_caches caches_{heap_};
+  owner_index ready_;
+  stream_timelines timelines_;
+  offered_blocks offers_;
+  pool_counters counters_;
+};
+
+}  // namespace cenote
