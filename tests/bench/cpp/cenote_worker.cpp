@@ -11,9 +11,10 @@ int main() {
   worker serving("cenote");
   offer<cenote_peer>(serving, "cenote-pool", "", without_promise(make_cenote_pool));
   offer<cenote_peer>(serving, "cenote-announced", "", make_cenote_announced);
-  offer_adaptors<cenote_peer>(serving, "cenote-pool", without_promise(make_cenote_pool));
-  offer_adaptors<cenote_peer>(serving, "cenote-statistics", without_promise(make_cenote_statistics));
-  offer_adaptors<cenote_peer>(serving, "cenote-limiting", without_promise(make_cenote_limiting));
+  const auto pool = without_promise(make_cenote_pool);
+  offer_pairs_of_threads<cenote_peer>(serving, "cenote-pool", pool);
+  offer_adaptor<cenote_peer>(serving, "cenote-statistics", without_promise(make_cenote_statistics), pool);
+  offer_adaptor<cenote_peer>(serving, "cenote-limiting", without_promise(make_cenote_limiting), pool);
   offer<cenote_peer>(serving, "cenote-async", "", without_promise(make_cenote_async));
   offer<cenote_peer>(serving, "cenote-arena", "", without_promise(make_cenote_arena));
   offer<cenote_peer>(serving, "cenote-binning", "", without_promise(make_cenote_binning));

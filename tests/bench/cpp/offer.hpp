@@ -1,6 +1,7 @@
 // Puts a peer into a worker with every case that makes sense for it.
 #pragma once
 
+#include "adaptor_case.hpp"
 #include "growth_case.hpp"
 #include "stream_cases.hpp"
 #include "thread_cases.hpp"
@@ -14,8 +15,15 @@ void offer_hand_off(worker& to, const std::string& name, maker<Peer> make) {
 }
 
 template <class Peer>
-void offer_adaptors(worker& to, const std::string& name, maker<Peer> make) {
+void offer_pairs_of_threads(worker& to, const std::string& name, maker<Peer> make) {
   to.add("adaptors", name, [make](const record& request) { return pairs_of_threads<Peer>(make, request); });
+}
+
+/// `make` puts an adaptor over what `make_pool` makes.
+template <class Peer>
+void offer_adaptor(worker& to, const std::string& name, maker<Peer> make, maker<Peer> make_pool) {
+  to.add("adaptors", name,
+         [make, make_pool](const record& request) { return adaptor_pairs<Peer>(make, make_pool, request); });
 }
 
 template <class Peer>
