@@ -220,8 +220,8 @@ CASES: dict[str, Case] = {
             "adaptors",
             "Adaptors",
             "Each thread allocates and frees 4 KiB on the legacy default stream, again and again. Time of one pair as "
-            "each thread sees it. What an adaptor costs is counted beside it: with one thread, a pair of the pool below "
-            "is measured in turn with it, every tenth of a millisecond, and the median of the differences taken.",
+            "each thread sees it. What an adaptor costs is counted beside it: with one thread, a pair of the pool "
+            "below is measured in turn with it, every tenth of a millisecond; the median of the differences.",
             ("cenote-pool", "cenote-statistics", "cenote-limiting"),
             tuple(
                 Row(f"{threads} thread{'s' * (threads > 1)}", {"threads": threads, "bytes": 4 * KIB})
