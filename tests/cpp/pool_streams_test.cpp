@@ -6,6 +6,7 @@
 
 #include "cenote/resources/cuda_memory_resource.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
+#include "hand_over.hpp"
 #include "simulated.hpp"
 
 namespace cenote::test {
@@ -46,19 +47,6 @@ class pool_streams : public simulated_device {
   std::optional<cuda_stream> b_;
   void* introduction_ = nullptr;
 };
-
-struct outcome {
-  bool former_owner_was_done;  ///< what A copied out of the block is A's
-  bool block_is_the_new_owners;
-};
-
-/// A writes the block and copies it to `witness`, B overwrites it, and only B is waited for. Then all else runs.
-outcome hand_over(stream_ref a, stream_ref b, void* block, void* witness, std::size_t bytes) {
-  fill_async(block, 0xBB, bytes, b, 0);
-  synchronize(b, 0);
-  cenote_sim_drain();
-  return {all_are(read(witness, bytes, a), 0xAA), all_are(read(block, bytes, b), 0xBB)};
-}
 
 TEST_F(pool_streams, a_block_of_another_stream_is_used_after_that_streams_work) {
   void* const witness = device_allocate(0, block_bytes);
