@@ -34,13 +34,13 @@ void add_slowly(std::uint64_t& count) {
 }
 
 /// An owner is in and out of two locks all the time; another thread closes both again and again.
-void expect_that_never_two_are_in() {
+void expect_that_never_two_are_in(std::uint64_t entries) {
   std::array<biased_lock, 2> locks;
   std::array<std::uint64_t, 2> counted{};
   std::uint64_t by_owner = 0, by_other = 0;
   std::atomic<bool> is_over{false};
   std::thread owner([&] {
-    for (std::size_t i = 0; by_owner < 2'000'000; i = 1 - i) {
+    for (std::size_t i = 0; by_owner < entries; i = 1 - i) {
       const std::unique_lock lock(locks[i], std::try_to_lock);
       if (!lock) continue;
       add_slowly(counted[i]);
@@ -61,13 +61,23 @@ void expect_that_never_two_are_in() {
   EXPECT_EQ(counted[0] + counted[1], by_owner + by_other);
 }
 
-TEST(biased_lock, lets_never_two_in) { expect_that_never_two_are_in(); }
+TEST(biased_lock, lets_never_two_in) { expect_that_never_two_are_in(2'000'000); }
 
 TEST(biased_lock_death_test, lets_never_two_in_either_where_the_system_has_no_membarrier) {
   testing::GTEST_FLAG(death_test_style) = "threadsafe";  // in a process that has not asked for it yet
   const auto run = [] {
     if (!forbid_membarrier() || has_asymmetric_fence()) std::_Exit(2);
-    expect_that_never_two_are_in();
+    expect_that_never_two_are_in(2'000'000);
+    std::_Exit(testing::Test::HasFailure() ? 1 : 0);
+  };
+  EXPECT_EXIT(run(), testing::ExitedWithCode(0), "");
+}
+
+TEST(biased_lock_death_test, lets_never_two_in_where_membarrier_is_forbidden_later) {
+  testing::GTEST_FLAG(death_test_style) = "threadsafe";
+  const auto run = [] {
+    if (!has_asymmetric_fence() || !forbid_membarrier()) std::_Exit(2);
+    expect_that_never_two_are_in(2'000);  // each closing takes a millisecond
     std::_Exit(testing::Test::HasFailure() ? 1 : 0);
   };
   EXPECT_EXIT(run(), testing::ExitedWithCode(0), "");

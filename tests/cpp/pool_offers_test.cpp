@@ -219,6 +219,7 @@ TEST_F(pool_offers, are_the_lenders_again_where_a_wait_fails) {
   EXPECT_EQ(pool_->state().in_use, (count - 1) * small);
   pool_->check();
   ASSERT_EQ(pool_->allocate(b(), small), block);
+  EXPECT_EQ(pool_->counters().from_reclaim, before.from_reclaim) << "it has its mark";
   expect_handed_over(a(), b(), block, witness.get());
   blocks_.insert(block);
 }

@@ -1,15 +1,17 @@
 #include "cenote/ground/biased_lock.hpp"
 
+#include <chrono>
 #include <thread>
 
 #include "cenote/ground/process.hpp"
 
 namespace cenote {
 
-/// The system may be short of memory for it, which passes; in a forked child there is no other thread.
+/// Where the system takes the fence back that it offered (a filter on system calls that was set up later), time must
+/// do: what a processor has written is seen by the others within a microsecond.
 void biased_lock::pass_fence() noexcept {
   if (!has_asymmetric_fence()) return;  // the exchanges are the fence
-  while (!pass_fence_of_all() && !process_is_forked_child()) std::this_thread::yield();
+  if (!pass_fence_of_all()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
 }
 
 void biased_lock::wait_until_left() const noexcept {

@@ -12,8 +12,8 @@ namespace cenote {
 constinit std::atomic<unsigned> process_fate{0};
 
 void watch_process() noexcept {
-  std::atexit([] { process_fate.fetch_or(exiting, std::memory_order_release); });
-  pthread_atfork(nullptr, nullptr, [] { process_fate.fetch_or(forked_child, std::memory_order_release); });
+  std::atexit([] { process_fate.fetch_or(process_exits, std::memory_order_release); });
+  pthread_atfork(nullptr, nullptr, [] { process_fate.fetch_or(process_was_forked, std::memory_order_release); });
 }
 
 long thread_id() noexcept {

@@ -12,13 +12,15 @@ namespace cenote {
 /// order of registration, so that this one runs before the driver's own.
 void watch_process() noexcept;
 
-/// What has become of the process, as bits: read at every call.
+/// What has become of the process, read at every call: bits of these two.
 extern std::atomic<unsigned> process_fate;
-constexpr unsigned exiting = 1, forked_child = 2;
+constexpr unsigned process_exits = 1, process_was_forked = 2;
 
-inline bool process_is_exiting() noexcept { return (process_fate.load(std::memory_order_acquire) & exiting) != 0; }
+inline bool process_is_exiting() noexcept {
+  return (process_fate.load(std::memory_order_acquire) & process_exits) != 0;
+}
 inline bool process_is_forked_child() noexcept {
-  return (process_fate.load(std::memory_order_acquire) & forked_child) != 0;
+  return (process_fate.load(std::memory_order_acquire) & process_was_forked) != 0;
 }
 
 /// The process exits, or is such a child: no driver call may be made any more, and memory is left to the operating

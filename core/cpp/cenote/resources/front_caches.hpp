@@ -154,23 +154,24 @@ class front_caches {
   class closed_caches {
    public:
     template <class Wanted>
-    closed_caches(const std::vector<owned_cache>& caches, std::size_t own_slot, Wanted&& is_wanted) : caches_(caches) {
+    closed_caches(const std::vector<owned_cache>& caches, std::size_t own_slot, Wanted&& is_wanted)
+        : caches_(caches), own_slot_(own_slot) {
       bool has_closed = false;
       for (const owned_cache& each : caches) {
         each.is_reserved = is_wanted(each);
-        if (!each.is_reserved || each.slot == own_slot) continue;
+        if (!is_closed(each)) continue;
         each.cache->gate().close();
         has_closed = true;
       }
       if (!has_closed) return;
       biased_lock::pass_fence();
       for (const owned_cache& each : caches) {
-        if (each.is_reserved && each.slot != own_slot) each.cache->gate().wait_until_left();
+        if (is_closed(each)) each.cache->gate().wait_until_left();
       }
     }
     ~closed_caches() {
       for (const owned_cache& each : caches_) {
-        each.cache->gate().open();
+        if (is_closed(each)) each.cache->gate().open();
         each.is_reserved = false;
       }
     }
@@ -178,7 +179,10 @@ class front_caches {
     closed_caches& operator=(const closed_caches&) = delete;
 
    private:
+    bool is_closed(const owned_cache& each) const noexcept { return each.is_reserved && each.slot != own_slot_; }
+
     const std::vector<owned_cache>& caches_;
+    const std::size_t own_slot_;
   };
 
   struct acquaintance {
