@@ -79,7 +79,7 @@ class block_table {
 
   /// Room for `count` more blocks, so that the next `count` calls of create cannot fail. Throws std::bad_alloc.
   void reserve(std::size_t count) {
-    if (vacant_ + (capacity_ - used_) < count) grow();
+    while (vacant_ + (capacity_ - used_) < count) grow();
   }
 
  private:
