@@ -75,6 +75,8 @@ MADE_OF = {
 MADE_OF |= {"surface/reclaimer", "containers/current_resource", "driver/own_streams", "ground/host_table"}
 MADE_OF |= {"driver/nvtx", "driver/nvtx_memory", "ground/spin_lock", "ground/thread_slot", "resources/chunk_source"}
 MADE_OF |= {"resources/front_caches", "surface/allocation_table", "surface/resource_place"}
+MADE_OF |= {"ground/asymmetric_fence", "ground/biased_lock", "driver/stream_scope", "resources/offered_blocks"}
+MADE_OF |= {"resources/spare_events", "resources/stream_ordered_heap"}
 
 
 def test_cenote_hpp_includes_every_header_for_programs() -> None:
