@@ -186,7 +186,7 @@ class expected_leak {
 void fail_once(const workload& work, const failure& injected) {
   SCOPED_TRACE(testing::Message() << "call " << injected.nth << " of " << injected.call << " answers "
                                   << injected.error);
-  cenote_sim_drain();
+  finish_all_work();
   const auto before = live_objects();
   const std::uint64_t objects_before = live_object_count();
   {
@@ -195,7 +195,7 @@ void fail_once(const workload& work, const failure& injected) {
     work(disturbed);
   }
   reset_thread();
-  cenote_sim_drain();
+  finish_all_work();
   const std::uint64_t lost = live_object_count() - objects_before;
   if (calls_of_a_free.contains(injected.call)) {
     EXPECT_LE(lost, 1u);

@@ -216,6 +216,69 @@ TEST_F(callback, needs_both_functions) {
                std::invalid_argument);
 }
 
+class async_pool : public simulated_device {
+ protected:
+  std::size_t free_bytes() const { return device_memory_info(0).free_bytes; }
+};
+
+TEST_F(async_pool, is_used_again_and_holds_nothing_meanwhile) {
+  cuda_async_memory_resource{};  // so that there is one to be used again
+  const std::size_t before = free_bytes();
+  const call_count made("cuMemPoolCreate");
+  for (int i = 0; i < 3; ++i) {
+    {
+      const cuda_async_memory_resource resource({.initial_pool_size = 64 * MiB});
+      synchronize_device(0);
+      EXPECT_LE(free_bytes(), before - 64 * MiB);
+    }
+    EXPECT_EQ(free_bytes(), before);
+  }
+  EXPECT_EQ(made.value(), 0);
+}
+
+TEST_F(async_pool, gives_back_what_is_still_being_freed_at_the_next_synchronisation) {
+  const std::size_t before = free_bytes();
+  const cuda_stream busy(0, cuda_stream::kind::non_blocking);
+  {
+    cuda_async_memory_resource resource;
+    void* const block = resource.allocate(busy.view(), 64 * MiB);
+    fill_async(block, 1, 64 * MiB, busy.view(), 0);
+    resource.deallocate(busy.view(), block, 64 * MiB);
+  }
+  synchronize_device(0);
+  EXPECT_EQ(free_bytes(), before);
+}
+
+TEST_F(async_pool, keeps_as_much_as_the_next_one_wants) {
+  cuda_async_memory_resource({.release_threshold = 0});
+  cuda_async_memory_resource keeps;
+  keeps.deallocate({}, keeps.allocate({}, 64 * MiB), 64 * MiB);
+  synchronize_device(0);
+  EXPECT_GE(keeps.state().held, 64 * MiB);
+}
+
+TEST_F(async_pool, of_which_others_know_is_not_used_again) {
+  cuda_async_memory_resource{};
+  const call_count made("cuMemPoolCreate");
+  const call_count destroyed("cuMemPoolDestroy");
+  cuda_async_memory_resource().pool_handle();
+  cuda_async_memory_resource({.handles = {.posix_file_descriptor = true}});
+  EXPECT_EQ(made.value(), 1);
+  EXPECT_EQ(destroyed.value(), 2);
+}
+
+TEST_F(async_pool, that_cannot_be_emptied_is_destroyed) {
+  for (const char* const fails : {"cuMemPoolSetAttribute", "cuMemPoolTrimTo"}) {
+    SCOPED_TRACE(fails);
+    const call_count destroyed("cuMemPoolDestroy");
+    {
+      const cuda_async_memory_resource resource;
+      cenote_sim_fail(fails, 1, CUDA_ERROR_UNKNOWN);
+    }
+    EXPECT_EQ(destroyed.value(), 1);
+  }
+}
+
 class async_view : public simulated_device {};
 
 TEST_F(async_view, takes_from_the_pool_and_leaves_it_alone) {

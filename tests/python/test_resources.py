@@ -82,7 +82,7 @@ def test_whatever_was_allocated_is_given_back_when_the_resource_dies(tmp_path: P
         for address, size in held:
             resource.deallocate(address, size)
         del resource
-        sim.drain()  # a pool of the driver's own gives its memory back when its frees have run
+        cenote.driver.synchronize(0)  # a pool of the driver's own gives back what was still being freed
         after = sim.live()
         assert (after.device_bytes, after.pinned_bytes, after.managed_bytes, after.allocations, after.pools) == (
             before.device_bytes,

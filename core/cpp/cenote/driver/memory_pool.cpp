@@ -6,6 +6,7 @@
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/driver.hpp"
 #include "cenote/driver/driver_info.hpp"
+#include "cenote/driver/idle_pools.hpp"
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/process.hpp"
 
@@ -33,6 +34,21 @@ bool has_decompression_engine(int device) {
          device_attribute(device, CU_DEVICE_ATTRIBUTE_MEM_DECOMPRESS_ALGORITHM_MASK) != 0;
 }
 
+CUmemoryPool make_pool(int device, int types) {
+  CUmemPoolProps properties{};
+  properties.allocType = CU_MEM_ALLOCATION_TYPE_PINNED;
+  properties.handleTypes = static_cast<CUmemAllocationHandleType>(types);
+  properties.location = {CU_MEM_LOCATION_TYPE_DEVICE, {device}};
+  if (has_decompression_engine(device)) properties.usage = CU_MEM_POOL_CREATE_USAGE_HW_DECOMPRESS;
+  CUmemoryPool made = nullptr;
+  CENOTE_DRIVER_CALL(cuMemPoolCreate, &made, &properties);
+  return made;
+}
+
+CUresult set_release_threshold(CUmemoryPool pool, cuuint64_t bytes) {
+  return driver().cuMemPoolSetAttribute(pool, CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, &bytes);
+}
+
 std::size_t pool_attribute(CUmemoryPool pool, CUmemPool_attribute attribute) {
   cuuint64_t value = 0;
   CENOTE_DRIVER_CALL(cuMemPoolGetAttribute, pool, attribute, &value);
@@ -41,18 +57,14 @@ std::size_t pool_attribute(CUmemoryPool pool, CUmemPool_attribute attribute) {
 
 }  // namespace
 
-memory_pool::memory_pool(int device, std::uint64_t release_threshold, export_handles handles) : device_(device) {
-  const device_scope scope(device);
+memory_pool::memory_pool(int device, std::uint64_t release_threshold, export_handles handles)
+    : device_(device), is_shared_(handle_types(handles) != 0) {
   const int types = handle_types(handles);
+  const device_scope scope(device);
   check_supported(device, types);
-  CUmemPoolProps properties{};
-  properties.allocType = CU_MEM_ALLOCATION_TYPE_PINNED;
-  properties.handleTypes = static_cast<CUmemAllocationHandleType>(types);
-  properties.location = {CU_MEM_LOCATION_TYPE_DEVICE, {device}};
-  if (has_decompression_engine(device)) properties.usage = CU_MEM_POOL_CREATE_USAGE_HW_DECOMPRESS;
-  CENOTE_DRIVER_CALL(cuMemPoolCreate, &handle_, &properties);
-  cuuint64_t threshold = release_threshold;
-  const CUresult result = driver().cuMemPoolSetAttribute(handle_, CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, &threshold);
+  if (!is_shared_) handle_ = idle_pools::of(device).take();
+  if (handle_ == nullptr) handle_ = make_pool(device, types);
+  const CUresult result = set_release_threshold(handle_, release_threshold);
   if (result != CUDA_SUCCESS) {
     driver().cuMemPoolDestroy(handle_);
     throw_cuda_error("cuMemPoolSetAttribute", result);
@@ -61,8 +73,22 @@ memory_pool::memory_pool(int device, std::uint64_t release_threshold, export_han
 
 memory_pool::~memory_pool() {
   if (driver_is_gone()) return;
-  const CUresult result = driver().cuMemPoolDestroy(handle_);
-  if (result != CUDA_SUCCESS) report_once(driver_failure("cuMemPoolDestroy", result));
+  try {
+    const relaxed_capture_scope relaxed;
+    if (!set_aside()) CENOTE_DRIVER_CALL(cuMemPoolDestroy, handle_);
+  } catch (const std::exception& error) {
+    report_once(error.what());
+  }
+}
+
+CUmemPoolHandle_st* memory_pool::share() const noexcept {
+  is_shared_ = true;
+  return handle_;
+}
+
+bool memory_pool::set_aside() const noexcept {
+  return !is_shared_ && set_release_threshold(handle_, 0) == CUDA_SUCCESS &&
+         driver().cuMemPoolTrimTo(handle_, 0) == CUDA_SUCCESS && idle_pools::of(device_).keep(handle_);
 }
 
 memory_pool_ref default_managed_pool(int device) {

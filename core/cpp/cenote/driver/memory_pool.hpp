@@ -1,6 +1,7 @@
 // Pools of the driver (CUmemoryPool): stream-ordered allocation from somebody's pool, and a pool of our own.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -43,6 +44,7 @@ struct export_handles {
   bool fabric = false;
 };
 
+/// A pool of our own. One that nobody else knows of is used again after it (driver/idle_pools.hpp).
 class memory_pool {
  public:
   /// `release_threshold`: bytes that the pool keeps when the device is synchronised.
@@ -53,9 +55,17 @@ class memory_pool {
 
   memory_pool_ref view() const noexcept { return {handle_, device_}; }
 
+  /// The handle, for others, who may change the pool's settings and keep the handle: it ends with this object.
+  CUmemPoolHandle_st* share() const noexcept;
+
  private:
+  /// For the next pool of the device, unless it is shared. Memory that is still being freed goes back to the device at
+  /// the next synchronisation, all other now.
+  bool set_aside() const noexcept;
+
   CUmemPoolHandle_st* handle_ = nullptr;
   int device_;
+  mutable std::atomic<bool> is_shared_;
 };
 
 }  // namespace cenote

@@ -14,7 +14,7 @@ class cuda_async_memory_resource final : public driver_pool_memory_resource {
   struct options {
     std::size_t initial_pool_size = 0;  ///< bytes that the pool holds from the start
     std::uint64_t release_threshold = std::numeric_limits<std::uint64_t>::max();  ///< bytes kept at a synchronisation
-    export_handles handles;
+    export_handles handles{};
   };
 
   /// On the current device, or on `device`.
@@ -24,6 +24,7 @@ class cuda_async_memory_resource final : public driver_pool_memory_resource {
 
   std::string kind() const override { return "async"; }
   std::string specification() const override;
+  CUmemPoolHandle_st* pool_handle() const noexcept override { return pool_.share(); }
   bool is_host_accessible() const noexcept override { return false; }
 
  private:

@@ -10,7 +10,7 @@ namespace cenote {
 class driver_pool_memory_resource : public driver_memory_resource {
  public:
   /// The driver's CUmemoryPool, to be given to other libraries.
-  CUmemPoolHandle_st* pool_handle() const noexcept { return pool().value(); }
+  virtual CUmemPoolHandle_st* pool_handle() const noexcept { return pool().value(); }
 
   memory_state state() const override;
   std::size_t trim(std::size_t keep_bytes = 0) override;
