@@ -43,6 +43,7 @@
 #include "cenote/resources/fixed_size_memory_resource.hpp"
 #include "cenote/resources/managed_memory_resource.hpp"
 #include "cenote/resources/pinned_host_memory_resource.hpp"
+#include "cenote/resources/pool_counters.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
 #include "cenote/resources/sam_headroom_memory_resource.hpp"
 #include "cenote/resources/system_memory_resource.hpp"

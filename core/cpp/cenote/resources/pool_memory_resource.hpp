@@ -45,6 +45,7 @@
 
 #include "cenote/memory_resource.hpp"
 #include "cenote/resources/chunk_source.hpp"
+#include "cenote/resources/pool_counters.hpp"
 #include "cenote/resources/stream_ordered_heap.hpp"
 
 namespace cenote {

@@ -8,8 +8,8 @@
 //   1. A block that is freed on a stream is that stream's, in the epoch that its timeline is in; `ready` is
 //   everybody's.
 //   2. A stream takes what is its own or ready; or it borrows: what another stream has freed, with the mark that it
-//   must
-//      have waited for. Who borrows says afterwards whether it has waited, and gives back what it could not wait for.
+//      must have waited for. Who borrows says afterwards whether it has waited, and gives back what it could not wait
+//      for.
 //   3. Several streams' blocks are joined by passing them to one owner, which merges them: to `ready` once their marks
 //      are complete, to a stream that has waited for all of them.
 //   4. Marks are events, which others record and ask: what is freed says which mark is due, and place() brings it. A
@@ -32,25 +32,11 @@
 
 #include "cenote/resources/front_caches.hpp"
 #include "cenote/resources/offered_blocks.hpp"
+#include "cenote/resources/pool_counters.hpp"
 #include "cenote/resources/stream_timelines.hpp"
 #include "cenote/structures/block_heap.hpp"
 
 namespace cenote {
-
-/// How often each path was taken since the pool was made.
-struct pool_counters {
-  std::uint64_t allocations = 0;
-  std::uint64_t from_front_cache = 0;
-  std::uint64_t from_own_stream = 0;
-  std::uint64_t from_ready = 0;
-  std::uint64_t from_other_stream = 0;
-  std::uint64_t from_upstream = 0;
-  std::uint64_t from_reclaim = 0;  ///< after blocks of several streams were joined
-  std::uint64_t waits = 0;         ///< device-side waits issued
-  std::uint64_t events = 0;        ///< events recorded
-  std::uint64_t upstream_allocations = 0;
-  std::uint64_t upstream_frees = 0;
-};
 
 class stream_ordered_heap {
  public:
