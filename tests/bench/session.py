@@ -10,8 +10,9 @@ from pathlib import Path
 
 from tests.bench.build import BuildError, build
 from tests.bench.cases import Case, Row
+from tests.bench.cores import Cores
 from tests.bench.peers import PEERS
-from tests.bench.schedule import Cores, interleaved
+from tests.bench.schedule import interleaved
 from tests.bench.spread import Spread
 from tests.bench.worker import Worker, WorkerError
 

@@ -18,10 +18,11 @@ sys.path.append(str(ROOT))
 
 from tests.bench.build import BuildError, build  # noqa: E402  found through the line above
 from tests.bench.cases import CASES  # noqa: E402
+from tests.bench.cores import Cores, time_of_work  # noqa: E402
 from tests.bench.goals import Goal  # noqa: E402
 from tests.bench.peers import PEERS, choose  # noqa: E402
 from tests.bench.report import number, ratio_to_baseline  # noqa: E402
-from tests.bench.schedule import Cores, interleaved  # noqa: E402
+from tests.bench.schedule import interleaved  # noqa: E402
 from tests.bench.session import Cell  # noqa: E402
 from tests.bench.spread import Spread, ratio  # noqa: E402
 from tests.bench.worker import Worker, WorkerError  # noqa: E402
@@ -96,14 +97,28 @@ def test_each_round_asks_every_cell_once_and_peers_of_a_row_one_after_the_other(
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system has no affinity to cores")
-def test_peers_of_a_row_share_a_core_and_the_next_row_has_another() -> None:
+def test_peers_of_a_row_share_the_core_that_is_the_fastest_before_it() -> None:
     everywhere = sorted(os.sched_getaffinity(0))
-    cores = Cores()
-    first = cores.of("row 1", 1)
-    assert len(first) == 1 and cores.of("row 1", 1) == first
-    dealt = first + [core for i in range(2, len(everywhere) + 1) for core in cores.of(f"row {i}", 1)]
-    assert sorted(dealt) == everywhere
+    speeds = dict.fromkeys(everywhere, 2.0)
+    cores = Cores(speeds.__getitem__)
+    for fastest in everywhere:
+        speeds[fastest] = 1.0
+        assert cores.of(f"row of {fastest}", 1) == [fastest]
+        speeds[fastest] = 3.0
+        assert cores.of(f"row of {fastest}", 1) == [fastest], "asked once a row"
     assert cores.of("threads", 2) == everywhere
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system has no affinity to cores")
+def test_looking_for_a_core_leaves_the_program_where_it_was() -> None:
+    everywhere = os.sched_getaffinity(0)
+    assert Cores().of("row", 1)[0] in everywhere
+    assert os.sched_getaffinity(0) == everywhere
+    try:
+        assert time_of_work(min(everywhere)) > 0
+        assert os.sched_getaffinity(0) == {min(everywhere)}
+    finally:
+        os.sched_setaffinity(0, everywhere)
 
 
 def test_goal_is_a_limit_from_above_or_from_below() -> None:
