@@ -45,6 +45,7 @@ front_caches::owned_cache& front_caches::own_cache_locked(stream_id stream, std:
     caches_.push_back({stream.value, slot, false, std::make_unique<front_cache>(heap_.blocks(), heap_.directory())});
     vacant = &caches_.back();
   }
+  streams_.fetch_or(bit_of(stream), std::memory_order_relaxed);
   vacant->stream = stream.value;
   vacant->cache->assign(stream.value);
   return *vacant;

@@ -98,6 +98,7 @@ class front_caches {
   /// a function of a block_index that does not throw. False if there were none.
   template <class Receiver>
   bool drain(std::optional<stream_id> stream, Receiver&& receiver) {
+    if (stream && (streams_.load(std::memory_order_relaxed) & bit_of(*stream)) == 0) return false;
     bool had_any = false;
     const std::lock_guard lock(mutex_);
     const auto is_wanted = [&](const owned_cache& each) {
@@ -223,8 +224,11 @@ class front_caches {
     return total;
   }
 
+  static std::uint64_t bit_of(stream_id stream) noexcept { return std::uint64_t{1} << stream.value % 64; }
+
   const std::uint64_t number_;
   std::atomic<std::size_t> budget_{0};
+  std::atomic<std::uint64_t> streams_{0};  // the bits of those that ever had a cache
   block_heap& heap_;
   mutable std::mutex mutex_;  // guards `caches_`, not what they hold
   std::vector<owned_cache> caches_;

@@ -226,14 +226,19 @@ void pool_memory_resource::give_to_heap(stream_ref stream, stream_id id, void* p
           "a pointer was freed that the pool did not give out, or that was freed already; it is ignored");
     }
     if (id != orphans && caches_.keeps(freed->bytes)) caches_.open(id);
-    if (!freed->due) return;
-    if (freed->offered == no_block) return place_mark(stream, id, *std::move(freed->due));
-    mark covering{freed->due->epoch, record_or_report(stream, std::move(freed->due->reused))};
-    const section here(*this);
-    memory_.offer(id, freed->offered, std::move(covering));
+    if (freed->offered != nullptr) return publish(stream, *freed->offered);
+    if (freed->due) place_mark(stream, id, *std::move(freed->due));
   } catch (const std::exception& error) {
     report_once(std::string("a block is leaked, as freeing it failed: ") + error.what());
   }
+}
+
+/// Puts a block that was freed on offer, with the event that it waits for.
+void pool_memory_resource::publish(stream_ref stream, offer& made) noexcept {
+  made.freed.happened = record_or_report(stream, std::move(made.freed.happened));
+  if (made.freed.happened != nullptr) return made.publish();
+  const section here(*this);
+  memory_.withdraw_unmarked(made);
 }
 
 /// Frees what a cache had no room for. The stream of the cache may only have been recognised; one that is gone gets no
@@ -289,14 +294,19 @@ stream_id pool_memory_resource::meet_or_report(stream_ref stream, stream_id id, 
 /// Step 3: makes the stream wait on the device for a block that another stream has freed, unless it need not; null, and
 /// the block is the lender's again, if it may not.
 void* pool_memory_resource::wait_for(request& wanted, borrowed found) {
-  if (found.awaited.happened == nullptr) return found.pointer;
+  const event* const awaited = found.awaited();
+  if (awaited == nullptr) return found.pointer;
   try {
     wanted.may_wait = accepts_work(wanted.stream, device());
-    if (wanted.may_wait) wait(wanted.stream, *found.awaited.happened, device());
+    if (wanted.may_wait) wait(wanted.stream, *awaited, device());
   } catch (...) {
     const section here(*this);
     memory_.give_back(std::move(found));
     throw;
+  }
+  if (wanted.may_wait && found.lent != nullptr) {
+    found.lent->was_awaited();
+    return found.pointer;
   }
   const section here(*this);
   if (wanted.may_wait) {

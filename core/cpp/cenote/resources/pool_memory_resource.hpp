@@ -84,6 +84,7 @@ class pool_memory_resource final : public memory_resource {
   using due_mark = stream_ordered_heap::due_mark;
   using borrowed = stream_ordered_heap::borrowed;
   using claim = stream_ordered_heap::claim;
+  using offer = stream_ordered_heap::offer;
 
   struct request : stream_ordered_heap::request {
     stream_ref stream;
@@ -123,6 +124,7 @@ class pool_memory_resource final : public memory_resource {
   sighting recognise_or_report(stream_ref stream) const noexcept;
   stream_id identify_or_report(stream_ref stream) const noexcept;
   void give_to_heap(stream_ref stream, stream_id id, void* pointer) noexcept;
+  void publish(stream_ref stream, offer& made) noexcept;
   void give_spilled(stream_ref stream, sighting seen, block_index spilled) noexcept;
 
   void take_first_chunks(std::size_t bytes);

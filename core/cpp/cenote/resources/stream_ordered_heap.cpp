@@ -11,15 +11,20 @@ namespace cenote {
 
 stream_ordered_heap::stream_ordered_heap() : ready_(heap_.create_owner()) {}
 
+void stream_ordered_heap::meet(stream_id id) {
+  if (timelines_.are_many()) drop_idle(id);
+  timelines_.meet(id, heap_);
+}
+
 owner_index stream_ordered_heap::owner_of(std::optional<stream_id> stream) {
   return stream ? timelines_.meet(*stream, heap_).owner() : ready_;
 }
 
 void* stream_ordered_heap::take(const request& wanted) {
   if (wanted.alignment == default_alignment) {
-    if (auto offered = offers_.take_own(wanted.id, wanted.bytes)) {
-      spares().keep(std::move(offered->freed.happened));
-      return accept(offered->block, counters_.from_own_stream);
+    if (offer* const own = offers_.find_own(wanted.id, wanted.bytes)) {
+      offers_.remove(*own);
+      return accept(own->block, counters_.from_own_stream);
     }
   }
   const owner_index own = owner_of(wanted.id);
@@ -85,13 +90,32 @@ auto stream_ordered_heap::borrow(const request& wanted) -> std::optional<borrowe
 
 auto stream_ordered_heap::accept_offer(const request& wanted) -> std::optional<borrowed> {
   if (wanted.alignment != default_alignment) return std::nullopt;
-  const stream_timeline& mine = timelines_.meet(wanted.id, heap_);
-  auto offered = offers_.take(wanted.bytes);
-  if (!offered) return std::nullopt;
-  mark& freed = offered->freed;
-  if (freed.epoch <= mine.known_of(offered->lender)) spares().keep(std::move(freed.happened));
-  void* const pointer = accept(offered->block, counters_.from_other_stream);
-  return borrowed{pointer, offered->lender, freed.epoch, std::move(freed)};
+  harvest();
+  offer* const found = offers_.find(wanted.bytes);
+  if (found == nullptr) return std::nullopt;
+  const stream_id lender = found->lender;
+  const bool is_known = found->freed.epoch <= timelines_.meet(wanted.id, heap_).known_of(lender);
+  void* const pointer = accept(found->block, counters_.from_other_stream);
+  if (is_known || lender == wanted.id) {
+    offers_.remove(*found);
+    return borrowed{pointer};
+  }
+  offers_.lend(*found, wanted.id);
+  ++counters_.waits;
+  timelines_.was_awaited();
+  return borrowed{pointer, found};
+}
+
+/// What waits have taught since.
+void stream_ordered_heap::harvest() noexcept {
+  while (const auto lesson = offers_.harvest()) {
+    stream_timeline* const borrower = timelines_.find(lesson->borrower);
+    if (borrower == nullptr) continue;
+    try {
+      borrower->learn(lesson->lender, lesson->epoch);
+    } catch (const std::bad_alloc&) {  // of the host's memory: it will wait again
+    }
+  }
 }
 
 /// What a mark covers, or what the stream may use without as it has waited for the lender already.
@@ -105,7 +129,7 @@ auto stream_ordered_heap::borrow_from_heap(const request& wanted) -> std::option
     const mark known{freed_at, nullptr};
     const mark* const awaited = freed_at <= mine.known_of(id) ? &known : lender.covering(freed_at);
     if (awaited == nullptr) continue;
-    return borrowed{take_found(found, wanted, counters_.from_other_stream), id, freed_at, *awaited};
+    return borrowed{take_found(found, wanted, counters_.from_other_stream), nullptr, id, freed_at, *awaited};
   }
   return std::nullopt;
 }
@@ -114,19 +138,23 @@ void stream_ordered_heap::has_waited(const request& wanted, borrowed& found) {
   ++counters_.waits;
   timelines_.was_awaited();
   try {
-    timelines_.meet(wanted.id, heap_).learn(found.lender, found.awaited.epoch);
+    timelines_.meet(wanted.id, heap_).learn(found.lender, found.covering.epoch);
   } catch (const std::bad_alloc&) {  // of the host's memory: it will wait again
   }
-  spares().keep(std::move(found.awaited.happened));
-  if (timelines_.are_many()) drop_idle(wanted.id);
+  spares().keep(std::move(found.covering.happened));
 }
 
 void stream_ordered_heap::give_back(borrowed returned) {
-  stream_timeline& lender = timelines_.meet(returned.lender, heap_);
-  heap_.give(heap_.taken_at(returned.pointer), lender.owner(), returned.freed_at);
   --counters_.allocations;
   --counters_.from_other_stream;
-  if (lender.covering(returned.freed_at) == nullptr) place(returned.lender, std::move(returned.awaited));
+  if (returned.lent != nullptr) {
+    --counters_.waits;
+    heap_.blocks()[returned.lent->block].is_cached = true;
+    return offers_.give_back(*returned.lent);
+  }
+  stream_timeline& lender = timelines_.meet(returned.lender, heap_);
+  heap_.give(heap_.taken_at(returned.pointer), lender.owner(), returned.freed_at);
+  if (lender.covering(returned.freed_at) == nullptr) place(returned.lender, std::move(returned.covering));
 }
 
 void* stream_ordered_heap::take_claims(const request& wanted, const std::vector<claim>& claims, std::size_t waits,
@@ -171,15 +199,26 @@ auto stream_ordered_heap::free(stream_id id, const void* pointer) -> std::option
   if (freed == no_block) return std::nullopt;
   stream_timeline& mine = timelines_.meet(id, heap_);
   freed_block outcome{heap_[freed].bytes(), std::nullopt};
-  if (!heap_[freed].is_kept) outcome.due = timelines_.pass_if_marked_at_once(mine);
-  if (outcome.due) {
-    heap_.blocks()[freed].is_cached = true;  // nobody's, until it has its mark
-    outcome.offered = freed;
-  } else {
-    give(mine, freed);
-    outcome.due = timelines_.close_if_worth_a_mark(mine, heap_.chunk_bytes());
-  }
+  outcome.offered = make_offer(mine, freed);
+  if (outcome.offered != nullptr) return outcome;
+  give(mine, freed);
+  outcome.due = timelines_.close_if_worth_a_mark(mine, heap_.chunk_bytes());
   return outcome;
+}
+
+/// Null unless frees are marked at once. The block is nobody's then, and its event is counted.
+auto stream_ordered_heap::make_offer(stream_timeline& of, block_index freed) noexcept -> offer* {
+  if (heap_[freed].is_kept) return nullptr;
+  const auto epoch = timelines_.pass_if_marked_at_once(of);
+  if (!epoch) return nullptr;
+  harvest();
+  if (offers_.is_full()) withdraw_oldest();
+  offer* const made = offers_.make(freed, heap_[freed].bytes(), of.id(), *epoch);
+  if (made == nullptr) return nullptr;  // threads have all of them in hand
+  if (made->freed.happened == nullptr) made->freed.happened = spares().take();
+  heap_.blocks()[freed].is_cached = true;
+  ++counters_.events;
+  return made;
 }
 
 auto stream_ordered_heap::free_spilled(stream_id id, block_index spilled, bool may_be_marked)
@@ -209,23 +248,27 @@ bool stream_ordered_heap::empty_caches(std::optional<stream_id> only) {
   });
 }
 
-void stream_ordered_heap::offer(stream_id id, block_index freed, mark covering) {
-  stream_timeline& mine = timelines_.meet(id, heap_);
-  if (covering.happened == nullptr) return give(mine, freed);
-  ++counters_.events;
-  if (offers_.is_full()) withdraw(*offers_.take_oldest());
-  offers_.add({freed, heap_[freed].bytes(), id, std::move(covering)});
+void stream_ordered_heap::withdraw_unmarked(offer& made) noexcept {
+  --counters_.events;
+  offers_.remove(made);
+  give(*timelines_.find(made.lender), made.block);
 }
 
-/// Frees a block that is on offer to the heap, covered by its mark.
-void stream_ordered_heap::withdraw(offer_of_a_block withdrawn) noexcept {
-  heap_.blocks()[withdrawn.block].is_cached = false;
-  heap_.give(withdrawn.block, timelines_.find(withdrawn.lender)->owner(), withdrawn.freed.epoch);
-  place(withdrawn.lender, std::move(withdrawn.freed));
+/// Frees the block that has been on offer for longest to the heap, covered by its mark; nothing if none is.
+bool stream_ordered_heap::withdraw_oldest() noexcept {
+  auto withdrawn = offers_.withdraw_oldest();
+  if (!withdrawn) return false;
+  heap_.blocks()[withdrawn->block].is_cached = false;
+  heap_.give(withdrawn->block, timelines_.find(withdrawn->lender)->owner(), withdrawn->freed.epoch);
+  place(withdrawn->lender, std::move(withdrawn->freed));
+  return true;
 }
 
+/// But those that a thread has in hand, to record the event or to wait for it.
 void stream_ordered_heap::withdraw_all() noexcept {
-  while (auto withdrawn = offers_.take_oldest()) withdraw(*std::move(withdrawn));
+  harvest();
+  while (withdraw_oldest()) {
+  }
 }
 
 void stream_ordered_heap::place(stream_id id, mark recorded) noexcept {
@@ -257,7 +300,8 @@ void stream_ordered_heap::make_ready(const std::vector<claim>& settled) {
 
 void stream_ordered_heap::drop_idle(stream_id spared) noexcept {
   withdraw_all();
-  timelines_.drop_idle(spared, heap_, caches_);
+  const auto is_needed = [&](stream_id id) { return id == spared || offers_.has_lender(id); };
+  timelines_.drop_idle(is_needed, heap_, caches_);
 }
 
 void stream_ordered_heap::add_chunk(const chunk& fresh, std::optional<stream_id> of) {

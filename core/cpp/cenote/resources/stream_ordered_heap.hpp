@@ -13,7 +13,7 @@
 //   3. Several streams' blocks are joined by passing them to one owner, which merges them: to `ready` once their marks
 //      are complete, to a stream that has waited for all of them.
 //   4. Marks are events, which others record and ask: what is freed says which mark is due, and place() brings it. A
-//      block that is freed under pressure is nobody's until offer() brings its mark.
+//      block that is freed under pressure is nobody's until its offer is published with its mark.
 //
 // Invariants: those of block_heap, front_caches and offered_blocks; besides
 //   I1  the lender of each offer has a timeline
@@ -51,12 +51,20 @@ class stream_ordered_heap {
     std::size_t alignment;
   };
 
-  /// A block that another stream has freed, and the mark that covers this; without an event if none is needed.
+  using offer = offered_blocks::offer;
+
+  /// A block that another stream has freed, of the heap or on offer.
   struct borrowed {
     void* pointer;
-    stream_id lender;
-    stamp freed_at;
-    mark awaited;
+    offer* lent = nullptr;  // null if it is of the heap, or need not be waited for
+    stream_id lender = {};
+    stamp freed_at = 0;
+    mark covering = {};
+
+    /// Of the mark that covers its free; null if none is needed.
+    const event* awaited() const noexcept {
+      return lent != nullptr ? lent->freed.happened.get() : covering.happened.get();
+    }
   };
 
   /// The blocks of a stream up to a mark.
@@ -65,11 +73,11 @@ class stream_ordered_heap {
     mark upto;
   };
 
-  /// What became of a block that was freed: which mark is due, and whether the block waits for it, to go on offer.
+  /// What became of a block that was freed: which mark is due, or the offer that is to be published.
   struct freed_block {
     std::size_t bytes;
     std::optional<due_mark> due;
-    block_index offered = no_block;
+    offer* offered = nullptr;
   };
 
   stream_ordered_heap();
@@ -79,7 +87,9 @@ class stream_ordered_heap {
   spare_events& spares() noexcept { return timelines_.spares(); }
 
   bool knows(stream_id id) noexcept { return timelines_.find(id) != nullptr; }
-  void meet(stream_id id) { timelines_.meet(id, heap_); }
+
+  /// Forgets idle ones where many are known.
+  void meet(stream_id id);
 
   // To allocate: null, or nothing, where there is none.
 
@@ -89,6 +99,7 @@ class stream_ordered_heap {
 
   /// What another stream has freed: an offer of exactly the size, or a block of the heap that a mark covers.
   std::optional<borrowed> borrow(const request& wanted);
+  /// Not for an offer, which says so itself.
   void has_waited(const request& wanted, borrowed& found);
   void give_back(borrowed returned);
 
@@ -115,8 +126,8 @@ class stream_ordered_heap {
   /// Frees what a cache had no room for; a mark is due only where one `may_be`.
   std::optional<due_mark> free_spilled(stream_id id, block_index spilled, bool may_be_marked);
 
-  /// Puts a block that waited for its mark on offer; without an event it goes to the heap.
-  void offer(stream_id id, block_index freed, mark covering);
+  /// For an offer that has got no event: the block goes to the heap, and a later mark will cover it.
+  void withdraw_unmarked(offer& made) noexcept;
 
   void place(stream_id id, mark recorded) noexcept;
 
@@ -153,18 +164,18 @@ class stream_ordered_heap {
   void check() const;
 
  private:
-  using offer_of_a_block = offered_blocks::offer;
-
   owner_index owner_of(std::optional<stream_id> stream);
   void* take_from(owner_index owner, const request& wanted, std::uint64_t& path);
   void* take_found(block_index found, const request& wanted, std::uint64_t& path);
   void* accept(block_index offered, std::uint64_t& path) noexcept;
+  offer* make_offer(stream_timeline& of, block_index freed) noexcept;
   std::optional<borrowed> accept_offer(const request& wanted);
+  void harvest() noexcept;
   std::optional<borrowed> borrow_from_heap(const request& wanted);
   void restock(const request& wanted, owner_index from) noexcept;
   void give(stream_timeline& to, block_index freed) noexcept;
   bool empty_caches(std::optional<stream_id> only);
-  void withdraw(offer_of_a_block withdrawn) noexcept;
+  bool withdraw_oldest() noexcept;
   void withdraw_all() noexcept;
 
   block_heap heap_;

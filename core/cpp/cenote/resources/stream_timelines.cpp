@@ -37,12 +37,13 @@ stream_timeline& stream_timelines::meet(stream_id id, block_heap& heap) {
 
 bool stream_timelines::are_many() const noexcept { return timelines_.size() - captures_ > many_timelines; }
 
-void stream_timelines::drop_idle(stream_id spared, block_heap& heap, front_caches& caches) noexcept {
+void stream_timelines::drop_idle(const std::function<bool(stream_id)>& needed, block_heap& heap,
+                                 front_caches& caches) noexcept {
   for (auto it = timelines_.begin(); it != timelines_.end();) {
     const auto current = it++;
     const stream_id id = current->first;
     stream_timeline& idle = current->second;
-    if (id == spared || id.is_capturing() || heap.free_bytes(idle.owner()) != 0) continue;
+    if (id.is_capturing() || heap.free_bytes(idle.owner()) != 0 || needed(id)) continue;
     forget_marks(idle, idle.open_epoch());
     caches.forget(id);
     first_epoch_ = std::max(first_epoch_, idle.open_epoch() + 1);
@@ -58,10 +59,10 @@ bool stream_timelines::is_marked(const stream_timeline& timeline) const noexcept
   return timelines_.size() > 1 && !timeline.id().is_capturing() && timeline.id() != orphans;
 }
 
-auto stream_timelines::pass_if_marked_at_once(stream_timeline& timeline) noexcept -> std::optional<due_mark> {
+std::optional<stamp> stream_timelines::pass_if_marked_at_once(stream_timeline& timeline) noexcept {
   if (frees_to_mark_ == 0 || !is_marked(timeline)) return std::nullopt;
   --frees_to_mark_;
-  return due_mark{timeline.pass_epoch(), spares_.take()};
+  return timeline.pass_epoch();
 }
 
 auto stream_timelines::close_if_worth_a_mark(stream_timeline& timeline, std::size_t pool_bytes) noexcept
