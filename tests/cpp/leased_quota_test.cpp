@@ -270,6 +270,24 @@ TEST(leased_quota_death_test, is_never_passed_either_where_the_system_has_no_mem
   EXPECT_EXIT(run(), testing::ExitedWithCode(0), "");
 }
 
+TEST(leased_quota_death_test, refuses_nothing_that_is_left_where_membarrier_is_forbidden_later) {
+  testing::GTEST_FLAG(death_test_style) = "threadsafe";
+  const auto run = [] {
+    leased_quota quota(fixed, 1000);
+    if (!has_asymmetric_fence() || !test::forbid_membarrier()) std::_Exit(2);
+    told_thread other;
+    other([&] {
+      EXPECT_TRUE(quota.try_take(100));
+      quota.give(100);
+    });
+    EXPECT_TRUE(quota.try_take(1000));
+    EXPECT_FALSE(quota.try_take(1));
+    quota.check();
+    std::_Exit(testing::Test::HasFailure() ? 1 : 0);
+  };
+  EXPECT_EXIT(run(), testing::ExitedWithCode(0), "");
+}
+
 TEST(leased_quota, of_many_threads_adds_up_while_it_is_raised_and_looked_at) {
   leased_quota quota(rising, 0);
   std::atomic<std::int64_t> in_all{0};

@@ -4,6 +4,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <chrono>
+#include <thread>
+
 namespace cenote {
 namespace {
 
@@ -16,6 +19,10 @@ bool has_asymmetric_fence() noexcept {
   return is_registered;
 }
 
-bool pass_fence_of_all() noexcept { return membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED); }
+/// Where the system takes the fence back that it offered (a filter on system calls that was set up later), time must
+/// do: what a processor has written is seen by the others within a microsecond.
+void pass_fence_of_all() noexcept {
+  if (!membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+}
 
 }  // namespace cenote

@@ -21,7 +21,7 @@ bool has_asymmetric_fence() noexcept;
 /// The side that is passed often: only the compiler is told.
 inline void pass_free_fence() noexcept { std::atomic_signal_fence(std::memory_order_seq_cst); }
 
-/// The side that is passed seldom; false if the system could not do it.
-bool pass_fence_of_all() noexcept;
+/// The side that is passed seldom, where the system offered it: a millisecond if it does so no more.
+void pass_fence_of_all() noexcept;
 
 }  // namespace cenote

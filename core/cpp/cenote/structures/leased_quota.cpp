@@ -67,11 +67,10 @@ leased_quota::cell& leased_quota::own_or_common_cell() noexcept {
   return *made;
 }
 
-/// The other side of pass_fence(), for the threads of all cells; false if the system could not do it.
-bool leased_quota::pass_fence_of_all() noexcept {
+/// The other side of pass_fence(), for the threads of all cells.
+void leased_quota::pass_fence_of_all() noexcept {
   if (has_free_fence_) return cenote::pass_fence_of_all();
   for_each_cell([](cell& each) { each.gate.exchange(true, std::memory_order_acq_rel); });
-  return true;
 }
 
 std::int64_t leased_quota::left_to_others_locked(const cell& than) const noexcept {
@@ -102,12 +101,11 @@ std::int64_t leased_quota::call_back_locked(const cell& from_others_than, std::i
     sum += called[looked_at];
   }
   if (sum == 0 || kind_ == limit::rising) return sum;
-  const bool is_seen = pass_fence_of_all();
+  pass_fence_of_all();
   for (std::size_t i = 0; i < looked_at; ++i) {
     if (called[i] == 0) continue;
     cell& other = *cells_[at(i)].load(std::memory_order_acquire);
-    // What its thread took meanwhile it keeps; all of it, if that is not known.
-    const std::int64_t kept = is_seen ? std::clamp<std::int64_t>(-other.left(), 0, called[i]) : called[i];
+    const std::int64_t kept = std::clamp<std::int64_t>(-other.left(), 0, called[i]);  // what its thread took meanwhile
     other.add_to_grant(kept);
     sum -= kept;
   }

@@ -163,7 +163,7 @@ class leased_quota {
       own.gate.exchange(true, std::memory_order_acq_rel);
     }
   }
-  bool pass_fence_of_all() noexcept;
+  void pass_fence_of_all() noexcept;
 
   bool try_take_slowly(std::int64_t amount) noexcept;
   void take_slowly(std::int64_t amount) noexcept;
