@@ -5,13 +5,17 @@
 #include <new>
 #include <vector>
 
+#include "cenote/ground/process.hpp"
+
 namespace cenote {
 namespace {
 
-/// Which numbers are taken; the lowest free one is handed out.
+/// Which numbers are taken; the lowest free one is handed out. None in a forked child, where the thread that has the
+/// lock may not be there.
 class slot_table {
  public:
   std::size_t take() noexcept {
+    if (process_is_forked_child()) return no_slot;
     const std::lock_guard lock(mutex_);
     const auto free = std::find(is_taken_.begin(), is_taken_.end(), false);
     const auto slot = static_cast<std::size_t>(free - is_taken_.begin());
@@ -25,8 +29,9 @@ class slot_table {
   }
 
   void give(std::size_t slot) noexcept {
+    if (slot == no_slot || process_is_forked_child()) return;
     const std::lock_guard lock(mutex_);
-    if (slot != no_slot) is_taken_[slot] = false;
+    is_taken_[slot] = false;
   }
 
  private:
