@@ -1,12 +1,14 @@
 // The pool's front caches: blocks that a thread has just freed on a stream. They cost nothing to have again, and they
 // are nobody's loss: not another stream's, not another thread's, not the device's.
 #include <atomic>
+#include <cstdlib>
 #include <set>
 #include <thread>
 
 #include "cenote/resources/cuda_memory_resource.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
 #include "simulated.hpp"
+#include "without_membarrier.hpp"
 
 namespace cenote::test {
 namespace {
@@ -170,6 +172,17 @@ TEST_F(pool_front_cache, gives_no_block_that_is_aligned_by_luck_only) {
   EXPECT_EQ(reinterpret_cast<std::uintptr_t>(aligned) % (64 * KiB), 0u);
   EXPECT_EQ(hits(), before);
   pool_->deallocate(a(), aligned, small, 64 * KiB);
+}
+
+TEST(pool_front_cache_death_test, has_the_process_registered_when_the_pool_is_made_and_not_at_its_first_allocation) {
+  testing::GTEST_FLAG(death_test_style) = "threadsafe";  // in a process that has no pool yet
+  const auto run = [] {
+    pool_memory_resource pool(std::make_shared<cuda_memory_resource>(0), pool_bytes, pool_bytes);
+    if (!forbid_membarrier()) std::_Exit(2);
+    pool.deallocate({}, pool.allocate({}, small), small);
+    std::_Exit(has_asymmetric_fence() ? 0 : 1);
+  };
+  EXPECT_EXIT(run(), testing::ExitedWithCode(0), "");
 }
 
 template <class Stream>

@@ -4,6 +4,8 @@
 #include <new>
 #include <utility>
 
+#include "cenote/ground/asymmetric_fence.hpp"
+
 namespace cenote {
 namespace {
 
@@ -16,7 +18,9 @@ std::uint64_t next_number() noexcept {
 
 constinit thread_local front_caches::memories* front_caches::remembered_ = nullptr;
 
-front_caches::front_caches(block_heap& heap) : number_(next_number()), heap_(heap) {}
+front_caches::front_caches(block_heap& heap) : number_(next_number()), heap_(heap) {
+  has_asymmetric_fence();  // registers the process now, and not at the first allocation, when it has more threads
+}
 
 void front_caches::open(stream_id stream) noexcept {
   if (stream.is_capturing()) return;
