@@ -92,7 +92,7 @@ TEST(stream_timeline, never_unlearns_by_learning_less) {
   timeline.learn(theirs, 5);
   timeline.learn(theirs, 3);
   EXPECT_EQ(timeline.known_of(theirs), 5u);
-  timeline.unlearn(theirs);
+  timeline.unlearn_if([](stream_id id) { return id == theirs; });
   EXPECT_EQ(timeline.known_of(theirs), 0u);
 }
 

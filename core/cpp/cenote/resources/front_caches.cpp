@@ -69,11 +69,6 @@ void front_caches::remember(stream_id stream, front_cache* cache) const noexcept
   if (remembered_ != nullptr) remembered_->by_stream[place_of(stream)] = {number_, stream.value, cache};
 }
 
-void front_caches::forget(stream_id stream) noexcept {
-  const std::lock_guard lock(mutex_);
-  for (owned_cache& each : caches_) each.is_forgotten = each.is_forgotten || each.stream == stream.value;
-}
-
 std::size_t front_caches::bytes() const {
   return sum([](const front_cache& each) { return each.bytes(); });
 }

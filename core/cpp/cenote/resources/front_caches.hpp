@@ -119,8 +119,12 @@ class front_caches {
     return had_any;
   }
 
-  /// The stream will not come again, or not soon.
-  void forget(stream_id stream) noexcept;
+  /// Forgets the streams that will not come again, or not soon.
+  template <class Gone>
+  void forget_if(Gone&& is_gone) noexcept {
+    const std::lock_guard lock(mutex_);
+    for (owned_cache& each : caches_) each.is_forgotten = each.is_forgotten || is_gone(stream_id{each.stream});
+  }
 
   /// Runs `change` while no cache looks into the directory.
   template <class Change>

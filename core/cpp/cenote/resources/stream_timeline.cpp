@@ -65,8 +65,4 @@ void stream_timeline::learn(stream_id other, stamp epoch) {
   known_.emplace_back(other, epoch);
 }
 
-void stream_timeline::unlearn(stream_id other) noexcept {
-  std::erase_if(known_, [&](const auto& each) { return each.first == other; });
-}
-
 }  // namespace cenote

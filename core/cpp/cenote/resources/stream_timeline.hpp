@@ -73,7 +73,10 @@ class stream_timeline {
   /// Up to which epoch of `other` this stream has waited already.
   stamp known_of(stream_id other) const noexcept;
   void learn(stream_id other, stamp epoch);
-  void unlearn(stream_id other) noexcept;
+  template <class Gone>
+  void unlearn_if(Gone&& is_gone) noexcept {
+    std::erase_if(known_, [&](const auto& each) { return is_gone(each.first); });
+  }
 
  private:
   static constexpr std::size_t max_marks = 8;

@@ -39,19 +39,24 @@ bool stream_timelines::are_many() const noexcept { return timelines_.size() - ca
 
 void stream_timelines::drop_idle(const std::function<bool(stream_id)>& needed, block_heap& heap,
                                  front_caches& caches) noexcept {
+  bool has_dropped = false;
   for (auto it = timelines_.begin(); it != timelines_.end();) {
     const auto current = it++;
     const stream_id id = current->first;
     stream_timeline& idle = current->second;
     if (id.is_capturing() || heap.free_bytes(idle.owner()) != 0 || needed(id)) continue;
     forget_marks(idle, idle.open_epoch());
-    caches.forget(id);
     first_epoch_ = std::max(first_epoch_, idle.open_epoch() + 1);
     heap.destroy_owner(idle.owner());
     timelines_.erase(current);
-    recent_ = {};
-    for (auto& [other_id, other] : timelines_) other.unlearn(id);
+    has_dropped = true;
   }
+  if (!has_dropped) return;
+  recent_ = {};
+  // Once for all that were dropped: there may be thousands.
+  const auto is_gone = [this](stream_id id) { return !timelines_.contains(id); };
+  for (auto& [id, kept] : timelines_) kept.unlearn_if(is_gone);
+  caches.forget_if(is_gone);
 }
 
 /// While there is one stream, nobody would wait for a mark.
