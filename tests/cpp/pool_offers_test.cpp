@@ -262,6 +262,22 @@ TEST_F(pool_offers, are_joined_for_their_own_stream_without_a_wait) {
   pool_->deallocate(a(), both, large_bytes);
 }
 
+TEST_F(pool_offers, are_cut_for_their_own_stream_before_it_waits_for_another_one) {
+  void* const its_own = take_one_out();
+  void* const other = take_one_out();
+  pool_->deallocate(b(), other, block_bytes);
+  pool_->deallocate(a(), its_own, block_bytes);
+  void* const half = pool_->allocate(a(), block_bytes / 2);
+  void* const other_half = pool_->allocate(a(), block_bytes / 2);
+  EXPECT_EQ(std::min(half, other_half), its_own);
+  EXPECT_EQ(waits(), 0u);
+  EXPECT_EQ(from_own_stream(), 2u);
+  pool_->deallocate(a(), half, block_bytes / 2);
+  pool_->deallocate(a(), other_half, block_bytes / 2);
+  blocks_.push_back(pool_->allocate(a(), block_bytes));
+  blocks_.push_back(pool_->allocate(a(), block_bytes));
+}
+
 TEST_F(pool_offers, of_two_streams_are_joined_by_a_reclaim) {
   void* const one = take_one_out();
   void* const other = take_one_out();

@@ -97,7 +97,8 @@ class stream_ordered_heap {
   /// emptied for it. Brings more of a size that the thread keeps asking for into its cache.
   void* take(const request& wanted);
 
-  /// What another stream has freed: an offer of exactly the size, or a block of the heap that a mark covers.
+  /// What another stream has freed: an offer of exactly the size, or a block of the heap that a mark covers. A block of
+  /// its own where that was on offer in another size.
   std::optional<borrowed> borrow(const request& wanted);
   /// Not for an offer, which says so itself.
   void has_waited(const request& wanted, borrowed& found);
