@@ -1,8 +1,8 @@
 // What happens to a pool's blocks while a thread has one of them in hand: it records the event of an offer, or waits
-// for it, and others go on meanwhile. The bookkeeping alone; no driver call is made.
+// for it, and others go on meanwhile. The bookkeeping alone makes no driver call.
 #include "cenote/resources/stream_ordered_heap.hpp"
 
-#include <gtest/gtest.h>
+#include "simulated.hpp"
 
 namespace cenote {
 namespace {
@@ -133,6 +133,38 @@ TEST_F(stream_ordered_heap_under_pressure, makes_no_offer_where_all_places_are_i
   heap_.mark_at_once();
   EXPECT_EQ(free_on(a), nullptr);
   EXPECT_EQ(heap_.largest_free(), block_bytes);
+}
+
+/// Events that nobody needs any more are not destroyed where they are let go, under the pool's lock.
+class events_of_a_heap : public test::simulated_device {
+ protected:
+  std::shared_ptr<event> recorded() const { return event::record({}, 0); }
+};
+
+TEST_F(events_of_a_heap, are_left_over_where_their_stream_was_forgotten_meanwhile) {
+  stream_ordered_heap heap;
+  heap.place(a, {1, recorded()});
+  EXPECT_NE(heap.spares().take(), nullptr);
+}
+
+TEST_F(events_of_a_heap, are_left_over_where_a_later_mark_covers_what_was_borrowed) {
+  stream_ordered_heap heap;
+  const stream_ordered_heap::request wanted{a, block_bytes, default_alignment};
+  heap.meet(a);
+  heap.meet(b);
+  heap.add_chunk({reinterpret_cast<std::byte*>(0x7f00'0000'0000), block_bytes}, std::nullopt);
+  const auto freed = heap.free(a, heap.take(wanted));
+  ASSERT_TRUE(freed && freed->due) << "the block is all of the pool";
+  const stamp epoch = freed->due->epoch;
+  heap.place(a, {epoch, recorded()});
+  heap.place(a, {epoch + 1, recorded()});
+  auto borrowed = heap.borrow({b, block_bytes, default_alignment});
+  ASSERT_TRUE(borrowed && borrowed->awaited() != nullptr);
+  const event* const awaited = borrowed->awaited();
+  heap.make_ready({{a, {epoch, nullptr}}});
+  heap.give_back(*std::move(borrowed));
+  EXPECT_EQ(heap.spares().take().get(), awaited);
+  heap.check();
 }
 
 }  // namespace

@@ -156,7 +156,8 @@ void stream_ordered_heap::give_back(borrowed returned) {
   }
   stream_timeline& lender = timelines_.meet(returned.lender, heap_);
   heap_.give(heap_.taken_at(returned.pointer), lender.owner(), returned.freed_at);
-  if (lender.covering(returned.freed_at) == nullptr) place(returned.lender, std::move(returned.covering));
+  if (lender.covering(returned.freed_at) == nullptr) return place(returned.lender, std::move(returned.covering));
+  spares().keep(std::move(returned.covering.happened));
 }
 
 void* stream_ordered_heap::take_claims(const request& wanted, const std::vector<claim>& claims, std::size_t waits,

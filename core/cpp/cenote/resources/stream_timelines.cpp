@@ -93,7 +93,7 @@ void stream_timelines::was_awaited() noexcept {
 
 void stream_timelines::place(stream_id id, mark placed) {
   stream_timeline* const timeline = find(id);
-  if (timeline == nullptr) return;
+  if (timeline == nullptr) return spares_.keep(std::move(placed.happened));
   if (auto superseded = timeline->place_mark(std::move(placed))) spares_.keep(std::move(superseded->happened));
 }
 
