@@ -4,6 +4,7 @@
 #include <array>
 #include <thread>
 
+#include "cenote/driver/capture.hpp"
 #include "cenote/resources/cuda_memory_resource.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
 #include "hand_over.hpp"
@@ -537,6 +538,100 @@ TEST_F(pool_streams, a_stream_of_another_device_is_refused_and_what_it_frees_is_
   }
   EXPECT_EQ(pool_->try_allocate(b(), block_bytes), nullptr) << "nothing orders that stream's work";
   pool_->deallocate(a(), block, block_bytes);
+}
+
+/// A pool that as many streams have used up as are a crowd; each has left its block, and is gone.
+class pool_after_a_crowd : public simulated_device {
+ public:
+  static constexpr std::size_t crowd = 1024, block_bytes = 64 * KiB;
+
+  void SetUp() override {
+    simulated_device::SetUp();
+    pool_.emplace(std::make_shared<cuda_memory_resource>(0), crowd * block_bytes, crowd * block_bytes);
+    witness_ = device_allocate(0, block_bytes);
+    for (std::size_t i = 0; i + 1 < crowd; ++i) {
+      const cuda_stream once(0, cuda_stream::kind::non_blocking);
+      pool_->deallocate(once.view(), pool_->allocate(once.view(), block_bytes), block_bytes);
+    }
+    busy_.emplace(0, cuda_stream::kind::non_blocking);
+    last_ = pool_->allocate(busy_->view(), block_bytes);
+    before_ = pool_->counters();
+    ASSERT_EQ(before_.from_ready, crowd);
+  }
+
+  void TearDown() override {
+    pool_->check();
+    pool_.reset();
+    busy_.reset();
+    device_free(0, witness_);
+    simulated_device::TearDown();
+  }
+
+  /// More work than asking an event for each stream gets done.
+  void free_with_work_pending() {
+    for (std::size_t i = 0; i < 4 * crowd; ++i) fill_async(witness_, 0, 1, busy_->view(), 0);
+    fill_async(last_, 0xAA, block_bytes, busy_->view(), 0);
+    copy_async(witness_, last_, block_bytes, busy_->view(), 0);
+    pool_->deallocate(busy_->view(), last_, block_bytes);
+  }
+
+  std::uint64_t waits() const { return pool_->counters().waits - before_.waits; }
+  std::uint64_t from_ready() const { return pool_->counters().from_ready - before_.from_ready; }
+
+  std::optional<pool_memory_resource> pool_;
+  std::optional<cuda_stream> busy_;
+  void* last_ = nullptr;
+  void* witness_ = nullptr;
+  pool_counters before_;
+};
+
+TEST_F(pool_after_a_crowd, everybody_has_what_was_left_once_the_work_is_done) {
+  pool_->deallocate(busy_->view(), last_, block_bytes);
+  const call_count context_events("cuCtxRecordEvent");
+  const cuda_stream next(0, cuda_stream::kind::non_blocking);
+  void* const block = pool_->allocate(next.view(), block_bytes);
+  EXPECT_EQ(context_events.value(), 1);
+  EXPECT_EQ(from_ready(), 1u);
+  EXPECT_EQ(waits(), 0u);
+  EXPECT_EQ(pool_->state().largest_free, (crowd - 1) * block_bytes) << "it is all joined";
+  for (int i = 0; i < 100; ++i) {
+    const cuda_stream once(0, cuda_stream::kind::non_blocking);
+    pool_->deallocate(once.view(), pool_->allocate(once.view(), block_bytes), block_bytes);
+  }
+  EXPECT_EQ(context_events.value(), 1) << "streams are few again";
+  pool_->deallocate(next.view(), block, block_bytes);
+}
+
+TEST_F(pool_after_a_crowd, nobody_has_what_was_left_before_the_work_is_done) {
+  free_with_work_pending();
+  const cuda_stream next(0, cuda_stream::kind::non_blocking);
+  void* const block = pool_->allocate(next.view(), crowd * block_bytes);
+  ASSERT_NE(block, nullptr);
+  EXPECT_EQ(from_ready(), 0u);
+  EXPECT_GE(waits(), 1u);
+  const outcome seen = hand_over(busy_->view(), next.view(), last_, witness_, block_bytes);
+  EXPECT_TRUE(seen.former_owner_was_done);
+  EXPECT_TRUE(seen.block_is_the_new_owners);
+  pool_->deallocate(next.view(), block, crowd * block_bytes);
+}
+
+TEST_F(pool_after_a_crowd, nothing_is_recorded_beside_a_capture) {
+  pool_->deallocate(busy_->view(), last_, block_bytes);
+  const call_count context_events("cuCtxRecordEvent");
+  capture_begins(0);
+  const cuda_stream next(0, cuda_stream::kind::non_blocking);
+  EXPECT_EQ(pool_->try_allocate(next.view(), 2 * block_bytes), nullptr);
+  capture_ended(0);
+  EXPECT_EQ(context_events.value(), 0);
+}
+
+TEST_F(pool_after_a_crowd, an_event_that_is_not_to_be_had_costs_nobody_his_memory) {
+  pool_->deallocate(busy_->view(), last_, block_bytes);
+  cenote_sim_fail("cuCtxRecordEvent", 1, CUDA_ERROR_UNKNOWN);
+  const cuda_stream next(0, cuda_stream::kind::non_blocking);
+  void* const block = pool_->allocate(next.view(), block_bytes);
+  ASSERT_NE(block, nullptr) << "by a reclaim";
+  pool_->deallocate(next.view(), block, block_bytes);
 }
 
 }  // namespace

@@ -272,8 +272,10 @@ void* pool_memory_resource::take_without_wait(const request& wanted) {
 void pool_memory_resource::meet(stream_ref stream, stream_id id, section& here) {
   if (memory_.knows(id)) return;
   if (!id.is_capturing() && id != orphans) {
+    const bool is_crowded = memory_.is_crowded();
     here.unlock();
     require_stream_of_device(stream, device());
+    if (is_crowded) thin_out(id);
     here.lock();
   }
   memory_.meet(id);
@@ -445,6 +447,33 @@ void pool_memory_resource::settle() {
   asked.clear();  // so that the events are the heap's alone
   const section here(*this);
   memory_.make_ready(settled);
+}
+
+/// Where a thousand streams came and went: what all of them have left is covered by one event, and everybody's once the
+/// device has done that much; where it has not yet, that is seen the next time.
+void pool_memory_resource::thin_out(stream_id spared) noexcept {
+  try {
+    const relaxed_capture_scope relaxed;
+    if (!is_capture_underway(device())) mark_all();
+    settle();
+  } catch (const std::exception& error) {
+    report_once(error.what());  // it is tried again for the next crowd
+  }
+  const section here(*this);
+  memory_.thin_out(spared);
+}
+
+void pool_memory_resource::mark_all() {
+  std::vector<claim> claims;
+  {
+    const section here(*this);
+    claims = memory_.claims_upon_all();
+  }
+  const auto all_work = event::record_context(device());
+  if (!all_work) return;
+  const section here(*this);
+  memory_.count_event();
+  for (const claim& c : claims) memory_.place(c.lender, {c.upto.epoch, all_work});
 }
 
 /// Passes the blocks that no mark covers yet to everybody, if the device has done all that it was given: a pool that

@@ -155,6 +155,8 @@ class pool_memory_resource final : public memory_resource {
   void place_mark(stream_ref stream, stream_id id, due_mark due) noexcept;
   void settle();
   void settle_unmarked();
+  void thin_out(stream_id spared) noexcept;
+  void mark_all();
   bool order_legacy_stream_after_all_work() const noexcept;
   void say(const char* what, std::size_t bytes) const noexcept;
 

@@ -307,6 +307,12 @@ void stream_ordered_heap::drop_idle(stream_id spared) noexcept {
   timelines_.drop_idle(is_needed, heap_, caches_);
 }
 
+/// After what has become ready was passed on.
+void stream_ordered_heap::thin_out(stream_id spared) noexcept {
+  drop_idle(spared);
+  timelines_.expect_a_crowd();
+}
+
 void stream_ordered_heap::add_chunk(const chunk& fresh, std::optional<stream_id> of) {
   const stamp freed_at = of ? timelines_.meet(*of, heap_).open_epoch() : 0;
   heap_.add_chunk(fresh, owner_of(of), freed_at);

@@ -134,6 +134,9 @@ class stream_ordered_heap {
 
   // To see what has become ready, and who is gone.
 
+  bool is_crowded() const noexcept { return timelines_.may_be_a_crowd(); }
+  void thin_out(stream_id spared) noexcept;
+
   std::vector<std::pair<stream_id, std::deque<mark>>> marks();
   void make_ready(const std::vector<claim>& settled);
   void count_event() noexcept { ++counters_.events; }

@@ -28,6 +28,7 @@ stream_timeline& stream_timelines::meet(stream_id id, block_heap& heap) {
   try {
     stream_timeline& made = timelines_.try_emplace(id, id, owner, first_epoch_).first->second;
     captures_ += id.is_capturing() ? 1 : 0;
+    ++met_;
     return made;
   } catch (const std::bad_alloc&) {
     heap.destroy_owner(owner);
@@ -36,6 +37,11 @@ stream_timeline& stream_timelines::meet(stream_id id, block_heap& heap) {
 }
 
 bool stream_timelines::are_many() const noexcept { return timelines_.size() - captures_ > many_timelines; }
+
+void stream_timelines::expect_a_crowd() noexcept {
+  met_ = 0;
+  crowd_ = std::max(least_crowd, timelines_.size());
+}
 
 void stream_timelines::drop_idle(const std::function<bool(stream_id)>& needed, block_heap& heap,
                                  front_caches& caches) noexcept {

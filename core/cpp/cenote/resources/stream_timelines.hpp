@@ -7,7 +7,9 @@
 //      were dropped, so that what others know of the earlier one says nothing of the later.
 //   3. A mark is due where a timeline's open epoch holds enough; or, after a stream went without what others had freed,
 //      for the next few frees at once, and for as many more after each mark that somebody has waited for.
-//   4. The event of a mark that nobody needs any more serves a later one (spare_events).
+//   4. Streams that are gone leave what they freed last, in the heap or in caches. When they may have become a crowd, one
+//      event marks all of it, and what an event covers is made ready.
+//   5. The event of a mark that nobody needs any more serves a later one (spare_events).
 //
 // Invariant
 //   I1  first_epoch_ is above every epoch of the timelines that were dropped
@@ -51,6 +53,10 @@ class stream_timelines {
   /// Whether so many streams are known that idle ones are dropped even where memory is plentiful.
   bool are_many() const noexcept;
 
+  /// Whether so many were met since the last time that those may be a crowd which are gone and have left free blocks.
+  bool may_be_a_crowd() const noexcept { return met_ >= crowd_; }
+  void expect_a_crowd() noexcept;
+
   auto begin() noexcept { return timelines_.begin(); }
   auto end() noexcept { return timelines_.end(); }
   auto begin() const noexcept { return timelines_.begin(); }
@@ -84,6 +90,8 @@ class stream_timelines {
   spare_events& spares() noexcept { return spares_; }
 
  private:
+  static constexpr std::size_t least_crowd = 1024;
+
   bool is_marked(const stream_timeline& timeline) const noexcept;
 
   std::unordered_map<stream_id, stream_timeline> timelines_;
@@ -91,6 +99,8 @@ class stream_timelines {
   stamp first_epoch_ = 1;
   std::size_t captures_ = 0;  // timelines of captures: they stay
   std::size_t frees_to_mark_ = 0;
+  std::size_t met_ = 0;  // since the last time that they may have been a crowd
+  std::size_t crowd_ = least_crowd;
   spare_events spares_;
 };
 
