@@ -2,6 +2,8 @@
 // work, and is nobody's loss until then. Work runs only when something waits for it, so an order that is missing shows
 // as wrong bytes.
 #include <algorithm>
+#include <atomic>
+#include <semaphore>
 #include <thread>
 
 #include "cenote/driver/capture.hpp"
@@ -455,6 +457,40 @@ TEST_F(pool_offers, pass_between_threads_that_compete_for_them) {
   one.join();
   two.join();
   three.join();
+}
+
+using pool_of_equal_blocks = simulated_device;
+
+/// Who may have a block gets one: as many as there are blocks have one or ask for one.
+TEST_F(pool_of_equal_blocks, is_never_out_of_memory_while_one_is_free) {
+  constexpr int threads = 4, blocks = 4;
+  const auto pool = make_pool(blocks * block_bytes);
+  std::counting_semaphore<> room(blocks);
+  std::atomic<int> refused{0};
+  const auto come_and_go = [&](unsigned seed) {
+    const cuda_stream own(0, cuda_stream::kind::non_blocking);
+    std::mt19937 random(seed);
+    std::vector<void*> held;
+    const auto free_one = [&] {
+      pool->deallocate(own.view(), held.back(), block_bytes);
+      held.pop_back();
+      room.release();
+    };
+    for (int i = 0; i < 40'000; ++i) {
+      if (random() % 2 == 0 && room.try_acquire()) {
+        held.push_back(pool->try_allocate(own.view(), block_bytes));
+        refused += held.back() == nullptr ? 1 : 0;
+      } else if (!held.empty()) {
+        free_one();
+      }
+    }
+    while (!held.empty()) free_one();
+  };
+  {
+    std::vector<std::jthread> all;
+    for (unsigned t = 0; t < threads; ++t) all.emplace_back(come_and_go, t);
+  }
+  EXPECT_EQ(refused, 0);
 }
 
 template <class Stream>

@@ -135,6 +135,19 @@ TEST_F(stream_ordered_heap_under_pressure, makes_no_offer_where_all_places_are_i
   EXPECT_EQ(heap_.largest_free(), block_bytes);
 }
 
+TEST_F(stream_ordered_heap_under_pressure, gives_nobody_what_is_held_but_by_claims) {
+  free_on(a)->publish();
+  const auto claims = heap_.claims_upon_all();
+  heap_.hold();
+  EXPECT_EQ(heap_.take(of(a)), nullptr) << "its own, but promised to B";
+  EXPECT_FALSE(heap_.borrow(of(a)));
+  std::optional<stream_ordered_heap::due_mark> due;
+  EXPECT_NE(heap_.take_claims(of(b), claims, 1, due), nullptr);
+  heap_.withdraw_unmarked(*free_on(a));
+  heap_.let_go();
+  EXPECT_NE(heap_.take(of(a)), nullptr);
+}
+
 /// Events that nobody needs any more are not destroyed where they are let go, under the pool's lock.
 class events_of_a_heap : public test::simulated_device {
  protected:

@@ -118,6 +118,16 @@ pool_memory_resource::section::~section() {
   lock_.unlock();
 }
 
+pool_memory_resource::hold::hold(pool_memory_resource& pool) : pool_(pool) {
+  const std::lock_guard lock(pool_.mutex_);
+  pool_.memory_.hold();
+}
+
+pool_memory_resource::hold::~hold() {
+  const std::lock_guard lock(pool_.mutex_);
+  pool_.memory_.let_go();
+}
+
 void* pool_memory_resource::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
   const stream_id id = identify(stream, device());
   const std::size_t rounded = align_up(bytes, block_granularity);
@@ -362,17 +372,27 @@ void* pool_memory_resource::join(const request& wanted) {
   return take_claims(wanted, claims, claims.size());
 }
 
-/// Step 7: every free block of the pool, after one event that covers all of them.
+/// Step 7: every free block of the pool, after one event that covers all of them. Nobody else takes meanwhile, or who
+/// may have a block could go without, as others take what was claimed and free as much beside it. What they free
+/// meanwhile is claimed as well: it may have merged with what was.
 void* pool_memory_resource::reclaim(const request& wanted) {
   if (!wanted.may_wait || is_capture_underway(device())) return nullptr;  // the event would invalidate the capture
+  const auto is_anothers = [&](const claim& each) { return each.lender != wanted.id; };
+  const hold held(*this);
+  void* pointer = nullptr;
   std::vector<claim> claims;
-  {
-    const section here(*this);
-    claims = memory_.claims_upon_all();
-  }
-  if (claims.empty()) return nullptr;
-  wait_for_all_work(wanted.stream, device());
-  void* const pointer = take_claims(wanted, claims, 1);
+  do {
+    {
+      const section here(*this);
+      claims = memory_.claims_upon_all();
+      if (claims.empty()) {
+        memory_.let_go();
+        return memory_.take(wanted);  // what has become ready since
+      }
+    }
+    wait_for_all_work(wanted.stream, device());
+    pointer = take_claims(wanted, claims, 1);
+  } while (pointer == nullptr && std::any_of(claims.begin(), claims.end(), is_anothers));
   const section here(*this);
   if (pointer != nullptr) memory_.mark_at_once();
   return pointer;

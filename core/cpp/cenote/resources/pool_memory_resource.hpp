@@ -114,6 +114,18 @@ class pool_memory_resource final : public memory_resource {
     std::unique_lock<std::mutex> lock_;
   };
 
+  /// While it lives, nobody takes from the heap but its thread by claims. Under growth_.
+  class hold {
+   public:
+    explicit hold(pool_memory_resource& pool);
+    ~hold();
+    hold(const hold&) = delete;
+    hold& operator=(const hold&) = delete;
+
+   private:
+    pool_memory_resource& pool_;
+  };
+
   void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
   void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept override;
 

@@ -21,6 +21,7 @@ owner_index stream_ordered_heap::owner_of(std::optional<stream_id> stream) {
 }
 
 void* stream_ordered_heap::take(const request& wanted) {
+  if (is_held_) return nullptr;
   if (wanted.alignment == default_alignment) {
     if (offer* const own = offers_.find_own(wanted.id, wanted.bytes)) {
       offers_.remove(*own);
@@ -83,6 +84,7 @@ void* stream_ordered_heap::accept(block_index offered, std::uint64_t& path) noex
 }
 
 auto stream_ordered_heap::borrow(const request& wanted) -> std::optional<borrowed> {
+  if (is_held_) return std::nullopt;
   if (auto offered = accept_offer(wanted)) return offered;
   withdraw_all();
   // Its own that were on offer come before what it would have to wait for.

@@ -116,6 +116,10 @@ class stream_ordered_heap {
   /// captures have any.
   std::vector<claim> claims_upon_all();
 
+  /// From hold() to let_go(), take() and borrow() have nothing: what others free then is only added.
+  void hold() noexcept { is_held_ = true; }
+  void let_go() noexcept { is_held_ = false; }
+
   /// From now on a number of frees are each worth a mark: a stream went without what others had freed.
   void mark_at_once() noexcept { timelines_.mark_at_once(); }
 
@@ -188,6 +192,7 @@ class stream_ordered_heap {
   stream_timelines timelines_;
   offered_blocks offers_;
   pool_counters counters_;
+  bool is_held_ = false;
 };
 
 }  // namespace cenote
