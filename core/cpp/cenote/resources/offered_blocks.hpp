@@ -14,8 +14,9 @@
 //      place is vacant, and its event serves the next offer there.
 //
 // Invariants
-//   I1  the block of each that nobody has taken is taken from the heap, cached and not kept, and of the size that is
-//   said I2  every place is either an offer's or vacant
+//   I1  the block of each that nobody has taken is taken from the heap, cached and not kept, and of the size that
+//       is said
+//   I2  every place is either an offer's or vacant
 //
 // Threads: none of its own; the pool locks, but for publish() and was_awaited(), each for the one thread that has the
 // offer in hand. Cost: O(most); no host memory is allocated after the beginning.
