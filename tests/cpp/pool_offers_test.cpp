@@ -2,119 +2,15 @@
 // work, and is nobody's loss until then. Work runs only when something waits for it, so an order that is missing shows
 // as wrong bytes.
 #include <algorithm>
-#include <atomic>
-#include <semaphore>
 #include <thread>
 
 #include "cenote/driver/capture.hpp"
 #include "cenote/resources/cuda_memory_resource.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
-#include "simulated.hpp"
+#include "pool_of_offers.hpp"
 
 namespace cenote::test {
 namespace {
-
-// Too large for a front cache, and not worth a mark but under pressure.
-constexpr std::size_t block_bytes = 64 * KiB;
-
-std::shared_ptr<pool_memory_resource> make_pool(std::size_t bytes) {
-  return std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), bytes, bytes);
-}
-
-/// A pool that is full, and a stream that has just gone without: what is freed next is on offer.
-class pool_offers : public simulated_device {
- public:
-  static constexpr std::size_t pool_bytes = 64 * block_bytes;
-  static constexpr std::size_t large_bytes = 2 * block_bytes;
-
-  void SetUp() override {
-    simulated_device::SetUp();
-    pool_ = make_pool(pool_bytes);
-    a_.emplace(0, cuda_stream::kind::non_blocking);
-    b_.emplace(0, cuda_stream::kind::non_blocking);
-    witness_ = device_allocate(0, large_bytes);
-    large_ = pool_->allocate(a(), large_bytes);
-    while (void* const block = pool_->try_allocate(a(), block_bytes)) blocks_.push_back(block);
-    pool_->deallocate(a(), blocks_.back(), block_bytes);
-    blocks_.back() = pool_->allocate(b(), block_bytes);
-    before_ = pool_->counters();
-    ASSERT_EQ(before_.from_reclaim, 1u);
-  }
-
-  void TearDown() override {
-    pool_->check();
-    const auto figures = pool_->counters();
-    EXPECT_EQ(figures.allocations, figures.from_front_cache + figures.from_own_stream + figures.from_ready +
-                                       figures.from_other_stream + figures.from_upstream + figures.from_reclaim);
-    pool_->deallocate(a(), large_, large_bytes);
-    for (void* const block : blocks_) pool_->deallocate(a(), block, block_bytes);
-    EXPECT_EQ(in_use(), 0u);
-    pool_->check();
-    a_.reset();
-    b_.reset();
-    {
-      captured_stderr said;
-      pool_.reset();
-      EXPECT_EQ(said.text(), "") << "what is on offer is not in use";
-    }
-    device_free(0, witness_);
-    simulated_device::TearDown();
-  }
-
-  stream_ref a() const { return a_->view(); }
-  stream_ref b() const { return b_->view(); }
-
-  void* take_one_out() {
-    void* const block = blocks_.front();
-    blocks_.erase(blocks_.begin());
-    return block;
-  }
-
-  /// More work than asking an event gets done.
-  void keep_busy(stream_ref stream) const {
-    for (int i = 0; i < 16; ++i) fill_async(witness_, 0, block_bytes, stream, 0);
-  }
-
-  /// The last that the stream does with the block is to copy it to the witness.
-  void use_and_free(stream_ref stream, void* block, std::size_t bytes = block_bytes) {
-    keep_busy(stream);
-    fill_async(block, 0xAA, bytes, stream, 0);
-    copy_async(witness_, block, bytes, stream, 0);
-    pool_->deallocate(stream, block, bytes);
-  }
-
-  /// The new owner overwrites the block, and only it is waited for. Then all else runs.
-  void expect_overwritten(stream_ref to, void* block, std::size_t bytes = block_bytes) const {
-    fill_async(block, 0xBB, bytes, to, 0);
-    synchronize(to, 0);
-    cenote_sim_drain();
-    EXPECT_TRUE(all_are(read(block, bytes, to), 0xBB)) << "the former owner's work came last";
-  }
-
-  /// After use_and_free of this very block, which was the last on the witness.
-  void expect_handed_over(stream_ref to, void* block, std::size_t bytes = block_bytes) const {
-    expect_overwritten(to, block, bytes);
-    EXPECT_TRUE(all_are(read(witness_, bytes, to), 0xAA)) << "the former owner was not done";
-  }
-
-  std::size_t in_use() const { return *pool_->state().in_use; }
-
-  /// What the heap itself has free: a block on offer is not part of it.
-  std::size_t free_in_heap() const { return *pool_->state().largest_free; }
-
-  std::uint64_t waits() const { return pool_->counters().waits - before_.waits; }
-  std::uint64_t from_own_stream() const { return pool_->counters().from_own_stream - before_.from_own_stream; }
-  std::uint64_t from_other_stream() const { return pool_->counters().from_other_stream - before_.from_other_stream; }
-  std::uint64_t from_reclaim() const { return pool_->counters().from_reclaim - before_.from_reclaim; }
-
-  std::shared_ptr<pool_memory_resource> pool_;
-  std::optional<cuda_stream> a_;
-  std::optional<cuda_stream> b_;
-  void* witness_ = nullptr;
-  void* large_ = nullptr;
-  std::vector<void*> blocks_;  // in use; the first of them lie beside each other
-  pool_counters before_;
-};
 
 TEST_F(pool_offers, go_to_another_stream_after_the_work_of_the_former_owner) {
   void* const block = take_one_out();
@@ -459,40 +355,6 @@ TEST_F(pool_offers, pass_between_threads_that_compete_for_them) {
   three.join();
 }
 
-using pool_of_equal_blocks = simulated_device;
-
-/// Who may have a block gets one: as many as there are blocks have one or ask for one.
-TEST_F(pool_of_equal_blocks, is_never_out_of_memory_while_one_is_free) {
-  constexpr int threads = 4, blocks = 4;
-  const auto pool = make_pool(blocks * block_bytes);
-  std::counting_semaphore<> room(blocks);
-  std::atomic<int> refused{0};
-  const auto come_and_go = [&](unsigned seed) {
-    const cuda_stream own(0, cuda_stream::kind::non_blocking);
-    std::mt19937 random(seed);
-    std::vector<void*> held;
-    const auto free_one = [&] {
-      pool->deallocate(own.view(), held.back(), block_bytes);
-      held.pop_back();
-      room.release();
-    };
-    for (int i = 0; i < 40'000; ++i) {
-      if (random() % 2 == 0 && room.try_acquire()) {
-        held.push_back(pool->try_allocate(own.view(), block_bytes));
-        refused += held.back() == nullptr ? 1 : 0;
-      } else if (!held.empty()) {
-        free_one();
-      }
-    }
-    while (!held.empty()) free_one();
-  };
-  {
-    std::vector<std::jthread> all;
-    for (unsigned t = 0; t < threads; ++t) all.emplace_back(come_and_go, t);
-  }
-  EXPECT_EQ(refused, 0);
-}
-
 template <class Stream>
 class pool_offers_of_a_stream : public pool_offers {};
 
@@ -525,94 +387,6 @@ TYPED_TEST(pool_offers_of_a_stream, that_is_gone_are_not_the_own_of_one_with_its
   EXPECT_EQ(this->from_own_stream(), 0u);
   this->expect_handed_over(handle, block);
   this->pool_->deallocate(handle, block, block_bytes);
-}
-
-/// A capture in the strictest mode, of a stream that the legacy default stream waits for.
-class pool_offers_beside_a_capture : public pool_offers {
- public:
-  void SetUp() override {
-    pool_offers::SetUp();
-    captured_.emplace(0);
-  }
-
-  void TearDown() override {
-    captured_.reset();
-    pool_offers::TearDown();
-  }
-
-  void begin() { ASSERT_EQ(cuStreamBeginCapture(captured(), CU_STREAM_CAPTURE_MODE_GLOBAL), CUDA_SUCCESS); }
-
-  void end() {
-    CUgraph graph = nullptr;
-    ASSERT_EQ(cuStreamEndCapture(captured(), &graph), CUDA_SUCCESS) << "the capture was invalidated";
-    cuGraphDestroy(graph);
-  }
-
-  CUstream captured() const { return captured_->value(); }
-
-  std::optional<cuda_stream> captured_;
-};
-
-TEST_F(pool_offers_beside_a_capture, are_not_given_to_it_before_the_work_on_them_is_done) {
-  void* const block = take_one_out();
-  use_and_free(a(), block);
-  begin();
-  EXPECT_EQ(pool_->try_allocate(captured(), block_bytes), nullptr);
-  end();
-  ASSERT_EQ(pool_->allocate(b(), block_bytes), block) << "nothing was lost";
-  EXPECT_EQ(waits(), 1u);
-  expect_handed_over(b(), block);
-  blocks_.push_back(block);
-}
-
-TEST_F(pool_offers_beside_a_capture, are_given_to_it_once_the_work_on_them_is_done) {
-  void* const block = take_one_out();
-  pool_->deallocate(a(), block, block_bytes);
-  synchronize(a(), 0);
-  begin();
-  EXPECT_EQ(pool_->try_allocate(captured(), block_bytes), block);
-  end();
-  EXPECT_EQ(waits(), 0u);
-  pool_->deallocate(captured(), block, block_bytes);
-}
-
-TEST_F(pool_offers_beside_a_capture, hold_nothing_that_the_graph_uses) {
-  void* const block = take_one_out();
-  pool_->deallocate(a(), block, block_bytes);
-  synchronize(a(), 0);
-  begin();
-  ASSERT_EQ(pool_->try_allocate(captured(), block_bytes), block);
-  end();
-  pool_->deallocate(a(), block, block_bytes);
-  for (const stream_ref stream : {a(), b()}) EXPECT_EQ(pool_->try_allocate(stream, block_bytes), nullptr);
-}
-
-TEST_F(pool_offers_beside_a_capture, are_kept_for_later_where_the_legacy_default_stream_may_not_wait) {
-  void* const block = take_one_out();
-  use_and_free(a(), block);
-  const auto before = pool_->counters();
-  begin();
-  EXPECT_EQ(pool_->try_allocate({}, block_bytes), nullptr);
-  end();
-  EXPECT_EQ(pool_->counters().allocations, before.allocations);
-  EXPECT_EQ(pool_->counters().from_other_stream, before.from_other_stream);
-  ASSERT_EQ(pool_->allocate({}, block_bytes), block);
-  EXPECT_EQ(waits(), 1u);
-  expect_handed_over({}, block);
-  blocks_.push_back(block);
-}
-
-TEST_F(pool_offers_beside_a_capture, are_not_made_where_the_legacy_default_stream_may_not_be_named) {
-  void* const block = take_one_out();
-  void* const earlier = take_one_out();
-  pool_->deallocate({}, earlier, block_bytes);  // the pool has met the stream
-  begin();
-  pool_->deallocate({}, block, block_bytes);
-  end();
-  EXPECT_EQ(free_in_heap(), block_bytes);
-  blocks_.push_back(pool_->allocate(b(), block_bytes));
-  blocks_.push_back(pool_->allocate(b(), block_bytes));
-  EXPECT_EQ(from_reclaim(), 1u) << "one has no event";
 }
 
 /// A pool of one block, which is on offer.

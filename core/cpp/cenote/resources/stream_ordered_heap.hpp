@@ -6,7 +6,7 @@
 //
 // How it works
 //   1. A block that is freed on a stream is that stream's, in the epoch that its timeline is in; `ready` is
-//   everybody's.
+//      everybody's.
 //   2. A stream takes what is its own or ready; or it borrows: what another stream has freed, with the mark that it
 //      must have waited for. Who borrows says afterwards whether it has waited, and gives back what it could not wait
 //      for.
