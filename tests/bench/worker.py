@@ -43,7 +43,8 @@ class Worker:
             env=dict(environment),
             cwd=ROOT,
         )
-        threading.Thread(target=self._keep_last_lines, daemon=True).start()
+        self._listener = threading.Thread(target=self._keep_last_lines, daemon=True)
+        self._listener.start()
 
     def keep_to(self, cores: Collection[int]) -> None:
         """Let its main thread, and threads that this one starts from now on, run on these cores only."""
@@ -89,6 +90,8 @@ class Worker:
 
     def _ended(self) -> WorkerError:
         status = self._process.wait()
+        # What it wrote last may still be on its way. The limit is for a child of its own that holds stderr open.
+        self._listener.join(timeout=20)
         why = self._said[-1] if self._said else "it said nothing"
         return WorkerError(f"the worker {self.name} ended (status {status}): {why}")
 

@@ -168,7 +168,8 @@ def test_wrong_argument_is_an_error_that_says_what_is_right(
 
 
 def test_worker_that_ends_is_an_error_with_its_last_words() -> None:
-    worker = Worker("short", [sys.executable, "-c", "import sys; sys.exit('the reason')"], os.environ)
+    # The words come after the end, from a child: whoever does not wait for them finds nothing.
+    worker = Worker("short", ["sh", "-c", "(exec >&-; sleep 0.5; echo the reason >&2) & exit 1"], os.environ)
     with pytest.raises(WorkerError, match=r"the worker short ended \(status 1\): the reason"):
         worker.ask({"do": "hello"}, 60)
     worker.quit()
