@@ -152,7 +152,7 @@ def main() -> int:
         session.notes += notes
         session.run()
     command = shlex.join(["python", "-m", "tests.bench", *sys.argv[1:]])
-    subtitle = f"{machine['device']}, {machine['date']} · median and quartiles of up to {rounds} rounds"
+    subtitle = f"{machine['device']}, {machine['date']}"
     plots: dict[str, str] = {}
     try:
         from tests.bench.plots import draw_all

@@ -148,7 +148,7 @@ CASES: dict[str, Case] = {
         ),
         Case(
             "holes",
-            "Holes",
+            "Replacement among holes",
             "So many blocks of 256 B · 2^(0…7) + 256 B · (0…63) are made, every second one is freed, and then random "
             "ones of the rest are replaced.",
             _EVERYONE,
@@ -254,14 +254,15 @@ CASES: dict[str, Case] = {
                 for memory, label in (("tight", "a block each"), ("ample", "two blocks each"))
                 for streams in (2, 4, 16)
             ),
-            unit="×",
+            unit="× the time with no allocator",
             baseline="",
             needs_gpu=True,
         ),
         Case(
             "growth",
             "Growth and trim",
-            "A pool that starts empty grows by 64 MiB at a time, gives everything back, and grows again.",
+            "Of a pool that starts empty and grows as it likes, blocks of 64 MiB are taken until 8 GiB are in use. All "
+            "are freed, it is trimmed, and they are taken again.",
             ("cenote-pool", "cenote-async", "rmm-pool", "rmm-async"),
             tuple(
                 Row(label, {"phase": phase, "mib": 8192})

@@ -83,7 +83,7 @@ GOALS = (
     Goal("pair of 4 KiB, legacy default stream, over mimalloc's", 3, "×", _pair("4 KiB, legacy")),
     Goal("pair of 4 KiB, a stream of ours, over mimalloc's", 3, "×", _pair("4 KiB, a stream")),
     Goal("the same, captures announced", 3, "×", _pair("4 KiB, a stream", ANNOUNCED)),
-    Goal("pair of 4 KiB, a foreign stream, over that + 1.2 stream ids", 1, "×", _foreign(POOL)),
+    Goal("pair of 4 KiB, a foreign stream, over the legacy default one's + 1.2 stream ids", 1, "×", _foreign(POOL)),
     Goal("the same, captures announced", 1, "×", _foreign(ANNOUNCED)),
     Goal("100,000 blocks with holes", 150, "ns", lambda m: m.median("holes", "100,000")),
     Goal("the same, captures announced", 150, "ns", lambda m: m.median("holes", "100,000", ANNOUNCED)),

@@ -19,8 +19,8 @@ class Peer:
     """Of the host, or the machine: what others are compared with."""
 
 
-_OURS, _OURS_2, _OURS_3, _OURS_4 = "#00796b", "#26a69a", "#80cbc4", "#b2dfdb"
-_RMM, _RMM_2, _RMM_3, _RMM_4 = "#e65100", "#fb8c00", "#ffb74d", "#ffe0b2"
+_OURS, _OURS_2, _OURS_3, _OURS_4 = "#00796b", "#26a69a", "#80cbc4", "#7cb342"
+_RMM, _RMM_2, _RMM_3, _RMM_4 = "#e65100", "#fb8c00", "#ffb74d", "#fbc02d"
 
 _PEERS = (
     Peer("cenote-pool", "cenote pool", _OURS, needs_gpu=False),
@@ -29,12 +29,12 @@ _PEERS = (
     Peer("cenote-binning", "cenote binning", _OURS_3, needs_gpu=False),
     Peer("cenote-async", "cenote async", _OURS_4, needs_gpu=False),
     Peer("cenote-statistics", "cenote statistics over pool", "#4db6ac", needs_gpu=False),
-    Peer("cenote-limiting", "cenote limiting over pool", "#b2ebf2", needs_gpu=False),
+    Peer("cenote-limiting", "cenote limiting over pool", "#00acc1", needs_gpu=False),
     Peer("rmm-pool", "RMM pool", _RMM),
     Peer("rmm-arena", "RMM arena", _RMM_2),
     Peer("rmm-binning", "RMM binning over pool", _RMM_3),
     Peer("rmm-async", "RMM cuda_async", _RMM_4),
-    Peer("rmm-statistics", "RMM statistics over pool", "#ffcc80"),
+    Peer("rmm-statistics", "RMM statistics over pool", "#bf360c"),
     Peer("torch", "torch, its caching allocator", "#c62828"),
     Peer("cupy-pool", "CuPy, its pool", "#1565c0"),
     Peer("cupy-async", "CuPy, its async pool", "#64b5f6"),

@@ -12,7 +12,8 @@ from tests.bench.report import number
 from tests.bench.session import Cell
 
 DPI = 150
-MOST_PANELS = 5
+MOST_PANELS = 6
+MOST_COLUMNS = 4
 
 
 def draw_all(cells: Sequence[Cell], folder: Path, subtitle: str) -> dict[str, str]:
@@ -27,12 +28,20 @@ def draw_all(cells: Sequence[Cell], folder: Path, subtitle: str) -> dict[str, st
             continue
         case = measured[0].case
         figure = _lines(case, measured) if case.plot == "lines" else _bars(case, measured)
-        figure.suptitle(f"{case.title}, {case.unit}", x=0.01, ha="left", fontsize=13, fontweight="bold")
-        figure.text(0.01, 0.02, subtitle, fontsize=7, color="#777777")
+        figure.suptitle(case.title, x=0.01, ha="left", fontsize=13, fontweight="bold")
+        figure.text(0.01, 0.02, f"{subtitle} · {_rounds(measured)}", fontsize=7, color="#777777")
         figure.savefig(folder / f"{name}.png", dpi=DPI)
         drawn[name] = f"{name}.png"
         _close(figure)
     return drawn
+
+
+def _rounds(cells: Sequence[Cell]) -> str:
+    counts = {len(cell.measured) for cell in cells}
+    if counts == {1}:
+        return "measured once"
+    few = f"; {min(counts)} of what took long" if min(counts) < max(counts) else ""
+    return f"median and quartiles of {max(counts)} rounds{few}"
 
 
 def _close(figure: Any) -> None:
@@ -41,18 +50,28 @@ def _close(figure: Any) -> None:
     pyplot.close(figure)
 
 
-def _panels(count: int, height: float, width: float) -> tuple[Any, list[Any]]:
-    """Panels side by side on the same axes, with room for the subtitle below; inches."""
+def _panels(count: int, width: float, height: float, beside: float) -> tuple[Any, list[Any]]:
+    """Panels of this size on the same axes, with room `beside` them and for the subtitle below; inches."""
     from matplotlib import pyplot
 
-    subtitle = 0.2
+    columns = count if count <= MOST_COLUMNS else -(-count // 2)
+    lines = -(-count // columns)
+    subtitle, total = 0.2, 1.1 + lines * height
     figure, axes = pyplot.subplots(
-        1, count, figsize=(width, height), sharex=True, sharey=True, squeeze=False, layout="constrained"
+        lines,
+        columns,
+        figsize=(beside + columns * width, total),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
     )
-    figure.get_layout_engine().set(rect=(0, subtitle / height, 1, 1 - subtitle / height))
-    for axis in axes[0]:
+    figure.get_layout_engine().set(rect=(0, subtitle / total, 1, 1 - subtitle / total))
+    for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
-    return figure, list(axes[0])
+    for axis in axes.flat[count:]:
+        axis.set_visible(False)
+    return figure, list(axes.flat[:count])
 
 
 def _bars(case: Case, cells: Sequence[Cell]) -> Any:
@@ -62,7 +81,7 @@ def _bars(case: Case, cells: Sequence[Cell]) -> Any:
     rows = _rows_of_bars(cells)
     peers = [peer for peer in case.peers if any(cell.peer == peer for cell in cells)]
     order = sorted(peers, key=lambda peer: _median_of(cells, rows[0], peer), reverse=True)
-    figure, axes = _panels(len(rows), 1.5 + 0.34 * len(order), 3.0 + 2.6 * len(rows))
+    figure, axes = _panels(len(rows), 2.6, 0.4 + 0.34 * len(order), beside=3.0)
     wide = _span(cells) > 10
     for axis, row in zip(axes, rows, strict=True):
         for place, peer in enumerate(order):
@@ -91,9 +110,15 @@ def _bars(case: Case, cells: Sequence[Cell]) -> Any:
             axis.xaxis.set_major_locator(MaxNLocator(4))
             axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
         axis.tick_params(axis="x", labelsize=7)
+        if axis.get_subplotspec().is_last_row():
+            axis.set_xlabel(_axis_label(case), fontsize=8)
         axis.grid(axis="x", color="#e0e0e0", linewidth=0.6)
         axis.set_axisbelow(True)
     return figure
+
+
+def _axis_label(case: Case) -> str:
+    return f"{case.unit} an operation" if case.unit == "ns" else case.unit
 
 
 def _log_limits(cells: Sequence[Cell], rows: Sequence[str]) -> tuple[float, float]:
@@ -124,7 +149,7 @@ def _span(cells: Sequence[Cell]) -> float:
 def _lines(case: Case, cells: Sequence[Cell]) -> Any:
     """A line a peer with a band between its quartiles; rows that differ by more than their place get a panel each."""
     series = list(dict.fromkeys(_series(cell) for cell in cells))
-    figure, axes = _panels(len(series), 4.6, 3.4 + 4.2 * len(series))
+    figure, axes = _panels(len(series), 4.2, 3.5, beside=3.4)
     for axis, words in zip(axes, series, strict=True):
         for peer in case.peers:
             points = sorted(
@@ -158,7 +183,7 @@ def _lines(case: Case, cells: Sequence[Cell]) -> Any:
         if case.name == "threads":
             ticks = sorted({int(cell.row.x) for cell in cells})
             axis.set_xticks(ticks, [str(tick) for tick in ticks])
-    axes[0].set_ylabel(f"{case.unit} an operation", fontsize=9)
+    axes[0].set_ylabel(_axis_label(case), fontsize=9)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", fontsize=8, frameon=False)
     return figure

@@ -63,7 +63,8 @@ def _cell_record(cell: Cell, cells: Sequence[Cell]) -> dict[str, Any]:
 def moved_floors(cells: Sequence[Cell]) -> list[str]:
     """The floors that were not the same all the time: the machine did something else, or changed its clock."""
     return [
-        f"{cell.row.label if cell.peer == 'machine' else PEERS[cell.peer].title} ({cell.spread.relative_width:.0%})"
+        f"{cell.row.label if cell.peer == 'machine' else f'{PEERS[cell.peer].title}, {cell.case.name}'} "
+        f"({cell.spread.relative_width:.0%})"
         for cell in cells
         if cell.peer in ("machine", "python") and cell.spread and not cell.spread.is_steady
     ]
@@ -84,10 +85,12 @@ def as_markdown(
         f"{machine['CUDA of the driver']}), {machine['cores']} cores of {machine['processor']}, load before "
         f"{machine['load before']}, Python {machine['Python']}.\n",
         f"Versions: {_versions(session, machine)}.\n",
-        "Every cell is the median over the rounds ± half the distance of its quartiles. Each round asks every peer "
-        f"once, the peers of one row one after the other, in another order each time ({_rounds(session)}). "
-        "A ratio (×) is the median of the ratios round by round. cenote async and RMM cuda_async are the driver's "
-        "`cuMemAllocAsync` with a pool that keeps everything.\n",
+        "Every cell is the median over the rounds ± half the distance of its quartiles; one without ± was measured "
+        "once, because it took so long. Each round asks every peer once, the peers of one row one after the other, in "
+        f"another order each time ({_rounds(session)}). A ratio (×) is the median of the ratios round by round, over "
+        "whom each section says. cenote async and RMM cuda_async are the driver's `cuMemAllocAsync` with a pool that "
+        "keeps everything. *Captures announced* is with `CENOTE_CAPTURES=announced`: the program promises to tell "
+        "cenote before it captures a graph, so that streams need not be asked.\n",
     ]
     lines += _goals(session.cells)
     cases = list(dict.fromkeys(cell.case.name for cell in session.cells))
@@ -123,7 +126,9 @@ def _versions(session: Session, machine: Mapping[str, str]) -> str:
 
 def _rounds(session: Session) -> str:
     counts = sorted(set(session.rounds.values()))
-    return f"{counts[0]} rounds" if len(counts) == 1 else ", ".join(f"{n} of {k}" for k, n in session.rounds.items())
+    if len(counts) == 1:
+        return f"{counts[0]} rounds"
+    return ", ".join(f"{count} rounds of {section}" for section, count in session.rounds.items())
 
 
 def _goals(cells: Sequence[Cell]) -> list[str]:
@@ -143,7 +148,8 @@ def _goals(cells: Sequence[Cell]) -> list[str]:
 
 
 def _case(case: Case, cells: Sequence[Cell], plot: str) -> list[str]:
-    lines = [f"## {case.title}\n", f"{case.what} `{case.name}`, {case.unit}.\n"]
+    over = f"; × is over {PEERS[case.baseline].title}" if case.baseline else ""
+    lines = [f"## {case.title}\n", f"{case.what} `{case.name}`, {case.unit}{over}.\n"]
     peers = [peer for peer in case.peers if any(cell.peer == peer and cell.measured for cell in cells)]
     if not peers:
         return [*lines, f"Not run: {', '.join(dict.fromkeys(cell.missing for cell in cells))}.\n"]

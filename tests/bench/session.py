@@ -227,7 +227,10 @@ class _Workers:
                     cell.missing = hello["missing"][cell.peer]
                 elif cell.peer not in peers:
                     cell.missing = "has no such case"
+            measured = {cell.peer for cell in by_name[name]}
             for peer, version in hello["peers"].items():
+                if peer not in measured:
+                    continue
                 known = self._versions.get(peer, "")
                 self._versions[peer] = ", ".join(
                     dict.fromkeys(filter(None, [*known.split(", "), *version.split(", ")]))

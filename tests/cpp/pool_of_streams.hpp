@@ -20,7 +20,7 @@ class pool_streams : public simulated_device {
 
   void SetUp() override {
     simulated_device::SetUp();
-    pool_ = std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), pool_bytes, pool_bytes);
+    pool_ = std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), pool_bytes, maximum());
     a_.emplace(0, cuda_stream::kind::non_blocking);
     b_.emplace(0, cuda_stream::kind::non_blocking);
     introduction_ = pool_->allocate(b(), 1 * unit);  // the pool has met B before A frees
@@ -34,6 +34,8 @@ class pool_streams : public simulated_device {
     pool_.reset();
     simulated_device::TearDown();
   }
+
+  virtual std::size_t maximum() const { return pool_bytes; }
 
   stream_ref a() const { return a_->view(); }
   stream_ref b() const { return b_->view(); }

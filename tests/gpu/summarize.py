@@ -10,6 +10,7 @@ import datetime
 import platform
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -34,6 +35,12 @@ def outcome(case: ElementTree.Element) -> str:
     if case.find("failure") is not None or case.find("error") is not None:
         return "**failed**"
     return "skipped" if case.find("skipped") is not None else "passed"
+
+
+def reason(case: ElementTree.Element) -> str:
+    """Why it was skipped; GoogleTest says the place in a line of its own before."""
+    words = case.find("skipped").get("message", "").strip()
+    return words.splitlines()[-1] if words else "no reason given"
 
 
 def row_of(case: ElementTree.Element, program: str) -> tuple[str, str]:
@@ -66,7 +73,9 @@ def main() -> None:
     for package in PACKAGES:
         print(f"| {package} | {installed(package)} |")
     counts = ", ".join(f"{outcomes.count(kind)} {kind.strip('*')}" for kind in ("passed", "**failed**", "skipped"))
-    print(f"| tests | {counts} |\n")
+    print(f"| tests | {counts} |")
+    why = Counter(reason(case) for (case, _), result in zip(cases, outcomes, strict=True) if result == "skipped")
+    print("| skipped | " + "; ".join(f"{count}: {words}" for words, count in why.most_common()) + " |\n")
     print("| test | outcome | seconds |\n|---|---|---|")
     rows: dict[str, list[tuple[str, str, float]]] = {}
     for (case, program), result in zip(cases, outcomes, strict=True):

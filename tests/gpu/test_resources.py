@@ -14,16 +14,16 @@ SPECIFICATIONS = [
     "pool:initial=1MiB,max=4MiB | managed",
     "pinned",
     "pool:initial=1MiB,max=4MiB | pinned",
-    "statistics | logging:file=/tmp/cenote-test.csv | pool:initial=1MiB | cuda",
+    "statistics | logging:file=FOLDER/log.csv | pool:initial=1MiB | cuda",
 ]
 
 
 @pytest.mark.parametrize("specification", SPECIFICATIONS)
-def test_memory_keeps_what_was_written_to_it(run, specification):
+def test_memory_keeps_what_was_written_to_it(run, tmp_path, specification):
     run(
         f"""
         import os, cenote
-        mr = cenote.mr.from_spec({specification!r})
+        mr = cenote.mr.from_spec({specification.replace("FOLDER", str(tmp_path))!r})
         stream = cenote.Stream()
         for size in (1, 255, 256, 257, 1000, 100_000, 1_000_000):
             contents = os.urandom(size)

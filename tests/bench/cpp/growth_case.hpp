@@ -1,4 +1,4 @@
-// A pool that starts empty, grows in steps of 64 MiB and gives everything back.
+// A pool that starts empty, of which blocks of 64 MiB are taken, and that gives everything back.
 #pragma once
 
 #include "single_thread_cases.hpp"

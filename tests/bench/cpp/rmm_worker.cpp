@@ -15,8 +15,8 @@
 namespace bench {
 namespace {
 
-const std::string version = std::to_string(RMM_VERSION_MAJOR) + "." + std::to_string(RMM_VERSION_MINOR) + "." +
-                            std::to_string(RMM_VERSION_PATCH);
+const std::string version = "librmm " + std::to_string(RMM_VERSION_MAJOR) + "." + std::to_string(RMM_VERSION_MINOR) +
+                            "." + std::to_string(RMM_VERSION_PATCH);
 
 class rmm_stream {
  public:

@@ -1,5 +1,5 @@
 // A pool over any upstream: takes memory in large chunks and hands it out in blocks. In the common case the driver is
-// asked for no more than the stream's id, and for nothing at all on the legacy default stream.
+// asked for no more than who the stream is (stream.hpp), and for nothing at all on the legacy default stream.
 //
 // How it works. What a thread frees on a stream goes to a small cache of the two (front_caches), and what they ask for
 // comes from there if a block of that size lies in it: no lock that others hold, no event. Behind the caches the
@@ -7,9 +7,9 @@
 // whose blocks any stream may use at once. allocate takes, in this order:
 //
 //   0. a block of exactly the size that this thread has freed on this stream
-//   1. a block freed on its own stream           (on offer, or in the heap; where there is none, after what its caches
+//   1. a block freed on its own stream           (on offer, or in the heap)
+//   2. a ready block                              (where there is none, step 1 again, after what the stream's caches
 //                                                 hold is in the heap)
-//   2. a ready block
 //   3. a block of another stream, on offer or in the heap, whose free an event covers: the device waits for the event,
 //      unless it did before
 //   4. what has become ready meanwhile           (asks the events; joins blocks across streams)
