@@ -8,8 +8,7 @@
 //   3. A mark is due where a timeline's open epoch holds enough; or, after a stream went without what others had freed,
 //      for the next few frees at once, and for as many more after each mark that somebody has waited for.
 //   4. Streams that are gone leave what they freed last, in the heap or in caches. When they may have become a crowd,
-//   one
-//      event marks all of it, and what an event covers is made ready.
+//      one event marks all of it, and what an event covers is made ready.
 //   5. The event of a mark that nobody needs any more serves a later one (spare_events).
 //
 // Invariant
