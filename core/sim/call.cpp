@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <string_view>
+#include <utility>
 
 #include "driver.hpp"
 
@@ -26,9 +27,24 @@ std::array<std::size_t, entry_count> record_of_entry() {
   return record;
 }
 
-void count_or_fail(Entry entry) {
+CallRecord& record_of(Entry entry) {
   static const auto record_index = record_of_entry();
-  CallRecord& record = call_records().rows[record_index[static_cast<std::size_t>(entry)]];
+  return call_records().rows[record_index[static_cast<std::size_t>(entry)]];
+}
+
+/// The lock is released meanwhile.
+void run_what_comes_before(CallRecord& record, std::unique_lock<std::mutex>& lock) {
+  const Meanwhile before = std::exchange(record.before, {});
+  if (before.run == nullptr) {
+    return;
+  }
+  lock.unlock();
+  before.run(before.context);
+  call_of_this_thread = record.name;  // it may have called the driver
+  lock.lock();
+}
+
+void count_or_fail(CallRecord& record) {
   ++record.calls;
   if (record.fail_in > 0 && --record.fail_in == 0) {
     fail(record.error);
@@ -86,7 +102,9 @@ std::unique_lock<std::mutex> enter(Entry entry) {
   call_of_this_thread = row.name;
 
   std::unique_lock lock(driver().mutex);
-  count_or_fail(entry);
+  CallRecord& record = record_of(entry);
+  run_what_comes_before(record, lock);
+  count_or_fail(record);
   check_scope(row.scope);
   if (row.capture == CaptureRule::relaxed) {
     driver().captures.require_relaxed();

@@ -3,7 +3,7 @@
 // Around the body, in this order:
 // 1. a forked child that inherited the driver is turned away (CUDA_ERROR_NOT_INITIALIZED), as is a host function that
 //    calls back into the driver (CUDA_ERROR_NOT_PERMITTED);
-// 2. the driver's mutex is taken;
+// 2. the driver's mutex is taken; what a test wants to happen before the call does, with the mutex released;
 // 3. the call is counted, and an armed failure is returned in its place, with no effect;
 // 4. what the entry's row in entry_points.hpp asks for is checked: cuInit, a current context, no capture in the way;
 // 5. the body runs; a thrown Failure, or the host's own lack of memory, becomes the returned code.
@@ -46,12 +46,19 @@ inline constexpr std::size_t entry_count = static_cast<std::size_t>(Entry::count
 /// The rows of entry_points.hpp, in their order.
 const std::array<EntryPoint, entry_count>& entry_points();
 
+/// What a test does before a call.
+struct Meanwhile {
+  void (*run)(void* context) = nullptr;
+  void* context = nullptr;
+};
+
 /// Counts and armed failures of one base name. Guarded by Driver::mutex.
 struct CallRecord {
   const char* name = nullptr;
   std::uint64_t calls = 0;
   int fail_in = 0;  ///< 0: not armed; 1: the next call fails
   CUresult error = CUDA_SUCCESS;
+  Meanwhile before;  ///< once, if it has a function
 };
 
 /// The record of a base name; null for a name that the driver does not have. The caller holds Driver::mutex.

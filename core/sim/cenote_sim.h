@@ -31,6 +31,11 @@ CENOTE_SIM_EXPORT const char* cenote_sim_name(int index);
  * Arming a name again replaces what was armed. 0, or -1: unknown name, negative nth, or an nth with no error. */
 CENOTE_SIM_EXPORT int cenote_sim_fail(const char* name, int nth, int error);
 
+/* What another thread does in the worst moment: the next call of that name first runs `meanwhile(context)`, on the
+ * thread that makes it and before anything else, so that it may call the driver; once. A null `meanwhile` cancels, and
+ * arming a name again replaces what was armed. 0, or -1: unknown name. */
+CENOTE_SIM_EXPORT int cenote_sim_before(const char* name, void (*meanwhile)(void* context), void* context);
+
 /* The code of "CUDA_ERROR_OUT_OF_MEMORY" and the like; -1: unknown. */
 CENOTE_SIM_EXPORT int cenote_sim_error(const char* name);
 

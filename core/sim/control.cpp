@@ -88,6 +88,16 @@ int cenote_sim_fail(const char* name, int nth, int error) {
   return 0;
 }
 
+int cenote_sim_before(const char* name, void (*meanwhile)(void*), void* context) {
+  const auto lock = lock_driver();
+  CallRecord* const record = name == nullptr ? nullptr : call_record(name);
+  if (record == nullptr) {
+    return -1;
+  }
+  record->before = {meanwhile, context};
+  return 0;
+}
+
 int cenote_sim_error(const char* name) {
   const auto code = name == nullptr ? std::nullopt : error_code(name);
   return code ? static_cast<int>(*code) : -1;

@@ -211,6 +211,70 @@ TEST_F(pool_capture, running_out_beside_an_announced_capture_is_out_of_memory_an
   pool->check();
 }
 
+/// The pool forgets streams that have nothing free, but not one that a captured block must go back to.
+TEST_F(pool_capture, a_captured_block_is_its_captures_also_after_streams_were_forgotten) {
+  const auto pool = make_resource("pool:initial=4MiB,max=4MiB | cuda", 0);
+  void* rest = nullptr;
+  {
+    capture_begins(0);
+    const capture underway(captured());
+    void* const block = pool->allocate(captured(), 1 * MiB);
+    rest = pool->allocate(other(), 3 * MiB);
+    EXPECT_EQ(pool->try_allocate(other(), 1 * MiB), nullptr) << "which makes the pool forget";
+    const cuda_stream passing(0, cuda_stream::kind::non_blocking);
+    EXPECT_EQ(pool->try_allocate(passing.view(), 1 * MiB), nullptr) << "which makes the pool meet it";
+    pool->deallocate(captured(), block, 1 * MiB);
+    EXPECT_EQ(pool->try_allocate(passing.view(), 1 * MiB), nullptr) << "the graph uses it";
+    EXPECT_EQ(pool->try_allocate(captured(), 1 * MiB), block);
+    pool->check();
+  }
+  capture_ended(0);
+  pool->deallocate(other(), rest, 3 * MiB);
+}
+
+TEST_F(pool_capture, a_free_in_a_capture_records_no_event) {
+  const auto pool = make_resource("pool:initial=4MiB,max=4MiB | cuda", 0);
+  void* const of_another = pool->allocate(other(), 1 * MiB);
+  void* const from_before = pool->allocate(captured(), 1 * MiB);
+  {
+    const capture underway(captured());
+    const call_count records("cuEventRecord");
+    pool->deallocate(captured(), from_before, 1 * MiB);
+    EXPECT_EQ(records.value(), 0) << "outside, a free of that size is worth one";
+  }
+  pool->deallocate(other(), of_another, 1 * MiB);
+}
+
+/// The chunk came through a stream of the pool's own, which was waited for.
+TEST_F(pool_capture, what_is_left_of_a_chunk_that_a_capture_made_the_pool_grow_by_is_everybodys) {
+  const auto upstream = std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), 16 * MiB);
+  pool_memory_resource pool(upstream, 0);
+  void* outside = nullptr;
+  {
+    const capture underway(captured());
+    pool.deallocate(captured(), pool.allocate(captured(), 1 * MiB), 1 * MiB);
+    outside = pool.allocate(other(), 1 * MiB);
+  }
+  EXPECT_EQ(pool.counters().upstream_allocations, 1u);
+  EXPECT_EQ(pool.counters().waits, 0u);
+  pool.deallocate(other(), outside, 1 * MiB);
+}
+
+TEST_F(pool_capture, the_end_of_a_pool_beside_an_announced_capture_leaks_its_memory_and_leaves_it_valid) {
+  auto pool = make_resource("pool:initial=4MiB | cuda", 0);
+  void* const whole = pool->allocate(other(), 4 * MiB);
+  pool->deallocate(other(), whole, 4 * MiB);
+  captured_stderr said;
+  {
+    capture_begins(0);
+    const capture underway(captured());
+    pool.reset();
+  }
+  capture_ended(0);
+  EXPECT_NE(said.text().find("leaked"), std::string::npos);
+  device_free(0, whole);
+}
+
 TEST_F(pool_capture, a_captured_block_freed_on_another_branch_is_given_to_nobody) {
   const auto pool = make_resource("pool:initial=4MiB,max=4MiB | cuda", 0);
   const cuda_stream branch(0, cuda_stream::kind::non_blocking);

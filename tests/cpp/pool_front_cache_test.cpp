@@ -56,6 +56,65 @@ class pool_front_cache : public simulated_device {
   std::optional<cuda_stream> b_;
 };
 
+TEST_F(pool_front_cache, keeps_what_a_thread_frees_that_has_never_allocated_on_the_stream) {
+  std::vector<void*> blocks(3);
+  std::thread([&] {
+    for (void*& block : blocks) block = pool_->allocate(b(), small);
+  }).join();
+  for (void* const block : blocks) pool_->deallocate(b(), block, small);
+  const auto before = hits();
+  void* const again = pool_->allocate(b(), small);
+  EXPECT_EQ(hits(), before + 1);
+  EXPECT_EQ(again, blocks.back());
+  pool_->deallocate(b(), again, small);
+}
+
+/// A has no block that is free, so that the pool forgets it; then C comes.
+TEST_F(pool_front_cache, of_a_stream_that_was_forgotten_serves_the_next_one) {
+  void* const of_a = pool_->allocate(a(), small);
+  std::vector<void*> others = take_all(b());
+  const auto free_another_on = [&](stream_ref stream) {
+    pool_->deallocate(stream, others.back(), small);
+    others.pop_back();
+  };
+  const cuda_stream c(0, cuda_stream::kind::non_blocking);
+  const auto hits_of_four_pairs = [&](stream_ref stream) {
+    const auto before = hits();
+    for (int i = 0; i < 4; ++i) pool_->deallocate(stream, pool_->allocate(stream, small), small);
+    return hits() - before;
+  };
+  free_another_on(c.view());
+  const auto before = hits();
+  pool_->deallocate(a(), of_a, small);
+  void* const of_a_again = pool_->allocate(a(), small);
+  EXPECT_EQ(hits(), before) << "C has its cache now";
+  pool_->deallocate(a(), of_a_again, small);
+  EXPECT_GE(hits_of_four_pairs(a()), 3u) << "and it has got another one";
+
+  free_another_on(c.view());
+  EXPECT_EQ(hits_of_four_pairs(c.view()), 4u) << "A has not taken that of C, which was only empty";
+  for (void* const block : others) pool_->deallocate(b(), block, small);
+}
+
+/// A capture has an id of its own kind, whose number may be that of a stream.
+TEST(front_caches, are_not_for_captures) {
+  block_heap heap;
+  front_caches caches(heap);
+  caches.set_budget(1 * MiB);
+  const owner_index owner = heap.create_owner();
+  heap.add_chunk({reinterpret_cast<std::byte*>(1 * MiB), 1 * MiB}, owner, 0);
+  void* const block = heap.take(heap.find(owner, small, 256), small, 256, {}, 0);
+  const stream_id of_a_stream{7};
+  const stream_id of_a_capture{7, reinterpret_cast<CUstream_st*>(0x1000)};
+  block_index spilled = no_block;
+  caches.open(of_a_capture);
+  EXPECT_FALSE(caches.give(of_a_stream, block, &spilled));
+  caches.open(of_a_stream);
+  EXPECT_TRUE(caches.give(of_a_stream, block, &spilled));
+  EXPECT_FALSE(caches.take(of_a_stream, 2 * small));
+  EXPECT_EQ(caches.take(of_a_stream, small), block);
+}
+
 TEST_F(pool_front_cache, serves_the_thread_and_stream_that_freed_without_a_driver_call) {
   void* const block = pool_->allocate({}, small);
   pool_->deallocate({}, block, small);  // opens the cache

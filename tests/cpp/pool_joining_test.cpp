@@ -1,5 +1,7 @@
 // What a pool that may grow does before it grows, where most of it would stay free: it joins the pieces that several
 // streams have freed, after what was freed and no more, or else reclaims.
+#include <cuda.h>
+
 #include "cenote/driver/capture.hpp"
 #include "hand_over.hpp"
 #include "pool_of_streams.hpp"
@@ -81,6 +83,19 @@ TEST_F(pool_in_pieces, joins_them_beside_an_announced_capture) {
   EXPECT_EQ(growths(), 0u);
   expect_handed_over(joined);
   pool_->deallocate(b(), joined, wanted_bytes);
+}
+
+/// The legacy default stream may not be given work, not even a wait, while a blocking stream is being captured.
+TEST_F(pool_in_pieces, grows_for_a_stream_that_may_not_wait) {
+  const cuda_stream captured(0);
+  ASSERT_EQ(cuStreamBeginCapture(captured.view().value(), CU_STREAM_CAPTURE_MODE_GLOBAL), CUDA_SUCCESS);
+  void* const fresh = pool_->allocate({}, wanted_bytes);
+  CUgraph graph = nullptr;
+  ASSERT_EQ(cuStreamEndCapture(captured.view().value(), &graph), CUDA_SUCCESS) << "the capture was invalidated";
+  cuGraphDestroy(graph);
+  EXPECT_EQ(growths(), 1u);
+  EXPECT_EQ(waits(), 0u);
+  pool_->deallocate({}, fresh, wanted_bytes);
 }
 
 TEST_F(pool_in_pieces, grows_where_little_would_stay_free) {

@@ -55,6 +55,20 @@ TYPED_TEST(pool_streams_that_come_and_go, leave_no_pool_that_grows_and_grows) {
   EXPECT_LE(large->pool_size(), 8 * MiB);
 }
 
+/// Not either where most of the pool is in use: what lies in their caches is reclaimed before it grows.
+TYPED_TEST(pool_streams_that_come_and_go, leave_no_pool_that_grows_although_much_lies_in_their_caches) {
+  pool_memory_resource pool(std::make_shared<cuda_memory_resource>(0), 4 * MiB);
+  void* const most = pool.allocate({}, 5 * MiB / 2);
+  for (int i = 0; i < 100; ++i) {
+    const TypeParam passing;
+    std::array<void*, 8> blocks{};
+    for (void*& block : blocks) block = pool.allocate(passing.view(), 8 * KiB);
+    for (void* const block : blocks) pool.deallocate(passing.view(), block, 8 * KiB);
+  }
+  EXPECT_EQ(pool.pool_size(), 4 * MiB);
+  pool.deallocate({}, most, 5 * MiB / 2);
+}
+
 /// A thread that has not allocated since takes the new stream for the old one. What it frees then is ordered by neither
 /// alone, and may go to others only after the work of both.
 TYPED_TEST(pool_streams_that_come_and_go, a_free_on_a_new_one_that_is_taken_for_the_old_one_waits_for_both) {
@@ -66,7 +80,14 @@ TYPED_TEST(pool_streams_that_come_and_go, a_free_on_a_new_one_that_is_taken_for_
   std::optional<TypeParam> old_stream(std::in_place);
   const stream_ref handle = old_stream->view();
   pool_->deallocate(handle, pool_->allocate(handle, small), small);
-  for (int i = 0; i < 100; ++i) blocks.push_back(pool_->allocate(handle, small));
+  constexpr std::size_t one_too_many = 9;  // the others go to the heap
+  for (std::size_t i = 0; i < 2 * one_too_many; ++i) blocks.push_back(pool_->allocate(handle, small));
+  std::sort(blocks.begin(), blocks.end());
+  std::vector<void*> borders;  // in use, so that no two that are freed become one
+  for (std::size_t i = 0; i < one_too_many; ++i) {
+    borders.push_back(blocks[i]);
+    blocks.erase(blocks.begin() + static_cast<std::ptrdiff_t>(i));
+  }
   void* const witness = device_allocate(0, small * blocks.size());
   const auto copied = [&](std::size_t i) { return static_cast<std::byte*>(witness) + i * small; };
   const auto use_and_free = [&](std::size_t first, std::size_t last) {
@@ -77,6 +98,7 @@ TYPED_TEST(pool_streams_that_come_and_go, a_free_on_a_new_one_that_is_taken_for_
     }
   };
   pool_->deallocate(handle, pool_->allocate(handle, large), large);
+  for (int i = 0; i < 64; ++i) fill_async(witness, 0, small * 4, handle, 0);  // more than asking events gets done
   use_and_free(0, 4);
   old_stream.reset();
   const TypeParam new_stream;
@@ -95,6 +117,7 @@ TYPED_TEST(pool_streams_that_come_and_go, a_free_on_a_new_one_that_is_taken_for_
   for (void* const block : blocks)
     EXPECT_TRUE(all_are(read(block, small, a), 0xBB)) << "the old owner's work came last";
   for (void* const block : all) pool_->deallocate(a, block, small);
+  for (void* const border : borders) pool_->deallocate(a, border, small);
   device_free(0, witness);
 }
 
@@ -125,7 +148,35 @@ TYPED_TEST(pool_streams_that_come_and_go, a_mark_of_a_new_one_covers_nothing_of_
   for (void* const block : all) pool_->deallocate(b, block, unmarked);
 }
 
-/// What such a thread frees is not lost to the new stream for long: the pool need not grow for it.
+/// Nor where the block is small, but its thread has no cache for either of them.
+TYPED_TEST(pool_streams_that_come_and_go, a_mark_for_a_small_block_of_a_new_one_covers_nothing_of_the_old_one) {
+  constexpr std::size_t small = 8 * KiB, unmarked = pool_streams::unit - small / 2;  // together worth a mark
+  const auto& pool_ = this->pool_;
+  const stream_ref b = this->b();
+  void* const of_the_new = pool_->allocate(b, small);
+  std::optional<TypeParam> old_stream(std::in_place);
+  const stream_ref handle = old_stream->view();
+  void* const of_the_old = pool_->allocate(handle, unmarked);
+  for (int i = 0; i < 64; ++i) fill_async(of_the_old, 0xAA, unmarked, handle, 0);
+  pool_->deallocate(handle, of_the_old, unmarked);
+  old_stream.reset();
+  const TypeParam new_stream;
+  ASSERT_EQ(new_stream.view(), handle) << "the driver uses handle values again";
+  pool_->deallocate(handle, of_the_new, small);
+  std::vector<void*> all;
+  while (void* const block = pool_->try_allocate(b, unmarked)) {
+    fill_async(block, 0xBB, unmarked, b, 0);
+    all.push_back(block);
+  }
+  synchronize(b, 0);
+  cenote_sim_drain();
+  for (void* const block : all) {
+    EXPECT_TRUE(all_are(read(block, unmarked, b), 0xBB)) << "the old one's work came last";
+    pool_->deallocate(b, block, unmarked);
+  }
+}
+
+/// What such a thread frees is not lost to the new stream for long: it need not be reclaimed, nor the pool grow for it.
 TYPED_TEST(pool_streams_that_come_and_go, a_new_one_gets_back_what_a_thread_frees_that_only_frees) {
   constexpr std::size_t small = 2 * KiB;
   const auto pool = std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), 4 * MiB);
@@ -143,6 +194,7 @@ TYPED_TEST(pool_streams_that_come_and_go, a_new_one_gets_back_what_a_thread_free
     for (void* const block : blocks) pool->deallocate(handle, block, small);
   }
   EXPECT_EQ(pool->pool_size(), 4 * MiB) << "64 blocks of 2 KiB are in use at once";
+  EXPECT_LE(pool->counters().from_reclaim, 1u);
   pool->check();
 }
 

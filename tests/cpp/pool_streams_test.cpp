@@ -235,6 +235,20 @@ TEST_F(pool_streams, without_pressure_frees_share_their_marks_again) {
   for (void* const block : blocks) pool_->deallocate(a(), block, small);
 }
 
+TEST_F(pool_streams, waiting_for_another_is_no_pressure) {
+  constexpr std::size_t small = unit / 8;
+  void* const large = pool_->allocate(a(), 16 * unit);
+  std::array<void*, 3> blocks{};
+  for (void*& block : blocks) block = pool_->allocate(a(), small);
+  pool_->deallocate(a(), large, 16 * unit);
+  void* const again = pool_->allocate(b(), 16 * unit);
+  const auto before = pool_->counters();
+  EXPECT_EQ(before.waits, 1u);
+  for (void* const block : blocks) pool_->deallocate(a(), block, small);
+  EXPECT_EQ(pool_->counters().events, before.events) << "together they are not worth a mark";
+  pool_->deallocate(b(), again, 16 * unit);
+}
+
 /// For a sanitizer: each thread's search for memory makes the pool forget the others' streams, which have none.
 TEST_F(pool_streams, are_forgotten_by_one_thread_while_others_use_them) {
   const auto search = [&] {

@@ -336,6 +336,33 @@ TEST_F(SimDriver, an_armed_failure_can_be_cancelled_and_a_wrong_one_is_refused) 
   EXPECT_EQ(-1, cenote_sim_fail("cuMemAlloc", 1, CUDA_SUCCESS));
 }
 
+TEST_F(SimDriver, something_happens_once_before_a_call) {
+  struct Seen {
+    long long calls = 0;
+    CUdeviceptr address = 0;
+    int times = 0;
+  } seen;
+  const auto meanwhile = [](void* context) {
+    auto& its = *static_cast<Seen*>(context);
+    its.calls = cenote_sim_calls("cuMemFree");
+    its.address = make_memory(512);
+    ++its.times;
+  };
+  const CUdeviceptr first = make_memory();
+  EXPECT_EQ(0, cenote_sim_before("cuMemFree", meanwhile, &seen));
+  EXPECT_OK(cuMemFree(first));
+  EXPECT_EQ(1, seen.times);
+  EXPECT_EQ(0, seen.calls);
+  EXPECT_EQ(1, cenote_sim_calls("cuMemFree"));
+  EXPECT_OK(cuMemFree(seen.address));
+  EXPECT_EQ(1, seen.times);
+  EXPECT_EQ(0, cenote_sim_before("cuMemFree", meanwhile, &seen));
+  EXPECT_EQ(0, cenote_sim_before("cuMemFree", nullptr, nullptr));
+  EXPECT_OK(cuMemFree(make_memory()));
+  EXPECT_EQ(1, seen.times);
+  EXPECT_EQ(-1, cenote_sim_before("cuNoSuchThing", meanwhile, &seen));
+}
+
 TEST_F(SimDriver, what_is_live_is_told) {
   make_memory(MiB);
   make_pinned(100);

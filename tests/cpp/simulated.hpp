@@ -5,6 +5,8 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <functional>
+#include <utility>
 
 #include "any_device.hpp"
 #include "cenote_sim.h"
@@ -26,6 +28,25 @@ class call_count {
  private:
   const char* name_;
   long long before_;
+};
+
+/// What happens in the moment before the next call of that name, on the thread that makes it; while it lives, and once.
+class before_call {
+ public:
+  before_call(const char* name, std::function<void()> what) : name_(name), what_(std::move(what)) {
+    const auto run = [](void* self) { std::exchange(static_cast<before_call*>(self)->what_, nullptr)(); };
+    EXPECT_EQ(cenote_sim_before(name_, run, this), 0);
+  }
+  ~before_call() {
+    cenote_sim_before(name_, nullptr, nullptr);
+    EXPECT_EQ(what_, nullptr) << name_ << " was not called";
+  }
+  before_call(const before_call&) = delete;
+  before_call& operator=(const before_call&) = delete;
+
+ private:
+  const char* name_;
+  std::function<void()> what_;
 };
 
 /// A stream that another library made: the core learns of it when it is passed.
