@@ -245,19 +245,30 @@ TEST_F(pool_capture, a_free_in_a_capture_records_no_event) {
   pool->deallocate(other(), of_another, 1 * MiB);
 }
 
-/// The chunk came through a stream of the pool's own, which was waited for.
+/// The chunk came through a stream of the pool's own, which was waited for: also for what had used the memory before.
 TEST_F(pool_capture, what_is_left_of_a_chunk_that_a_capture_made_the_pool_grow_by_is_everybodys) {
-  const auto upstream = std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), 16 * MiB);
+  const auto upstream =
+      std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), 4 * MiB, 4 * MiB);
   pool_memory_resource pool(upstream, 0);
+  const cuda_stream former(0, cuda_stream::kind::non_blocking);
+  void* const of_another = upstream->allocate(other(), 1 * MiB);
+  void* const used = upstream->allocate(former.view(), 3 * MiB);
+  for (int i = 0; i < 16; ++i) fill_async(used, 0xAA, 3 * MiB, former.view(), 0);
+  upstream->deallocate(former.view(), used, 3 * MiB);
   void* outside = nullptr;
   {
     const capture underway(captured());
     pool.deallocate(captured(), pool.allocate(captured(), 1 * MiB), 1 * MiB);
     outside = pool.allocate(other(), 1 * MiB);
+    fill_async(outside, 0xBB, 1 * MiB, other(), 0);
   }
   EXPECT_EQ(pool.counters().upstream_allocations, 1u);
   EXPECT_EQ(pool.counters().waits, 0u);
+  synchronize(other(), 0);
+  cenote_sim_drain();
+  EXPECT_TRUE(all_are(read(outside, 1 * MiB, other()), 0xBB)) << "the former work came last";
   pool.deallocate(other(), outside, 1 * MiB);
+  upstream->deallocate(other(), of_another, 1 * MiB);
 }
 
 TEST_F(pool_capture, the_end_of_a_pool_beside_an_announced_capture_leaks_its_memory_and_leaves_it_valid) {

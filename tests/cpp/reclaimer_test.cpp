@@ -136,6 +136,19 @@ TEST_F(reclaiming, a_free_on_a_stream_being_captured_is_held_back_until_a_later_
   EXPECT_EQ(pool_->state().in_use, 0u);
 }
 
+TEST_F(reclaiming, a_capture_that_finds_no_memory_leaves_held_back_what_is) {
+  void* const block = client_allocate(client_, 0, bytes, a());
+  ASSERT_EQ(cuStreamBeginCapture(a().value(), CU_STREAM_CAPTURE_MODE_GLOBAL), CUDA_SUCCESS);
+  client_deallocate(block, a());
+  EXPECT_THROW(client_allocate(client_, 0, bytes, a()), out_of_memory);
+  EXPECT_EQ(reclaimer::of(0).held_back(), 1u);
+  CUgraph graph = nullptr;
+  EXPECT_EQ(cuStreamEndCapture(a().value(), &graph), CUDA_SUCCESS) << "the capture was invalidated";
+  cuGraphDestroy(graph);
+  client_deallocate(client_allocate(client_, 0, bytes, b()), b());
+  EXPECT_EQ(reclaimer::of(0).held_back(), 0u) << "who finds none outside has it";
+}
+
 TEST_F(reclaiming, a_free_that_could_not_be_ordered_is_tried_again_with_the_next) {
   void* const first = client_allocate(client_, 0, 256, a());
   void* const second = client_allocate(client_, 0, 256, a());

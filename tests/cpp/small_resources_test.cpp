@@ -261,8 +261,9 @@ TEST_F(async_pool, of_which_others_know_is_not_used_again) {
   cuda_async_memory_resource{};
   const call_count made("cuMemPoolCreate");
   const call_count destroyed("cuMemPoolDestroy");
-  cuda_async_memory_resource().pool_handle();
   cuda_async_memory_resource({.handles = {.posix_file_descriptor = true}});
+  EXPECT_EQ(made.value(), 1) << "and cannot be one that was made without handles";
+  cuda_async_memory_resource().pool_handle();
   EXPECT_EQ(made.value(), 1);
   EXPECT_EQ(destroyed.value(), 2);
 }

@@ -200,6 +200,16 @@ TEST_F(stream, that_a_scope_names_is_known_there_and_nowhere_else) {
   EXPECT_EQ(calls.value(), after + 2);
 }
 
+/// The per-thread default streams of two devices have one handle.
+TEST_F(stream, that_a_scope_names_is_not_that_of_another_device) {
+  const stream_ref per_thread = per_thread_default_stream();
+  const stream_id here = identify(per_thread, 0), there = identify(per_thread, 1);
+  ASSERT_NE(here, there);
+  const identified_scope scope(per_thread, 0, here);
+  EXPECT_EQ(identify(per_thread, 0), here);
+  EXPECT_EQ(identify(per_thread, 1), there);
+}
+
 TEST_F(stream, is_asked_again_who_it_is_where_the_program_is_called) {
   const foreign_stream first;
   const identified_scope around(first.view(), 0, identify(first.view(), 0));
