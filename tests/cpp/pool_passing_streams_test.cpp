@@ -182,7 +182,8 @@ TYPED_TEST(pool_streams_that_come_and_go, a_new_one_gets_back_what_a_thread_free
   const auto pool = std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), 4 * MiB);
   std::optional<TypeParam> old_stream(std::in_place);
   const stream_ref handle = old_stream->view();
-  pool->deallocate(handle, pool->allocate(handle, small), small);  // this thread has met it
+  for (int i = 0; i < 2; ++i) pool->deallocate(handle, pool->allocate(handle, small), small);
+  // Now this thread takes the handle for that stream.
   old_stream.reset();
   const TypeParam new_stream;
   ASSERT_EQ(new_stream.view(), handle) << "the driver uses handle values again";
@@ -194,7 +195,7 @@ TYPED_TEST(pool_streams_that_come_and_go, a_new_one_gets_back_what_a_thread_free
     for (void* const block : blocks) pool->deallocate(handle, block, small);
   }
   EXPECT_EQ(pool->pool_size(), 4 * MiB) << "64 blocks of 2 KiB are in use at once";
-  EXPECT_LE(pool->counters().from_reclaim, 1u);
+  EXPECT_EQ(pool->counters().from_reclaim, 0u);
   pool->check();
 }
 
