@@ -75,7 +75,9 @@ def main() -> None:
     counts = ", ".join(f"{outcomes.count(kind)} {kind.strip('*')}" for kind in ("passed", "**failed**", "skipped"))
     print(f"| tests | {counts} |")
     why = Counter(reason(case) for (case, _), result in zip(cases, outcomes, strict=True) if result == "skipped")
-    print("| skipped | " + "; ".join(f"{count}: {words}" for words, count in why.most_common()) + " |\n")
+    if why:
+        print("| skipped | " + "; ".join(f"{count}: {words}" for words, count in why.most_common()) + " |")
+    print()
     print("| test | outcome | seconds |\n|---|---|---|")
     rows: dict[str, list[tuple[str, str, float]]] = {}
     for (case, program), result in zip(cases, outcomes, strict=True):
