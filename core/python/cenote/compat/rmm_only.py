@@ -32,7 +32,11 @@ class DeviceBuffer(cenote.DeviceBuffer):
     RMM promises version 0 of that protocol, which has no stream, and its published tests compare the whole dictionary.
     cenote's own is version 3, whose stream lets a consumer order its work after the buffer's. Who reads an RMM buffer
     knows that it has to synchronise itself.
+
+    The class says that it is of RMM's module, as Dask finds its serializers by the first name of a class's module.
     """
+
+    __module__ = "rmm.pylibrmm.device_buffer"
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
