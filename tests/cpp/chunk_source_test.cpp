@@ -13,7 +13,9 @@ namespace {
 
 class chunks : public simulated_device {
  protected:
-  std::optional<chunk> take(chunk_source& from, std::size_t minimum) { return from.take({}, true, minimum, refusal_); }
+  std::optional<chunk> take(chunk_source& from, std::size_t minimum) {
+    return from.take({}, true, minimum, max_block_bytes, refusal_);
+  }
 
   std::shared_ptr<memory_resource> cuda_ = std::make_shared<cuda_memory_resource>(0);
   std::exception_ptr refusal_;
@@ -67,7 +69,7 @@ TEST_F(chunks, never_pass_the_maximum_together) {
     threads.emplace_back([&] {
       for (int i = 0; i < 50; ++i) {
         std::exception_ptr refusal;
-        const auto taken = source.take({}, true, 1 * MiB, refusal);
+        const auto taken = source.take({}, true, 1 * MiB, max_block_bytes, refusal);
         const std::size_t held = source.held();
         std::size_t before = most.load();
         while (before < held && !most.compare_exchange_weak(before, held)) {

@@ -32,6 +32,20 @@ TEST_F(pool_streams, a_block_of_another_stream_is_used_after_that_streams_work) 
   device_free(0, witness);
 }
 
+TEST_F(pool_streams, the_smaller_of_an_own_and_a_ready_block_is_taken) {
+  pool_memory_resource pool(std::make_shared<cuda_memory_resource>(0), 20 * MiB, 20 * MiB);
+  const auto loop = [&] {
+    void* const first = pool.allocate(a(), 1 * MiB);
+    pool.deallocate(b(), pool.allocate(a(), 5 * MiB), 5 * MiB);
+    void* const second = pool.allocate(a(), 2 * MiB);
+    void* const third = pool.allocate(a(), 8 * MiB);
+    pool.deallocate(a(), second, 2 * MiB);
+    pool.deallocate(b(), first, 1 * MiB);
+    pool.deallocate(a(), third, 8 * MiB);
+  };
+  for (int round = 0; round < 4; ++round) EXPECT_NO_THROW(loop()) << "round " << round << ": 11 of 20 MiB are in use";
+}
+
 TEST_F(pool_streams, bytes_are_wrong_where_nobody_waits) {
   // The same without the pool: proof that the test above can fail.
   void* const witness = device_allocate(0, block_bytes);

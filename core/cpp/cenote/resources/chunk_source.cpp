@@ -30,8 +30,8 @@ chunk chunk_source::take_exactly(std::size_t bytes) {
 }
 
 std::optional<chunk> chunk_source::take(stream_ref stream, bool may_use_stream, std::size_t minimum,
-                                        std::exception_ptr& refusal) {
-  std::size_t wanted = preferred(minimum);
+                                        std::size_t most, std::exception_ptr& refusal) {
+  std::size_t wanted = std::max(minimum, std::min(preferred(minimum), most));
   while (const auto booked = book(wanted, minimum)) {
     void* base = nullptr;
     try {
@@ -42,7 +42,7 @@ std::optional<chunk> chunk_source::take(stream_ref stream, bool may_use_stream, 
       unbook(*booked);
       throw;
     }
-    if (base != nullptr) return chunk{static_cast<std::byte*>(base), *booked};
+    if (base != nullptr) return chunk{static_cast<std::byte*>(base), *booked, true};
     unbook(*booked);
     if (*booked == minimum) return std::nullopt;
     wanted = std::max(minimum, align_down(*booked / 2, block_granularity));

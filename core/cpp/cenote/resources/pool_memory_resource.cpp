@@ -25,6 +25,9 @@ constexpr std::size_t shares_of_a_cache = 64;
 /// go, and what lies in the caches of one that is gone is nobody's.
 constexpr std::size_t shares_worth_a_reclaim = 8;
 
+/// Chunks for small requests beside an idle one are together at most a quarter of it.
+constexpr std::size_t most_beside = 4;
+
 constexpr stream_id orphans = stream_ordered_heap::orphans;
 
 void check_pool_size(const char* which, std::optional<std::size_t> bytes) {
@@ -182,6 +185,7 @@ void* pool_memory_resource::take_from_heap(request wanted) {
 
   const std::lock_guard one_at_a_time(growth_);
   if (void* p = take_without_wait(wanted)) return p;  // another thread may have grown the pool for both
+  if (void* p = grow_beside_idle_chunk(wanted)) return p;
   if (void* p = join(wanted)) return p;
   if (has_plenty(wanted) || caches_.bytes() > chunks_.held() / shares_worth_a_reclaim) {
     if (void* p = reclaim(wanted)) return p;
@@ -343,10 +347,30 @@ std::size_t pool_memory_resource::smallest_chunk(const request& wanted) {
   return align_up(wanted.bytes + (wanted.alignment - block_granularity), block_granularity);
 }
 
-/// Step 6: more memory.
-void* pool_memory_resource::grow(const request& wanted) {
+/// A small request does not split a chunk that nothing lives in while the pool may grow a little instead: the block
+/// would keep the next large request from the chunk. Where the pool may not, it splits the chunk after all.
+void* pool_memory_resource::grow_beside_idle_chunk(request& wanted) {
+  std::size_t idle = 0;
+  {
+    const section here(*this);
+    idle = memory_.idle_chunk_spared(wanted);
+  }
+  wanted.may_split_idle_chunks = true;
+  if (idle == 0) return nullptr;
+  const std::size_t step = align_up(idle / stream_ordered_heap::share_that_splits, 2 * MiB);
+  if (grown_beside_ + step <= idle / most_beside) {
+    if (void* p = grow(wanted, step)) {
+      grown_beside_ += step;
+      return p;
+    }
+  }
+  return take_without_wait(wanted);
+}
+
+/// Step 6: more memory, at most `most_bytes` unless the request needs more.
+void* pool_memory_resource::grow(const request& wanted, std::size_t most_bytes) {
   if (smallest_chunk(wanted) > max_block_bytes) return nullptr;
-  const auto fresh = chunks_.take(wanted.stream, wanted.may_wait, smallest_chunk(wanted), wanted.refusal);
+  const auto fresh = chunks_.take(wanted.stream, wanted.may_wait, smallest_chunk(wanted), most_bytes, wanted.refusal);
   if (!fresh) return nullptr;
   say("grew by", fresh->bytes);
   return add_chunk_and_take(wanted, *fresh);

@@ -8,7 +8,7 @@
 //
 //   0. a block of exactly the size that this thread has freed on this stream
 //   1. a block freed on its own stream           (on offer, or in the heap)
-//   2. a ready block                              (where there is none, step 1 again, after what the stream's caches
+//   2. a ready block, if that is smaller          (where there is neither, step 1 again, after what the stream's caches
 //                                                 hold is in the heap)
 //   3. a block of another stream, on offer or in the heap, whose free an event covers: the device waits for the event,
 //      unless it did before
@@ -19,7 +19,8 @@
 //   7. any free block at all: one event over the context covers every stream, also those that are gone
 //   8. a new chunk, after chunks that are wholly free have been given back
 //
-// and only then is memory out. What a cache has no room for is freed to the heap: it returns to its stream and is
+// and only then is memory out. A small request does not split a chunk that nothing lives in, unless it is of the pool's
+// first memory: the pool grows by a small chunk first, so that a large request finds the idle one whole. What a cache has no room for is freed to the heap: it returns to its stream and is
 // merged with its neighbours; once for many such frees an event is recorded (stream_timelines), and none at all while
 // the pool has met only one stream. After a stream went without what others had freed, blocks go on offer instead, each
 // with an event of its own (offered_blocks). Step 7 and trim begin with emptying all caches.
@@ -149,7 +150,8 @@ class pool_memory_resource final : public memory_resource {
   void* take_without_wait(const request& wanted);
   void* wait_for(request& wanted, borrowed found);
   void* take_settled(const request& wanted);
-  void* grow(const request& wanted);
+  void* grow_beside_idle_chunk(request& wanted);
+  void* grow(const request& wanted, std::size_t most_bytes = max_block_bytes);
   void* join(const request& wanted);
   void* reclaim(const request& wanted);
   void* take_claims(const request& wanted, const std::vector<claim>& claims, std::size_t waits);
@@ -179,6 +181,7 @@ class pool_memory_resource final : public memory_resource {
   // Taken in this order: growth_, then mutex_. The upstream is called under growth_, and what it calls of the program's
   // may allocate from this very pool: to the outer growth that is as if another thread had grown the pool.
   std::recursive_mutex growth_;
+  std::size_t grown_beside_ = 0;  // bytes of chunks for small requests beside an idle one; guarded by growth_
   mutable std::mutex mutex_;
 
   stream_ordered_heap memory_;  // guarded by mutex_; its caches are by themselves

@@ -29,20 +29,46 @@ void* stream_ordered_heap::take(const request& wanted) {
     }
   }
   const owner_index own = owner_of(wanted.id);
-  if (void* p = take_from(own, wanted, counters_.from_own_stream)) {
-    restock(wanted, own);
-    return p;
-  }
-  if (void* p = take_from(ready_, wanted, counters_.from_ready)) {
-    restock(wanted, ready_);
+  const block_index of_own = find(own, wanted);
+  const block_index of_ready = find(ready_, wanted);
+  const bool is_own = of_ready == no_block || (of_own != no_block && heap_[of_own].bytes() <= heap_[of_ready].bytes());
+  if (const block_index smaller = is_own ? of_own : of_ready; smaller != no_block) {
+    void* const p = take_found(smaller, wanted, is_own ? counters_.from_own_stream : counters_.from_ready);
+    restock(wanted, is_own ? own : ready_);
     return p;
   }
   return empty_caches(wanted.id) ? take_from(own, wanted, counters_.from_own_stream) : nullptr;
 }
 
-void* stream_ordered_heap::take_from(owner_index owner, const request& wanted, std::uint64_t& path) {
+/// A free block of the owner that fits; no_block where there is none, or only an idle chunk that is left whole.
+block_index stream_ordered_heap::find(owner_index owner, const request& wanted) const noexcept {
   const block_index found = heap_.find(owner, wanted.bytes, wanted.alignment);
+  return found != no_block && leaves_whole(found, wanted) ? no_block : found;
+}
+
+void* stream_ordered_heap::take_from(owner_index owner, const request& wanted, std::uint64_t& path) {
+  const block_index found = find(owner, wanted);
   return found == no_block ? nullptr : take_found(found, wanted, path);
+}
+
+/// Bytes of an idle chunk that could serve the request, and is spared for larger ones; 0 if there is none.
+std::size_t stream_ordered_heap::idle_chunk_spared(const request& wanted) {
+  const auto spared = [&](owner_index owner) {
+    const block_index found = heap_.find(owner, wanted.bytes, wanted.alignment);
+    return found != no_block && leaves_whole(found, wanted) ? heap_[found].bytes() : 0;
+  };
+  std::size_t bytes = std::max(spared(ready_), spared(owner_of(wanted.id)));
+  if (wanted.id.is_capturing()) return bytes;
+  for (const auto& [id, timeline] : timelines_) {
+    if (!id.is_capturing()) bytes = std::max(bytes, spared(timeline.owner()));
+  }
+  return bytes;
+}
+
+/// Whether the found block is an idle chunk that a request so small must not split.
+bool stream_ordered_heap::leaves_whole(block_index found, const request& wanted) const noexcept {
+  return !wanted.may_split_idle_chunks && heap_.is_idle_growth(found) &&
+         wanted.bytes < heap_[found].bytes() / share_that_splits;
 }
 
 void* stream_ordered_heap::take_found(block_index found, const request& wanted, std::uint64_t& path) {
@@ -61,7 +87,7 @@ void stream_ordered_heap::restock(const request& wanted, owner_index from) noexc
   if (wanted.alignment != default_alignment || wanted.id.is_capturing()) return;
   try {
     for (std::uint32_t more = caches_.restock(wanted.id, wanted.bytes); more > 1; --more) {
-      const block_index found = heap_.find(from, wanted.bytes, wanted.alignment);
+      const block_index found = find(from, wanted);
       if (found == no_block) return;
       const stamp freed_at = heap_[found].freed_at;
       const block_index brought =
@@ -127,7 +153,7 @@ auto stream_ordered_heap::borrow_from_heap(const request& wanted) -> std::option
   const stream_timeline& mine = timelines_.meet(wanted.id, heap_);
   for (const auto& [id, lender] : timelines_) {
     if (id == wanted.id || id.is_capturing()) continue;
-    const block_index found = heap_.find(lender.owner(), wanted.bytes, wanted.alignment);
+    const block_index found = find(lender.owner(), wanted);
     if (found == no_block) continue;
     const stamp freed_at = heap_[found].freed_at;
     const mark known{freed_at, nullptr};

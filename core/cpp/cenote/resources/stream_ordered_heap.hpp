@@ -42,6 +42,9 @@ class stream_ordered_heap {
  public:
   static constexpr stream_id orphans = stream_timelines::orphans;
 
+  /// A request of less than this share of an idle chunk leaves the chunk whole, for a large one.
+  static constexpr std::size_t share_that_splits = 64;
+
   using due_mark = stream_timelines::due_mark;
 
   /// Who wants how much: bytes in multiples of 256.
@@ -49,6 +52,7 @@ class stream_ordered_heap {
     stream_id id;
     std::size_t bytes;
     std::size_t alignment;
+    bool may_split_idle_chunks = false;  // if false, small requests leave chunks whole for large ones
   };
 
   using offer = offered_blocks::offer;
@@ -157,6 +161,8 @@ class stream_ordered_heap {
   std::vector<chunk> all_chunks() const { return heap_.all_chunks(); }
   std::size_t chunk_bytes() const noexcept { return heap_.chunk_bytes(); }
 
+  std::size_t idle_chunk_spared(const request& wanted);
+
   // Figures.
 
   /// Caches change beside the lock.
@@ -173,7 +179,9 @@ class stream_ordered_heap {
 
  private:
   owner_index owner_of(std::optional<stream_id> stream);
+  block_index find(owner_index owner, const request& wanted) const noexcept;
   void* take_from(owner_index owner, const request& wanted, std::uint64_t& path);
+  bool leaves_whole(block_index found, const request& wanted) const noexcept;
   void* take_found(block_index found, const request& wanted, std::uint64_t& path);
   void* accept(block_index offered, std::uint64_t& path) noexcept;
   offer* make_offer(stream_timeline& of, block_index freed) noexcept;

@@ -41,6 +41,7 @@ struct block {
   bool is_free = false;
   bool is_kept = false;              // taken by `owner`, which alone may ever have it again
   bool is_cached = false;            // taken, and in a front cache: nobody's at the moment
+  bool is_grown = false;             // in a chunk that the pool grew by, not in its first memory
   block_index free_next = no_block;  // neighbours in a bin of the free index, while free;
   block_index free_prev = no_block;  // `free_next` also: the block below in a front cache, while cached
   block_index prev = no_block;       // neighbour at the lower address, in the same chunk
@@ -61,6 +62,7 @@ static_assert(sizeof(block) == 40, "block_heap.hpp names the bytes of a block");
 struct chunk {
   std::byte* base;
   std::size_t bytes;
+  bool is_grown = false;  // the pool grew by it: it is not of the pool's first memory
 };
 
 /// Storage for blocks: an index stays valid and its block where it is while the block lives; freed places are used
