@@ -53,6 +53,55 @@ TEST_P(guard, leaves_a_correct_program_alone) {
   EXPECT_EQ(reported.text(), "");
 }
 
+TEST_P(guard, leaves_a_block_alone_that_is_used_and_freed_on_another_stream) {
+  captured_stderr reported;
+  guard_resource_adaptor adaptor(source());
+  const cuda_stream first(0, cuda_stream::kind::non_blocking);
+  const cuda_stream second(0, cuda_stream::kind::non_blocking);
+  for (const stream_ref allocated_on : {stream_ref{}, first.view()}) {
+    for (const stream_ref freed_on : {first.view(), second.view(), stream_ref{}}) {
+      void* const block = adaptor.allocate(allocated_on, 1000);
+      fill_async(block, 0xFF, 1000, freed_on, 0);
+      adaptor.deallocate(freed_on, block, 1000);
+    }
+  }
+  EXPECT_EQ(adaptor.overruns_found(), 0u);
+  EXPECT_EQ(reported.text(), "");
+}
+
+TEST_P(guard, leaves_a_block_alone_whose_stream_is_gone) {
+  guard_resource_adaptor adaptor(source());
+  void* block = nullptr;
+  {
+    const cuda_stream passing(0, cuda_stream::kind::non_blocking);
+    block = adaptor.allocate(passing, 1000);
+  }
+  const cuda_stream stream(0, cuda_stream::kind::non_blocking);
+  adaptor.deallocate(stream, block, 1000);
+  EXPECT_EQ(adaptor.overruns_found(), 0u);
+}
+
+TEST_P(guard, does_not_write_to_what_the_next_owner_has) {
+  guard_resource_adaptor adaptor(source());
+  const cuda_stream filling(0, cuda_stream::kind::non_blocking);
+  const cuda_stream freeing(0, cuda_stream::kind::non_blocking);
+  const cuda_stream graph(0, cuda_stream::kind::non_blocking);
+  for (const bool is_captured : {false, true}) {
+    void* const block = adaptor.allocate(filling, 1000);
+    if (is_captured) {
+      const device_scope scope(0);
+      ASSERT_EQ(cuStreamBeginCapture(graph.view().value(), CU_STREAM_CAPTURE_MODE_RELAXED), CUDA_SUCCESS);
+    }
+    adaptor.deallocate(is_captured ? graph.view() : freeing.view(), block, 1000);
+    if (is_captured) {
+      CUgraph captured = nullptr;
+      EXPECT_EQ(cuStreamEndCapture(graph.view().value(), &captured), CUDA_SUCCESS);
+      EXPECT_EQ(cuGraphDestroy(captured), CUDA_SUCCESS);
+    }
+    EXPECT_TRUE(is_done(filling, 0)) << "its guards are filled before the memory goes back";
+  }
+}
+
 TEST_P(guard, finds_each_byte_that_is_written_around_a_block) {
   constexpr std::size_t guard_bytes = 40;
   constexpr std::size_t bytes = 100;

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <barrier>
 #include <thread>
+#include <utility>
 
 #include "cenote/adaptors/aligned_resource_adaptor.hpp"
 #include "cenote/adaptors/failure_callback_resource_adaptor.hpp"
@@ -344,6 +345,28 @@ TEST(thread_safe, lets_one_thread_at_a_time_into_its_upstream) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_FALSE(overlapped);
   EXPECT_EQ(upstream->allocations, 4 * 300);
+}
+
+TEST(thread_safe, lets_the_thread_that_is_inside_come_in_again) {
+  const auto upstream = program();
+  thread_safe_resource_adaptor adaptor(upstream);
+  void* kept = adaptor.allocate({}, 256);
+  const auto come_again = [&] {
+    if (void* const block = std::exchange(kept, nullptr)) {
+      adaptor.deallocate({}, block, 256);
+      adaptor.state();
+      adaptor.check();
+    }
+    return true;
+  };
+  upstream->has_memory = come_again;
+  void* const second = adaptor.allocate({}, 256);
+  EXPECT_EQ(kept, nullptr);
+
+  kept = adaptor.allocate({}, 256);
+  upstream->before_free = [&] { come_again(); };
+  adaptor.deallocate({}, second, 256);
+  EXPECT_EQ(kept, nullptr);
 }
 
 }  // namespace

@@ -725,3 +725,41 @@ def test_the_log_file_of_programs_for_rmm_is_used(tmp_path: Path, monkeypatch: p
     assert mr.LoggingResourceAdaptor(pool()).get_file_name() == str(tmp_path / "rmm.dev0.csv")
     monkeypatch.setenv("CENOTE_LOG_FILE", str(tmp_path / "own.csv"))
     assert mr.LoggingResourceAdaptor(pool()).get_file_name() == str(tmp_path / "own.dev0.csv")
+
+
+@pytest.mark.parametrize("during", ["allocate", "deallocate"])
+def test_a_collection_within_a_function_under_the_thread_safe_adaptor_frees_its_blocks(
+    run_fresh: Callable[..., Any], during: str
+) -> None:
+    done = run_fresh(f"""
+        import faulthandler, gc
+        import cenote
+        from cenote import mr
+
+        faulthandler.dump_traceback_later(60, exit=True)
+        gc.disable()
+        base = mr.PoolMemoryResource(mr.CudaMemoryResource(), "1MiB")
+        during = {during!r}
+
+        def allocate(size, stream):
+            during == "allocate" and gc.collect()
+            return base.allocate(size, stream)
+
+        def deallocate(ptr, size, stream):
+            base.deallocate(ptr, size, stream)
+            during == "deallocate" and gc.collect()
+
+        own = mr.ThreadSafeResourceAdaptor(mr.CallbackMemoryResource(allocate, deallocate))
+        buffer = cenote.DeviceBuffer(size=100, mr=own)
+        cycle = [cenote.DeviceBuffer(size=100, mr=own)]
+        cycle.append(cycle)
+        del cycle
+        if during == "deallocate":
+            del buffer
+            assert base.in_use() == 0
+        else:
+            another = cenote.DeviceBuffer(size=100, mr=own)
+            assert base.in_use() == 512
+        print("done")
+    """)
+    assert done.stdout == "done\n", done.stderr

@@ -332,3 +332,25 @@ def test_report_of_nothing_says_so() -> None:
 def test_report_by_no_column_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="ordered_by must be one of"):
         ProfilerRecords().report(ordered_by="name")  # type: ignore[arg-type]
+
+
+def test_a_finalizer_may_record_while_its_thread_records() -> None:
+    records = ProfilerRecords()
+
+    class Name(str):
+        """Runs Python in the midst of `add`, as the collector may."""
+
+        has_run = False
+
+        def __hash__(self) -> int:
+            if not self.has_run:
+                self.has_run = True
+                records.add("within", NOTHING)
+                assert records.records == {"within": Record(1, 0, 0)}
+            return super().__hash__()
+
+    adding = threading.Thread(target=lambda: records.add(Name("around"), NOTHING), daemon=True)
+    adding.start()
+    adding.join(60)
+    assert not adding.is_alive()
+    assert set(records.records) == {"within", "around"}

@@ -368,7 +368,8 @@ cdef class ThreadSafeResourceAdaptor(UpstreamResourceAdaptor):
     Parameters
     ----------
     upstream_mr : DeviceMemoryResource
-        The resource that allocates. It must not use this adaptor.
+        The resource that allocates. What its functions do, and what Python's collector does in them, may come back
+        to this adaptor: the thread that is inside does not wait for itself.
     """
 
     def __init__(self, upstream_mr):

@@ -156,10 +156,11 @@ class ProfilerRecords:
             total, peak = index(memory_total), index(memory_peak)
             self.num_calls += 1
             self.memory_total += total
-            self.memory_peak = max(self.memory_peak, peak)
+            if peak > self.memory_peak:  # and not max(), in which the collector could run, and a finalizer add a call
+                self.memory_peak = peak
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # under it the collector may run, and a finalizer that is profiled add a call
         self._records: dict[str, ProfilerRecords.MemoryRecord] = {}
 
     def add(self, name: str, data: Statistics) -> None:
@@ -176,7 +177,7 @@ class ProfilerRecords:
     def records(self) -> dict[str, MemoryRecord]:
         """A copy of the records, by name."""
         with self._lock:
-            return {name: replace(record) for name, record in self._records.items()}
+            return {name: replace(record) for name, record in self._records.copy().items()}
 
     def report(self, ordered_by: Literal["num_calls", "memory_peak", "memory_total"] = "memory_peak") -> str:
         """Write the records as a table, the largest first.

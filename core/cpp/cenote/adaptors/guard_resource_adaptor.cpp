@@ -76,9 +76,20 @@ bool guard_resource_adaptor::may_touch_guards(stream_ref stream) const {
   return false;
 }
 
-void guard_resource_adaptor::fill_guards(stream_ref stream, std::byte* block, std::size_t bytes) const {
+std::shared_ptr<event> guard_resource_adaptor::fill_guards(stream_ref stream, std::byte* block,
+                                                           std::size_t bytes) const {
   fill_async(block - guard_bytes_, pattern, guard_bytes_, stream, device());
   fill_async(block + bytes, pattern, guard_bytes_, stream, device());
+  return event::record(stream, device());
+}
+
+/// Before a block is looked at and goes back: its stream may be another than the one on which its guards are filled, and
+/// whoever has the memory next must not find them written late.
+void guard_resource_adaptor::order_after_fill(stream_ref stream, const guarded_block& known) const {
+  const relaxed_capture_scope relaxed;
+  if (known.filled == nullptr || known.filled->is_complete()) return;
+  if (!is_capturing(stream, device()) && accepts_work(stream, device())) return wait(stream, *known.filled, device());
+  known.filled->synchronize();
 }
 
 void* guard_resource_adaptor::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
@@ -87,10 +98,9 @@ void* guard_resource_adaptor::do_allocate(stream_ref stream, std::size_t bytes, 
   if (base == nullptr) return nullptr;
   std::byte* const block = base + room_before(alignment);
   try {
-    const bool has_guards = may_touch_guards(stream);
-    if (has_guards) fill_guards(stream, block, bytes);
+    auto filled = may_touch_guards(stream) ? fill_guards(stream, block, bytes) : nullptr;
     const std::lock_guard lock(mutex_);
-    blocks_.insert_or_assign(block, guarded_block{bytes, alignment, stream, has_guards});
+    blocks_.insert_or_assign(block, guarded_block{bytes, alignment, stream, std::move(filled)});
   } catch (...) {
     next().deallocate(stream, base, room, alignment);
     throw;
@@ -118,7 +128,7 @@ std::optional<guard_resource_adaptor::guarded_block> guard_resource_adaptor::tak
   const std::lock_guard lock(mutex_);
   const auto found = blocks_.find(static_cast<std::byte*>(pointer));
   if (found == blocks_.end()) return std::nullopt;
-  const guarded_block known = found->second;
+  guarded_block known = std::move(found->second);
   blocks_.erase(found);
   return known;
 }
@@ -126,7 +136,8 @@ std::optional<guard_resource_adaptor::guarded_block> guard_resource_adaptor::tak
 void guard_resource_adaptor::look_before_free(stream_ref stream, std::byte* block,
                                               const guarded_block& known) noexcept {
   try {
-    if (!known.has_guards || known.is_reported || !may_touch_guards(stream)) return;
+    order_after_fill(stream, known);
+    if (known.filled == nullptr || known.is_reported || !may_touch_guards(stream)) return;
     const auto found = look(stream, block, known);
     if (!found) return;
     overruns_found_.fetch_add(1, std::memory_order_relaxed);
@@ -138,7 +149,7 @@ void guard_resource_adaptor::look_before_free(stream_ref stream, std::byte* bloc
 
 std::optional<overrun> guard_resource_adaptor::look(stream_ref stream, std::byte* block,
                                                     const guarded_block& known) const {
-  if (!known.has_guards) return std::nullopt;
+  if (known.filled == nullptr) return std::nullopt;
   std::vector<unsigned char> guards(2 * guard_bytes_);
   copy_async(guards.data(), block - guard_bytes_, guard_bytes_, stream, device());
   copy_async(guards.data() + guard_bytes_, block + known.bytes, guard_bytes_, stream, device());

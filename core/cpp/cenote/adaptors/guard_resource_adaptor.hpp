@@ -7,8 +7,9 @@
 //                 alignment                 the last one on
 //
 //   1. allocate takes that much more and fills both guards with a pattern, in stream order.
-//   2. deallocate waits for the stream, reads the guards back and compares them. A byte that differs is reported: of
-//      which block, where, how many; and where it was allocated, if a tracking adaptor under this one captures stacks.
+//   2. deallocate orders its stream after the fill, which may be another stream's; waits for it, reads the guards back
+//      and compares them. A byte that differs is reported: of which block, where, how many; and where it was allocated,
+//      if a tracking adaptor under this one captures stacks.
 //   3. find_overruns() does so for all blocks that are outstanding.
 //
 // A byte that happens to be written as the pattern is not noticed, and a write beyond the guards may hit another block.
@@ -19,7 +20,8 @@
 //
 // Threads: `mutex_` guards the bookkeeping; nothing is called under it. `looking_` is held by find_overruns throughout,
 // and by a free while it takes its block out: what is looked at is not freed meanwhile.
-// Cost: two fills an allocation; two copies and a wait of the host a free; 512 bytes and 100 of the host's a block.
+// Cost: two fills and an event an allocation; two copies and a wait of the host a free; 512 bytes, an event and 100
+// bytes of the host's a block.
 #pragma once
 
 #include <atomic>
@@ -30,6 +32,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "cenote/driver/event.hpp"
 #include "cenote/memory_resource.hpp"
 
 namespace cenote {
@@ -73,7 +76,7 @@ class guard_resource_adaptor final : public resource_adaptor {
     std::size_t bytes;
     std::size_t alignment;
     stream_ref stream;
-    bool has_guards;
+    std::shared_ptr<event> filled;  // the moment when its guards are; null if it has none
     bool is_reported = false;
   };
 
@@ -83,7 +86,8 @@ class guard_resource_adaptor final : public resource_adaptor {
   std::size_t room_before(std::size_t alignment) const noexcept { return align_up(guard_bytes_, alignment); }
   std::size_t room_for(std::size_t bytes, std::size_t alignment) const noexcept;
   bool may_touch_guards(stream_ref stream) const;
-  void fill_guards(stream_ref stream, std::byte* block, std::size_t bytes) const;
+  std::shared_ptr<event> fill_guards(stream_ref stream, std::byte* block, std::size_t bytes) const;
+  void order_after_fill(stream_ref stream, const guarded_block& known) const;
   std::optional<guarded_block> take_out(void* pointer);
   void look_before_free(stream_ref stream, std::byte* block, const guarded_block& known) noexcept;
   std::optional<overrun> look(stream_ref stream, std::byte* block, const guarded_block& known) const;

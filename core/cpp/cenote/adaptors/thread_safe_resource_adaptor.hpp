@@ -2,7 +2,8 @@
 //
 // Every resource of cenote is safe without it.
 //
-// Threads: `mutex_` is held during each call of the upstream, so that the upstream must not call this adaptor back.
+// Threads: `mutex_` is held during each call of the upstream. A thread that is inside may come in again: where the
+// upstream is a function of an interpreter's, its garbage collector may free a block of this very stack at any moment.
 #pragma once
 
 #include <mutex>
@@ -25,7 +26,7 @@ class thread_safe_resource_adaptor final : public resource_adaptor {
   void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
   void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept override;
 
-  mutable std::mutex mutex_;
+  mutable std::recursive_mutex mutex_;
 };
 
 }  // namespace cenote
