@@ -7,6 +7,7 @@ A row gives each parameter a good value and what is refused in its place.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,35 @@ def refuse(error: type[Exception], *values: Any) -> Refused:
 def but(refused: Refused, *accepted: Any) -> Refused:
     """Without the values that are accepted after all; True is not 1 here."""
     return tuple(pair for pair in refused if not any(type(pair[0]) is type(one) and pair[0] == one for one in accepted))
+
+
+# The words by which an error may name an argument instead of the argument's own name.
+NAMED_AS = {
+    "allocation_size": ("a bin",),
+    "arena_size": ("an arena",),
+    "ary": ("buffer",),
+    "attr": ("cudevicegetattribute",),
+    "cuda_ary": ("array", "buffer"),
+    "devices": ("device",),
+    "dl_device": ("dlpack device",),
+    "dtype": ("data type",),
+    "guard_bytes": ("a guard",),
+    "initial_pool_size": ("initial pool size",),
+    "log_file_name": ("log file",),
+    "maximum_pool_size": ("maximum pool size",),
+    "mr": ("a resource",),
+    "obj": ("stream",),
+    "pool_handle": ("handle of a memory pool",),
+    "pool_size": ("stream pool's size",),
+    "size": ("number of bytes",),
+    "text": ("resource", "'initial'", "'max'", "initial pool size", "'cuda'"),
+}
+
+# What Python, Cython and C++ say of a wrong value, which names neither the argument nor a remedy.
+SAYS_NOTHING = re.compile(
+    r"can't convert|cannot be interpreted|too large to convert|too big to convert|codec can't|cannot unpack"
+    r"|^a bytes-like object|^Buffer |^Object is not|std::|'__cuda_stream__'|^int\(\) argument"
+)
 
 
 class ForgetsToInitialise(mr.CudaMemoryResource):
@@ -307,9 +337,7 @@ TABLE: dict[str, dict[str, tuple[Any, Refused]]] = {
     "statistics.ProfilerRecords.MemoryRecord": {
         name: (0, ANYTHING) for name in ("num_calls", "memory_total", "memory_peak")
     },
-    "statistics.ProfilerRecords.MemoryRecord.add": {
-        name: (0, but(NOT_AN_INT, True)) for name in ("memory_total", "memory_peak")
-    },
+    "statistics.ProfilerRecords.MemoryRecord.add": {name: (0, NOT_AN_INT) for name in ("memory_total", "memory_peak")},
     "statistics.ProfilerRecords.report": {
         "ordered_by": ("num_calls", refuse(ValueError, None, "text", "", b"num_calls", object(), [], 1.5, 0, True))
     },

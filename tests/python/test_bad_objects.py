@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 import cenote
+import cenote.replay
 from cenote import mr, registry, sim
 
 KIB, MIB = 1024, 1024**2
@@ -104,6 +107,15 @@ def test_address_that_a_callback_cannot_mean_is_a_runtime_error(handed: Any) -> 
         who.check()
 
 
+def test_callback_without_a_return_is_told_so() -> None:
+    def forgets(size: int, stream: cenote.Stream) -> None:
+        """Has no return."""
+
+    resource = mr.CallbackMemoryResource(forgets, lambda ptr, size, stream: None)  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match=r"allocate_func must return the address of 1024 bytes .*forgets.*nothing"):
+        resource.allocate(KIB)
+
+
 def test_null_address_from_a_callback_is_out_of_memory() -> None:
     resource = mr.CallbackMemoryResource(lambda size, stream: 0, lambda ptr, size, stream: None)
     for who in (resource, mr.PoolMemoryResource(resource, 0)):
@@ -143,7 +155,7 @@ def test_malformed_array_is_refused(changes: dict[str, Any]) -> None:
 def test_copy_that_names_no_memory_is_an_error() -> None:
     buffer, block = cenote.DeviceBuffer(size=64), bytearray(64)
     null = 0
-    for copy in (
+    for copies in (
         lambda: buffer.copy_from_device(Array(shape=(64,))),
         lambda: cenote.device_buffer.copy_ptr_to_host(null, block),
         lambda: cenote.device_buffer.copy_host_to_ptr(block, null),
@@ -151,7 +163,7 @@ def test_copy_that_names_no_memory_is_an_error() -> None:
         lambda: cenote.device_buffer.copy_device_to_ptr(buffer.ptr, null, 64),
     ):
         with pytest.raises(cenote.CudaError, match="cuMemcpyAsync"):
-            copy()
+            copies()
     sim.clear_violations()
 
 
@@ -183,6 +195,70 @@ def test_pool_that_never_was_has_no_memory(handle: int) -> None:
     view.check()
     assert view.pool_handle() == handle
     sim.clear_violations()
+
+
+@pytest.mark.parametrize("copy_it", [pickle.dumps, copy.copy, copy.deepcopy])
+@pytest.mark.parametrize(
+    "make",
+    [
+        mr.CudaMemoryResource,
+        lambda: mr.from_spec("statistics | pool:initial=1MiB"),
+        lambda: mr.CallbackMemoryResource(lambda size, stream: 0, lambda ptr, size, stream: None),
+        cenote.Stream,
+        lambda: cenote.DEFAULT_STREAM,
+        lambda: cenote.CudaStreamPool(2),
+    ],
+)
+def test_what_belongs_to_the_process_says_that_it_cannot_be_pickled(
+    make: Callable[[], Any], copy_it: Callable[[Any], object]
+) -> None:
+    it = make()
+    with pytest.raises(TypeError, match=f"a {type(it).__name__} cannot be pickled or copied: .*pass it on"):
+        copy_it(it)
+
+
+def test_client_is_pickled_as_its_name() -> None:
+    client = registry.Client("pickled")
+    again = pickle.loads(pickle.dumps(client))
+    address = again.allocate(KIB)
+    assert (again.name, registry.usage()["pickled"].allocations) == ("pickled", 1)
+    client.deallocate(address)
+    assert registry.usage()["pickled"].allocations == 0
+
+
+def test_error_of_a_replay_can_be_pickled() -> None:
+    error = cenote.replay.ReplayOutOfMemoryError("at event 3", event=2, requested=64, in_use=32)
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.event, again.requested, again.in_use) == ("at event 3", 2, 64, 32)
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param(10**6000, id="huge"),
+        pytest.param(-(10**6000), id="hugely negative"),
+        np.arange(3),
+        np.bool_(True),
+        np.float32(1),
+    ],
+)
+def test_size_that_python_itself_cannot_show_is_refused_by_name(size: Any) -> None:
+    for refuses in (
+        lambda: cenote.DeviceBuffer(size=size),
+        lambda: mr.PoolMemoryResource(mr.CudaMemoryResource(), initial_pool_size=size),
+        lambda: mr.get_per_device_resource(size),
+        lambda: cenote.DeviceBuffer(size=8, stream=size),
+    ):
+        with pytest.raises((TypeError, ValueError, OverflowError, IndexError), match=r"size|device|stream"):
+            refuses()
+
+
+@pytest.mark.parametrize("text", ["l\xe4ke", "cu\udcffda", "cu\x00da", "x" * 10_000, "\u2026" * 100])
+def test_wrong_word_of_a_specification_is_shown_in_one_short_line(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a known resource") as caught:
+        mr.from_spec(text)
+    assert len(str(caught.value)) < 500
+    assert str(caught.value).isprintable()
 
 
 def test_closed_buffer_is_an_empty_one() -> None:

@@ -97,7 +97,7 @@ def test_callers_device_stays_current(current: int, on_device: Callable[[int], A
         ({"initial_pool_size": "1" * 400}, ValueError, "Could not parse"),
         ({"initial_pool_size": 1000}, RuntimeError, "multiple of 256"),
         ({"initial_pool_size": 0, "maximum_pool_size": 1000}, RuntimeError, "multiple of 256"),
-        ({"initial_pool_size": -256}, OverflowError, "negative"),
+        ({"initial_pool_size": -256}, OverflowError, "initial_pool_size must be from 0"),
         ({"initial_pool_size": 1.5}, TypeError, "float"),
         ({"initial_pool_size": 2**40}, MemoryError, "1.00 TiB"),
         ({"devices": 2}, IndexError, "no device 2"),

@@ -7,16 +7,15 @@ import sys
 from libc.stdint cimport uintptr_t
 from libcpp cimport bool
 from libcpp.memory cimport shared_ptr, static_pointer_cast
-from libcpp.optional cimport optional
 
 from cenote cimport _libcenote as lib
-from cenote._arguments cimport bytes_argument
+from cenote._arguments cimport bytes_argument, count_argument
 from cenote._memory_resource cimport (
     UpstreamResourceAdaptor,
     collect_cycles,
     register_class,
     remember,
-    size_argument,
+    required_size_argument,
     upstream_argument,
 )
 from cenote._stream cimport Stream
@@ -100,12 +99,15 @@ cdef class LoggingResourceAdaptor(UpstreamResourceAdaptor):
 
 
 cdef bytes path_argument(object path):
-    """The name of a file as the system has it; TypeError for what is no text and no os.PathLike."""
-    if isinstance(path, bytes):
-        raise TypeError("a file's name must be a str or os.PathLike object, not bytes")
-    encoded = os.fsencode(path)
+    """`log_file_name` as the system has it; TypeError for what is no text and no os.PathLike."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"log_file_name must be a str or os.PathLike, not {type(path).__name__}")
+    try:
+        encoded = os.fsencode(path)
+    except UnicodeEncodeError:
+        raise ValueError(f"log_file_name cannot be the name of a file: {path!r}") from None
     if b"\0" in encoded:
-        raise ValueError(f"a file's name cannot have a null character: {path!r}")
+        raise ValueError(f"log_file_name cannot have a null character: {path!r}")
     return encoded
 
 
@@ -175,11 +177,9 @@ cdef class LimitingResourceAdaptor(UpstreamResourceAdaptor):
 
     def __init__(self, upstream_mr, allocation_limit):
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
-        cdef optional[size_t] limit = size_argument(allocation_limit)
-        if not limit.has_value():
-            raise TypeError("Argument `allocation_limit` must not be None")
+        cdef size_t limit = required_size_argument("allocation_limit", allocation_limit)
         self._resource = static_pointer_cast[lib.memory_resource, lib.limiting_resource_adaptor](
-            lib.make_shared[lib.limiting_resource_adaptor](upstream, limit.value()))
+            lib.make_shared[lib.limiting_resource_adaptor](upstream, limit))
         self.upstream_mr = upstream_mr
         remember(self)
 
@@ -250,7 +250,7 @@ cdef class FailureCallbackResourceAdaptor(UpstreamResourceAdaptor):
     def __init__(self, upstream_mr, callback, max_tries=64):
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
         cdef lib.failure_callback_body body = body_for(callback)
-        cdef size_t tries = bytes_argument(max_tries)
+        cdef size_t tries = count_argument("max_tries", max_tries)
         self._calls = lib.make_shared[lib.python_object](<lib.PyObject*> callback)
         self._resource = static_pointer_cast[lib.memory_resource, lib.failure_callback_resource_adaptor](
             lib.make_shared[lib.failure_callback_resource_adaptor](
@@ -296,8 +296,8 @@ cdef class AlignedResourceAdaptor(UpstreamResourceAdaptor):
 
     def __init__(self, upstream_mr, alignment=256, threshold=0):
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
-        cdef size_t aligned = bytes_argument(alignment)
-        cdef size_t least = bytes_argument(threshold)
+        cdef size_t aligned = bytes_argument("alignment", alignment)
+        cdef size_t least = bytes_argument("threshold", threshold)
         self._resource = static_pointer_cast[lib.memory_resource, lib.aligned_resource_adaptor](
             lib.make_shared[lib.aligned_resource_adaptor](upstream, aligned, least))
         self.upstream_mr = upstream_mr
@@ -326,7 +326,7 @@ cdef class GuardResourceAdaptor(UpstreamResourceAdaptor):
 
     def __init__(self, upstream_mr, guard_bytes=256):
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
-        cdef size_t size = bytes_argument(guard_bytes)
+        cdef size_t size = bytes_argument("guard_bytes", guard_bytes)
         self._resource = static_pointer_cast[lib.memory_resource, lib.guard_resource_adaptor](
             lib.make_shared[lib.guard_resource_adaptor](upstream, size))
         self.upstream_mr = upstream_mr

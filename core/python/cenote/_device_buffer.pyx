@@ -11,7 +11,7 @@ from cython.operator cimport dereference
 from libc.stdint cimport uintptr_t
 
 from cenote cimport _libcenote as lib
-from cenote._arguments cimport bytes_argument, device_argument, int_argument
+from cenote._arguments cimport address_argument, bytes_argument, device_argument, int_argument
 from cenote._libcenote cimport PyObject, PyTypeObject, PyVectorcall_NARGS, vectorcallfunc
 from cenote._memory_resource cimport DeviceMemoryResource, known, resource_argument, wrap
 from cenote._stream cimport Stream, as_stream
@@ -74,8 +74,8 @@ cdef class DeviceBuffer:
     cdef int _make(self, object ptr, object size, object stream, object mr) except -1:
         """Make the memory of a new object, which nobody else knows yet."""
         cdef Stream on = as_stream(stream)
-        cdef const void* source = <const void*> bytes_argument(ptr)
-        cdef size_t bytes = bytes_argument(size)
+        cdef const void* source = <const void*> address_argument("ptr", ptr)
+        cdef size_t bytes = bytes_argument("size", size)
         cdef lib.shared_ptr[lib.memory_resource] given
         cdef const lib.shared_ptr[lib.memory_resource]* resource = &given
         if mr is not None:
@@ -375,14 +375,15 @@ cdef class DeviceBuffer:
             self._is_shared = True
 
     @classmethod
-    def to_device(cls, const unsigned char[::1] b not None, stream=DEFAULT_STREAM) -> DeviceBuffer:
+    def to_device(cls, b, stream=DEFAULT_STREAM) -> DeviceBuffer:
         """A new buffer with the bytes of `b`, a contiguous buffer of unsigned bytes such as ``bytes``.
 
         On another stream than the default one keep pinned memory as it is until the copy is done; other memory of the
         host may be changed at once.
         """
-        cdef uintptr_t source = <uintptr_t> &b[0] if b.shape[0] != 0 else 0
-        return cls(ptr=source, size=b.shape[0], stream=stream)
+        cdef const unsigned char[::1] host = readable_argument("b", b)
+        cdef uintptr_t source = <uintptr_t> &host[0] if host.shape[0] != 0 else 0
+        return cls(ptr=source, size=host.shape[0], stream=stream)
 
     def copy_to_host(self, ary=None, stream=DEFAULT_STREAM):
         """Copy the bytes to the host.
@@ -403,7 +404,7 @@ cdef class DeviceBuffer:
         cdef size_t size = self.made().size()
         if ary is None:
             ary = np.empty(size, dtype="u1")
-        cdef unsigned char[::1] target = ary
+        cdef unsigned char[::1] target = writable_argument("ary", ary)
         if <size_t> target.shape[0] < size:
             raise ValueError(f"the host buffer is too small. Need space for {size} bytes, not {target.shape[0]}")
         cdef void* to = <void*> &target[0] if target.shape[0] != 0 else NULL
@@ -413,12 +414,13 @@ cdef class DeviceBuffer:
         self._finish(on)
         return ary
 
-    def copy_from_host(self, const unsigned char[::1] ary not None, stream=DEFAULT_STREAM) -> None:
+    def copy_from_host(self, ary, stream=DEFAULT_STREAM) -> None:
         """Overwrite the first bytes with those of `ary`; ValueError if they are more than `size`."""
         cdef Stream on = as_stream(stream)
-        cdef size_t count = ary.shape[0]
+        cdef const unsigned char[::1] host = readable_argument("ary", ary)
+        cdef size_t count = host.shape[0]
         self._check_room(count)
-        cdef const void* source = <const void*> &ary[0] if count != 0 else NULL
+        cdef const void* source = <const void*> &host[0] if count != 0 else NULL
         with nogil:
             self.made().copy_from(source, count, on._handle)
         self._use(on)
@@ -434,16 +436,16 @@ cdef class DeviceBuffer:
         cdef Stream on = as_stream(stream)
         interface = getattr(cuda_ary, "__cuda_array_interface__", None)
         if interface is None:
-            raise ValueError(f"expected an array in device memory (__cuda_array_interface__), "
+            raise ValueError("cuda_ary must be an array in device memory (__cuda_array_interface__), "
                              f"not {type(cuda_ary).__name__}")
         cdef uintptr_t source
         try:
             if not isinstance(interface["typestr"], str):
                 raise TypeError(f"typestr is {type(interface['typestr']).__name__}")
             item = np.dtype(interface["typestr"]).itemsize
-            shape = [int_argument(extent) for extent in interface["shape"]]
+            shape = [int_argument("an extent", extent) for extent in interface["shape"]]
             strides, mask = interface.get("strides"), interface.get("mask")
-            source = bytes_argument(interface["data"][0])
+            source = address_argument("its address", interface["data"][0])
         except (AttributeError, LookupError, OverflowError, TypeError) as error:
             raise ValueError(f"the array has a malformed __cuda_array_interface__: {error!r}") from error
         if len(shape) > 1 or (strides and strides[0] != item) or (shape and shape[0] < 0):
@@ -537,7 +539,7 @@ cdef class DeviceBuffer:
         `shrink_to_fit`.
         """
         cdef Stream on = as_stream(stream)
-        cdef size_t capacity = bytes_argument(new_capacity)
+        cdef size_t capacity = bytes_argument("new_capacity", new_capacity)
         self._require_no_exports()
         with nogil:
             self.made().reserve(capacity, on._handle)
@@ -550,7 +552,7 @@ cdef class DeviceBuffer:
         A smaller size keeps the memory: `shrink_to_fit` gives it back.
         """
         cdef Stream on = as_stream(stream)
-        cdef size_t size = bytes_argument(new_size)
+        cdef size_t size = bytes_argument("new_size", new_size)
         self._require_no_exports()
         with nogil:
             self.made().resize(size, on._handle)
@@ -633,9 +635,39 @@ cdef class Export:
         self.buffer._exports -= 1
 
 
+cdef const unsigned char[::1] readable_argument(str name, object host) except *:
+    """The memory of the host that can be read."""
+    if host is None:
+        raise TypeError(refusal_of_host(name, host, "must not be None"))
+    try:
+        return host
+    except BufferError as error:
+        raise BufferError(refusal_of_host(name, host, error)) from None
+    except ValueError as error:
+        raise ValueError(refusal_of_host(name, host, error)) from None
+    except TypeError as error:
+        raise TypeError(refusal_of_host(name, host, error)) from None
+
+
+cdef unsigned char[::1] writable_argument(str name, object host) except *:
+    """The memory of the host that can be written."""
+    readable_argument(name, host)  # whose errors say more
+    try:
+        return host
+    except (BufferError, ValueError):  # NumPy's arrays raise the second
+        raise BufferError(f"{name} cannot be written: this {type(host).__name__} is read-only") from None
+
+
+cdef str refusal_of_host(str name, object host, object why):
+    return (f"{name} must be a contiguous buffer of unsigned bytes, such as bytes or a numpy array of uint8, "
+            f"not {type(host).__name__} ({why})")
+
+
 cdef tuple pair_argument(str name, object pair):
     """Two ints; ValueError unless there are two, TypeError for what is no sequence of them."""
-    numbers = tuple([int_argument(number) for number in pair])
+    if not hasattr(pair, "__iter__"):
+        raise TypeError(f"{name} must be two ints, not {type(pair).__name__}")
+    numbers = tuple([int_argument(f"{name} must be two ints: one of them", number) for number in pair])
     if len(numbers) != 2:
         raise ValueError(f"{name} must be two numbers, not {len(numbers)}")
     return numbers
@@ -672,7 +704,7 @@ cdef copy(void* to, const void* source, size_t count, Stream stream, bint finish
             lib.synchronize(stream._handle, device)
 
 
-def copy_ptr_to_host(db, unsigned char[::1] hb not None, stream=DEFAULT_STREAM) -> None:
+def copy_ptr_to_host(db, hb, stream=DEFAULT_STREAM) -> None:
     """Fill a writable buffer of the host from device memory; finished on return on the default stream.
 
     Parameters
@@ -685,12 +717,13 @@ def copy_ptr_to_host(db, unsigned char[::1] hb not None, stream=DEFAULT_STREAM) 
         On any other than the default stream, synchronise it before reading.
     """
     cdef Stream on = as_stream(stream)
-    cdef uintptr_t source = bytes_argument(db)
-    if hb.shape[0] != 0:
-        copy(<void*> &hb[0], <const void*> source, hb.shape[0], on, True)
+    cdef uintptr_t source = address_argument("db", db)
+    cdef unsigned char[::1] host = writable_argument("hb", hb)
+    if host.shape[0] != 0:
+        copy(<void*> &host[0], <const void*> source, host.shape[0], on, True)
 
 
-def copy_host_to_ptr(const unsigned char[::1] hb not None, db, stream=DEFAULT_STREAM) -> None:
+def copy_host_to_ptr(hb, db, stream=DEFAULT_STREAM) -> None:
     """Fill device memory from a buffer of the host; finished on return on the default stream.
 
     Parameters
@@ -703,9 +736,10 @@ def copy_host_to_ptr(const unsigned char[::1] hb not None, db, stream=DEFAULT_ST
         On any other than the default stream the copy is only queued.
     """
     cdef Stream on = as_stream(stream)
-    cdef uintptr_t target = bytes_argument(db)
-    if hb.shape[0] != 0:
-        copy(<void*> target, <const void*> &hb[0], hb.shape[0], on, True)
+    cdef uintptr_t target = address_argument("db", db)
+    cdef const unsigned char[::1] host = readable_argument("hb", hb)
+    if host.shape[0] != 0:
+        copy(<void*> target, <const void*> &host[0], host.shape[0], on, True)
 
 
 def copy_device_to_ptr(d_src, d_dst, count, stream=DEFAULT_STREAM) -> None:
@@ -721,6 +755,6 @@ def copy_device_to_ptr(d_src, d_dst, count, stream=DEFAULT_STREAM) -> None:
         Where the copy is queued.
     """
     cdef Stream on = as_stream(stream)
-    cdef uintptr_t source = bytes_argument(d_src)
-    cdef uintptr_t target = bytes_argument(d_dst)
-    copy(<void*> target, <const void*> source, bytes_argument(count), on, False)
+    cdef uintptr_t source = address_argument("d_src", d_src)
+    cdef uintptr_t target = address_argument("d_dst", d_dst)
+    copy(<void*> target, <const void*> source, bytes_argument("count", count), on, False)

@@ -2,7 +2,7 @@
 from libc.stdint cimport uintptr_t
 
 from cenote cimport _libcenote as lib
-from cenote._arguments cimport bytes_argument, device_argument, int_argument
+from cenote._arguments cimport address_argument, device_argument, small_argument
 
 
 def is_loaded() -> bool:
@@ -91,7 +91,7 @@ def device_attribute(attr, device) -> int:
     CudaError
         If there is no such attribute.
     """
-    cdef int attribute = int_argument(getattr(attr, "value", attr))
+    cdef int attribute = small_argument("attr", getattr(attr, "value", attr))
     cdef int number = device_argument(device)
     cdef int value
     with nogil:
@@ -135,7 +135,7 @@ def synchronize(device) -> None:
 
 def address_range(pointer, device) -> tuple[int, int]:
     """Base address and size, in bytes, of the driver's allocation that `pointer` lies in."""
-    cdef uintptr_t address = bytes_argument(pointer)
+    cdef uintptr_t address = address_argument("pointer", pointer)
     cdef int number = device_argument(device)
     cdef lib.address_range found
     with nogil:

@@ -15,7 +15,8 @@ cdef class UpstreamResourceAdaptor(DeviceMemoryResource):
     cdef readonly DeviceMemoryResource upstream_mr
 
 
-cdef optional[size_t] size_argument(object size) except *
+cdef size_t required_size_argument(str name, object size) except? <size_t> -1
+cdef optional[size_t] size_argument(str name, object size) except *
 cdef shared_ptr[lib.memory_resource] resource_argument(str name, object resource) except *
 cdef shared_ptr[lib.memory_resource] upstream_argument(object upstream_mr) except *
 cdef register_class(str kind, object cls)

@@ -8,7 +8,14 @@ from libcpp.optional cimport make_optional, optional
 from libcpp.unordered_map cimport unordered_map
 
 from cenote cimport _libcenote as lib
-from cenote._arguments cimport bytes_argument, device_argument
+from cenote._arguments cimport (
+    address_argument,
+    bytes_argument,
+    count_argument,
+    device_argument,
+    int_argument,
+    text_argument,
+)
 from cenote._libcenote cimport inquiry, Py_TYPE, PyObject, PyTypeObject, traverseproc, visitproc
 from cenote._stream cimport Stream, as_stream
 
@@ -28,20 +35,34 @@ cdef object figure(optional[size_t] bytes):
 
 def parse_bytes(str text not None) -> int:
     """A number of bytes from a text such as "1GiB"."""
-    cdef optional[size_t] parsed = lib.parse_bytes(text.encode())
+    cdef optional[size_t] parsed = lib.parse_bytes(text.encode("utf-8", "replace"))
     if not parsed.has_value():
-        raise ValueError(f"Could not parse {text!r} as a number of bytes: write 4096, '512MiB' or '1.5 GB'")
+        shown = repr(text if len(text) <= 60 else text[:57] + "...")
+        raise ValueError(f"Could not parse {shown} as a number of bytes: write 4096, '512MiB' or '1.5 GB'")
     return parsed.value()
 
 
-cdef optional[size_t] size_argument(object size) except *:
-    """A number of bytes from None, an int, or a text such as "1GiB"."""
+def whole_number(str name, value, str wanted) -> int:
+    """The int of an argument; TypeError, which says what is wanted, for what is none."""
+    return int_argument(name, value, wanted)
+
+
+cdef size_t required_size_argument(str name, object size) except? <size_t> -1:
+    """A number of bytes from an int, or a text such as "1GiB"."""
+    if isinstance(size, str):
+        try:
+            return parse_bytes(size)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    return count_argument(name, size, "a number of bytes as int, or a text such as '1GiB'")
+
+
+cdef optional[size_t] size_argument(str name, object size) except *:
+    """As `required_size_argument`; nothing for None."""
     cdef optional[size_t] none
     if size is None:
         return none
-    if isinstance(size, str):
-        return make_optional[size_t](<size_t> parse_bytes(size))
-    return make_optional[size_t](bytes_argument(size))
+    return make_optional[size_t](required_size_argument(name, size))
 
 
 cdef class DeviceMemoryResource:
@@ -93,8 +114,8 @@ cdef class DeviceMemoryResource:
             `alignment` is no power of two, or `stream` is another device's and the resource orders memory itself.
         """
         cdef Stream on = as_stream(stream)
-        cdef size_t bytes = bytes_argument(nbytes)
-        cdef size_t aligned = bytes_argument(alignment)
+        cdef size_t bytes = bytes_argument("nbytes", nbytes)
+        cdef size_t aligned = bytes_argument("alignment", alignment)
         cdef void* pointer = self.made().allocate_at_once(on._handle, bytes, aligned)
         if pointer == NULL:
             with nogil:
@@ -125,9 +146,9 @@ cdef class DeviceMemoryResource:
         A pointer that the resource did not give out, or that was freed already, is reported once on stderr.
         """
         cdef Stream on = as_stream(stream)
-        cdef uintptr_t pointer = bytes_argument(ptr)
-        cdef size_t bytes = bytes_argument(nbytes)
-        cdef size_t aligned = bytes_argument(alignment)
+        cdef uintptr_t pointer = address_argument("ptr", ptr)
+        cdef size_t bytes = bytes_argument("nbytes", nbytes)
+        cdef size_t aligned = bytes_argument("alignment", alignment)
         if not lib.is_power_of_two(aligned):
             raise ValueError(f"alignment must be a power of two, not {aligned}")
         if not self.made().deallocate_at_once(on._handle, <void*> pointer, bytes, aligned):
@@ -185,7 +206,7 @@ cdef class DeviceMemoryResource:
         int
             The bytes given back.
         """
-        cdef size_t kept = bytes_argument(keep_bytes)
+        cdef size_t kept = bytes_argument("keep_bytes", keep_bytes)
         cdef size_t released
         with nogil:
             released = self.made().trim(kept)
@@ -195,6 +216,11 @@ cdef class DeviceMemoryResource:
         """Verify the bookkeeping of the whole stack; RuntimeError names the invariant that does not hold."""
         with nogil:
             self.made().check()
+
+    def __reduce_ex__(self, protocol):
+        raise TypeError(f"a {type(self).__name__} cannot be pickled or copied: its memory is this process's. Pickle a "
+                        "specification and make a resource of it with cenote.mr.from_spec; in this process pass it on "
+                        "as it is")
 
     def __eq__(self, other) -> bool:
         """Whether both stand for the same resource."""
@@ -221,7 +247,8 @@ cdef shared_ptr[lib.memory_resource] resource_argument(str name, object resource
     """The C++ resource of an argument; TypeError for what is no resource, RuntimeError for one that was never made."""
     if not isinstance(resource, DeviceMemoryResource):
         raise TypeError(f"{name} must be a memory resource, not {type(resource).__name__}")
-    (<DeviceMemoryResource> resource).made()
+    if (<DeviceMemoryResource> resource)._resource.get() == NULL:
+        raise RuntimeError(f"{name}: this {type(resource).__name__} was never initialised: call super().__init__(…)")
     return (<DeviceMemoryResource> resource)._resource
 
 
@@ -344,7 +371,7 @@ def from_spec(str text not None, device=None) -> DeviceMemoryResource:
     IndexError
         There is no such device.
     """
-    cdef lib.string specification = text.encode()
+    cdef lib.string specification = text_argument("text", text)
     cdef shared_ptr[lib.memory_resource] resource
     cdef bint given = device is not None
     cdef int on = device_argument(device) if given else 0

@@ -5,7 +5,7 @@ from libcpp.memory cimport shared_ptr
 from libcpp.vector cimport vector
 
 from cenote cimport _libcenote as lib
-from cenote._arguments cimport bytes_argument, device_argument
+from cenote._arguments cimport address_argument, bytes_argument, device_argument, text_argument
 from cenote._memory_resource cimport DeviceMemoryResource, resource_argument, wrap
 from cenote._stream cimport Stream, as_stream
 
@@ -165,8 +165,12 @@ cdef class Client:
         self._index = -1
 
     def __init__(self, str name not None):
-        self._index = lib.register_client(name.encode())
+        self._index = lib.register_client(text_argument("name", name))
         self.name = name
+
+    def __reduce_ex__(self, protocol):
+        self.require_made()
+        return type(self), (self.name,)
 
     cdef int require_made(self) except -1:
         if self._index < 0:
@@ -178,7 +182,7 @@ cdef class Client:
         cdef Stream on = as_stream(stream)
         cdef bint given = device is not None
         cdef int where = device_argument(device) if given else 0
-        cdef size_t bytes = bytes_argument(nbytes)
+        cdef size_t bytes = bytes_argument("nbytes", nbytes)
         cdef void* pointer
         self.require_made()
         with nogil:
@@ -202,7 +206,7 @@ cdef class Client:
         An address that no client was given, or that was freed already, is reported once on stderr and ignored.
         """
         cdef Stream on = as_stream(stream)
-        cdef uintptr_t pointer = bytes_argument(ptr)
+        cdef uintptr_t pointer = address_argument("ptr", ptr)
         self.require_made()
         with nogil:
             lib.client_deallocate(<void*> pointer, on._handle)
@@ -210,14 +214,14 @@ cdef class Client:
     def record_stream(self, ptr, stream) -> None:
         """The block is used on `stream` too: it is not reused before the work queued there when it is freed."""
         cdef Stream on = as_stream(stream)
-        cdef uintptr_t pointer = bytes_argument(ptr)
+        cdef uintptr_t pointer = address_argument("ptr", ptr)
         self.require_made()
         with nogil:
             lib.client_record_stream(<void*> pointer, on._handle)
 
     def share(self, ptr) -> None:
         """The block may be used on any stream until it is freed."""
-        cdef uintptr_t pointer = bytes_argument(ptr)
+        cdef uintptr_t pointer = address_argument("ptr", ptr)
         self.require_made()
         with nogil:
             lib.client_share(<void*> pointer)

@@ -6,7 +6,7 @@ from libcpp.memory cimport make_shared, shared_ptr, static_pointer_cast
 from libcpp.optional cimport optional
 
 from cenote cimport _libcenote as lib
-from cenote._arguments cimport bytes_argument, int_argument
+from cenote._arguments cimport address_argument, count_argument, small_argument
 from cenote._memory_resource cimport (
     DeviceMemoryResource,
     UpstreamResourceAdaptor,
@@ -14,6 +14,7 @@ from cenote._memory_resource cimport (
     register_class,
     remember,
     resource_argument,
+    required_size_argument,
     size_argument,
     upstream_argument,
 )
@@ -76,8 +77,8 @@ cdef class CudaAsyncMemoryResource(DeviceMemoryResource):
     def __init__(self, initial_pool_size=None, release_threshold=None, bint enable_ipc=False,
                  bint enable_fabric=False):
         cdef lib.async_options options
-        options.initial_pool_size = size_argument(initial_pool_size).value_or(0)
-        options.release_threshold = size_argument(release_threshold).value_or(<uint64_t> -1)
+        options.initial_pool_size = size_argument("initial_pool_size", initial_pool_size).value_or(0)
+        options.release_threshold = size_argument("release_threshold", release_threshold).value_or(<uint64_t> -1)
         options.handles.posix_file_descriptor = enable_ipc
         options.handles.fabric = enable_fabric
         with nogil:
@@ -123,7 +124,7 @@ cdef uintptr_t pool_argument(object handle) except? 0:
     if not is_handle and (not isinstance(handle, int) or isinstance(handle, bool)):
         raise ValueError("pool_handle must be a cudaMemPool_t or CUmemoryPool of cuda.bindings, or its value as int, "
                          f"not {type(handle).__name__}")
-    return <uintptr_t> int(handle)
+    return address_argument("pool_handle", int(handle))
 
 
 cdef class CudaAsyncManagedMemoryResource(DeviceMemoryResource):
@@ -181,9 +182,7 @@ cdef class SamHeadroomMemoryResource(DeviceMemoryResource):
     """
 
     def __init__(self, headroom):
-        if headroom is None:
-            raise TypeError("headroom must be a number of bytes, not None")
-        cdef size_t bytes = size_argument(headroom).value()
+        cdef size_t bytes = required_size_argument("headroom", headroom)
         with nogil:
             self._resource = static_pointer_cast[lib.memory_resource, lib.sam_headroom_memory_resource](
                 lib.make_shared[lib.sam_headroom_memory_resource](bytes))
@@ -210,8 +209,8 @@ cdef class PoolMemoryResource(UpstreamResourceAdaptor):
 
     def __init__(self, upstream_mr, initial_pool_size=None, maximum_pool_size=None):
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
-        cdef optional[size_t] initial = size_argument(initial_pool_size)
-        cdef optional[size_t] maximum = size_argument(maximum_pool_size)
+        cdef optional[size_t] initial = size_argument("initial_pool_size", initial_pool_size)
+        cdef optional[size_t] maximum = size_argument("maximum_pool_size", maximum_pool_size)
         with nogil:
             self._resource = static_pointer_cast[lib.memory_resource, lib.pool_memory_resource](
                 lib.make_shared[lib.pool_memory_resource](upstream, initial, maximum))
@@ -257,7 +256,7 @@ cdef class ArenaMemoryResource(UpstreamResourceAdaptor):
 
     def __init__(self, upstream_mr, arena_size=None, bint dump_log_on_failure=False):
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
-        cdef optional[size_t] size = size_argument(arena_size)
+        cdef optional[size_t] size = size_argument("arena_size", arena_size)
         with nogil:
             self._resource = static_pointer_cast[lib.memory_resource, lib.arena_memory_resource](
                 lib.make_shared[lib.arena_memory_resource](upstream, size, dump_log_on_failure))
@@ -290,10 +289,8 @@ cdef class FixedSizeMemoryResource(UpstreamResourceAdaptor):
 
     def __init__(self, upstream_mr, block_size=1 << 20, blocks_to_preallocate=128):
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
-        if block_size is None:
-            raise TypeError("block_size must be a number of bytes, not None")
-        cdef size_t size = size_argument(block_size).value()
-        cdef size_t blocks = bytes_argument(blocks_to_preallocate)
+        cdef size_t size = required_size_argument("block_size", block_size)
+        cdef size_t blocks = count_argument("blocks_to_preallocate", blocks_to_preallocate)
         with nogil:
             self._resource = static_pointer_cast[lib.memory_resource, lib.fixed_size_memory_resource](
                 lib.make_shared[lib.fixed_size_memory_resource](upstream, size, blocks))
@@ -329,8 +326,8 @@ cdef class BinningMemoryResource(UpstreamResourceAdaptor):
 
     def __init__(self, upstream_mr, min_size_exponent=-1, max_size_exponent=-1):
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
-        cdef int least = int_argument(min_size_exponent)
-        cdef int most = int_argument(max_size_exponent)
+        cdef int least = small_argument("min_size_exponent", min_size_exponent)
+        cdef int most = small_argument("max_size_exponent", max_size_exponent)
         with nogil:
             if least == -1 or most == -1:
                 self._resource = static_pointer_cast[lib.memory_resource, lib.binning_memory_resource](
@@ -358,9 +355,7 @@ cdef class BinningMemoryResource(UpstreamResourceAdaptor):
         RuntimeError
             If blocks are in use whose sizes the bin would take over: they could not be freed any more.
         """
-        if allocation_size is None:
-            raise TypeError("allocation_size must be a number of bytes, not None")
-        cdef size_t size = size_argument(allocation_size).value()
+        cdef size_t size = required_size_argument("allocation_size", allocation_size)
         cdef shared_ptr[lib.memory_resource] resource
         if bin_resource is not None:
             resource = resource_argument("bin_resource", bin_resource)
@@ -435,7 +430,15 @@ cdef void* call_allocate(object calls, lib.stream_ref on, size_t bytes) except? 
     cdef object stream = Stream(<uintptr_t> on.value())
     function, _, aligned, _ = calls
     address = function(stream, bytes, _alignment) if aligned else function(bytes, stream)
-    return <void*> <uintptr_t> bytes_argument(address)
+    return <void*> <uintptr_t> returned_address(function, bytes, address)
+
+
+cdef size_t returned_address(object function, size_t bytes, object address) except? <size_t> -1:
+    """What allocate_func returned; who forgot the `return` is told so."""
+    if address is None:
+        raise TypeError(f"allocate_func must return the address of {bytes} bytes as int, not None: "
+                        f"{function!r} returned nothing (to say that there is no memory, raise MemoryError)")
+    return address_argument("what allocate_func returns", address)
 
 
 cdef void call_deallocate(object calls, lib.stream_ref on, void* pointer, size_t bytes) noexcept:

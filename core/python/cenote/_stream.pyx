@@ -6,7 +6,7 @@ cimport cython
 from libc.stdint cimport uintptr_t
 
 from cenote cimport _libcenote as lib
-from cenote._arguments cimport bytes_argument, device_argument
+from cenote._arguments cimport address_argument, device_argument, shown_number
 
 
 class CudaStreamFlags(IntEnum):
@@ -59,7 +59,8 @@ cdef class Stream:
             return
         if flags is not None or device is not None:
             raise ValueError("flags and device are for a new stream; they cannot be given with an existing one")
-        self._handle = lib.stream_ref(<lib.CUstream_st*> <uintptr_t> stream_handle(obj))
+        cdef uintptr_t handle = address_argument("a stream's handle", stream_handle(obj))
+        self._handle = lib.stream_ref(<lib.CUstream_st*> handle)
         self.owner = obj
         self.device = -1
         if isinstance(obj, Stream):
@@ -122,6 +123,10 @@ cdef class Stream:
         self.require_made()
         return self._handle.is_legacy_default()
 
+    def __reduce_ex__(self, protocol):
+        raise TypeError(f"a {type(self).__name__} cannot be pickled or copied: it is the driver's, in this process. "
+                        "Make one where it is needed; in this process pass it on as it is")
+
     def __eq__(self, other) -> bool:
         return isinstance(other, Stream) and self.handle == other.handle
 
@@ -139,37 +144,52 @@ cdef stream_handle(object obj):
         return obj.handle
     if isinstance(obj, int) and not isinstance(obj, bool):
         if obj < 0:
-            raise ValueError(f"a stream handle cannot be negative: {obj}")
+            raise ValueError(f"a stream's handle cannot be negative: {shown_number(obj)}")
         return obj
-    protocol = getattr(obj, "__cuda_stream__", None)
+    protocol = getattr(obj, "__cuda_stream__", None) if not isinstance(obj, type) else None
     if protocol is not None:
-        version, handle = protocol() if callable(protocol) else protocol
+        answer = protocol() if callable(protocol) else protocol
+        try:
+            version, handle = answer
+        except (TypeError, ValueError) as error:
+            refused = TypeError if isinstance(error, TypeError) else ValueError
+            raise refused(f"__cuda_stream__ of {type(obj).__name__} must give version and handle: {error}") from None
         if version != 0:
             raise NotImplementedError(f"the stream protocol is known in version 0, not in version: '{version}'")
         return handle_number(handle)
-    is_array = hasattr(obj, "__cuda_array_interface__")  # whose ptr is not a stream's
+    # A class has the names and no stream; the ptr of an array is not a stream's.
+    is_none = isinstance(obj, type) or hasattr(obj, "__cuda_array_interface__")
     for name in ("cuda_stream", "ptr", "handle"):  # PyTorch, CuPy, Numba
-        handle = getattr(obj, name, None) if not is_array else None
+        handle = getattr(obj, name, None) if not is_none else None
         if handle is not None:
             return handle_number(getattr(handle, "value", handle) or 0)
     raise TypeError(
-        f"Cannot create stream from {type(obj).__name__}: expected a cenote.Stream, an object with __cuda_stream__, "
+        f"Cannot create stream from {described(obj)}: expected a cenote.Stream, an object with __cuda_stream__, "
         "a stream of PyTorch, CuPy or Numba, or a handle as int"
     )
 
 
+cdef str described(object obj):
+    return f"the class {obj.__name__}" if isinstance(obj, type) else type(obj).__name__
+
+
 cdef object handle_number(object handle):
     """What stands for a handle as int: an int, or an object of a binding to CUDA that can be made one."""
-    if isinstance(handle, (bool, float, str, bytes)):
-        raise TypeError(f"a stream's handle must be an int, not {type(handle).__name__}")
-    return int(handle)
+    if not isinstance(handle, (bool, float, str, bytes)):
+        if hasattr(handle, "__int__") or hasattr(handle, "__index__"):
+            return int(handle)
+    raise TypeError(f"a stream's handle must be an int, not {type(handle).__name__}")
 
 
 cdef int flags_argument(object flags) except -1:
     """The kind of stream that the flags mean; ValueError if they are none."""
-    if isinstance(flags, (bool, float)):  # which Python takes for the int that they equal
-        raise ValueError(f"{flags!r} is not a valid CudaStreamFlags")
-    return CudaStreamFlags(flags)
+    if not isinstance(flags, (bool, float)):  # which Python takes for the int that they equal
+        try:
+            return CudaStreamFlags(flags)
+        except ValueError:
+            pass
+    shown = shown_number(flags) if type(flags) is int else type(flags).__name__
+    raise ValueError(f"flags must be CudaStreamFlags.SYNC_DEFAULT or NON_BLOCKING, not {shown}")
 
 
 cdef Stream as_stream(object obj):

@@ -2,7 +2,7 @@
 from libcpp.memory cimport unique_ptr
 
 from cenote cimport _libcenote as lib
-from cenote._arguments cimport bytes_argument
+from cenote._arguments cimport count_argument
 from cenote._stream cimport Stream, flags_argument
 
 from cenote._stream import CudaStreamFlags
@@ -36,7 +36,7 @@ cdef class CudaStreamPool:
     cdef unique_ptr[lib.cuda_stream_pool] _pool
 
     def __init__(self, pool_size=16, flags=CudaStreamFlags.SYNC_DEFAULT):
-        cdef size_t size = bytes_argument(pool_size)
+        cdef size_t size = count_argument("pool_size", pool_size)
         cdef int kind = flags_argument(flags)
         if self._pool.get() != NULL:
             raise RuntimeError("this CudaStreamPool was initialised already")
@@ -71,7 +71,7 @@ cdef class CudaStreamPool:
         if stream_id is None:
             stream._owned = self.made().get_stream()
         else:
-            number = bytes_argument(stream_id)
+            number = count_argument("stream_id", stream_id)
             stream._owned = self.made().get_stream(number)
         stream._handle = stream._owned.get().view()
         stream.device = self.made().device()
@@ -86,6 +86,10 @@ cdef class CudaStreamPool:
     def device(self) -> int:
         """The device whose streams these are."""
         return self.made().device()
+
+    def __reduce_ex__(self, protocol):
+        raise TypeError(f"a {type(self).__name__} cannot be pickled or copied: its streams are the driver's, in this "
+                        "process. Make one where it is needed; in this process pass it on as it is")
 
     def __repr__(self) -> str:
         return f"<cenote.CudaStreamPool of {self.get_pool_size()} streams on device {self.device}>"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from operator import index
 from typing import Any, SupportsIndex, TypeVar
 
 from cenote import driver
 from cenote._adaptors import LoggingResourceAdaptor
-from cenote._memory_resource import DeviceMemoryResource, from_spec
+from cenote._memory_resource import DeviceMemoryResource, from_spec, whole_number
 from cenote._registry import (
     devices_with_resource,
     find_per_device_resource,
@@ -79,8 +78,8 @@ def reinitialize(
         There is no driver, or no device.
     """
     numbers = _device_numbers(devices)
-    initial = parse_bytes(initial_pool_size) if pool_allocator and initial_pool_size is not None else None
-    maximum = parse_bytes(maximum_pool_size) if pool_allocator and maximum_pool_size is not None else None
+    initial = _pool_size("initial_pool_size", initial_pool_size) if pool_allocator else None
+    maximum = _pool_size("maximum_pool_size", maximum_pool_size) if pool_allocator else None
 
     def make_resource(device: int) -> DeviceMemoryResource:
         resource = from_spec("managed" if managed_memory else "cuda", device)
@@ -103,6 +102,16 @@ def reinitialize(
             reset_per_device_resource(device)
 
 
+def _pool_size(name: str, size: int | str | None) -> int | None:
+    if size is None:
+        return None
+    try:
+        return parse_bytes(size)
+    except (TypeError, ValueError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{name}: {error}") from None
+
+
 def _device_numbers(devices: SupportsIndex | Iterable[SupportsIndex] | None) -> list[int]:
     """List the devices, each once; IndexError for one that is not there."""
     if devices is None:
@@ -116,9 +125,7 @@ def _device_numbers(devices: SupportsIndex | Iterable[SupportsIndex] | None) -> 
 
 
 def _device_number(device: SupportsIndex) -> int:
-    if isinstance(device, bool):
-        raise TypeError("devices must be numbers, not bool")
-    return index(device)
+    return whole_number("devices", device, "numbers of devices as int")
 
 
 def _trim_resources() -> None:

@@ -3,6 +3,7 @@
 
 #include <Python.h>
 
+#include <cstring>
 #include <stdexcept>
 
 #include "cenote/ground/error.hpp"
@@ -22,6 +23,17 @@ inline void set_error(const char* type_name, PyObject* arguments) {
   Py_XDECREF(arguments);
 }
 
+/// A text of the core as a str; what is not UTF-8 in it, as in the name of a file, does not hide the rest.
+inline PyObject* text_of(const char* text) {
+  return PyUnicode_DecodeUTF8(text, static_cast<Py_ssize_t>(std::strlen(text)), "backslashreplace");
+}
+
+inline void set_text(PyObject* type, const char* text) {
+  PyObject* const decoded = text_of(text);
+  if (decoded != nullptr) PyErr_SetObject(type, decoded);
+  Py_XDECREF(decoded);
+}
+
 /// An int, or None where the figure is unknown. For Py_BuildValue's "N".
 inline PyObject* figure(const std::optional<std::size_t>& bytes) {
   if (bytes) return PyLong_FromSize_t(*bytes);
@@ -38,21 +50,22 @@ inline void raise_python_error() {
   } catch (const out_of_memory& error) {
     const memory_state& s = error.state();
     set_error("OutOfMemoryError",
-              Py_BuildValue("(sNNNNNNN)", error.what(), figure(error.requested()), figure(s.in_use), figure(s.held),
+              Py_BuildValue("(NNNNNNNN)", text_of(error.what()), figure(error.requested()), figure(s.in_use), figure(s.held),
                             figure(s.limit), figure(s.largest_free), figure(s.device_free), figure(s.device_total)));
   } catch (const cuda_error& error) {
     set_error("CudaError",
-              Py_BuildValue("(ssis)", error.what(), error.call().c_str(), error.code(), error.name().c_str()));
+              Py_BuildValue("(Nsis)", text_of(error.what()), error.call().c_str(), error.code(), error.name().c_str()));
   } catch (const driver_unavailable& error) {
-    set_error("DriverUnavailableError", Py_BuildValue("(s)", error.what()));
+    set_error("DriverUnavailableError", Py_BuildValue("(N)", text_of(error.what())));
   } catch (const std::bad_alloc& error) {
-    PyErr_SetString(PyExc_MemoryError, error.what());
+    const bool says_why = std::strncmp(error.what(), "std::", 5) != 0;
+    set_text(PyExc_MemoryError, says_why ? error.what() : "the host has no memory left for it");
   } catch (const std::out_of_range& error) {
-    PyErr_SetString(PyExc_IndexError, error.what());
+    set_text(PyExc_IndexError, error.what());
   } catch (const std::invalid_argument& error) {
-    PyErr_SetString(PyExc_ValueError, error.what());
+    set_text(PyExc_ValueError, error.what());
   } catch (const std::exception& error) {
-    PyErr_SetString(PyExc_RuntimeError, error.what());
+    set_text(PyExc_RuntimeError, error.what());
   } catch (...) {
     PyErr_SetString(PyExc_RuntimeError, "an unknown C++ error");
   }

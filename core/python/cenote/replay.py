@@ -66,11 +66,8 @@ class ReplayOutOfMemoryError(MemoryError):
         Bytes that it asked for, and that the trace had in use by then.
     """
 
-    def __init__(self, event: int, events: int, requested: int, in_use: int, why: str) -> None:
-        super().__init__(
-            f"out of memory at event {event + 1:,} of {events:,} ({event / events:.0%} done), which asks for "
-            f"{requested:,} bytes while {in_use:,} are in use: {why}"
-        )
+    def __init__(self, message: str, event: int = 0, requested: int = 0, in_use: int = 0) -> None:
+        super().__init__(message)
         self.event = event
         self.requested = requested
         self.in_use = in_use
@@ -149,7 +146,11 @@ class Replay:
             try:
                 self._step(action, pointer, nbytes, stream)
             except MemoryError as error:
-                raise ReplayOutOfMemoryError(event, len(trace), nbytes, self._in_use, str(error)) from error
+                message = (
+                    f"out of memory at event {event + 1:,} of {len(trace):,} ({event / len(trace):.0%} done), which "
+                    f"asks for {nbytes:,} bytes while {self._in_use:,} are in use: {error}"
+                )
+                raise ReplayOutOfMemoryError(message, event, nbytes, self._in_use) from error
             except ValueError as error:
                 raise ValueError(f"event {event + 1:,} of {len(trace):,}: {error}") from error
             if progress is not None and (event + 1) % progress_every == 0:

@@ -20,12 +20,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from operator import index
 from types import TracebackType
 from typing import Literal, ParamSpec, TypeVar
 
 # The adaptors import this module for `Statistics`; so their names are looked up when they are used.
 from cenote import mr
+from cenote._memory_resource import whole_number
 
 __all__ = [
     "ProfilerContext",
@@ -153,7 +153,8 @@ class ProfilerRecords:
 
         def add(self, memory_total: int, memory_peak: int) -> None:
             """Add one call."""
-            total, peak = index(memory_total), index(memory_peak)
+            total = whole_number("memory_total", memory_total, "a number of bytes as int")
+            peak = whole_number("memory_peak", memory_peak, "a number of bytes as int")
             self.num_calls += 1
             self.memory_total += total
             if peak > self.memory_peak:  # and not max(), in which the collector could run, and a finalizer add a call

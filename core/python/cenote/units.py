@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from operator import index
 from typing import SupportsIndex
 
 from cenote._memory_resource import parse_bytes as _parse_text
+from cenote._memory_resource import whole_number
 
 __all__ = ["format_bytes", "parse_bytes"]
 
@@ -19,9 +19,7 @@ def format_bytes(nbytes: int | None) -> str:
     """
     if nbytes is None:
         return "unknown"
-    if isinstance(nbytes, bool):
-        raise TypeError("expected a number of bytes as int, not bool")
-    nbytes = index(nbytes)
+    nbytes = whole_number("nbytes", nbytes, "a number of bytes as int, or None")
     power = min((max(nbytes, 1).bit_length() - 1) // 10, len(_UNITS) - 1)
     return f"{nbytes / 1024**power:.2f} {_UNITS[power]}" if power else f"{nbytes} B"
 
@@ -47,4 +45,8 @@ def parse_bytes(size: SupportsIndex | str) -> int:
     TypeError
         It is neither an int nor a str.
     """
-    return _parse_text(size) if isinstance(size, str) else index(size)
+    if isinstance(size, str):
+        return _parse_text(size)
+    if isinstance(size, bool):
+        return int(size)
+    return whole_number("size", size, "a number of bytes as int, or a text such as '1GiB'")

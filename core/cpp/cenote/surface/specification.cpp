@@ -56,7 +56,24 @@ std::string joined(const std::vector<std::string>& words) {
   return text;
 }
 
-std::string in_quotes(std::string_view text) { return "'" + std::string(text) + "'"; }
+/// For a message: one line, of at most so many bytes of the text.
+std::string in_quotes(std::string_view text) {
+  constexpr std::size_t most_shown = 80;
+  std::size_t shown = std::min(text.size(), most_shown);
+  while (shown < text.size() && (static_cast<unsigned char>(text[shown]) & 0xC0) == 0x80) --shown;  // no half letter
+  std::string quoted = "'";
+  for (const char c : text.substr(0, shown)) {
+    if (static_cast<unsigned char>(c) >= 0x20 && c != 0x7F) {
+      quoted += c;
+    } else {
+      constexpr std::string_view digits = "0123456789abcdef";
+      quoted += "\\x";
+      quoted += digits[static_cast<unsigned char>(c) / 16];
+      quoted += digits[static_cast<unsigned char>(c) % 16];
+    }
+  }
+  return quoted + (shown < text.size() ? "…'" : "'");
+}
 
 /// The parameters of one word, read by the builder of its kind.
 class parameters {
