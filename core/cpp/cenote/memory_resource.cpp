@@ -42,9 +42,15 @@ void* memory_resource::try_allocate(stream_ref stream, std::size_t bytes, std::s
 
 void memory_resource::deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept {
   if (pointer == nullptr || driver_is_gone()) return;
-  if (nvtx::is_on()) [[unlikely]]
-    return deallocate_in_range(stream, pointer, bytes, std::max(alignment, default_alignment));
-  do_deallocate(stream, pointer, bytes, std::max(alignment, default_alignment));
+  try {
+    if (nvtx::is_on()) [[unlikely]]
+      return deallocate_in_range(stream, pointer, bytes, std::max(alignment, default_alignment));
+    do_deallocate(stream, pointer, bytes, std::max(alignment, default_alignment));
+  } catch (const std::exception& error) {
+    report_once("a block is leaked, as freeing it failed: ", error.what());
+  } catch (...) {
+    report_once("a block is leaked, as freeing it failed");
+  }
 }
 
 void* memory_resource::allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) noexcept {
@@ -77,8 +83,7 @@ void* memory_resource::allocate_in_range(stream_ref stream, std::size_t bytes, s
   return pointer;
 }
 
-void memory_resource::deallocate_in_range(stream_ref stream, void* pointer, std::size_t bytes,
-                                          std::size_t alignment) noexcept {
+void memory_resource::deallocate_in_range(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) {
   const nvtx::role role = role_of(*this);
   const nvtx::call call(nvtx::call::verb::deallocate, role, bytes);
   nvtx::region_ends(pointer, stream, device());  // also within an allocate: a program's callback may free blocks

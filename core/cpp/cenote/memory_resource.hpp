@@ -39,6 +39,8 @@ class memory_resource {
   /// As allocate, but null when memory ran out.
   void* try_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment = default_alignment);
 
+  /// Frees in the order of `stream`. A block that cannot be freed is leaked, which is reported; that needs no memory of
+  /// the host.
   void deallocate(stream_ref stream, void* pointer, std::size_t bytes,
                   std::size_t alignment = default_alignment) noexcept;
 
@@ -87,9 +89,10 @@ class memory_resource {
   explicit memory_resource(int device) : device_(device) {}
 
  private:
-  /// `bytes` is neither 0 nor above max_allocation, `alignment` a power of two of at least 256.
+  /// `bytes` is neither 0 nor above max_allocation, `alignment` a power of two of at least 256. A free that throws has
+  /// lost its block, and is reported by the deallocate that it came from.
   virtual void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) = 0;
-  virtual void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept = 0;
+  virtual void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) = 0;
 
   /// As those two, at once or not at all; a resource that cannot says so for ever.
   virtual void* do_allocate_at_once(stream_ref, std::size_t, std::size_t) { return nullptr; }
@@ -97,7 +100,7 @@ class memory_resource {
 
   // The same, told to NVIDIA's tools (driver/nvtx.hpp).
   void* allocate_in_range(stream_ref stream, std::size_t bytes, std::size_t alignment);
-  void deallocate_in_range(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept;
+  void deallocate_in_range(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment);
 
   friend class resource_adaptor;  // which passes on
 
@@ -128,7 +131,7 @@ class resource_adaptor : public memory_resource {
     return nvtx::is_on() ? upstream_->try_allocate(stream, bytes, alignment)
                          : upstream_->do_allocate(stream, bytes, alignment);
   }
-  void pass_on(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept {
+  void pass_on(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) {
     return nvtx::is_on() ? upstream_->deallocate(stream, pointer, bytes, alignment)
                          : upstream_->do_deallocate(stream, pointer, bytes, alignment);
   }

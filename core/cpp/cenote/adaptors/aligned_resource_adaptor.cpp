@@ -23,7 +23,7 @@ void* aligned_resource_adaptor::do_allocate(stream_ref stream, std::size_t bytes
 }
 
 void aligned_resource_adaptor::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes,
-                                             std::size_t alignment) noexcept {
+                                             std::size_t alignment) {
   next().deallocate(stream, pointer, bytes, raised(bytes, alignment));
 }
 

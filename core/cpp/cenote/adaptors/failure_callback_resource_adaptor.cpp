@@ -43,7 +43,7 @@ void* failure_callback_resource_adaptor::do_allocate(stream_ref stream, std::siz
 }
 
 void failure_callback_resource_adaptor::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes,
-                                                      std::size_t alignment) noexcept {
+                                                      std::size_t alignment) {
   next().deallocate(stream, pointer, bytes, alignment);
 }
 

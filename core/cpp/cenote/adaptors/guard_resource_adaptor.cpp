@@ -15,17 +15,14 @@ constexpr unsigned char pattern = 0xA5;  // neither text nor a small number, and
 /// A program that writes outside of its blocks does it often.
 constexpr int most_reports = 100;
 
-std::string block_text(const void* pointer, std::size_t bytes) {
-  return "the block of " + std::to_string(bytes) + " bytes at " + format_address(pointer);
-}
-
 }  // namespace
 
 std::string overrun::text() const {
   return "the guard adaptor: " + std::to_string(wrong_bytes) + (wrong_bytes == 1 ? " byte was" : " bytes were") +
-         " written outside of " + block_text(pointer, bytes) + ": the first at offset " + std::to_string(offset) +
-         (offset < 0 ? ", before its start" : ", after its end") + "; it was allocated on stream " +
-         format_address(stream.value()) + (allocated_from.empty() ? "" : ", from\n" + allocated_from);
+         " written outside of the block of " + std::to_string(bytes) + " bytes at " + format_address(pointer) +
+         ": the first at offset " + std::to_string(offset) + (offset < 0 ? ", before its start" : ", after its end") +
+         "; it was allocated on stream " + format_address(stream.value()) +
+         (allocated_from.empty() ? "" : ", from\n" + allocated_from);
 }
 
 guard_resource_adaptor::guard_resource_adaptor(std::shared_ptr<memory_resource> upstream, std::size_t guard_bytes)
@@ -108,14 +105,15 @@ void* guard_resource_adaptor::do_allocate(stream_ref stream, std::size_t bytes, 
   return block;
 }
 
-void guard_resource_adaptor::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t) noexcept {
+void guard_resource_adaptor::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t) {
   const auto known = take_out(pointer);
   if (!known) {
-    report(block_text(pointer, bytes) + " was freed, but it is not outstanding: freed twice, or allocated elsewhere");
+    report("the block of ", bytes, " bytes at ", pointer,
+           " was freed, but it is not outstanding: freed twice, or allocated elsewhere");
     return;
   }
   if (known->bytes != bytes) {
-    report(block_text(pointer, known->bytes) + " was freed as one of " + std::to_string(bytes) + " bytes");
+    report("the block of ", known->bytes, " bytes at ", pointer, " was freed as one of ", bytes, " bytes");
   }
   auto* const block = static_cast<std::byte*>(pointer);
   look_before_free(stream, block, *known);
@@ -123,7 +121,7 @@ void guard_resource_adaptor::do_deallocate(stream_ref stream, void* pointer, std
                     known->alignment);
 }
 
-std::optional<guard_resource_adaptor::guarded_block> guard_resource_adaptor::take_out(void* pointer) {
+std::optional<guard_resource_adaptor::guarded_block> guard_resource_adaptor::take_out(void* pointer) noexcept {
   const std::lock_guard looking(looking_);
   const std::lock_guard lock(mutex_);
   const auto found = blocks_.find(static_cast<std::byte*>(pointer));
@@ -143,7 +141,7 @@ void guard_resource_adaptor::look_before_free(stream_ref stream, std::byte* bloc
     overruns_found_.fetch_add(1, std::memory_order_relaxed);
     report(found->text());
   } catch (const std::exception& error) {
-    report_once(error.what());
+    report_once("the guard adaptor could not look at the guards of a block that was freed: ", error.what());
   }
 }
 
@@ -181,8 +179,9 @@ std::string guard_resource_adaptor::stack_of(const void* base) const {
   return {};
 }
 
-void guard_resource_adaptor::report(const std::string& text) const noexcept {
-  if (reports_.fetch_add(1, std::memory_order_relaxed) < most_reports) report_once(text);
+template <class... Parts>
+void guard_resource_adaptor::report(const Parts&... parts) const noexcept {
+  if (reports_.fetch_add(1, std::memory_order_relaxed) < most_reports) report_once(parts...);
 }
 
 }  // namespace cenote

@@ -81,18 +81,19 @@ class guard_resource_adaptor final : public resource_adaptor {
   };
 
   void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
-  void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept override;
+  void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) override;
 
   std::size_t room_before(std::size_t alignment) const noexcept { return align_up(guard_bytes_, alignment); }
   std::size_t room_for(std::size_t bytes, std::size_t alignment) const noexcept;
   bool may_touch_guards(stream_ref stream) const;
   std::shared_ptr<event> fill_guards(stream_ref stream, std::byte* block, std::size_t bytes) const;
   void order_after_fill(stream_ref stream, const guarded_block& known) const;
-  std::optional<guarded_block> take_out(void* pointer);
+  std::optional<guarded_block> take_out(void* pointer) noexcept;
   void look_before_free(stream_ref stream, std::byte* block, const guarded_block& known) noexcept;
   std::optional<overrun> look(stream_ref stream, std::byte* block, const guarded_block& known) const;
   std::string stack_of(const void* base) const;
-  void report(const std::string& text) const noexcept;
+  template <class... Parts>
+  void report(const Parts&... parts) const noexcept;
 
   const std::size_t guard_bytes_;
   mutable std::mutex looking_;  // taken before mutex_

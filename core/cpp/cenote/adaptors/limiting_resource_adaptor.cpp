@@ -67,7 +67,7 @@ void* limiting_resource_adaptor::do_allocate(stream_ref stream, std::size_t byte
 }
 
 void limiting_resource_adaptor::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes,
-                                              std::size_t alignment) noexcept {
+                                              std::size_t alignment) {
   // After the upstream has the memory back: who may take the bytes from now on finds them there.
   pass_on(stream, pointer, bytes, alignment);
   release(align_up(bytes, alignment_));

@@ -31,7 +31,7 @@ class limiting_resource_adaptor final : public resource_adaptor {
 
  private:
   void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
-  void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept override;
+  void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) override;
   void* do_allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
   bool do_deallocate_at_once(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) override;
   inline bool try_reserve(std::size_t counted) noexcept;

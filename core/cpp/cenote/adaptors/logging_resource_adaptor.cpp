@@ -76,7 +76,7 @@ void* logging_resource_adaptor::do_allocate(stream_ref stream, std::size_t bytes
 }
 
 void logging_resource_adaptor::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes,
-                                             std::size_t alignment) noexcept {
+                                             std::size_t alignment) {
   write("free", pointer, bytes, stream);
   pass_on(stream, pointer, bytes, alignment);
 }
@@ -87,7 +87,7 @@ void logging_resource_adaptor::write(const char* action, const void* pointer, st
   const std::lock_guard lock(mutex_);
   const int written = std::fprintf(file_.get(), handle == 0 ? "%ld,%s,%s,%p,%zu,%llu\n" : "%ld,%s,%s,%p,%zu,0x%llx\n",
                                    thread_id(), time_of_day().data(), action, pointer, bytes, handle);
-  if (written < 0) report_once("the log file '" + file_name_ + "' cannot be written; lines are missing");
+  if (written < 0) report_once("the log file '", file_name_, "' cannot be written; lines are missing");
 }
 
 }  // namespace cenote

@@ -37,7 +37,7 @@ class logging_resource_adaptor final : public resource_adaptor {
 
  private:
   void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
-  void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept override;
+  void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) override;
   void write(const char* action, const void* pointer, std::size_t bytes, stream_ref stream) noexcept;
 
   std::string named_;

@@ -10,14 +10,14 @@ void* prefetch_resource_adaptor::do_allocate(stream_ref stream, std::size_t byte
   try {
     prefetch_async(pointer, bytes, device(), stream, device());
   } catch (...) {
-    pass_on(stream, pointer, bytes, alignment);
+    next().deallocate(stream, pointer, bytes, alignment);
     throw;
   }
   return pointer;
 }
 
 void prefetch_resource_adaptor::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes,
-                                              std::size_t alignment) noexcept {
+                                              std::size_t alignment) {
   pass_on(stream, pointer, bytes, alignment);
 }
 

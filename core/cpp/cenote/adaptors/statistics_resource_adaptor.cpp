@@ -59,7 +59,13 @@ allocation_counters statistics_resource_adaptor::counters() const {
 allocation_counters statistics_resource_adaptor::push_counters() {
   const allocation_counters top = counters();
   const std::lock_guard lock(scopes_mutex_);
-  scopes_[thread_number()].emplace_back();
+  const auto [own, is_first] = scopes_.try_emplace(thread_number());
+  try {
+    own->second.emplace_back();
+  } catch (...) {
+    if (is_first) scopes_.erase(own);
+    throw;
+  }
   has_scopes_ = true;
   return top;
 }
@@ -106,7 +112,7 @@ void* statistics_resource_adaptor::do_allocate_at_once(stream_ref stream, std::s
 }
 
 void statistics_resource_adaptor::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes,
-                                                std::size_t alignment) noexcept {
+                                                std::size_t alignment) {
   // Before the memory can be another thread's: it is never counted twice in a peak.
   bytes_.give(static_cast<std::int64_t>(bytes));
   count_.give(1);

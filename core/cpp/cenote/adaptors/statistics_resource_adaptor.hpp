@@ -74,7 +74,7 @@ class statistics_resource_adaptor final : public resource_adaptor {
   using scopes = std::vector<allocation_counters>;
 
   void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
-  void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept override;
+  void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) override;
   void* do_allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
   inline void* counted(void* pointer, std::size_t bytes) noexcept;
   void count_in_my_scope(void (allocation_counters::*count)(std::size_t) noexcept, std::size_t bytes) noexcept;

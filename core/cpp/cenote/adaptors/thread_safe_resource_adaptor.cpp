@@ -23,7 +23,7 @@ void* thread_safe_resource_adaptor::do_allocate(stream_ref stream, std::size_t b
 }
 
 void thread_safe_resource_adaptor::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes,
-                                                 std::size_t alignment) noexcept {
+                                                 std::size_t alignment) {
   const std::lock_guard lock(mutex_);
   pass_on(stream, pointer, bytes, alignment);
 }

@@ -24,7 +24,7 @@ class thread_safe_resource_adaptor final : public resource_adaptor {
 
  private:
   void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
-  void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept override;
+  void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) override;
 
   mutable std::recursive_mutex mutex_;
 };

@@ -49,7 +49,7 @@ tracking_resource_adaptor::tracking_resource_adaptor(std::shared_ptr<memory_reso
 
 tracking_resource_adaptor::~tracking_resource_adaptor() {
   try {
-    if (!outstanding_.empty()) report_once("the tracking adaptor ends; " + leak_report());
+    if (!outstanding_.empty()) report_once("the tracking adaptor ends; ", leak_report());
   } catch (const std::exception&) {
     report_once("the tracking adaptor ends with outstanding allocations");
   }
@@ -112,20 +112,17 @@ void tracking_resource_adaptor::insert(outstanding_allocation allocation) {
 void tracking_resource_adaptor::report_bad_free(const void* pointer, std::size_t bytes,
                                                 const std::optional<outstanding_allocation>& known) noexcept {
   if (reports_.fetch_add(1, std::memory_order_relaxed) >= max_reports) return;
-  try {
-    std::string text = "the tracking adaptor: " + format_address(pointer);
-    if (!known) {
-      text += " (" + std::to_string(bytes) +
-              " bytes) was freed, but it is not outstanding: freed twice, or allocated elsewhere";
-    } else {
-      text += " was allocated with " + std::to_string(known->bytes) + " bytes and freed with " + std::to_string(bytes) +
-              "; " + std::to_string(known->bytes) + " are freed";
-      if (known->stack) text += "; it was allocated from\n" + known->stack->text();
-    }
-    report_once(text);
-  } catch (const std::exception& error) {
-    report_once(error.what());
+  if (!known) {
+    return report_once("the tracking adaptor: ", pointer, " (", bytes,
+                       " bytes) was freed, but it is not outstanding: freed twice, or allocated elsewhere");
   }
+  std::string stack;
+  try {
+    if (known->stack) stack = "; it was allocated from\n" + known->stack->text();
+  } catch (const std::bad_alloc&) {  // of the host's memory: the report goes without
+  }
+  report_once("the tracking adaptor: ", pointer, " was allocated with ", known->bytes, " bytes and freed with ", bytes,
+              "; ", known->bytes, " are freed", stack);
 }
 
 void* tracking_resource_adaptor::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
@@ -136,14 +133,14 @@ void* tracking_resource_adaptor::do_allocate(stream_ref stream, std::size_t byte
   try {
     insert({pointer, bytes, stream, thread_id(), 0, std::move(stack)});
   } catch (...) {
-    pass_on(stream, pointer, bytes, alignment);
+    next().deallocate(stream, pointer, bytes, alignment);
     throw;
   }
   return pointer;
 }
 
 void tracking_resource_adaptor::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes,
-                                              std::size_t alignment) noexcept {
+                                              std::size_t alignment) {
   std::optional<outstanding_allocation> freed;
   {
     // Before the memory can be another thread's.

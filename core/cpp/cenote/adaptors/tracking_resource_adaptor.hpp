@@ -56,7 +56,7 @@ class tracking_resource_adaptor final : public resource_adaptor {
 
  private:
   void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
-  void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept override;
+  void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) override;
   void insert(outstanding_allocation allocation);
   void report_bad_free(const void* pointer, std::size_t bytes,
                        const std::optional<outstanding_allocation>& known) noexcept;

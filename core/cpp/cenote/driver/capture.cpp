@@ -3,7 +3,7 @@
 #include <array>
 #include <atomic>
 #include <cstdlib>
-#include <string>
+#include <string_view>
 
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/driver.hpp"
@@ -17,8 +17,8 @@ std::array<std::atomic<int>, max_devices> captures_underway{};
 promise promise_of_environment() {
   const char* const said = std::getenv("CENOTE_CAPTURES");
   if (said == nullptr || *said == '\0') return promise::not_given;
-  if (std::string(said) == "announced") return promise::given;
-  report_once("CENOTE_CAPTURES is \"" + std::string(said) + "\" and has no effect: the one word it knows is announced");
+  if (std::string_view(said) == "announced") return promise::given;
+  report_once("CENOTE_CAPTURES is \"", said, "\" and has no effect: the one word it knows is announced");
   return promise::not_given;
 }
 
@@ -60,8 +60,7 @@ relaxed_capture_scope::relaxed_capture_scope() {
 
 relaxed_capture_scope::~relaxed_capture_scope() {
   auto mode = static_cast<CUstreamCaptureMode>(previous_mode_);
-  const CUresult result = driver().cuThreadExchangeStreamCaptureMode(&mode);
-  if (result != CUDA_SUCCESS) report_once(driver_failure("cuThreadExchangeStreamCaptureMode", result));
+  report_driver_failure("cuThreadExchangeStreamCaptureMode", driver().cuThreadExchangeStreamCaptureMode(&mode));
 }
 
 }  // namespace cenote

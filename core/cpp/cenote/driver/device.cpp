@@ -115,8 +115,7 @@ device_scope::device_scope(int device) : context_(primary_context(device)), push
 device_scope::~device_scope() {
   if (!pushed_) return;
   CUcontext popped = nullptr;
-  const CUresult result = driver().cuCtxPopCurrent(&popped);
-  if (result != CUDA_SUCCESS) report_once(driver_failure("cuCtxPopCurrent", result));
+  report_driver_failure("cuCtxPopCurrent", driver().cuCtxPopCurrent(&popped));
 }
 
 }  // namespace cenote

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <filesystem>
+#include <memory>
 #include <mutex>
 #include <optional>
 
@@ -117,14 +118,14 @@ const load_outcome& load_once() {
   static auto* const mutex = new std::mutex;
   const std::lock_guard lock(*mutex);
   if (const load_outcome* known = outcome.load(std::memory_order_acquire)) return *known;
-  auto* const fresh = new load_outcome;
+  auto fresh = std::make_unique<load_outcome>();
   try {
     fresh->loaded = load();
   } catch (const driver_unavailable& error) {
     fresh->failure = error.what();
   }
-  outcome.store(fresh, std::memory_order_release);
-  return *fresh;
+  outcome.store(fresh.get(), std::memory_order_release);
+  return *fresh.release();
 }
 
 const loaded_driver& loaded() {
@@ -137,6 +138,22 @@ const loaded_driver& loaded() {
         "the 'spawn' or 'forkserver' method instead of 'fork'.");
   }
   return *known->loaded;
+}
+
+struct error_words {
+  const char* name = "unknown error";
+  const char* text = "no description";
+};
+
+/// The driver's own, for an answer that it has given.
+error_words words_of(CUresult result) noexcept {
+  error_words words;
+  const load_outcome* const known = outcome.load(std::memory_order_acquire);
+  if (known == nullptr || !known->loaded || process_is_forked_child()) return words;
+  const driver_table& table = known->loaded->table;
+  if (table.cuGetErrorName(result, &words.name) != CUDA_SUCCESS) words.name = error_words{}.name;
+  if (table.cuGetErrorString(result, &words.text) != CUDA_SUCCESS) words.text = error_words{}.text;
+  return words;
 }
 
 }  // namespace
@@ -160,20 +177,15 @@ int usable_cuda_version() { return std::min(driver_version(), CUDA_VERSION); }
 
 bool driver_is_simulated() { return std::filesystem::path(driver_library()).filename() == "libcenote_sim.so"; }
 
-std::string driver_failure(const char* call, CUresult result) {
-  const char* name = nullptr;
-  const char* text = nullptr;
-  driver().cuGetErrorName(result, &name);
-  driver().cuGetErrorString(result, &text);
-  return cuda_error(call, result, name ? name : "unknown error", text ? text : "no description").what();
+void report_driver_failure(const char* call, CUresult result) noexcept {
+  if (result == CUDA_SUCCESS) return;
+  const error_words words = words_of(result);
+  report_once(call, " failed: ", words.name, " (", static_cast<int>(result), "): ", words.text);
 }
 
 void throw_cuda_error(const char* call, CUresult result) {
-  const char* name = nullptr;
-  const char* text = nullptr;
-  driver().cuGetErrorName(result, &name);
-  driver().cuGetErrorString(result, &text);
-  throw cuda_error(call, result, name ? name : "unknown error", text ? text : "no description");
+  const error_words words = words_of(result);
+  throw cuda_error(call, result, words.name, words.text);
 }
 
 }  // namespace cenote

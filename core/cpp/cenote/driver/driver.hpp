@@ -35,8 +35,8 @@ inline void check_driver(const char* call, CUresult result) {
   if (result != CUDA_SUCCESS) throw_cuda_error(call, result);
 }
 
-/// "cuMemFree failed: …", for report_once.
-std::string driver_failure(const char* call, CUresult result);
+/// Reports what throw_cuda_error would throw, and needs no memory of the host; nothing for CUDA_SUCCESS.
+void report_driver_failure(const char* call, CUresult result) noexcept;
 
 }  // namespace cenote
 

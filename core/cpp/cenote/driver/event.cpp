@@ -15,8 +15,7 @@ event::event(int device) {
 
 event::~event() {
   if (driver_is_gone()) return;
-  const CUresult result = driver().cuEventDestroy(handle_);
-  if (result != CUDA_SUCCESS) report_once(driver_failure("cuEventDestroy", result));
+  report_driver_failure("cuEventDestroy", driver().cuEventDestroy(handle_));
 }
 
 std::shared_ptr<event> event::record(stream_ref stream, int device) {

@@ -4,12 +4,13 @@
 #include <new>
 
 #include "cenote/driver/device.hpp"
+#include "cenote/ground/immortal.hpp"
 
 namespace cenote {
 
 idle_pools& idle_pools::of(int device) {
-  static auto* const leaked = new std::array<idle_pools, max_devices>;  // resources may outlive static objects
-  return leaked->at(static_cast<std::size_t>(device));
+  static immortal<std::array<idle_pools, max_devices>> all;  // resources may outlive static objects
+  return all->at(static_cast<std::size_t>(device));
 }
 
 std::size_t idle_pools::size() const noexcept {

@@ -31,7 +31,7 @@ void free_quietly(int device, const char* call, Free&& free) noexcept {
     const device_scope scope(device);
     const relaxed_capture_scope relaxed;
     const CUresult result = free();
-    if (result != CUDA_SUCCESS) report_once(driver_failure(call, result));
+    report_driver_failure(call, result);
   } catch (const std::exception& error) {
     report_once(error.what());
   }

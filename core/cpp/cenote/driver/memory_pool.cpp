@@ -122,8 +122,8 @@ void memory_pool_ref::free(stream_ref stream, void* pointer) const noexcept {
   try {
     const device_scope scope(device_);
     const relaxed_capture_scope relaxed;
-    const CUresult result = driver().cuMemFreeAsync(reinterpret_cast<CUdeviceptr>(pointer), stream.value());
-    if (result != CUDA_SUCCESS) report_once(driver_failure("cuMemFreeAsync", result));
+    report_driver_failure("cuMemFreeAsync",
+                          driver().cuMemFreeAsync(reinterpret_cast<CUdeviceptr>(pointer), stream.value()));
   } catch (const std::exception& error) {
     report_once(error.what());
   }

@@ -15,6 +15,7 @@
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/memory.hpp"
 #include "cenote/ground/error.hpp"
+#include "cenote/ground/immortal.hpp"
 
 namespace cenote::nvtx {
 namespace {
@@ -31,8 +32,8 @@ struct tables {
 };
 
 tables& announced() noexcept {
-  static auto* const leaked = new tables;
-  return *leaked;
+  static immortal<tables> the_one;
+  return *the_one;
 }
 
 std::atomic<bool> is_watched{true};  // until a tool does not take a heap

@@ -143,8 +143,7 @@ cuda_stream::cuda_stream(int device, kind flags) : device_(device) {
 cuda_stream::~cuda_stream() {
   if (handle_ == nullptr || driver_is_gone()) return;
   own_streams::remove(handle_);
-  const CUresult result = driver().cuStreamDestroy(handle_);
-  if (result != CUDA_SUCCESS) report_once(driver_failure("cuStreamDestroy", result));
+  report_driver_failure("cuStreamDestroy", driver().cuStreamDestroy(handle_));
 }
 
 cuda_stream::cuda_stream(cuda_stream&& other) noexcept

@@ -1,8 +1,8 @@
 #include "cenote/ground/error.hpp"
 
-#include <cstdio>
-#include <mutex>
-#include <set>
+#include <array>
+#include <atomic>
+#include <cstdint>
 
 #include "cenote/ground/bytes.hpp"
 #include "cenote/ground/log.hpp"
@@ -27,6 +27,33 @@ std::string out_of_memory_text(const std::string& resource, std::size_t requeste
          resource + "'" + (figures.empty() ? "" : ": " + figures);
 }
 
+// The texts that were reported, by their hashes: each lies in one of a few places from that of its hash on.
+constexpr std::size_t reported_places = 4096;
+constexpr std::size_t places_of_a_text = 16;
+constinit std::array<std::atomic<std::uint64_t>, reported_places> reported{};  // 0: vacant
+
+/// FNV-1a.
+std::uint64_t hash_of(std::initializer_list<text_part> parts) noexcept {
+  std::uint64_t hash = 0xCBF29CE484222325;
+  for (const text_part& part : parts) {
+    for (const char c : part.text()) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3;
+  }
+  return hash != 0 ? hash : 1;
+}
+
+/// False if it was there. Takes no lock, as a forked child reports too; where all of its places are taken, the first
+/// text is forgotten.
+bool remember_report(std::uint64_t hash) noexcept {
+  for (std::size_t i = 0; i < places_of_a_text; ++i) {
+    std::uint64_t found = 0;
+    if (reported[(hash + i) % reported_places].compare_exchange_strong(found, hash, std::memory_order_relaxed))
+      return true;
+    if (found == hash) return false;
+  }
+  reported[hash % reported_places].store(hash, std::memory_order_relaxed);
+  return true;
+}
+
 }  // namespace
 
 out_of_memory::out_of_memory(const std::string& resource, std::size_t requested, const memory_state& state)
@@ -38,20 +65,8 @@ cuda_error::cuda_error(const std::string& call, int code, const std::string& nam
       name_(name),
       code_(code) {}
 
-void report_once(const std::string& text) noexcept {
-  if (process_is_exiting()) return;
-  try {
-    // Leaked: it may be needed by the last static destructor of the process.
-    static auto* const mutex = new std::mutex;
-    static auto* const seen = new std::set<std::string>;
-    {
-      const std::lock_guard lock(*mutex);
-      if (!seen->insert(text).second) return;
-    }
-    log(log_level::error, text);
-  } catch (...) {
-    std::fputs("cenote: an error could not be reported for lack of host memory\n", stderr);
-  }
+void report_text_once(std::initializer_list<text_part> parts) noexcept {
+  if (!process_is_exiting() && remember_report(hash_of(parts))) log_text(log_level::error, parts);
 }
 
 }  // namespace cenote

@@ -9,10 +9,13 @@
 #pragma once
 
 #include <cstddef>
+#include <initializer_list>
 #include <new>
 #include <optional>
 #include <stdexcept>
 #include <string>
+
+#include "cenote/ground/text_part.hpp"
 
 namespace cenote {
 
@@ -61,7 +64,17 @@ class driver_unavailable : public std::runtime_error {
 };
 
 /// The channel for what cannot be thrown (frees, destructors): one line of the log (log.hpp; stderr unless somebody
-/// listens), each distinct text once per process, silent while the process exits.
-void report_once(const std::string& text) noexcept;
+/// listens), each distinct text once per process, silent while the process exits. The parts make one text:
+///
+///     report_once("a block is leaked, as freeing it failed: ", error.what());
+///
+/// It needs no memory of the host: the texts that were reported are remembered by a hash in a table of fixed size,
+/// which forgets an earlier one where a few thousand others have come between.
+void report_text_once(std::initializer_list<text_part> parts) noexcept;
+
+template <class... Parts>
+void report_once(const Parts&... parts) noexcept {
+  report_text_once({text_part(parts)...});
+}
 
 }  // namespace cenote

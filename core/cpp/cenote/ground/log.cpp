@@ -4,8 +4,10 @@
 #include <strings.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <condition_variable>
@@ -13,8 +15,12 @@
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
-#include <deque>
+#include <list>
 #include <mutex>
+#include <new>
+#include <utility>
+
+#include "cenote/ground/immortal.hpp"
 
 namespace cenote {
 namespace {
@@ -42,22 +48,21 @@ std::atomic<log_level> flush_from{log_level::warn};
 struct queue {
   std::mutex mutex;  // guards all that follows
   std::condition_variable arrived;
-  std::deque<log_record> records;
+  std::list<log_record> records;  // which asks for no memory before there is one
   std::size_t dropped = 0;
   bool is_heard = false;
 };
 
 queue& the_queue() noexcept {
-  static auto* const leaked = [] {
-    pthread_atfork([] { the_queue().mutex.lock(); }, [] { the_queue().mutex.unlock(); },
-                   [] {
-                     the_queue().is_heard = false;
-                     the_queue().records.clear();
-                     the_queue().mutex.unlock();
-                   });
-    return new queue;
-  }();
-  return *leaked;
+  static immortal<queue> the_one;
+  [[maybe_unused]] static const int registered =
+      pthread_atfork([] { the_queue().mutex.lock(); }, [] { the_queue().mutex.unlock(); },
+                     [] {
+                       the_queue().is_heard = false;
+                       the_queue().records.clear();
+                       the_queue().mutex.unlock();
+                     });
+  return *the_one;
 }
 
 /// The file that the environment names; null if it names none, or one that cannot be opened. Never closed by us.
@@ -75,24 +80,55 @@ std::FILE* the_file() noexcept {
   return opened;
 }
 
-void write_to_file(std::FILE* file, log_level level, const timeval& now, long thread, const char* text) noexcept {
+using text_parts = std::initializer_list<text_part>;
+
+void write_to_file(std::FILE* file, log_level level, const timeval& now, long thread, text_parts parts) noexcept {
   std::tm local{};
   localtime_r(&now.tv_sec, &local);
-  std::fprintf(file, "[%6ld][%02d:%02d:%02d:%06ld][%-6s] %s\n", thread, local.tm_hour, local.tm_min, local.tm_sec,
-               static_cast<long>(now.tv_usec), name_of(level), text);
+  flockfile(file);
+  std::fprintf(file, "[%6ld][%02d:%02d:%02d:%06ld][%-6s] ", thread, local.tm_hour, local.tm_min, local.tm_sec,
+               static_cast<long>(now.tv_usec), name_of(level));
+  for (const text_part& part : parts) std::fwrite(part.text().data(), 1, part.text().size(), file);
+  std::fputc('\n', file);
   if (level >= flush_level()) std::fflush(file);
+  funlockfile(file);
 }
 
-void write_to_stderr(log_level level, const char* text) noexcept {
-  if (level == log_level::error) {
-    std::fprintf(stderr, "cenote: %s\n", text);
-  } else {
-    std::fprintf(stderr, "cenote: %s: %s\n", name_of(level), text);
+/// All that is given, in as few calls as the system needs; what cannot be written is lost.
+void write_all(int descriptor, iovec* pieces, std::size_t count) noexcept {
+  while (count != 0) {
+    const ssize_t result = writev(descriptor, pieces, static_cast<int>(count));
+    if (result < 0 && errno == EINTR) continue;
+    if (result < 0) return;
+    auto written = static_cast<std::size_t>(result);
+    for (; count != 0 && written >= pieces->iov_len; ++pieces, --count) written -= pieces->iov_len;
+    if (count == 0) return;
+    pieces->iov_base = static_cast<char*>(pieces->iov_base) + written;
+    pieces->iov_len -= written;
   }
 }
 
-/// False where nobody listens.
-bool enqueue(log_level level, const timeval& now, long thread, const std::string& text) {
+void write_to_stderr(log_level level, text_parts parts) noexcept {
+  std::array<iovec, 32> pieces;
+  std::size_t count = 0;
+  const auto add = [&](std::string_view text) {
+    if (count < pieces.size()) pieces[count++] = {const_cast<char*>(text.data()), text.size()};  // it is only read
+  };
+  add("cenote: ");
+  if (level != log_level::error) {
+    add(name_of(level));
+    add(": ");
+  }
+  for (const text_part& part : parts) add(part.text());
+  count = std::min(count, pieces.size() - 1);
+  add("\n");
+  const int before = errno;
+  write_all(STDERR_FILENO, pieces.data(), count);
+  errno = before;
+}
+
+/// False where nobody listens. Throws std::bad_alloc.
+bool enqueue(log_level level, const timeval& now, long thread, text_parts parts) {
   queue& q = the_queue();
   const std::lock_guard lock(q.mutex);
   if (!q.is_heard) return false;
@@ -101,7 +137,9 @@ bool enqueue(log_level level, const timeval& now, long thread, const std::string
     ++q.dropped;
   }
   const double seconds = static_cast<double>(now.tv_sec) + 1e-6 * static_cast<double>(now.tv_usec);
-  q.records.push_back({level, seconds, thread, text});
+  std::string text;
+  for (const text_part& part : parts) text += part.text();
+  q.records.push_back({level, seconds, thread, std::move(text)});
   q.arrived.notify_one();
   return true;
 }
@@ -116,21 +154,21 @@ void set_logging_level(log_level level) noexcept { log_state::level.store(level,
 log_level flush_level() noexcept { return flush_from.load(std::memory_order_relaxed); }
 void set_flush_level(log_level level) noexcept { flush_from.store(level, std::memory_order_relaxed); }
 
-void log(log_level level, const std::string& text) noexcept {
+void log_text(log_level level, text_parts parts) noexcept {
   if (!should_log(level)) return;
+  timeval now{};
+  gettimeofday(&now, nullptr);
+  const long thread = syscall(SYS_gettid);
+  bool is_heard = false;
   try {
-    timeval now{};
-    gettimeofday(&now, nullptr);
-    const long thread = syscall(SYS_gettid);
-    const bool is_heard = enqueue(level, now, thread, text);
-    std::FILE* const file = the_file();
-    if (file != nullptr) {
-      write_to_file(file, level, now, thread, text.c_str());
-    } else if (!is_heard) {
-      write_to_stderr(level, text.c_str());
-    }
-  } catch (...) {
-    std::fputs("cenote: a line could not be logged for lack of host memory\n", stderr);
+    is_heard = enqueue(level, now, thread, parts);
+  } catch (const std::bad_alloc&) {  // of the host's memory: the line goes where it would if nobody listened
+  }
+  std::FILE* const file = the_file();
+  if (file != nullptr) {
+    write_to_file(file, level, now, thread, parts);
+  } else if (!is_heard) {
+    write_to_stderr(level, parts);
   }
 }
 
@@ -162,6 +200,7 @@ std::vector<log_record> take_log_records() {
   queue& q = the_queue();
   const std::lock_guard lock(q.mutex);
   std::vector<log_record> taken;
+  taken.reserve(q.records.size() + 1);
   if (q.dropped != 0) {
     const log_record& oldest = q.records.front();
     taken.push_back({log_level::warn, oldest.time, oldest.thread,
@@ -173,8 +212,8 @@ std::vector<log_record> take_log_records() {
   return taken;
 }
 
-void print_log_record(log_level level, const std::string& text) noexcept {
-  if (the_file() == nullptr) write_to_stderr(level, text.c_str());
+void print_log_record(log_level level, std::string_view text) noexcept {
+  if (the_file() == nullptr) write_to_stderr(level, {text});
 }
 
 }  // namespace cenote

@@ -11,6 +11,8 @@
 // 3. The core never calls a listener: it enqueues and goes on. So a line may be logged under any lock of the core, and
 //    a listener may need the GIL, its own locks and cenote itself to do with the lines what it likes.
 // 4. The queue is bounded. When it is full its oldest line goes, and the listener is told how many went.
+// 5. A line that goes to stderr or to a file needs no memory of the host: it is written from its parts, to stderr by
+//    one call of the system. One for which the queue has no memory goes where it would if nobody listened.
 //
 // Threads: all functions from any thread. One mutex guards the queue; it is a leaf, nothing is called under it. A
 // forked child, which does not have the listener's thread, has no listener.
@@ -18,8 +20,12 @@
 #pragma once
 
 #include <atomic>
+#include <initializer_list>
 #include <string>
+#include <string_view>
 #include <vector>
+
+#include "cenote/ground/text_part.hpp"
 
 namespace cenote {
 
@@ -40,7 +46,13 @@ void set_flush_level(log_level level) noexcept;
 /// Whether a line of this level would be logged.
 inline bool should_log(log_level level) noexcept { return level >= logging_level() && level < log_level::off; }
 
-void log(log_level level, const std::string& text) noexcept;
+/// The parts make one line.
+void log_text(log_level level, std::initializer_list<text_part> parts) noexcept;
+
+template <class... Parts>
+void log(log_level level, const Parts&... parts) noexcept {
+  log_text(level, {text_part(parts)...});
+}
 
 /// Writes the lines that are still buffered to the file.
 void flush_log() noexcept;
@@ -65,6 +77,6 @@ bool wait_for_log_records();
 std::vector<log_record> take_log_records();
 
 /// To stderr, as where nobody listens; nowhere if a file has the lines. For a listener who has no better place.
-void print_log_record(log_level level, const std::string& text) noexcept;
+void print_log_record(log_level level, std::string_view text) noexcept;
 
 }  // namespace cenote

@@ -5,6 +5,7 @@
 #include <new>
 #include <vector>
 
+#include "cenote/ground/immortal.hpp"
 #include "cenote/ground/process.hpp"
 
 namespace cenote {
@@ -40,9 +41,9 @@ class slot_table {
 };
 
 /// Never destroyed: threads end after main does.
-slot_table& slots() {
-  static auto* const table = new slot_table;
-  return *table;
+slot_table& slots() noexcept {
+  static immortal<slot_table> the_one;
+  return *the_one;
 }
 
 constinit thread_local bool is_given_back = false;

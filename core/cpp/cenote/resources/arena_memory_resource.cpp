@@ -42,8 +42,7 @@ void* arena_memory_resource::do_allocate(stream_ref stream, std::size_t bytes, s
   return pointer;
 }
 
-void arena_memory_resource::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes,
-                                          std::size_t alignment) noexcept {
+void arena_memory_resource::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) {
   pool_.deallocate(stream, pointer, bytes, alignment);
 }
 
@@ -53,11 +52,10 @@ void arena_memory_resource::dump(std::size_t failed_bytes) const noexcept {
                              describe(*this) + "' on device " + std::to_string(device()) + "\n" + pool_.map();
     const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(dump_file_name, "a"), &std::fclose);
     if (!file || std::fputs(text.c_str(), file.get()) < 0 || std::fflush(file.get()) != 0) {
-      report_once(std::string("the map of an arena could not be written to ") + dump_file_name + ": " +
-                  std::strerror(errno));
+      report_once("the map of an arena could not be written to ", dump_file_name, ": ", std::strerror(errno));
     }
   } catch (const std::exception& error) {
-    report_once(std::string("the map of an arena could not be written: ") + error.what());
+    report_once("the map of an arena could not be written: ", error.what());
   }
 }
 

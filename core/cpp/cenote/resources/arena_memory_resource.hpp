@@ -44,7 +44,7 @@ class arena_memory_resource final : public memory_resource {
   arena_memory_resource(std::shared_ptr<memory_resource> upstream, checked_size size, bool dump_log_on_failure);
 
   void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
-  void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept override;
+  void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) override;
   void dump(std::size_t failed_bytes) const noexcept;
 
   pool_memory_resource pool_;

@@ -83,7 +83,7 @@ void* binning_memory_resource::do_allocate(stream_ref stream, std::size_t bytes,
 }
 
 void binning_memory_resource::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes,
-                                            std::size_t alignment) noexcept {
+                                            std::size_t alignment) {
   bin* chosen = nullptr;
   {
     const std::shared_lock together(mutex_);

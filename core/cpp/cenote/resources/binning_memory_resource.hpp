@@ -52,7 +52,7 @@ class binning_memory_resource final : public memory_resource {
 
   bin& bin_for(std::size_t bytes) const;
   void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
-  void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept override;
+  void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) override;
 
   std::shared_ptr<memory_resource> upstream_;
   std::optional<std::pair<int, int>> exponents_;

@@ -26,7 +26,9 @@ void callback_memory_resource::give(stream_ref stream, void* pointer, std::size_
   try {
     deallocate_(stream, pointer, bytes);
   } catch (const std::exception& error) {
-    report_once(std::string("the deallocate function of a callback resource failed: ") + error.what());
+    report_once("the deallocate function of a callback resource failed: ", error.what());
+  } catch (...) {
+    report_once("the deallocate function of a callback resource failed");
   }
 }
 

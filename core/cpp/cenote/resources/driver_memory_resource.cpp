@@ -24,8 +24,7 @@ void* driver_memory_resource::do_allocate(stream_ref stream, std::size_t bytes, 
   return aligned;
 }
 
-void driver_memory_resource::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes,
-                                           std::size_t alignment) noexcept {
+void driver_memory_resource::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) {
   if (alignment == default_alignment) return give(stream, pointer, bytes);
   void* base = nullptr;
   {
@@ -34,7 +33,7 @@ void driver_memory_resource::do_deallocate(stream_ref stream, void* pointer, std
     if (found) base = found.mapped();
   }
   if (base != nullptr) return give(stream, base, with_room_to_align(bytes, alignment));
-  report_once("a pointer was freed with an alignment of " + std::to_string(alignment) +
+  report_once("a pointer was freed with an alignment of ", alignment,
               " that it was not allocated with, or twice; it is leaked");
 }
 

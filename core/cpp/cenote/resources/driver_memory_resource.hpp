@@ -28,7 +28,7 @@ class driver_memory_resource : public memory_resource {
   virtual void give(stream_ref stream, void* pointer, std::size_t bytes) noexcept = 0;
 
   void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) final;
-  void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept final;
+  void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) final;
 
   std::mutex mutex_;
   std::unordered_map<void*, void*> bases_;  // of the blocks whose address was moved up

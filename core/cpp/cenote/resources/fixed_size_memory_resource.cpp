@@ -44,8 +44,7 @@ void* fixed_size_memory_resource::do_allocate(stream_ref stream, std::size_t byt
   return bytes > block_size_ ? nullptr : pool_.try_allocate(stream, block_size_, alignment);
 }
 
-void fixed_size_memory_resource::do_deallocate(stream_ref stream, void* pointer, std::size_t,
-                                               std::size_t alignment) noexcept {
+void fixed_size_memory_resource::do_deallocate(stream_ref stream, void* pointer, std::size_t, std::size_t alignment) {
   pool_.deallocate(stream, pointer, block_size_, alignment);
 }
 

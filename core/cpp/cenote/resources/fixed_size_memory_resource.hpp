@@ -36,7 +36,7 @@ class fixed_size_memory_resource final : public memory_resource {
  private:
   /// Null, that is out of memory, for more than a block.
   void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
-  void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept override;
+  void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) override;
 
   std::size_t block_size_;
   std::size_t blocks_to_preallocate_;

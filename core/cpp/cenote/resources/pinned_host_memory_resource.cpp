@@ -20,7 +20,7 @@ void pinned_host_memory_resource::give(stream_ref stream, void* pointer, std::si
     const relaxed_capture_scope relaxed;
     synchronize(stream, device());
   } catch (const std::exception& error) {
-    report_once(std::string(error.what()) + "; the pinned memory is leaked rather than freed under running work");
+    report_once(error.what(), "; the pinned memory is leaked rather than freed under running work");
     return;
   }
   pinned_free(device(), pointer);

@@ -76,7 +76,7 @@ void pool_memory_resource::take_first_chunks(std::size_t bytes) {
 }
 
 void pool_memory_resource::give_back_first_chunks() noexcept {
-  for (const chunk& c : memory_.all_chunks()) upstream()->deallocate_sync(c.base, c.bytes);
+  memory_.for_each_chunk([this](const chunk& c) { upstream()->deallocate_sync(c.base, c.bytes); });
 }
 
 void pool_memory_resource::take_first_chunk(std::size_t bytes) {
@@ -92,26 +92,30 @@ void pool_memory_resource::take_first_chunk(std::size_t bytes) {
 pool_memory_resource::~pool_memory_resource() {
   if (driver_is_gone()) return;
   if (const std::size_t in_use = memory_.blocks_in_use(); in_use != 0) {
-    report_once("a pool is destroyed with blocks still in use: " + std::to_string(in_use) + ", together " +
+    report_once("a pool is destroyed with blocks still in use: ", in_use, ", together ",
                 format_bytes(memory_.bytes_in_use()));
   }
   if (!order_legacy_stream_after_all_work()) return;
-  for (const chunk& c : memory_.all_chunks()) chunks_.give({}, c);
+  memory_.for_each_chunk([this](const chunk& c) { chunks_.give({}, c); });
 }
 
 /// For the end of the pool. False, and reported, if there is no way: its memory must then be leaked.
 bool pool_memory_resource::order_legacy_stream_after_all_work() const noexcept {
-  std::string failure = "work is being captured";
+  std::exception_ptr failure;
   for (const auto order : {+[](int device) { wait_for_all_work({}, device); }, &synchronize_device}) {
     try {
-      if (is_capture_underway(device())) break;
+      if (is_capture_underway(device())) throw std::runtime_error("work is being captured");
       order(device());
       return true;
-    } catch (const std::exception& error) {
-      failure = error.what();
+    } catch (const std::exception&) {
+      failure = std::current_exception();
     }
   }
-  report_once("the memory of a pool is leaked, as its work could not be waited for: " + failure);
+  try {
+    std::rethrow_exception(failure);
+  } catch (const std::exception& error) {
+    report_once("the memory of a pool is leaked, as its work could not be waited for: ", error.what());
+  }
   return false;
 }
 
@@ -197,7 +201,7 @@ void* pool_memory_resource::take_from_heap(request wanted) {
   return nullptr;
 }
 
-void pool_memory_resource::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t) noexcept {
+void pool_memory_resource::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t) {
   if (!caches_.keeps(bytes)) return give_to_heap(stream, identify_or_report(stream), pointer);
   const sighting seen = recognise_or_report(stream);
   block_index spilled = no_block;
@@ -243,7 +247,7 @@ void pool_memory_resource::give_to_heap(stream_ref stream, stream_id id, void* p
     if (freed->offered != nullptr) return publish(stream, *freed->offered);
     if (freed->due) place_mark(stream, id, *std::move(freed->due));
   } catch (const std::exception& error) {
-    report_once(std::string("a block is leaked, as freeing it failed: ") + error.what());
+    report_once("a block is leaked, as freeing it failed: ", error.what());
   }
 }
 
@@ -270,7 +274,7 @@ void pool_memory_resource::give_spilled(stream_ref stream, sighting seen, block_
     }
     if (due) place_mark(stream, id, *std::move(due));
   } catch (const std::exception& error) {
-    report_once(std::string("blocks are leaked, as freeing them failed: ") + error.what());
+    report_once("blocks are leaked, as freeing them failed: ", error.what());
   }
 }
 
@@ -460,7 +464,7 @@ void* pool_memory_resource::add_chunk_and_take(const request& wanted, chunk fres
     memory_.add_chunk(fresh, owner);
     size_caches();
     return memory_.take_fresh(wanted, owner);
-  } catch (const std::bad_alloc&) {
+  } catch (...) {
     give_up_chunk(wanted, fresh);
     throw;
   }
@@ -562,11 +566,8 @@ void pool_memory_resource::size_caches() { caches_.set_budget(chunks_.held() / s
 
 void pool_memory_resource::say(const char* what, std::size_t bytes) const noexcept {
   if (!should_log(log_level::debug)) return;
-  try {
-    log(log_level::debug, "the pool on device " + std::to_string(device()) + " " + what + " " + format_bytes(bytes) +
-                              " and holds " + format_bytes(pool_size()));
-  } catch (const std::bad_alloc&) {  // the line is lost, and nothing else
-  }
+  log(log_level::debug, "the pool on device ", device(), " ", what, " ", format_bytes(bytes), " and holds ",
+      format_bytes(pool_size()));
 }
 
 /// An event after all that the stream was given so far; null, and reported, if it cannot be had.

@@ -129,7 +129,7 @@ class pool_memory_resource final : public memory_resource {
   };
 
   void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
-  void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept override;
+  void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) override;
 
   void* do_allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
   bool do_deallocate_at_once(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) override;

@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <limits>
 #include <new>
+#include <utility>
 
 #include "cenote/ground/check.hpp"
+#include "cenote/ground/error.hpp"
 #include "cenote/ground/thread_slot.hpp"
 
 namespace cenote {
@@ -174,7 +176,7 @@ void stream_ordered_heap::has_waited(const request& wanted, borrowed& found) {
   spares().keep(std::move(found.covering.happened));
 }
 
-void stream_ordered_heap::give_back(borrowed returned) {
+void stream_ordered_heap::give_back(borrowed returned) noexcept {
   --counters_.allocations;
   --counters_.from_other_stream;
   if (returned.lent != nullptr) {
@@ -182,10 +184,14 @@ void stream_ordered_heap::give_back(borrowed returned) {
     heap_.blocks()[returned.lent->block].is_cached = true;
     return offers_.give_back(*returned.lent);
   }
-  stream_timeline& lender = timelines_.meet(returned.lender, heap_);
-  heap_.give(heap_.taken_at(returned.pointer), lender.owner(), returned.freed_at);
-  if (lender.covering(returned.freed_at) == nullptr) return place(returned.lender, std::move(returned.covering));
-  spares().keep(std::move(returned.covering.happened));
+  try {
+    stream_timeline& lender = timelines_.meet(returned.lender, heap_);  // it may have been dropped meanwhile
+    heap_.give(heap_.taken_at(returned.pointer), lender.owner(), returned.freed_at);
+    if (lender.covering(returned.freed_at) == nullptr) return place(returned.lender, std::move(returned.covering));
+    spares().keep(std::move(returned.covering.happened));
+  } catch (const std::exception& error) {
+    report_once("a block is leaked, as giving it back to the stream that had freed it failed: ", error.what());
+  }
 }
 
 void* stream_ordered_heap::take_claims(const request& wanted, const std::vector<claim>& claims, std::size_t waits,
@@ -254,12 +260,19 @@ auto stream_ordered_heap::make_offer(stream_timeline& of, block_index freed) noe
 
 auto stream_ordered_heap::free_spilled(stream_id id, block_index spilled, bool may_be_marked)
     -> std::optional<due_mark> {
-  stream_timeline& mine = timelines_.meet(id, heap_);
-  while (spilled != no_block) {
-    const block_index next = heap_[spilled].free_next;
-    give(mine, spilled);
-    spilled = next;
+  const auto for_each_spilled = [&](auto&& use) {
+    while (spilled != no_block) use(std::exchange(spilled, heap_[spilled].free_next));
+  };
+  if (!knows(id)) {
+    try {
+      timelines_.meet(id, heap_);
+    } catch (...) {
+      for_each_spilled([this](block_index lost) { heap_.blocks()[lost].is_cached = false; });  // nobody's for ever
+      throw;
+    }
   }
+  stream_timeline& mine = *timelines_.find(id);
+  for_each_spilled([&](block_index freed) { give(mine, freed); });
   return may_be_marked ? timelines_.close_if_worth_a_mark(mine, heap_.chunk_bytes()) : std::nullopt;
 }
 

@@ -106,7 +106,7 @@ class stream_ordered_heap {
   std::optional<borrowed> borrow(const request& wanted);
   /// Not for an offer, which says so itself.
   void has_waited(const request& wanted, borrowed& found);
-  void give_back(borrowed returned);
+  void give_back(borrowed returned) noexcept;
 
   /// Makes the claimed blocks and the ready ones the stream's own, which joins them; it has waited for them, `waits`
   /// times. What it does not need is worth a mark, for others.
@@ -158,7 +158,10 @@ class stream_ordered_heap {
   void* take_fresh(const request& wanted, std::optional<stream_id> of);
   std::vector<chunk> remove_free_chunks(std::optional<stream_id> of, const std::function<bool(const chunk&)>& wanted);
   bool has_chunk(const chunk& memory) const { return heap_.has_chunk(memory); }
-  std::vector<chunk> all_chunks() const { return heap_.all_chunks(); }
+  template <class Visit>
+  void for_each_chunk(Visit&& visit) const {
+    heap_.for_each_chunk(visit);
+  }
   std::size_t chunk_bytes() const noexcept { return heap_.chunk_bytes(); }
 
   std::size_t idle_chunk_spared(const request& wanted);

@@ -51,7 +51,7 @@ void system_memory_resource::give(stream_ref stream, void* pointer, std::size_t)
     const relaxed_capture_scope relaxed;
     synchronize(stream, device());
   } catch (const std::exception& error) {
-    report_once(std::string(error.what()) + "; the system memory is leaked rather than freed under running work");
+    report_once(error.what(), "; the system memory is leaked rather than freed under running work");
     return;
   }
   ::operator delete(pointer, heap_alignment);

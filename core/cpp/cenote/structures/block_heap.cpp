@@ -142,12 +142,6 @@ void block_heap::for_each_block(const std::function<void(const block&)>& visit) 
   }
 }
 
-std::vector<chunk> block_heap::all_chunks() const {
-  std::vector<chunk> all;
-  for (const auto& [base, record] : chunks_) all.push_back({base, record.bytes});
-  return all;
-}
-
 bool block_heap::is_free_of(block_index index, owner_index owner) const noexcept {
   return index != no_block && blocks_[index].is_free && blocks_[index].owner == owner;
 }

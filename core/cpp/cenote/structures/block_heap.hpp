@@ -104,8 +104,11 @@ class block_heap {
   /// Every block of every chunk, in order of address.
   void for_each_block(const std::function<void(const block&)>& visit) const;
 
-  /// Every chunk, for a pool that is being destroyed.
-  std::vector<chunk> all_chunks() const;
+  /// Calls `visit(chunk)` for each chunk, for a pool that is being destroyed.
+  template <class Visit>
+  void for_each_chunk(Visit&& visit) const {
+    for (const auto& [base, record] : chunks_) visit(chunk{base, record.bytes});
+  }
 
   /// Throws std::logic_error naming the invariant that does not hold. O(blocks).
   void check() const;

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "cenote/ground/immortal.hpp"
 #include "cenote/ground/process.hpp"
 #include "cenote/ground/spin_lock.hpp"
 #include "cenote/surface/allocation_table.hpp"
@@ -23,7 +24,7 @@ struct alignas(64) shard {
 constexpr unsigned shard_bits = 6;
 
 shard& shard_of(void* pointer) noexcept {
-  static auto* const shards = new std::array<shard, std::size_t{1} << shard_bits>;
+  static immortal<std::array<shard, std::size_t{1} << shard_bits>> shards;
   return (*shards)[allocation_table::hash(pointer) >> (64 - shard_bits)];
 }
 

@@ -6,6 +6,7 @@
 #include <mutex>
 #include <stdexcept>
 
+#include "cenote/ground/immortal.hpp"
 #include "cenote/ground/spin_lock.hpp"
 
 namespace cenote {
@@ -30,8 +31,8 @@ struct client_table {
 };
 
 client_table& clients() noexcept {
-  static auto* const leaked = new client_table;
-  return *leaked;
+  static immortal<client_table> the_one;
+  return *the_one;
 }
 
 client_counters& counters_of(client_index client) noexcept {

@@ -1,12 +1,13 @@
 #include "cenote/surface/reclaimer.hpp"
 
 #include <array>
-#include <iterator>
+#include <optional>
 #include <utility>
 
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/event.hpp"
+#include "cenote/ground/immortal.hpp"
 #include "cenote/ground/process.hpp"
 
 namespace cenote {
@@ -17,12 +18,14 @@ constexpr int stream_capture_unsupported = 900;  // CUDA_ERROR_STREAM_CAPTURE_UN
 }  // namespace
 
 reclaimer& reclaimer::of(int device) {
-  static auto* const table = new std::array<std::unique_ptr<reclaimer>, max_devices>;
-  static auto* const mutex = new std::mutex;
-  const std::lock_guard lock(*mutex);
-  auto& place = table->at(static_cast<std::size_t>(device));
-  if (!place) place.reset(new reclaimer(device));
-  return *place;
+  struct table {
+    std::mutex mutex;  // guards the rest
+    std::array<std::optional<reclaimer>, max_devices> places;
+  };
+  static immortal<table> all;
+  const std::lock_guard lock(all->mutex);
+  auto& place = all->places.at(static_cast<std::size_t>(device));
+  return place ? *place : place.emplace(device);
 }
 
 void reclaimer::free_after_all_work(std::shared_ptr<memory_resource> resource, void* pointer, std::size_t bytes,
@@ -35,7 +38,7 @@ void reclaimer::free_after_all_work(std::shared_ptr<memory_resource> resource, v
     }
     if (!is_capturing(freed_on, device_)) free_pending();
   } catch (const std::exception& error) {
-    report_once(std::string("a free on another stream than the block's own failed: ") + error.what());
+    report_once("a block is leaked, as freeing it on another stream than its own failed: ", error.what());
   }
 }
 
@@ -46,7 +49,7 @@ std::size_t reclaimer::held_back() const {
 
 void reclaimer::free_pending() noexcept {
   if (driver_is_gone() || is_capture_underway(device_)) return;
-  std::vector<pending_free> frees;
+  std::list<pending_free> frees;
   {
     const std::lock_guard lock(mutex_);
     frees.swap(pending_);
@@ -69,15 +72,15 @@ void reclaimer::free_pending() noexcept {
   }
 }
 
-void reclaimer::free_now(const std::vector<pending_free>& frees) {
+void reclaimer::free_now(const std::list<pending_free>& frees) {
   const stream_ref ours = own_stream();
   wait_for_all_work(ours, device_);
   for (const pending_free& f : frees) f.resource->deallocate(ours, f.pointer, f.bytes);
 }
 
-void reclaimer::put_back(std::vector<pending_free> frees) {
+void reclaimer::put_back(std::list<pending_free> frees) noexcept {
   const std::lock_guard lock(mutex_);
-  pending_.insert(pending_.end(), std::make_move_iterator(frees.begin()), std::make_move_iterator(frees.end()));
+  pending_.splice(pending_.end(), frees);
 }
 
 stream_ref reclaimer::own_stream() {

@@ -12,9 +12,9 @@
 #pragma once
 
 #include <cstddef>
+#include <list>
 #include <memory>
 #include <mutex>
-#include <vector>
 
 #include "cenote/memory_resource.hpp"
 
@@ -22,7 +22,9 @@ namespace cenote {
 
 class reclaimer {
  public:
-  /// The one of `device`; never destroyed.
+  explicit reclaimer(int device) : device_(device) {}
+
+  /// The one of `device`; never destroyed, and made without memory of the host.
   static reclaimer& of(int device);
 
   /// `freed_on` is a live stream of the caller's.
@@ -41,17 +43,16 @@ class reclaimer {
     std::size_t bytes;
   };
 
-  explicit reclaimer(int device) : device_(device) {}
   stream_ref own_stream();
-  void free_now(const std::vector<pending_free>& frees);
-  void put_back(std::vector<pending_free> frees);
+  void free_now(const std::list<pending_free>& frees);
+  void put_back(std::list<pending_free> frees) noexcept;
 
   int device_;
   mutable std::mutex mutex_;
 
   // Guarded by mutex_.
   std::unique_ptr<cuda_stream> stream_;
-  std::vector<pending_free> pending_;
+  std::list<pending_free> pending_;  // so that putting back what could not be freed needs no memory of the host
 };
 
 }  // namespace cenote
