@@ -33,6 +33,10 @@ void destroy_contents(Context& context) {
   for (const auto& block : blocks) {
     free_block(*block);
   }
+  for (const auto& device : sim.devices) {
+    device->context.open_peers.erase(&context);
+  }
+  context.open_peers.clear();
   context.legacy_stream.reset();
   context.thread_streams.clear();
   context.queues.clear();

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <vector>
 
 #include "cuda_driver.hpp"
@@ -35,6 +36,7 @@ struct Context {
 
   Device& device;
   int retained = 0;
+  std::set<const Context*> open_peers;  ///< by cuCtxEnablePeerAccess: their memory may be used here
   std::vector<std::shared_ptr<WorkQueue>> queues;
   std::shared_ptr<Stream> legacy_stream;
   std::map<std::uint64_t, std::shared_ptr<Stream>> thread_streams;  ///< by ThreadState::number

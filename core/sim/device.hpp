@@ -38,6 +38,9 @@ struct Device {
   Context context;
 };
 
+/// Whether a card can use the memory of another one. False for a card and itself, as the driver has it.
+bool reaches(const Device& card, const Device& other);
+
 /// Throws Failure(CUDA_ERROR_INVALID_DEVICE).
 Device& device(CUdevice ordinal);
 

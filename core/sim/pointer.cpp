@@ -31,7 +31,7 @@ void answer_attribute(void* data, CUpointer_attribute attribute, std::uintptr_t 
     case CU_POINTER_ATTRIBUTE_MEMORY_TYPE:
       return answer<unsigned int>(data, block.pinned() ? CU_MEMORYTYPE_HOST : CU_MEMORYTYPE_DEVICE);
     case CU_POINTER_ATTRIBUTE_DEVICE_POINTER:
-      require(!block.pool || block.pool->device_access);
+      require(!block.pool || block.pool->is_open_to_a_card());
       return answer<CUdeviceptr>(data, address);
     case CU_POINTER_ATTRIBUTE_HOST_POINTER:
       require(block.host_visible());

@@ -8,10 +8,7 @@
 namespace cenote::sim {
 
 Pool::Pool(PoolPlace place, Device& device, std::size_t max_bytes)
-    : place(place),
-      device(device),
-      device_access(place.type == CU_MEM_ALLOCATION_TYPE_MANAGED || place.on_device()),
-      max_bytes_(max_bytes) {}
+    : place(place), device(device), max_bytes_(max_bytes) {}
 
 Pool::~Pool() { trim_to(0); }
 
@@ -189,6 +186,23 @@ CUresult Pool::set(CUmemPool_attribute attribute, const void* value) {
   }
 }
 
+CUmemAccess_flags Pool::access(const Device& by) const {
+  if (managed() || (place.on_device() && &by == &device)) {
+    return CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+  }
+  const auto found = access_.find(by.ordinal);
+  return found == access_.end() ? CU_MEM_ACCESS_FLAGS_PROT_NONE : found->second;
+}
+
+void Pool::set_access(const Device& by, CUmemAccess_flags flags) {
+  require(!place.on_device() || &by == &device || reaches(by, device), CUDA_ERROR_INVALID_DEVICE);
+  if (flags == CU_MEM_ACCESS_FLAGS_PROT_NONE) {
+    access_.erase(by.ordinal);
+  } else {
+    access_[by.ordinal] = flags;
+  }
+}
+
 std::shared_ptr<Pool> pool_of(CUmemoryPool handle) {
   return find_live(driver().pools, handle, CUDA_ERROR_INVALID_VALUE);
 }
@@ -219,12 +233,20 @@ CUresult cuMemPoolSetAccess(CUmemoryPool handle, const CUmemAccessDesc* access, 
     const auto pool = pool_of(handle);
     for (std::size_t i = 0; i < count; ++i) {
       if (access[i].location.type == CU_MEM_LOCATION_TYPE_DEVICE) {
-        device(access[i].location.id);  // all devices of one host reach each other's memory
-        pool->device_access = pool->device_access || access[i].flags != CU_MEM_ACCESS_FLAGS_PROT_NONE;
+        pool->set_access(device(access[i].location.id), access[i].flags);
       } else {
         require(pool->block_kind() != BlockKind::pooled, CUDA_ERROR_NOT_SUPPORTED);  // the host cannot reach a card's
       }
     }
+  });
+}
+
+CUresult cuMemPoolGetAccess(CUmemAccess_flags* flags, CUmemoryPool handle, CUmemLocation* location) {
+  return call(Entry::cuMemPoolGetAccess, [&] {
+    require(flags != nullptr && location != nullptr);
+    const auto pool = pool_of(handle);
+    require(location->type == CU_MEM_LOCATION_TYPE_DEVICE);
+    *flags = pool->access(device(location->id));
   });
 }
 

@@ -10,8 +10,10 @@
 //        segment:  [ live ][ parked, stream 7 ][ free ............ ]
 //
 // Memory of a pool on a card is charged to it. Managed and pinned memory lies on the host and is charged to no card; a
-// managed pool's memory is preferred where the pool is (placement.hpp), and devices may use a pinned pool's memory only
-// after cuMemPoolSetAccess.
+// managed pool's memory is preferred where the pool is (placement.hpp).
+//
+// A card may use the memory of its own pools, and of managed ones. The memory of another card's pool, and of a pinned
+// pool on the host, is open to it after cuMemPoolSetAccess only; cuCtxEnablePeerAccess does not open it (peer.cpp).
 //
 // Invariants: I1 used_bytes <= reserved_bytes; I2 reserved_bytes is charged to the card, if any, and, where max_bytes
 // is set, not above it; I3 live, parked and free pieces tile the segments. Threads: guarded by Driver::mutex. Cost:
@@ -62,11 +64,17 @@ class Pool : public std::enable_shared_from_this<Pool> {
   CUresult get(CUmemPool_attribute attribute, void* value) const;
   CUresult set(CUmemPool_attribute attribute, const void* value);
 
+  /// How a card may use memory of the pool. Its own card's way is not changed.
+  CUmemAccess_flags access(const Device& by) const;
+  void set_access(const Device& by, CUmemAccess_flags flags);
+
+  bool is_open_to(const Device& by) const { return access(by) != CU_MEM_ACCESS_FLAGS_PROT_NONE; }
+  bool is_open_to_a_card() const { return managed() || place.on_device() || !access_.empty(); }
+
   BlockKind block_kind() const;
 
   const PoolPlace place;
   Device& device;
-  bool device_access;
   std::uint64_t release_threshold = 0;
 
  private:
@@ -87,6 +95,7 @@ class Pool : public std::enable_shared_from_this<Pool> {
   std::map<std::uintptr_t, std::size_t> segments_;
   std::map<std::uintptr_t, Parked> parked_;
   Ranges free_;
+  std::map<int, CUmemAccess_flags> access_;  ///< of cards that were given any, by ordinal
   std::uint64_t last_ticket_ = 0;
   bool closed_ = false;
 

@@ -89,10 +89,12 @@ Settings parse_settings(std::string_view text) {
       settings.name = value;
     } else if (key == "pageable") {
       settings.pageable = parse_integer(key, value, 0, 1) != 0;
+    } else if (key == "peers") {
+      settings.peers = parse_integer(key, value, 0, 1) != 0;
     } else {
       throw std::invalid_argument("CENOTE_SIM: '" + std::string(part) +
                                   "' is not known; known are devices=N, memory=SIZE, driver=VERSION, name=TEXT, "
-                                  "pageable=0 or 1, separated by commas");
+                                  "pageable=0 or 1, peers=0 or 1, separated by commas");
     }
   }
   return settings;

@@ -1,6 +1,6 @@
 // What the simulated machine is: read once, at cuInit, from the environment variable CENOTE_SIM.
 //
-//   CENOTE_SIM="devices=2,memory=80GiB,driver=12040,name=my card,pageable=1"
+//   CENOTE_SIM="devices=2,memory=80GiB,driver=12040,name=my card,pageable=1,peers=0"
 //
 //   devices  how many (0: cuInit answers CUDA_ERROR_NO_DEVICE)            default 1, at most 64
 //   memory   of each device; units B, KB … TB (1000s) and KiB … TiB       default 80GiB, at most 4TiB
@@ -8,6 +8,7 @@
 //   name     of each device                                               default "cenote simulated device"
 //   pageable 1: the devices may use any memory of the host, such as       default 0
 //            malloc's, as on a Grace Hopper or with HMM; 0: only what the driver handed out, as in most servers
+//   peers    0: no device can use the memory of another one; 1: each can     default 1
 #pragma once
 
 #include <cstddef>
@@ -25,6 +26,7 @@ struct Settings {
   int driver_version = 13000;
   std::string name = "cenote simulated device";
   bool pageable = false;
+  bool peers = true;
 };
 
 /// Throws std::invalid_argument with one line that says what is wrong and what is known.

@@ -2,6 +2,7 @@
 //
 // 1. At the call, each operand is looked up: known memory (its blocks are kept by the work), or the host's own,
 //    pageable memory. An address of the simulator's where nothing lives is refused.
+//    So is memory of a pool that is not open to the card of the stream (pool.hpp): CUDA_ERROR_INVALID_VALUE.
 // 2. Pageable memory is staged as the driver does: a source is read at the call; a destination makes the call wait.
 // 3. Where the machine has pageable access (settings.hpp), a fill may go to the host's own memory; a copy out of it
 //    therefore waits for the work before it, which may write there.
@@ -27,10 +28,17 @@ struct Operand {
 
   bool pageable() const { return blocks.empty(); }
 
-  /// False for a pool of the host that no device was given access to. Copies reach its memory all the same.
-  bool device_access() const {
+  /// Whether work on the card may touch it: false for a pool that is not open to the card.
+  bool is_open_to(const Device& card) const {
     return std::all_of(blocks.begin(), blocks.end(),
-                       [](const auto& block) { return !block->pool || block->pool->device_access; });
+                       [&](const auto& block) { return !block->pool || block->pool->is_open_to(card); });
+  }
+
+  /// The same for a copy, which reaches pools on the host in any case.
+  bool is_open_to_copies_of(const Device& card) const {
+    return is_open_to(card) || std::all_of(blocks.begin(), blocks.end(), [](const auto& block) {
+             return !block->pool || !block->pool->place.on_device();
+           });
   }
   std::byte* data() const { return reinterpret_cast<std::byte*>(address); }
 };
@@ -87,6 +95,8 @@ CUresult copy(Stream& stream, std::uintptr_t to_address, std::uintptr_t from_add
   }
   const Operand to = operand(to_address, bytes);
   const Operand from = operand(from_address, bytes);
+  const Device& card = stream.context.device;
+  require(to.is_open_to_copies_of(card) && from.is_open_to_copies_of(card));
   if (from.pageable() && driver().settings.pageable && !stream.capture) {
     advance(stream.horizon());
   }
@@ -131,7 +141,7 @@ CUresult cuMemsetD8Async(CUdeviceptr address, unsigned char value, std::size_t b
       return;
     }
     const Operand to = operand(address, bytes);
-    require(to.pageable() ? driver().settings.pageable : to.device_access());
+    require(to.pageable() ? driver().settings.pageable : to.is_open_to(on->context.device));
     on->submit({.after = {}, .action = [to, value, name = current_call()] {
                   if (still_there(to, name)) {
                     std::memset(to.data(), value, to.bytes);

@@ -101,7 +101,7 @@ TEST_F(specification, a_device_that_is_not_there_is_out_of_range) {
 
 TEST_F(specification, every_known_kind_is_listed_with_its_parameters) {
   const std::string known = known_specifications();
-  for (const char* line : {"cuda\n", "managed\n", "pinned\n", "async:initial=…,release_threshold=…,ipc=…,fabric=…\n",
+  for (const char* line : {"cuda\n", "managed\n", "pinned\n", "async:initial=…,release_threshold=…,ipc=…,fabric=…,peers=…\n",
                            "pool:initial=…,max=…\n", "statistics\n", "logging:file=…\n"}) {
     EXPECT_NE(known.find(line), std::string::npos) << line;
   }

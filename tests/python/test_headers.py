@@ -71,6 +71,7 @@ MADE_OF = {
     "driver/nvtx",
     "driver/nvtx_memory",
     "driver/own_streams",
+    "driver/peer_access",
     "driver/stream_scope",
     "ground/asymmetric_fence",
     "ground/biased_lock",

@@ -25,6 +25,7 @@
 #include "cenote/driver/event.hpp"
 #include "cenote/driver/memory.hpp"
 #include "cenote/driver/memory_pool.hpp"
+#include "cenote/driver/peer_devices.hpp"
 #include "cenote/driver/stream.hpp"
 #include "cenote/driver/stream_pool.hpp"
 #include "cenote/ground/bytes.hpp"

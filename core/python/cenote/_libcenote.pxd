@@ -184,6 +184,13 @@ cdef extern from "cenote/driver/memory.hpp" namespace "cenote" nogil:
 
 
 cdef extern from "cenote/driver/memory_pool.hpp" namespace "cenote" nogil:
+    cdef enum peer_choice "cenote::peer_devices::choice":
+        peers_in_use "cenote::peer_devices::choice::in_use"
+        all_peers "cenote::peer_devices::choice::all"
+        named_peers "cenote::peer_devices::choice::named"
+    cdef cppclass peer_devices:
+        peer_choice which
+        vector[int] devices
     cdef struct export_handles:
         bool posix_file_descriptor
         bool fabric
@@ -221,10 +228,11 @@ cdef extern from "cenote/resources/pinned_host_memory_resource.hpp" namespace "c
 
 
 cdef extern from "cenote/resources/cuda_async_memory_resource.hpp" namespace "cenote" nogil:
-    cdef struct async_options "cenote::cuda_async_memory_resource::options":
+    cdef cppclass async_options "cenote::cuda_async_memory_resource::options":
         size_t initial_pool_size
         uint64_t release_threshold
         export_handles handles
+        peer_devices peers
     cdef cppclass cuda_async_memory_resource(memory_resource):
         cuda_async_memory_resource(const async_options&) except +raise_python_error
         void* pool_handle()
@@ -233,6 +241,7 @@ cdef extern from "cenote/resources/cuda_async_memory_resource.hpp" namespace "ce
 cdef extern from "cenote/resources/cuda_async_view_memory_resource.hpp" namespace "cenote" nogil:
     cdef cppclass cuda_async_view_memory_resource(memory_resource):
         cuda_async_view_memory_resource(CUmemPoolHandle_st*) except +raise_python_error
+        cuda_async_view_memory_resource(int, CUmemPoolHandle_st*, const peer_devices&) except +raise_python_error
         void* pool_handle()
 
 

@@ -1,5 +1,5 @@
-from collections.abc import Callable
-from typing import SupportsInt
+from collections.abc import Callable, Iterable
+from typing import SupportsIndex, SupportsInt
 
 from cenote._memory_resource import DeviceMemoryResource, UpstreamResourceAdaptor
 
@@ -19,11 +19,12 @@ class CudaAsyncMemoryResource(DeviceMemoryResource):
         release_threshold: int | str | None = None,
         enable_ipc: bool = False,
         enable_fabric: bool = False,
+        peers: Iterable[SupportsIndex] | str | None = None,
     ) -> None: ...
     def pool_handle(self) -> int: ...
 
 class CudaAsyncViewMemoryResource(DeviceMemoryResource):
-    def __init__(self, pool_handle: SupportsInt) -> None: ...
+    def __init__(self, pool_handle: SupportsInt, peers: Iterable[SupportsIndex] | str | None = None) -> None: ...
     def pool_handle(self) -> int: ...
 
 class CudaAsyncManagedMemoryResource(DeviceMemoryResource):

@@ -1,12 +1,13 @@
 """Memory resources: one Python class per C++ class. Documented in `cenote.mr`."""
 import inspect
+from collections.abc import Iterable
 
 from libc.stdint cimport uint64_t, uintptr_t
 from libcpp.memory cimport make_shared, shared_ptr, static_pointer_cast
 from libcpp.optional cimport optional
 
 from cenote cimport _libcenote as lib
-from cenote._arguments cimport address_argument, count_argument, small_argument
+from cenote._arguments cimport address_argument, count_argument, device_argument, small_argument
 from cenote._memory_resource cimport (
     DeviceMemoryResource,
     UpstreamResourceAdaptor,
@@ -67,20 +68,28 @@ cdef class CudaAsyncMemoryResource(DeviceMemoryResource):
         Memory can be shared with other processes by file descriptors.
     enable_fabric : bool
         Memory can be shared by fabric handles.
+    peers : iterable of int, "all" or "none", optional
+        The other devices that may use the memory, in kernels and copies. If not given, those that the process uses, now
+        or later, as far as they can reach this one.
 
     Raises
     ------
     RuntimeError
         If the device does not support such handles.
+    IndexError
+        If there is no such device as `peers` names.
+    ValueError
+        If a device that `peers` names cannot reach this one.
     """
 
     def __init__(self, initial_pool_size=None, release_threshold=None, bint enable_ipc=False,
-                 bint enable_fabric=False):
+                 bint enable_fabric=False, peers=None):
         cdef lib.async_options options
         options.initial_pool_size = size_argument("initial_pool_size", initial_pool_size).value_or(0)
         options.release_threshold = size_argument("release_threshold", release_threshold).value_or(<uint64_t> -1)
         options.handles.posix_file_descriptor = enable_ipc
         options.handles.fabric = enable_fabric
+        options.peers = peers_argument(peers)
         with nogil:
             self._resource = static_pointer_cast[lib.memory_resource, lib.cuda_async_memory_resource](
                 lib.make_shared[lib.cuda_async_memory_resource](options))
@@ -98,25 +107,49 @@ cdef class CudaAsyncViewMemoryResource(DeviceMemoryResource):
     ----------
     pool_handle : cuda.bindings.runtime.cudaMemPool_t, cuda.bindings.driver.CUmemoryPool or int
         The pool; its owner keeps it alive. Once it is destroyed, allocating raises MemoryError.
+    peers : iterable of int, "all" or "none", optional
+        Other devices that the pool is opened to, for good: they may use its memory, in kernels and copies. If not given,
+        that is as the owner has it.
 
     Raises
     ------
     ValueError
-        If it is no such handle.
+        If it is no such handle, or a device that `peers` names cannot reach this one.
+    IndexError
+        If there is no such device as `peers` names.
     RuntimeError
         If the handle is null.
     """
 
-    def __init__(self, pool_handle):
+    def __init__(self, pool_handle, peers=None):
         cdef lib.CUmemPoolHandle_st* pool = <lib.CUmemPoolHandle_st*> pool_argument(pool_handle)
+        cdef lib.peer_devices opened = peers_argument(() if peers is None else peers)
         with nogil:
             self._resource = static_pointer_cast[lib.memory_resource, lib.cuda_async_view_memory_resource](
-                lib.make_shared[lib.cuda_async_view_memory_resource](pool))
+                lib.make_shared[lib.cuda_async_view_memory_resource](lib.current_device(), pool, opened))
         remember(self)
 
     def pool_handle(self) -> int:
         """The driver's ``CUmemoryPool``."""
         return <uintptr_t> (<lib.cuda_async_view_memory_resource*> self.made()).pool_handle()
+
+
+cdef lib.peer_devices peers_argument(object peers) except *:
+    """None for the devices in use, "all", "none", or their numbers."""
+    cdef lib.peer_devices chosen
+    if peers is None:
+        return chosen
+    if isinstance(peers, str):
+        if peers not in ("all", "none"):
+            raise ValueError(f"peers must be 'all', 'none' or the numbers of devices, not {peers!r}")
+        chosen.which = lib.all_peers if peers == "all" else lib.named_peers
+        return chosen
+    if not isinstance(peers, Iterable):
+        raise TypeError(f"peers must be 'all', 'none' or the numbers of devices, not {type(peers).__name__}")
+    chosen.which = lib.named_peers
+    for device in peers:
+        chosen.devices.push_back(device_argument(device))
+    return chosen
 
 
 cdef uintptr_t pool_argument(object handle) except? 0:

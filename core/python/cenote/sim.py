@@ -87,7 +87,12 @@ class _LiveStruct(ctypes.Structure):
 
 
 def configure(
-    devices: int = 1, memory: str | int = "80GiB", driver: int | None = None, *, pageable: bool = False
+    devices: int = 1,
+    memory: str | int = "80GiB",
+    driver: int | None = None,
+    *,
+    pageable: bool = False,
+    peers: bool = True,
 ) -> None:
     """Select the simulated driver for this process.
 
@@ -104,6 +109,8 @@ def configure(
         The CUDA version that the driver implements, such as 12040 for 12.4: an older one lacks newer entry points.
     pageable : bool
         Whether devices may use any memory of the host, such as ``malloc``'s, as on a Grace Hopper or with HMM.
+    peers : bool
+        Whether devices can use the memory of one another.
 
     Raises
     ------
@@ -121,6 +128,8 @@ def configure(
         settings.append(f"driver={driver}")
     if pageable:
         settings.append("pageable=1")
+    if not peers:
+        settings.append("peers=0")
     os.environ["CENOTE_CUDA_DRIVER"] = "sim"
     os.environ["CENOTE_SIM"] = ",".join(settings)
 

@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "cenote/driver/driver.hpp"
+#include "cenote/driver/peer_access.hpp"
 #include "cenote/ground/error.hpp"
 
 namespace cenote {
@@ -34,6 +35,7 @@ CUcontext primary_context(int device) {
   if (CUcontext known = slot.load(std::memory_order_acquire)) return known;
   CUcontext context = nullptr;
   CENOTE_DRIVER_CALL(cuDevicePrimaryCtxRetain, &context, handle);
+  open_pools_to(device);  // before anybody can use it
   slot.store(context, std::memory_order_release);
   return context;
 }

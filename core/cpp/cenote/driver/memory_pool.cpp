@@ -7,6 +7,7 @@
 #include "cenote/driver/driver.hpp"
 #include "cenote/driver/driver_info.hpp"
 #include "cenote/driver/idle_pools.hpp"
+#include "cenote/driver/peer_access.hpp"
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/process.hpp"
 
@@ -57,25 +58,32 @@ std::size_t pool_attribute(CUmemoryPool pool, CUmemPool_attribute attribute) {
 
 }  // namespace
 
-memory_pool::memory_pool(int device, std::uint64_t release_threshold, export_handles handles)
+memory_pool::memory_pool(int device, std::uint64_t release_threshold, export_handles handles, const peer_devices& peers)
     : device_(device), is_shared_(handle_types(handles) != 0) {
   const int types = handle_types(handles);
   const device_scope scope(device);
   check_supported(device, types);
+  check_peers(peers, device);
   if (!is_shared_) handle_ = idle_pools::of(device).take();
   if (handle_ == nullptr) handle_ = make_pool(device, types);
-  const CUresult result = set_release_threshold(handle_, release_threshold);
-  if (result != CUDA_SUCCESS) {
+  try {
+    check_driver("cuMemPoolSetAttribute", set_release_threshold(handle_, release_threshold));
+    open_to_peers(handle_, device, peers);
+  } catch (...) {
+    forget_pool(handle_);
     driver().cuMemPoolDestroy(handle_);
-    throw_cuda_error("cuMemPoolSetAttribute", result);
+    throw;
   }
 }
 
 memory_pool::~memory_pool() {
   if (driver_is_gone()) return;
+  stop_following(handle_);
   try {
     const relaxed_capture_scope relaxed;
-    if (!set_aside()) CENOTE_DRIVER_CALL(cuMemPoolDestroy, handle_);
+    if (set_aside()) return;
+    forget_pool(handle_);
+    CENOTE_DRIVER_CALL(cuMemPoolDestroy, handle_);
   } catch (const std::exception& error) {
     report_once(error.what());
   }

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cenote/driver/peer_devices.hpp"
 #include "cenote/driver/stream.hpp"
 
 struct CUmemPoolHandle_st;
@@ -47,8 +48,8 @@ struct export_handles {
 /// A pool of our own. One that nobody else knows of is used again after it (driver/idle_pools.hpp).
 class memory_pool {
  public:
-  /// `release_threshold`: bytes that the pool keeps when the device is synchronised.
-  memory_pool(int device, std::uint64_t release_threshold, export_handles handles);
+  /// `release_threshold`: bytes that the pool keeps when the device is synchronised. Throws as check_peers does.
+  memory_pool(int device, std::uint64_t release_threshold, export_handles handles, const peer_devices& peers = {});
   ~memory_pool();
   memory_pool(const memory_pool&) = delete;
   memory_pool& operator=(const memory_pool&) = delete;

@@ -15,6 +15,7 @@ class cuda_async_memory_resource final : public driver_pool_memory_resource {
     std::size_t initial_pool_size = 0;  ///< bytes that the pool holds from the start
     std::uint64_t release_threshold = std::numeric_limits<std::uint64_t>::max();  ///< bytes kept at a synchronisation
     export_handles handles{};
+    peer_devices peers{};  ///< which other devices may use the memory: those in use, unless others are named
   };
 
   /// On the current device, or on `device`.

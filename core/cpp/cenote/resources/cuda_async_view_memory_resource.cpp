@@ -3,6 +3,7 @@
 #include <stdexcept>
 
 #include "cenote/driver/device.hpp"
+#include "cenote/driver/peer_access.hpp"
 
 namespace cenote {
 namespace {
@@ -25,6 +26,12 @@ cuda_async_view_memory_resource::cuda_async_view_memory_resource(int device, CUm
     : driver_pool_memory_resource(device), pool_(pool, device) {
   check_device(device);
   if (pool == nullptr) throw std::logic_error("the handle of a memory pool cannot be null");
+}
+
+cuda_async_view_memory_resource::cuda_async_view_memory_resource(int device, CUmemPoolHandle_st* pool,
+                                                                 const peer_devices& peers)
+    : cuda_async_view_memory_resource(device, pool) {
+  open_view_to_peers(pool, device, peers);
 }
 
 void* cuda_async_view_memory_resource::take(stream_ref stream, std::size_t bytes) {

@@ -1,7 +1,7 @@
 // Memory from a pool of the driver that somebody else owns, such as the device's default pool.
 //
 // The owner keeps the pool alive. Once it is destroyed, allocating says so (pool_is_gone); what was allocated before
-// can still be freed.
+// can still be freed. Which other devices may use the pool's memory is as its owner has it, unless devices are named.
 #pragma once
 
 #include <new>
@@ -26,6 +26,9 @@ class cuda_async_view_memory_resource final : public driver_pool_memory_resource
   /// On the current device, or on `device`. std::logic_error if the handle is null.
   explicit cuda_async_view_memory_resource(CUmemPoolHandle_st* pool);
   cuda_async_view_memory_resource(int device, CUmemPoolHandle_st* pool);
+
+  /// Opens the pool, for good, to these devices as well. Throws as check_peers does.
+  cuda_async_view_memory_resource(int device, CUmemPoolHandle_st* pool, const peer_devices& peers);
 
   std::string kind() const override { return "async_view"; }
   memory_state state() const override;

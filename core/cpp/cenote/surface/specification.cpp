@@ -106,6 +106,25 @@ class parameters {
     throw std::invalid_argument(in_quotes(value) + " is no number for '" + name + "'");
   }
 
+  /// "all", "none", or numbers.
+  peer_devices peers(const std::string& name) const {
+    const std::string value = text(name);
+    if (value.empty()) return {};
+    if (value == "all") return {peer_devices::choice::all, {}};
+    peer_devices named{peer_devices::choice::named, {}};
+    if (value == "none") return named;
+    for (const std::string_view part : split(value, ',')) {
+      int device = 0;
+      const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), device);
+      if (error != std::errc{} || end != part.data() + part.size()) {
+        throw std::invalid_argument(in_quotes(value) + " names no devices for '" + name +
+                                    "': write all, none, or numbers such as 0,1");
+      }
+      named.devices.push_back(device);
+    }
+    return named;
+  }
+
   bool flag(const std::string& name) const {
     const std::string value = text(name);
     if (value.empty() || value == "false" || value == "0") return false;
@@ -139,6 +158,7 @@ resource_ptr make_async(const parameters& given, resource_ptr) {
   options.initial_pool_size = given.size("initial").value_or(options.initial_pool_size);
   options.release_threshold = given.size("release_threshold").value_or(options.release_threshold);
   options.handles = {given.flag("ipc"), given.flag("fabric")};
+  options.peers = given.peers("peers");
   return std::make_shared<cuda_async_memory_resource>(given.device(), options);
 }
 
@@ -219,7 +239,7 @@ const std::vector<kind>& kinds() {
       {"cuda", false, {}, make_on_device<cuda_memory_resource>},
       {"managed", false, {}, make_on_device<managed_memory_resource>},
       {"pinned", false, {}, make_on_device<pinned_host_memory_resource>},
-      {"async", false, {"initial", "release_threshold", "ipc", "fabric"}, make_async},
+      {"async", false, {"initial", "release_threshold", "ipc", "fabric", "peers"}, make_async},
       {"async_managed", false, {}, make_on_device<cuda_async_managed_memory_resource>},
       {"system", false, {}, make_on_device<system_memory_resource>},
       {"sam_headroom", false, {"headroom"}, make_sam_headroom},
@@ -249,9 +269,17 @@ const kind& find_kind(std::string_view name) {
   throw std::invalid_argument(in_quotes(name) + " is not a known resource; known are: " + joined(known));
 }
 
+/// "peers=0,1" has two parts: a number goes on with the list that stands before it.
+bool goes_on(std::string_view part) { return !part.empty() && part.find_first_not_of("0123456789") == part.npos; }
+
 parameters read_parameters(const kind& of, std::string_view text, int device) {
   std::map<std::string, std::string> values;
+  std::string* list = nullptr;
   for (const std::string_view part : split(text, ',')) {
+    if (list != nullptr && goes_on(part)) {
+      *list += "," + std::string(part);
+      continue;
+    }
     const auto equals = part.find('=');
     const std::string name(without_blanks(part.substr(0, equals)));
     const auto& names = of.parameter_names;
@@ -262,9 +290,9 @@ parameters read_parameters(const kind& of, std::string_view text, int device) {
     if (equals == std::string_view::npos) {
       throw std::invalid_argument(in_quotes(name) + " of '" + of.name + "' needs a value: " + name + "=…");
     }
-    if (!values.emplace(name, without_blanks(part.substr(equals + 1))).second) {
-      throw std::invalid_argument(in_quotes(name) + " of '" + of.name + "' is given twice");
-    }
+    const auto [place, is_new] = values.emplace(name, without_blanks(part.substr(equals + 1)));
+    if (!is_new) throw std::invalid_argument(in_quotes(name) + " of '" + of.name + "' is given twice");
+    list = name == "peers" ? &place->second : nullptr;
   }
   return {device, std::move(values)};
 }

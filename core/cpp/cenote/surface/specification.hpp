@@ -4,6 +4,8 @@
 //     word          = kind [ ":" parameter { "," parameter } ]
 //     parameter     = name "=" value
 //
+// The devices of `peers` are a list, "peers=0,1"; all or none.
+//
 // A size is a number of bytes, a number with a unit (KB = 1000, KiB = 1024), or a percentage of the device's free
 // memory. A chain that ends with a kind that needs an upstream stands on `cuda`.
 #pragma once

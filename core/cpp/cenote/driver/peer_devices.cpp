@@ -1,0 +1,14 @@
+#include "cenote/driver/peer_devices.hpp"
+
+namespace cenote {
+
+std::string spell_peers(const peer_devices& peers) {
+  if (peers.which == peer_devices::choice::in_use) return "";
+  if (peers.which == peer_devices::choice::all) return "all";
+  if (peers.devices.empty()) return "none";
+  std::string text;
+  for (const int device : peers.devices) text += (text.empty() ? "" : ",") + std::to_string(device);
+  return text;
+}
+
+}  // namespace cenote

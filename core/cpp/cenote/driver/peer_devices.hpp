@@ -1,0 +1,18 @@
+// Other devices that may use a resource's memory, as a program names them.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace cenote {
+
+struct peer_devices {
+  enum class choice { in_use, all, named };
+  choice which = choice::in_use;  ///< of the devices that can reach the memory
+  std::vector<int> devices{};     ///< where they are named; the memory's own device among them changes nothing
+};
+
+/// As specifications have it: "", "all", "none" or "1,2".
+std::string spell_peers(const peer_devices& peers);
+
+}  // namespace cenote
