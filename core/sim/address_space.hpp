@@ -31,6 +31,10 @@ class AddressSpace {
 
   /// Throws Failure(CUDA_ERROR_OUT_OF_MEMORY) where the host has no addresses left.
   std::uintptr_t take(std::size_t bytes, std::size_t alignment);
+
+  /// Takes this piece where all of it is free.
+  bool take_exactly(std::uintptr_t address, std::size_t bytes) { return free_.take_exactly(address, bytes); }
+
   void give_back(std::uintptr_t address, std::size_t bytes);
 
   /// True for every address of every chunk, whether anything lives there or not.

@@ -1,7 +1,7 @@
 #include "context.hpp"
 
-#include <algorithm>
 #include <atomic>
+#include <utility>
 
 #include "call.hpp"
 #include "driver.hpp"
@@ -39,7 +39,7 @@ void destroy_contents(Context& context) {
   context.open_peers.clear();
   context.legacy_stream.reset();
   context.thread_streams.clear();
-  context.queues.clear();
+  context.busy = {};
 }
 
 CUresult release_primary(CUdevice ordinal) {
@@ -60,18 +60,18 @@ void push(Context* context) {
 
 }  // namespace
 
-void Context::forget_finished_queues() {
-  std::erase_if(queues, [](const auto& queue) { return queue->idle() && queue.use_count() == 1; });
-}
+Context::Context(Device& device)
+    : device(device), marks(std::make_shared<WorkQueue>(QueueKind::marks, /*id=*/0, busy)) {}
 
-Points Context::all_work() const {
-  Points points;
-  for (const auto& queue : queues) {
-    if (!queue->idle()) {
-      points.push_back(queue->end());
-    }
+Points Context::all_work() const { return ends_of(busy.all); }
+
+Point Context::mark() {
+  if (busy.new_to_marks.empty()) {
+    return marks->end();
   }
-  return points;
+  Points points = ends_of(busy.new_to_marks);
+  busy.new_to_marks.clear();
+  return marks->push({.after = std::move(points), .action = nullptr});
 }
 
 ThreadState& this_thread() {
@@ -102,7 +102,7 @@ Context& context_of(CUcontext handle) {
 void synchronise(Context& context) {
   driver().captures.forbid(context);
   advance(context.all_work());
-  driver().release_unused_pool_memory();
+  driver().note_synchronisation();
 }
 
 }  // namespace cenote::sim

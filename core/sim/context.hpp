@@ -2,7 +2,7 @@
 //
 // 1. The context object exists as long as its device; it is active while it is retained. The last release destroys
 //    everything in it (streams, events, memory), and another retain starts afresh behind the same handle.
-// 2. It holds a queue for every stream that still has work, streams that were destroyed included.
+// 2. It holds the queues that still have work to do, those of destroyed streams included.
 // 3. The legacy default stream and one default stream for each thread are made when first used.
 //
 // Threads: guarded by Driver::mutex; the stack of current contexts belongs to its thread.
@@ -24,20 +24,21 @@ struct Device;
 struct Stream;
 
 struct Context {
-  explicit Context(Device& device) : device(device) {}
+  explicit Context(Device& device);
 
   CUcontext handle() { return reinterpret_cast<CUcontext>(this); }
 
   /// What "all work of this context" means now.
   Points all_work() const;
 
-  /// Drops the queues of destroyed streams that have nothing left to do.
-  void forget_finished_queues();
+  /// The same, as one point that stays one however many queues there are.
+  Point mark();
 
   Device& device;
   int retained = 0;
   std::set<const Context*> open_peers;  ///< by cuCtxEnablePeerAccess: their memory may be used here
-  std::vector<std::shared_ptr<WorkQueue>> queues;
+  BusyQueues busy;
+  std::shared_ptr<WorkQueue> marks;
   std::shared_ptr<Stream> legacy_stream;
   std::map<std::uint64_t, std::shared_ptr<Stream>> thread_streams;  ///< by ThreadState::number
 };

@@ -131,7 +131,7 @@ std::uint64_t cenote_sim_pending() {
   const auto lock = lock_driver();
   std::uint64_t pending = 0;
   for (const auto& device : driver().devices) {
-    for (const auto& queue : device->context.queues) {
+    for (const auto& [id, queue] : device->context.busy.all) {
       pending += queue->pending();
     }
   }

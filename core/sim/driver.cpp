@@ -41,8 +41,8 @@ int Driver::version() const {
   }
 }
 
-void Driver::release_unused_pool_memory() {
-  pools.for_each([](CUmemoryPool, const std::shared_ptr<Pool>& pool) { pool->trim_to(pool->release_threshold); });
+void Driver::note_synchronisation() {
+  pools.for_each([](CUmemoryPool, const std::shared_ptr<Pool>& pool) { pool->synchronised(); });
 }
 
 }  // namespace cenote::sim

@@ -70,7 +70,7 @@ struct Driver {
   }
 
   /// What a synchronisation does for every pool: memory above the release threshold goes back to its device.
-  void release_unused_pool_memory();
+  void note_synchronisation();
 };
 
 Driver& driver();

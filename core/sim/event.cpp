@@ -68,7 +68,7 @@ CUresult elapsed(float* milliseconds, CUevent start, CUevent end) {
   const auto timed = [](const Event& event) {
     return event.record && !event.record->capture && (event.flags & CU_EVENT_DISABLE_TIMING) == 0;
   };
-  require(timed(*first) && timed(*second), CUDA_ERROR_INVALID_HANDLE);
+  require(timed(*first) && timed(*second) && &first->context == &second->context, CUDA_ERROR_INVALID_HANDLE);
   if (!first->record->time || !second->record->time) {
     return CUDA_ERROR_NOT_READY;
   }
@@ -90,8 +90,9 @@ extern "C" {
 
 CUresult cuEventCreate(CUevent* handle, unsigned int flags) {
   return call(Entry::cuEventCreate, [&] {
-    constexpr unsigned int known = CU_EVENT_BLOCKING_SYNC | CU_EVENT_DISABLE_TIMING;
+    constexpr unsigned int known = CU_EVENT_BLOCKING_SYNC | CU_EVENT_DISABLE_TIMING | CU_EVENT_INTERPROCESS;
     require(handle != nullptr && (flags & ~known) == 0);
+    require((flags & CU_EVENT_INTERPROCESS) == 0 || (flags & CU_EVENT_DISABLE_TIMING) != 0);
     *handle = driver().events.insert(std::make_shared<Event>(current_context(), flags));
   });
 }
@@ -109,8 +110,15 @@ CUresult cuEventRecord(CUevent handle, CUstream stream) {
 
 CUresult cuStreamWaitEvent(CUstream stream, CUevent handle, unsigned int flags) {
   return call(Entry::cuStreamWaitEvent, [&] {
-    require(flags == CU_EVENT_WAIT_DEFAULT);
-    wait_for_event(*stream_of(stream), *event_of(handle));
+    require(flags == CU_EVENT_WAIT_DEFAULT || flags == CU_EVENT_WAIT_EXTERNAL);
+    const auto waiting = stream_of(stream);
+    const auto event = event_of(handle);
+    if (flags == CU_EVENT_WAIT_EXTERNAL) {
+      require(waiting->capture != nullptr, CUDA_ERROR_ILLEGAL_STATE);
+      waiting->capture->record(*waiting);
+    } else {
+      wait_for_event(*waiting, *event);
+    }
   });
 }
 
@@ -121,7 +129,7 @@ CUresult cuCtxRecordEvent(CUcontext handle, CUevent event_handle) {
     require(&event->context == &context, CUDA_ERROR_INVALID_HANDLE);
     driver().captures.forbid(context);
     event->record = std::make_shared<Record>();
-    event->record->points = context.all_work();
+    event->record->points = {context.mark()};
   });
 }
 
@@ -139,7 +147,7 @@ CUresult cuEventQuery(CUevent handle) {
 CUresult cuEventSynchronize(CUevent handle) {
   return call(Entry::cuEventSynchronize, [&] {
     advance(observed(*event_of(handle)));
-    driver().release_unused_pool_memory();
+    driver().note_synchronisation();
   });
 }
 

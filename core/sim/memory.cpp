@@ -36,7 +36,10 @@ std::shared_ptr<Block> allocate_block(BlockKind kind, Device& device, std::size_
   const std::size_t step = kind == BlockKind::managed ? page_bytes : allocation_step;
   const std::size_t held = round_up(bytes, step);
   const bool charged = kind == BlockKind::device;
-  require(!charged || held <= device.free_bytes(), CUDA_ERROR_OUT_OF_MEMORY);
+  if (charged) {
+    make_room(device, held);
+    require(held <= device.free_bytes(), CUDA_ERROR_OUT_OF_MEMORY);
+  }
   const auto base = driver().addresses.take(held, step);
   if (charged) {
     device.charge(held);

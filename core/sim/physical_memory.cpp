@@ -31,6 +31,7 @@ void PhysicalMemory::show(std::uintptr_t address, std::size_t bytes, std::uintpt
 }
 
 Physical::Physical(Device& device, std::size_t bytes) : device(device), bytes(bytes) {
+  make_room(device, bytes);
   require(bytes <= device.free_bytes(), CUDA_ERROR_OUT_OF_MEMORY);
   offset = driver().physical_memory.take(bytes);
   device.charge(bytes);

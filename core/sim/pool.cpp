@@ -6,26 +6,37 @@
 #include "driver.hpp"
 
 namespace cenote::sim {
+namespace {
+
+template <class Visit>
+void for_each_pool_on(const Device& device, Visit&& visit) {
+  driver().pools.for_each([&](CUmemoryPool, const std::shared_ptr<Pool>& pool) {
+    if (&pool->device == &device && pool->charged()) {
+      visit(*pool);
+    }
+  });
+}
+
+std::size_t unused_bytes_of_pools(const Device& device) {
+  std::size_t unused = 0;
+  for_each_pool_on(device, [&](const Pool& pool) { unused += pool.unused_bytes(); });
+  return unused;
+}
+
+}  // namespace
 
 Pool::Pool(PoolPlace place, Device& device, std::size_t max_bytes)
     : place(place), device(device), max_bytes_(max_bytes) {}
 
-Pool::~Pool() { trim_to(0); }
+Pool::~Pool() { release_segments(0, Seen::by_driver); }
 
-std::shared_ptr<Block> Pool::allocate(std::size_t bytes, std::uint64_t stream_id) {
+std::shared_ptr<Block> Pool::allocate(std::size_t bytes, Stream& stream) {
   require(bytes <= max_allocation_bytes, CUDA_ERROR_OUT_OF_MEMORY);
   const std::size_t held = round_up(bytes, allocation_step);
-  auto base = take_parked(held, stream_id);
-  if (!base) {
-    base = free_.take(held);
-  }
-  if (!base) {
-    grow(held);
-    base = free_.take(held);
-  }
+  const std::uintptr_t base = find_room(held, stream);
   used_bytes_ += held;
   used_high_ = std::max(used_high_, used_bytes_);
-  return driver().blocks.insert({.base = *base,
+  return driver().blocks.insert({.base = base,
                                  .bytes = bytes,
                                  .held = held,
                                  .kind = block_kind(),
@@ -34,24 +45,114 @@ std::shared_ptr<Block> Pool::allocate(std::size_t bytes, std::uint64_t stream_id
                                  .physical = {}});
 }
 
-std::optional<std::uintptr_t> Pool::take_parked(std::size_t bytes, std::uint64_t stream_id) {
-  for (auto at = parked_.begin(); at != parked_.end(); ++at) {
-    const auto [base, parked] = *at;
-    if (parked.stream_id == stream_id && parked.bytes >= bytes) {
-      parked_.erase(at);
-      if (parked.bytes > bytes) {
-        parked_.emplace(base + bytes, Parked{parked.bytes - bytes, stream_id, parked.ticket});
-      }
-      return base;
-    }
+std::uintptr_t Pool::find_room(std::size_t bytes, Stream& stream) {
+  if (const auto base = take_parked(bytes, stream.id)) {
+    return *base;
   }
-  return std::nullopt;
+  if (const auto base = take_free(bytes)) {
+    return *base;
+  }
+  const std::size_t segment = round_up(bytes, segment_step);
+  make_room_to_grow(segment);
+  if (!can_grow(segment)) {
+    if (const auto base = take_behind_frees(bytes, stream)) {
+      return *base;
+    }
+    fail(CUDA_ERROR_OUT_OF_MEMORY);
+  }
+  grow(segment);
+  return *take_free(bytes);
 }
 
-void Pool::grow(std::size_t bytes) {
-  const std::size_t segment = round_up(bytes, segment_step);
-  require(max_bytes_ == 0 || reserved_bytes_ + segment <= max_bytes_, CUDA_ERROR_OUT_OF_MEMORY);
-  require(!charged() || segment <= device.free_bytes(), CUDA_ERROR_OUT_OF_MEMORY);
+std::optional<std::uintptr_t> Pool::take_free(std::size_t bytes) {
+  const auto base = free_.take(bytes);
+  if (base) {
+    unseen_.remove(*base, bytes);
+  }
+  return base;
+}
+
+/// The smallest piece that fits, of those that this stream has freed.
+std::optional<std::uintptr_t> Pool::take_parked(std::size_t bytes, std::uint64_t stream_id) {
+  const auto at = parked_by_stream_.lower_bound({stream_id, bytes, 0});
+  if (at == parked_by_stream_.end() || std::get<0>(*at) != stream_id) {
+    return std::nullopt;
+  }
+  const std::uintptr_t base = std::get<2>(*at);
+  hand_over(base, bytes);
+  return base;
+}
+
+/// Takes the first `bytes` of the parked pieces and free ranges that lie there one behind the other.
+void Pool::hand_over(std::uintptr_t base, std::size_t bytes) {
+  const std::uintptr_t end = base + bytes;
+  free_.remove(base, bytes);
+  unseen_.remove(base, bytes);
+  for (auto at = parked_.lower_bound(base); at != parked_.end() && at->first < end; at = parked_.lower_bound(base)) {
+    const std::uintptr_t start = at->first;
+    Parked parked = unpark(start);
+    if (start + parked.bytes > end) {
+      parked.bytes -= end - start;
+      park(end, std::move(parked));
+    }
+  }
+}
+
+/// The lowest run of free and parked memory that is long enough; the stream waits for the frees in it.
+std::optional<std::uintptr_t> Pool::take_behind_frees(std::size_t bytes, Stream& stream) {
+  if (allow_internal_dependencies_ == 0) {
+    return std::nullopt;
+  }
+  std::map<std::uintptr_t, std::size_t> pieces = free_.all();
+  for (const auto& [base, parked] : parked_) {
+    if (parked.freed.queue) {
+      pieces.emplace(base, parked.bytes);
+    }
+  }
+  std::uintptr_t start = 0;
+  std::uintptr_t end = 0;
+  for (const auto& [base, piece_bytes] : pieces) {
+    start = base == end ? start : base;
+    end = base + piece_bytes;
+    if (end - start >= bytes) {
+      break;
+    }
+  }
+  if (end - start < bytes) {
+    return std::nullopt;
+  }
+  Points frees;
+  for (auto at = parked_.lower_bound(start); at != parked_.end() && at->first < start + bytes; ++at) {
+    frees.push_back(at->second.freed);
+  }
+  hand_over(start, bytes);
+  stream.submit({.after = std::move(frees), .action = nullptr});
+  return start;
+}
+
+bool Pool::can_grow(std::size_t segment) const {
+  return (max_bytes_ == 0 || reserved_bytes_ + segment <= max_bytes_) &&
+         (!charged() || segment <= device.free_bytes());
+}
+
+/// Releases segments of this pool, those included whose frees the program has not seen, then of the device's others;
+/// none where that would not do.
+void Pool::make_room_to_grow(std::size_t segment) {
+  if (can_grow(segment)) {
+    return;
+  }
+  const std::size_t own = releasable_bytes(Seen::by_driver);
+  const std::size_t others = unused_bytes_of_pools(device) - (charged() ? releasable_bytes(Seen::by_program) : 0);
+  const bool within_limit = max_bytes_ == 0 || reserved_bytes_ - own + segment <= max_bytes_;
+  if (within_limit && (!charged() || segment <= device.free_bytes() + own + others)) {
+    release_segments(0, Seen::by_driver);
+    if (charged()) {
+      make_room(device, segment);
+    }
+  }
+}
+
+void Pool::grow(std::size_t segment) {
   const auto base = driver().addresses.take(segment, segment_step);
   if (charged()) {
     device.charge(segment);
@@ -65,20 +166,49 @@ void Pool::grow(std::size_t bytes) {
   reserved_high_ = std::max(reserved_high_, reserved_bytes_);
 }
 
-std::uint64_t Pool::park(const Block& block, std::uint64_t stream_id) {
-  parked_.emplace(block.base, Parked{block.held, stream_id, ++last_ticket_});
-  used_bytes_ -= block.held;
-  return last_ticket_;
+void Pool::park(std::uintptr_t base, Parked parked) {
+  parked_by_stream_.emplace(parked.stream_id, parked.bytes, base);
+  parked_by_ticket_.emplace(parked.ticket, base);
+  parked_.emplace(base, std::move(parked));
 }
 
+Pool::Parked Pool::unpark(std::uintptr_t base) {
+  const auto at = parked_.find(base);
+  Parked parked = std::move(at->second);
+  parked_.erase(at);
+  parked_by_stream_.erase({parked.stream_id, parked.bytes, base});
+  parked_by_ticket_.erase(parked.ticket);
+  return parked;
+}
+
+void Pool::free_in_order(const std::shared_ptr<Block>& block, Stream& stream) {
+  used_bytes_ -= block->held;
+  const std::uint64_t ticket = ++last_ticket_;
+  park(block->base, {block->held, stream.id, ticket, {}});
+  Point freed = stream.submit({.after = {}, .action = [block, ticket] {
+                                 block->state = BlockState::dead;
+                                 block->pool->settle(ticket);
+                               }});
+  const auto at = parked_by_ticket_.find(ticket);
+  if (at != parked_by_ticket_.end()) {
+    parked_.at(at->second).freed = std::move(freed);
+  }
+}
+
+/// Some of the piece, or all, may have been handed out meanwhile. What is left stays its stream's own until the program
+/// has seen the free, where the pool may not look at the progress of streams.
 void Pool::settle(std::uint64_t ticket) {
-  for (auto at = parked_.begin(); at != parked_.end();) {
-    if (at->second.ticket == ticket) {
-      free_.insert(at->first, at->second.bytes);
-      at = parked_.erase(at);
-    } else {
-      ++at;
-    }
+  const auto at = parked_by_ticket_.find(ticket);
+  if (at == parked_by_ticket_.end()) {
+    return;
+  }
+  const std::uintptr_t base = at->second;
+  if (allow_opportunistic_ == 0) {
+    settled_.push_back(ticket);
+  } else {
+    const std::size_t bytes = unpark(base).bytes;
+    free_.insert(base, bytes);
+    unseen_.insert(base, bytes);
   }
   trim_if_closed();
 }
@@ -89,10 +219,43 @@ void Pool::free(const Block& block) {
   trim_if_closed();
 }
 
-void Pool::trim_to(std::size_t kept_bytes) {
+void Pool::synchronised() {
+  unseen_.clear();
+  for (const std::uint64_t ticket : settled_) {
+    const auto at = parked_by_ticket_.find(ticket);
+    if (at != parked_by_ticket_.end()) {
+      const std::uintptr_t base = at->second;
+      free_.insert(base, unpark(base).bytes);
+    }
+  }
+  settled_.clear();
+  trim_to(release_threshold);
+}
+
+bool Pool::releasable(std::uintptr_t base, std::size_t bytes, Seen seen) const {
+  return free_.contains(base, bytes) && (seen == Seen::by_driver || !unseen_.touches(base, bytes));
+}
+
+std::size_t Pool::unused_bytes() const { return releasable_bytes(Seen::by_program); }
+
+std::size_t Pool::releasable_bytes(Seen seen) const {
+  std::size_t sum = 0;
+  for (const auto& [base, bytes] : segments_) {
+    sum += releasable(base, bytes, seen) ? bytes : 0;
+  }
+  return sum;
+}
+
+void Pool::trim_to(std::size_t kept_bytes) { release_segments(kept_bytes, Seen::by_program); }
+
+void Pool::release_segments(std::size_t kept_bytes, Seen seen) {
+  if (free_.empty()) {
+    return;
+  }
   for (auto at = segments_.begin(); at != segments_.end();) {
     const auto [base, bytes] = *at;
-    if (reserved_bytes_ - bytes >= kept_bytes && free_.take_exactly(base, bytes)) {
+    if (reserved_bytes_ - bytes >= kept_bytes && releasable(base, bytes, seen)) {
+      hand_over(base, bytes);
       release(base, bytes);
       reserved_bytes_ -= bytes;
       at = segments_.erase(at);
@@ -126,7 +289,7 @@ void Pool::close() {
 
 void Pool::trim_if_closed() {
   if (closed_) {
-    trim_to(0);
+    release_segments(0, Seen::by_driver);
   }
 }
 
@@ -195,12 +358,27 @@ CUmemAccess_flags Pool::access(const Device& by) const {
 }
 
 void Pool::set_access(const Device& by, CUmemAccess_flags flags) {
+  if (place.on_device() && &by == &device) {
+    require(flags != CU_MEM_ACCESS_FLAGS_PROT_NONE, CUDA_ERROR_INVALID_DEVICE);
+    require(flags == CU_MEM_ACCESS_FLAGS_PROT_READWRITE, CUDA_ERROR_NOT_SUPPORTED);
+  }
   require(!place.on_device() || &by == &device || reaches(by, device), CUDA_ERROR_INVALID_DEVICE);
   if (flags == CU_MEM_ACCESS_FLAGS_PROT_NONE) {
     access_.erase(by.ordinal);
   } else {
     access_[by.ordinal] = flags;
   }
+}
+
+void make_room(Device& device, std::size_t bytes) {
+  if (bytes <= device.free_bytes() || bytes > device.free_bytes() + unused_bytes_of_pools(device)) {
+    return;
+  }
+  for_each_pool_on(device, [&](Pool& pool) {
+    if (bytes > device.free_bytes()) {
+      pool.trim_to(0);
+    }
+  });
 }
 
 std::shared_ptr<Pool> pool_of(CUmemoryPool handle) {
@@ -229,7 +407,7 @@ CUresult cuMemPoolGetAttribute(CUmemoryPool handle, CUmemPool_attribute attribut
 
 CUresult cuMemPoolSetAccess(CUmemoryPool handle, const CUmemAccessDesc* access, std::size_t count) {
   return call(Entry::cuMemPoolSetAccess, [&] {
-    require(access != nullptr || count == 0);
+    require(access != nullptr && count > 0);
     const auto pool = pool_of(handle);
     for (std::size_t i = 0; i < count; ++i) {
       if (access[i].location.type == CU_MEM_LOCATION_TYPE_DEVICE) {

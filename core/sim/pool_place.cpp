@@ -1,5 +1,8 @@
 #include "pool_place.hpp"
 
+#include <algorithm>
+#include <iterator>
+
 #include "call.hpp"
 #include "driver.hpp"
 
@@ -52,6 +55,8 @@ void check_managed_properties(const CUmemPoolProps& properties) {
 }
 
 PoolPlace check_properties(const CUmemPoolProps& properties) {
+  require(std::all_of(std::begin(properties.reserved), std::end(properties.reserved),
+                      [](unsigned char byte) { return byte == 0; }));
   const PoolPlace place = place_at(properties.allocType, properties.location);
   const bool managed = place.type == CU_MEM_ALLOCATION_TYPE_MANAGED;
   if (driver().version() < first_with_pool_places) {
@@ -99,7 +104,10 @@ CUresult cuMemPoolCreate(CUmemoryPool* handle, const CUmemPoolProps* properties)
   return call(Entry::cuMemPoolCreate, [&] {
     require(handle != nullptr && properties != nullptr);
     const PoolPlace place = check_properties(*properties);
-    *handle = driver().pools.insert(std::make_shared<Pool>(place, device_of(place), properties->maxSize));
+    Device& device = device_of(place);
+    require(properties->maxSize <= device.memory_bytes || !place.on_device(), CUDA_ERROR_OUT_OF_MEMORY);
+    const std::size_t max_bytes = round_up(properties->maxSize, Pool::segment_step);
+    *handle = driver().pools.insert(std::make_shared<Pool>(place, device, max_bytes));
   });
 }
 

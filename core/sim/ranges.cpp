@@ -31,25 +31,45 @@ std::optional<std::uintptr_t> Ranges::take(std::size_t bytes, std::size_t alignm
   return std::nullopt;
 }
 
+bool Ranges::contains(std::uintptr_t start, std::size_t bytes) const {
+  const auto after = bytes_at_.upper_bound(start);
+  if (after == bytes_at_.begin()) {
+    return false;
+  }
+  const auto& [range_start, held] = *std::prev(after);
+  return start + bytes <= range_start + held;
+}
+
+bool Ranges::touches(std::uintptr_t start, std::size_t bytes) const {
+  const auto after = bytes_at_.lower_bound(start + bytes);
+  if (after == bytes_at_.begin()) {
+    return false;
+  }
+  const auto& [range_start, held] = *std::prev(after);
+  return range_start + held > start;
+}
+
 bool Ranges::take_exactly(std::uintptr_t start, std::size_t bytes) {
-  auto at = bytes_at_.upper_bound(start);
-  if (at == bytes_at_.begin()) {
+  if (!contains(start, bytes)) {
     return false;
   }
-  --at;
-  const auto range_start = at->first;
-  const auto range_end = range_start + at->second;
-  if (start + bytes > range_end) {
-    return false;
-  }
-  bytes_at_.erase(at);
-  if (start > range_start) {
-    bytes_at_.emplace(range_start, start - range_start);
-  }
-  if (start + bytes < range_end) {
-    bytes_at_.emplace(start + bytes, range_end - start - bytes);
-  }
+  remove(start, bytes);
   return true;
+}
+
+void Ranges::remove(std::uintptr_t start, std::size_t bytes) {
+  const std::uintptr_t end = start + bytes;
+  while (touches(start, bytes)) {
+    const auto last = std::prev(bytes_at_.lower_bound(end));
+    const auto [range_start, held] = *last;
+    bytes_at_.erase(last);
+    if (range_start < start) {
+      bytes_at_.emplace(range_start, start - range_start);
+    }
+    if (range_start + held > end) {
+      bytes_at_.emplace(end, range_start + held - end);
+    }
+  }
 }
 
 }  // namespace cenote::sim

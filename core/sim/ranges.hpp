@@ -25,6 +25,20 @@ class Ranges {
   /// Takes exactly this piece out of the set; false, and nothing is changed, unless all of it is in there.
   bool take_exactly(std::uintptr_t start, std::size_t bytes);
 
+  /// Takes out whatever of this piece is in the set.
+  void remove(std::uintptr_t start, std::size_t bytes);
+
+  bool contains(std::uintptr_t start, std::size_t bytes) const;
+
+  /// True where any part of the piece is in the set.
+  bool touches(std::uintptr_t start, std::size_t bytes) const;
+
+  bool empty() const { return bytes_at_.empty(); }
+  void clear() { bytes_at_.clear(); }
+
+  /// By start, in order.
+  const std::map<std::uintptr_t, std::size_t>& all() const { return bytes_at_; }
+
  private:
   std::map<std::uintptr_t, std::size_t> bytes_at_;
 };

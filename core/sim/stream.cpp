@@ -29,6 +29,13 @@ void require_observable(const Stream& stream) {
   driver().captures.require_relaxed();
 }
 
+QueueKind queue_kind(StreamKind kind, unsigned int flags) {
+  if (kind == StreamKind::legacy) {
+    return QueueKind::legacy;
+  }
+  return (flags & CU_STREAM_NON_BLOCKING) == 0 ? QueueKind::blocking : QueueKind::non_blocking;
+}
+
 }  // namespace
 
 Stream::Stream(Context& context, StreamKind kind, unsigned int flags, int priority)
@@ -36,24 +43,17 @@ Stream::Stream(Context& context, StreamKind kind, unsigned int flags, int priori
       kind(kind),
       id(++driver().last_stream_id),
       priority(priority),
-      queue(std::make_shared<WorkQueue>((flags & CU_STREAM_NON_BLOCKING) == 0)) {
-  context.forget_finished_queues();
-  context.queues.push_back(queue);
-}
+      queue(std::make_shared<WorkQueue>(queue_kind(kind, flags), id, context.busy)) {}
 
 Points Stream::horizon() const {
-  Points points;
   if (kind == StreamKind::legacy) {
-    for (const auto& other : context.queues) {
-      if (other->blocking && !other->idle()) {
-        points.push_back(other->end());
-      }
-    }
-  } else {
-    if (blocking() && context.legacy_stream && !context.legacy_stream->queue->idle()) {
-      points.push_back(context.legacy_stream->queue->end());
-    }
+    Points points = ends_of(context.busy.new_to_legacy);
     points.push_back(queue->end());
+    return points;
+  }
+  Points points{queue->end()};
+  if (blocking() && context.legacy_stream && !context.legacy_stream->queue->idle()) {
+    points.push_back(context.legacy_stream->queue->end());
   }
   return points;
 }
@@ -67,6 +67,9 @@ Point Stream::submit(Work work) {
     if (point.queue != queue) {
       work.after.push_back(std::move(point));
     }
+  }
+  if (kind == StreamKind::legacy) {
+    context.busy.new_to_legacy.clear();
   }
   return queue->push(std::move(work));
 }
@@ -110,7 +113,7 @@ CUresult cuStreamSynchronize(CUstream handle) {
     const auto stream = stream_of(handle);
     require_observable(*stream);
     advance(stream->horizon());
-    driver().release_unused_pool_memory();
+    driver().note_synchronisation();
   });
 }
 

@@ -22,7 +22,7 @@ enum class StreamKind { created, legacy, per_thread };
 struct Stream {
   Stream(Context& context, StreamKind kind, unsigned int flags, int priority);
 
-  bool blocking() const { return queue->blocking; }
+  bool blocking() const { return queue->blocking(); }
 
   /// What comes before anything that is issued on this stream now.
   Points horizon() const;

@@ -14,14 +14,14 @@ std::uintptr_t allocate_in_graph(const Stream& stream, Device& device, std::size
   return block->base;
 }
 
-std::uintptr_t allocate_in_order(const Stream& stream, Pool& pool, std::size_t bytes) {
+std::uintptr_t allocate_in_order(Stream& stream, Pool& pool, std::size_t bytes) {
   if (!stream.capture) {
     driver().captures.require_relaxed();
   }
   if (bytes == 0) {
     return 0;
   }
-  return stream.capture ? allocate_in_graph(stream, pool.device, bytes) : pool.allocate(bytes, stream.id)->base;
+  return stream.capture ? allocate_in_graph(stream, pool.device, bytes) : pool.allocate(bytes, stream)->base;
 }
 
 void free_in_graph(const Stream& stream, std::uintptr_t address) {
@@ -36,6 +36,7 @@ void free_in_graph(const Stream& stream, std::uintptr_t address) {
 void free_in_order(Stream& stream, std::uintptr_t address) {
   driver().captures.require_relaxed();
   const auto block = driver().blocks.find_base(address);
+  require(!block || block->kind != BlockKind::managed, CUDA_ERROR_NOT_SUPPORTED);
   if (!block || (!block->pool && block->kind != BlockKind::device)) {
     refuse_free(address);
   }
@@ -46,10 +47,7 @@ void free_in_order(Stream& stream, std::uintptr_t address) {
     stream.submit({.after = {}, .action = [block] { free_block(*block); }});
     return;
   }
-  stream.submit({.after = {}, .action = [block, ticket = block->pool->park(*block, stream.id)] {
-                   block->state = BlockState::dead;
-                   block->pool->settle(ticket);
-                 }});
+  block->pool->free_in_order(block, stream);
 }
 
 }  // namespace

@@ -87,6 +87,11 @@ Work copy_work(const Operand& to, const Operand& from) {
           }};
 }
 
+/// The side of a copy that is named as the device's cannot be the host's own memory.
+void require_device_may_use(std::uintptr_t address, std::size_t bytes) {
+  require(bytes == 0 || driver().settings.pageable || !operand(address, bytes).pageable());
+}
+
 enum class Until { queued, done };
 
 CUresult copy(Stream& stream, std::uintptr_t to_address, std::uintptr_t from_address, std::size_t bytes, Until until) {
@@ -121,13 +126,17 @@ CUresult cuMemcpy(CUdeviceptr to, CUdeviceptr from, std::size_t bytes) {
 }
 
 CUresult cuMemcpyHtoD_v2(CUdeviceptr to, const void* from, std::size_t bytes) {
-  return call(Entry::cuMemcpyHtoD_v2,
-              [&] { return copy(*stream_of(nullptr), to, address_of(from), bytes, Until::done); });
+  return call(Entry::cuMemcpyHtoD_v2, [&] {
+    require_device_may_use(to, bytes);
+    return copy(*stream_of(nullptr), to, address_of(from), bytes, Until::done);
+  });
 }
 
 CUresult cuMemcpyDtoH_v2(void* to, CUdeviceptr from, std::size_t bytes) {
-  return call(Entry::cuMemcpyDtoH_v2,
-              [&] { return copy(*stream_of(nullptr), address_of(to), from, bytes, Until::done); });
+  return call(Entry::cuMemcpyDtoH_v2, [&] {
+    require_device_may_use(from, bytes);
+    return copy(*stream_of(nullptr), address_of(to), from, bytes, Until::done);
+  });
 }
 
 CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, std::size_t bytes, CUstream stream) {

@@ -4,7 +4,11 @@
 //        cuMemMap              [mapped  ][mapped  ][........]   a block each, still sealed
 //        cuMemSetAccess        [usable  ][usable  ][........]
 //
-// None of these calls waits for work, and every one is legal in a capture.
+// None of these calls waits for work, and every one is legal in a capture. A handle is mapped whole or not at all, and a
+// mapping goes whole; a range to unmap may hold several of them, and places where nothing is mapped.
+//
+// Source: the answers of an H200, driver 580.159.04. Stricter than they: a mapping lies in one reservation, and access is
+// set where all of the range is mapped (that driver looks at its two ends, and sets it for a part).
 #include <sys/mman.h>
 
 #include <iterator>
@@ -20,12 +24,23 @@ constexpr std::size_t granularity = PhysicalMemory::granularity;
 
 bool is_multiple(std::uintptr_t value) { return value % granularity == 0; }
 
+/// Memory of the host is not simulated here.
 void check_properties(const CUmemAllocationProp* properties) {
   require(properties != nullptr && properties->type == CU_MEM_ALLOCATION_TYPE_PINNED);
-  require(properties->location.type == CU_MEM_LOCATION_TYPE_DEVICE, CUDA_ERROR_NOT_SUPPORTED);
-  require(properties->requestedHandleTypes == CU_MEM_HANDLE_TYPE_NONE ||
-              properties->requestedHandleTypes == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR,
-          CUDA_ERROR_NOT_SUPPORTED);
+  const auto location = properties->location.type;
+  require(location == CU_MEM_LOCATION_TYPE_DEVICE,
+          location == CU_MEM_LOCATION_TYPE_HOST || location == CU_MEM_LOCATION_TYPE_HOST_NUMA
+              ? CUDA_ERROR_NOT_SUPPORTED
+              : CUDA_ERROR_INVALID_VALUE);
+  switch (properties->requestedHandleTypes) {
+    case CU_MEM_HANDLE_TYPE_NONE:
+    case CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR:
+      return;
+    case CU_MEM_HANDLE_TYPE_FABRIC:
+      fail(CUDA_ERROR_NOT_PERMITTED);
+    default:
+      fail(CUDA_ERROR_INVALID_VALUE);
+  }
 }
 
 /// The range lies within one reservation.
@@ -59,9 +74,15 @@ void set_access(std::uintptr_t address, std::size_t bytes, const CUmemAccessDesc
   require(!covered.empty() && whole_mappings(address, bytes).size() == covered.size());
   bool accessible = covered.front()->accessible;
   for (std::size_t i = 0; i < count; ++i) {
-    require(access[i].location.type == CU_MEM_LOCATION_TYPE_DEVICE, CUDA_ERROR_NOT_SUPPORTED);
-    device(access[i].location.id);
-    accessible = access[i].flags != CU_MEM_ACCESS_FLAGS_PROT_NONE;
+    const auto& [location, flags] = access[i];
+    require(location.type == CU_MEM_LOCATION_TYPE_DEVICE,
+            location.type == CU_MEM_LOCATION_TYPE_HOST || location.type == CU_MEM_LOCATION_TYPE_HOST_NUMA
+                ? CUDA_ERROR_NOT_SUPPORTED
+                : CUDA_ERROR_INVALID_VALUE);
+    require(location.id >= 0 && static_cast<std::size_t>(location.id) < driver().devices.size());
+    require(flags == CU_MEM_ACCESS_FLAGS_PROT_NONE || flags == CU_MEM_ACCESS_FLAGS_PROT_READ ||
+            flags == CU_MEM_ACCESS_FLAGS_PROT_READWRITE);
+    accessible = flags != CU_MEM_ACCESS_FLAGS_PROT_NONE;
   }
   const int protection = accessible ? PROT_READ | PROT_WRITE : PROT_NONE;
   require(mprotect(reinterpret_cast<void*>(address), bytes, protection) == 0, CUDA_ERROR_OUT_OF_MEMORY);
@@ -79,22 +100,25 @@ using namespace cenote::sim;
 extern "C" {
 
 CUresult cuMemGetAllocationGranularity(std::size_t* bytes, const CUmemAllocationProp* properties,
-                                       CUmemAllocationGranularity_flags) {
+                                       CUmemAllocationGranularity_flags flags) {
   return call(Entry::cuMemGetAllocationGranularity, [&] {
     require(bytes != nullptr);
+    require(flags == CU_MEM_ALLOC_GRANULARITY_MINIMUM || flags == CU_MEM_ALLOC_GRANULARITY_RECOMMENDED);
     check_properties(properties);
     device(properties->location.id);
     *bytes = granularity;
   });
 }
 
-CUresult cuMemAddressReserve(CUdeviceptr* address, std::size_t bytes, std::size_t alignment, CUdeviceptr /*hint*/,
+CUresult cuMemAddressReserve(CUdeviceptr* address, std::size_t bytes, std::size_t alignment, CUdeviceptr hint,
                              unsigned long long flags) {
   return call(Entry::cuMemAddressReserve, [&] {
     require(address != nullptr && bytes > 0 && is_multiple(bytes) && flags == 0);
     require((alignment & (alignment - 1)) == 0);
     require(bytes <= max_allocation_bytes && alignment <= max_allocation_bytes, CUDA_ERROR_OUT_OF_MEMORY);
-    const auto base = driver().addresses.take(bytes, std::max(alignment, granularity));
+    alignment = std::max(alignment, granularity);
+    const bool wanted = hint % alignment == 0 && driver().addresses.take_exactly(hint, bytes);
+    const auto base = wanted ? hint : driver().addresses.take(bytes, alignment);
     seal(base, bytes);
     driver().reservations.emplace(base, bytes);
     *address = base;
@@ -132,12 +156,12 @@ CUresult cuMemRelease(CUmemGenericAllocationHandle handle) {
 CUresult cuMemMap(CUdeviceptr address, std::size_t bytes, std::size_t offset, CUmemGenericAllocationHandle handle,
                   unsigned long long flags) {
   return call(Entry::cuMemMap, [&] {
-    require(is_multiple(address) && is_multiple(bytes) && is_multiple(offset) && flags == 0);
-    require_reserved(address, bytes);
+    require(is_multiple(address) && bytes > 0 && flags == 0);
     const auto physical = physical_of(handle);
-    require(offset <= physical->bytes && bytes <= physical->bytes - offset);
+    require(offset == 0 && bytes == physical->bytes, CUDA_ERROR_NOT_SUPPORTED);
+    require_reserved(address, bytes);
     require(whole_mappings(address, bytes).empty());
-    driver().physical_memory.show(address, bytes, physical->offset + offset);
+    driver().physical_memory.show(address, bytes, physical->offset);
     driver().blocks.insert({.base = address,
                             .bytes = bytes,
                             .held = bytes,

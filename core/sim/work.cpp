@@ -23,16 +23,41 @@ void run_outside_the_mutex(const std::function<void()>& host_function) {
 
 }  // namespace
 
-bool Point::reached() const { return queue->done_ >= count; }
+Points ends_of(const Queues& queues) {
+  Points points;
+  points.reserve(queues.size());
+  for (const auto& [id, queue] : queues) {
+    points.push_back(queue->end());
+  }
+  return points;
+}
+
+bool Point::reached() const {
+  queue->pass_marks();
+  return queue->done_ >= count;
+}
 
 bool all_reached(const Points& points) { return first_unreached(points) == nullptr; }
 
 Point WorkQueue::push(Work work) {
+  pass_marks();
   if (waiting_.size() >= capacity) {
     advance({{shared_from_this(), done_ + 1}});
   }
+  note_new_work();
   waiting_.push_back(std::move(work));
   return {shared_from_this(), ++pushed_};
+}
+
+void WorkQueue::note_new_work() {
+  if (kind == QueueKind::marks) {
+    return;
+  }
+  busy_.all.try_emplace(id, shared_from_this());
+  busy_.new_to_marks.try_emplace(id, shared_from_this());
+  if (kind == QueueKind::blocking) {
+    busy_.new_to_legacy.try_emplace(id, shared_from_this());
+  }
 }
 
 Point WorkQueue::end() { return {shared_from_this(), pushed_}; }
@@ -45,10 +70,26 @@ void WorkQueue::run_front() {
   } else if (work.action) {
     work.action();
   }
+  running_ = false;
+  pop_front();
+  driver().progress.notify_all();
+}
+
+/// The caller holds on to this queue, which may be kept by nothing else any more.
+void WorkQueue::pop_front() {
   waiting_.pop_front();
   ++done_;
-  running_ = false;
-  driver().progress.notify_all();
+  if (waiting_.empty()) {
+    busy_.all.erase(id);
+    busy_.new_to_marks.erase(id);
+    busy_.new_to_legacy.erase(id);
+  }
+}
+
+void WorkQueue::pass_marks() {
+  while (kind == QueueKind::marks && !waiting_.empty() && all_reached(waiting_.front().after)) {
+    pop_front();
+  }
 }
 
 void advance(const Points& points) {

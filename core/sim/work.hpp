@@ -11,16 +11,22 @@
 //    done, and a program that relied on luck sees wrong bytes every time.
 // 3. A host function runs outside the driver's mutex; its queue is marked running meanwhile, and whoever needs that
 //    queue waits for it.
+// 4. "All work so far" is asked for often: by the legacy stream at each piece of its work, and by an event over a
+//    context. BusyQueues therefore keeps the queues that have work to do, and, for each of the two, those that have got
+//    work since it last asked; what it asked for before comes before its next piece anyway. So a program that seldom
+//    waits pays for its work once, however many streams it has made.
 //
 // The points of queued work always lie in the past (they were made before it), so they form no cycle.
 //
 // Threads: guarded by Driver::mutex, which advance and step release while a host function runs.
-// Cost: a piece of work costs its own action; the stack of advance is explicit, so that a chain of any length is fine.
+// Cost: a piece of work costs its own action and O(log busy queues); the stack of advance is explicit, so that a chain
+// of any length is fine.
 #pragma once
 
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <vector>
 
@@ -45,13 +51,32 @@ struct Work {
   bool is_host_function = false;
 };
 
+/// Queues by their ids, so that they are visited in the order in which they were made.
+using Queues = std::map<std::uint64_t, std::shared_ptr<WorkQueue>>;
+
+/// The queues of one context that have work to do. A queue leaves all three sets when its last piece is done.
+struct BusyQueues {
+  Queues all;
+  Queues new_to_legacy;  ///< blocking ones with work that no work of the legacy stream comes after yet
+  Queues new_to_marks;   ///< those with work that no mark (Context::mark) comes after yet
+};
+
+/// The ends of the queues: points that are reached once all their work so far is done.
+Points ends_of(const Queues& queues);
+
+enum class QueueKind {
+  non_blocking,
+  blocking,  ///< of a stream that is ordered with the legacy stream
+  legacy,
+  marks  ///< its pieces have no action: one is done as soon as all that it comes after is
+};
+
 class WorkQueue : public std::enable_shared_from_this<WorkQueue> {
  public:
   /// Past this many pieces of waiting work, a new one first runs the oldest: the real queue has an end as well.
   static constexpr std::size_t capacity = 16'384;
 
-  /// `blocking`: it belongs to a stream that is ordered with the legacy stream.
-  explicit WorkQueue(bool blocking) : blocking(blocking) {}
+  WorkQueue(QueueKind kind, std::uint64_t id, BusyQueues& busy) : kind(kind), id(id), busy_(busy) {}
 
   /// The returned point is reached once the work is done.
   Point push(Work work);
@@ -61,8 +86,10 @@ class WorkQueue : public std::enable_shared_from_this<WorkQueue> {
 
   bool idle() const { return waiting_.empty(); }
   std::size_t pending() const { return waiting_.size(); }
+  bool blocking() const { return kind == QueueKind::blocking || kind == QueueKind::legacy; }
 
-  const bool blocking;
+  const QueueKind kind;
+  const std::uint64_t id;
 
  private:
   friend struct Point;
@@ -71,7 +98,11 @@ class WorkQueue : public std::enable_shared_from_this<WorkQueue> {
 
   const Work& front() const { return waiting_.front(); }
   void run_front();
+  void pop_front();
+  void pass_marks();
+  void note_new_work();
 
+  BusyQueues& busy_;
   std::deque<Work> waiting_;
   std::uint64_t pushed_ = 0;
   std::uint64_t done_ = 0;

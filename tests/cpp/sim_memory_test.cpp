@@ -130,6 +130,21 @@ TEST_F(SimMemory, work_must_stay_inside_an_allocation) {
   EXPECT_OK(cuMemsetD8Async(0, 0, 0, stream)) << "nothing to do is no mistake";
 }
 
+TEST_F(SimMemory, managed_memory_is_not_freed_in_stream_order) {
+  CUdeviceptr memory = 0;
+  EXPECT_OK(cuMemAllocManaged(&memory, KiB, CU_MEM_ATTACH_GLOBAL));
+  EXPECT_EQ(CUDA_ERROR_NOT_SUPPORTED, cuMemFreeAsync(memory, nullptr));
+  EXPECT_OK(cuMemFree(memory));
+}
+
+TEST_F(SimMemory, the_devices_side_of_a_copy_is_not_the_hosts_own_memory) {
+  unsigned char host[16] = {};
+  const auto as_device = reinterpret_cast<CUdeviceptr>(host);
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemcpyHtoD(as_device, host + 8, 8));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemcpyDtoH(host + 8, as_device, 8));
+  EXPECT_OK(cuMemcpyHtoD(as_device, host, 0));
+}
+
 TEST_F(SimMemory, managed_memory_may_be_larger_than_the_card) {
   CUdeviceptr memory = 0;
   EXPECT_OK(cuMemAllocManaged(&memory, 4 * card_bytes, CU_MEM_ATTACH_GLOBAL));

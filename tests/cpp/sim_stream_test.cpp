@@ -327,6 +327,32 @@ TEST_F(SimStream, elapsed_time_needs_two_timed_records_that_were_reached) {
   EXPECT_EQ(CUDA_ERROR_INVALID_HANDLE, cuEventElapsedTime(&milliseconds, make_event(), second));
 }
 
+TEST_F(SimStream, time_is_not_measured_between_devices) {
+  const CUevent here = record_on(make_stream());
+  EXPECT_OK(cuCtxPushCurrent(contexts[1]));
+  const CUevent there = make_event(CU_EVENT_DEFAULT);
+  EXPECT_OK(cuEventRecord(there, make_stream()));
+  EXPECT_OK(cuCtxPopCurrent(nullptr));
+  float milliseconds = 0;
+  EXPECT_EQ(CUDA_ERROR_INVALID_HANDLE, cuEventElapsedTime(&milliseconds, here, there));
+  cenote_sim_drain();
+}
+
+TEST_F(SimStream, an_event_for_other_processes_is_one_without_timing) {
+  CUevent event = nullptr;
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuEventCreate(&event, CU_EVENT_INTERPROCESS));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuEventCreate(&event, CU_EVENT_INTERPROCESS | CU_EVENT_BLOCKING_SYNC));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuEventCreate(&event, 8));
+  EXPECT_OK(cuEventCreate(&event, CU_EVENT_INTERPROCESS | CU_EVENT_DISABLE_TIMING));
+  EXPECT_OK(cuEventCreate(&event, CU_EVENT_INTERPROCESS | CU_EVENT_DISABLE_TIMING | CU_EVENT_BLOCKING_SYNC));
+}
+
+TEST_F(SimStream, an_external_wait_belongs_in_a_capture) {
+  const CUevent event = make_event();
+  EXPECT_EQ(CUDA_ERROR_ILLEGAL_STATE, cuStreamWaitEvent(make_stream(), event, CU_EVENT_WAIT_EXTERNAL));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuStreamWaitEvent(make_stream(), event, 2));
+}
+
 TEST_F(SimStream, threads_on_their_own_streams_do_not_disturb_each_other) {
   constexpr int threads = 4;
   constexpr int rounds = 200;

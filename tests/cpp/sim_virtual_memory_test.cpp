@@ -143,7 +143,6 @@ TEST_F(SimVirtualMemory, wrong_ranges_and_dead_handles_are_refused) {
   EXPECT_EQ(CUDA_ERROR_OUT_OF_MEMORY, cuMemCreate(&odd, std::size_t{1} << 60, &properties, 0));
   EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemMap(address + KiB, step, 0, handle, 0));
   EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemMap(address + 2 * step, step, 0, handle, 0));
-  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemMap(address, 2 * step, 0, handle, 0));
   EXPECT_OK(cuMemMap(address, step, 0, handle, 0));
   EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemMap(address, step, 0, handle, 0));
   EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemAddressFree(address, 2 * step));
@@ -156,6 +155,73 @@ TEST_F(SimVirtualMemory, wrong_ranges_and_dead_handles_are_refused) {
   EXPECT_OK(cuMemUnmap(address, step)) << "nothing is mapped there any more";
   EXPECT_OK(cuMemAddressFree(address, 2 * step));
   EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemAddressFree(address, 2 * step));
+}
+
+TEST_F(SimVirtualMemory, a_handle_is_mapped_whole_or_not_at_all) {
+  const CUdeviceptr address = reserve(4 * step);
+  const auto handle = create(2 * step);
+  EXPECT_EQ(CUDA_ERROR_NOT_SUPPORTED, cuMemMap(address, step, 0, handle, 0));
+  EXPECT_EQ(CUDA_ERROR_NOT_SUPPORTED, cuMemMap(address, step, step, handle, 0));
+  EXPECT_EQ(CUDA_ERROR_NOT_SUPPORTED, cuMemMap(address, 2 * step, step, handle, 0));
+  EXPECT_EQ(CUDA_ERROR_NOT_SUPPORTED, cuMemMap(address, 4 * step, 0, handle, 0));
+  EXPECT_EQ(CUDA_ERROR_NOT_SUPPORTED, cuMemMap(address, 4096, 0, handle, 0));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemMap(address, 0, 0, handle, 0));
+  EXPECT_OK(cuMemMap(address, 2 * step, 0, handle, 0));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemUnmap(address, step));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemUnmap(address + step, step));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, allow(address, step));
+  EXPECT_OK(cuMemUnmap(address, 2 * step));
+  EXPECT_OK(cuMemRelease(handle));
+  EXPECT_OK(cuMemAddressFree(address, 4 * step));
+}
+
+TEST_F(SimVirtualMemory, a_range_to_unmap_may_hold_several_mappings_and_places_without_one) {
+  const CUdeviceptr address = reserve(4 * step);
+  const auto first = create(step);
+  const auto second = create(step);
+  EXPECT_OK(cuMemUnmap(address, 4 * step)) << "nothing is mapped";
+  EXPECT_OK(cuMemMap(address, step, 0, first, 0));
+  EXPECT_OK(cuMemMap(address + 2 * step, step, 0, second, 0));
+  EXPECT_OK(cuMemUnmap(address, 3 * step));
+  EXPECT_EQ(0U, live().mappings);
+  EXPECT_OK(cuMemRelease(first));
+  EXPECT_OK(cuMemRelease(second));
+  EXPECT_OK(cuMemAddressFree(address, 4 * step));
+}
+
+TEST_F(SimVirtualMemory, access_is_one_of_three_kinds_for_a_device_that_there_is) {
+  const CUdeviceptr address = reserve(step);
+  const auto handle = create(step);
+  EXPECT_OK(cuMemMap(address, step, 0, handle, 0));
+  const auto set = [&](CUmemLocationType type, int id, int flags) {
+    const CUmemAccessDesc access{{type, {id}}, static_cast<CUmemAccess_flags>(flags)};
+    return cuMemSetAccess(address, step, &access, 1);
+  };
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, set(CU_MEM_LOCATION_TYPE_DEVICE, 0, 2));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, set(CU_MEM_LOCATION_TYPE_DEVICE, 0, 7));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, set(CU_MEM_LOCATION_TYPE_DEVICE, 2, 3));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, set(CU_MEM_LOCATION_TYPE_DEVICE, -1, 3));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, set(CU_MEM_LOCATION_TYPE_NONE, 0, 3));
+  EXPECT_EQ(CUDA_ERROR_NOT_SUPPORTED, set(CU_MEM_LOCATION_TYPE_HOST, 0, 3));
+  EXPECT_OK(set(CU_MEM_LOCATION_TYPE_DEVICE, 1, 3));
+  EXPECT_OK(set(CU_MEM_LOCATION_TYPE_DEVICE, 0, 1));
+  EXPECT_OK(set(CU_MEM_LOCATION_TYPE_DEVICE, 0, 0));
+  EXPECT_OK(cuMemUnmap(address, step));
+  EXPECT_OK(cuMemRelease(handle));
+  EXPECT_OK(cuMemAddressFree(address, step));
+}
+
+TEST_F(SimVirtualMemory, an_address_that_is_wished_for_is_given_where_it_is_free) {
+  const CUdeviceptr address = reserve(4 * step);
+  EXPECT_OK(cuMemAddressFree(address, 4 * step));
+  CUdeviceptr wished = 0;
+  EXPECT_OK(cuMemAddressReserve(&wished, step, 0, address + 2 * step, 0));
+  EXPECT_EQ(address + 2 * step, wished);
+  CUdeviceptr elsewhere = 0;
+  EXPECT_OK(cuMemAddressReserve(&elsewhere, step, 0, wished, 0));
+  EXPECT_NE(wished, elsewhere);
+  EXPECT_OK(cuMemAddressFree(wished, step));
+  EXPECT_OK(cuMemAddressFree(elsewhere, step));
 }
 
 TEST_F(SimVirtualMemory, a_card_is_full_when_its_physical_memory_is) {
