@@ -275,10 +275,6 @@ class MyError(Exception):
     pass
 
 
-class MyBaseError(BaseException):
-    pass
-
-
 def failing(callback: Any, **settings: Any) -> mr.FailureCallbackResourceAdaptor:
     return mr.FailureCallbackResourceAdaptor(pool(), callback, **settings)
 
@@ -372,12 +368,12 @@ def test_the_callback_is_not_called_for_another_failure_of_the_driver() -> None:
     callback.assert_not_called()
 
 
-@pytest.mark.parametrize("raised", [MyError("my text"), MyBaseError("my text"), KeyboardInterrupt("my text")])
-def test_an_exception_of_the_callback_is_the_cause_of_a_runtime_error(raised: BaseException) -> None:
+@pytest.mark.parametrize("raised", [MyError("my text"), KeyError("my text")])
+def test_an_exception_of_the_callback_is_the_cause_of_a_runtime_error(raised: Exception) -> None:
     def callback(nbytes: int) -> bool:
         raise raised
 
-    with pytest.raises(RuntimeError, match=r"^my text$") as caught:
+    with pytest.raises(RuntimeError, match="my text") as caught:
         failing(callback).allocate(TOO_MUCH)
     assert type(caught.value) is RuntimeError
     assert caught.value.__cause__ is raised

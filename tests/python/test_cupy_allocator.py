@@ -140,6 +140,48 @@ assert said == ["no stream"], said
 assert pool.in_use() == 0
 """
 
+INTERRUPTED = """
+import sys
+
+said = []
+sys.unraisablehook = lambda report: said.append(report.exc_value)
+
+
+def allocate(size, stream):
+    if raised is not None:
+        raise raised
+    return pool.allocate(size, stream)
+
+
+def deallocate(ptr, size, stream):
+    pool.deallocate(ptr, size, stream)
+    if raised is not None:
+        raise raised
+
+
+mr.set_current_device_resource(mr.CallbackMemoryResource(allocate, deallocate))
+for raised in (KeyboardInterrupt(), SystemExit(3), GeneratorExit(), MemoryError("none")):
+    try:
+        alloc(1000)
+    except BaseException as caught:
+        assert caught is raised
+    else:
+        raise AssertionError(raised)
+raised = KeyError("key")
+try:
+    alloc(1000)
+except RuntimeError as caught:
+    assert caught.__cause__ is raised
+raised = None
+block = alloc(1000)
+raised = SystemExit(4)
+del block
+assert said == [raised]
+assert pool.in_use() == 0
+raised = None
+mr.set_current_device_resource(pool)
+"""
+
 DAEMONS = """
 import threading, time
 
@@ -171,7 +213,7 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "code",
-    [GOES_BACK, ZERO_BYTES, ERRORS, EXCEPTION_UNDER_WAY, OTHER_STREAM, CONTEXT, STREAM_UNKNOWN, DAEMONS],
+    [GOES_BACK, ZERO_BYTES, ERRORS, EXCEPTION_UNDER_WAY, OTHER_STREAM, CONTEXT, STREAM_UNKNOWN, INTERRUPTED, DAEMONS],
     ids=[
         "goes_back",
         "zero_bytes",
@@ -180,6 +222,7 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "other_stream",
         "context_of_each_thread",
         "stream_unknown",
+        "interrupted",
         "daemons_at_the_end",
     ],
 )

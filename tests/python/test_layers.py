@@ -29,7 +29,7 @@ KNOWS["thrust"] = {"allocators", "surface", "memory_resource", "driver", "ground
 
 DRIVER_HEADERS = {"cuda.h", "cudaTypedefs.h"}
 FRAMEWORKS = re.compile(r"torch|cupy|numba|pytorch", re.IGNORECASE)
-PUBLIC = {"cenote/cenote.h", "cenote/ground/error.hpp"}
+PUBLIC = {"cenote/cenote.h", "cenote/ground/error.hpp", "cenote/ground/foreign_exception.hpp"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
 COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 

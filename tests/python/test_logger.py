@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -122,6 +123,82 @@ def test_handler_may_use_cenote_itself(caplog: pytest.LogCaptureFixture) -> None
         assert len(seen) >= 1
     finally:
         logging.getLogger("cenote").removeHandler(handler)
+
+
+class FailingHandler(logging.Handler):
+    """Raises what it is told to, for lines that name it, and keeps the others."""
+
+    def __init__(self, **raised: BaseException) -> None:
+        super().__init__()
+        self.raised = raised
+        self.seen: list[str] = []
+        self.arrived = threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = record.getMessage()
+        if line in self.raised:
+            raise self.raised[line]
+        self.seen.append(line)
+        if line == "last":
+            self.arrived.set()
+
+
+@pytest.fixture
+def failing_handler() -> Iterator[FailingHandler]:
+    handler = FailingHandler(
+        bad=ValueError("bad"), worse=KeyError("worse"), stop=SystemExit(3), ctrl=KeyboardInterrupt()
+    )
+    logging.getLogger("cenote").addHandler(handler)
+    yield handler
+    logging.getLogger("cenote").removeHandler(handler)
+
+
+def test_a_handler_that_raises_keeps_no_other_line_back(
+    failing_handler: FailingHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", reported.append)
+    logger.set_logging_level(level_enum.info)
+    lines = ["bad", "first", "stop", "second", "ctrl", "worse", "last"]
+    for line in lines:
+        _logger.log(level_enum.info, line)
+    assert failing_handler.arrived.wait(60), "the thread that hands lines over has ended"
+    assert failing_handler.seen == ["first", "second", "last"]
+    assert [report.exc_value for report in reported] == [
+        failing_handler.raised[line] for line in lines if line in failing_handler.raised
+    ]
+
+
+def test_what_a_handler_raises_reaches_who_flushes_once_all_lines_are_handed_over(
+    failing_handler: FailingHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", reported.append)
+    monkeypatch.setattr(logger, "_listen", _logger.start_listening)  # and no thread that would be faster
+    logger.set_logging_level(level_enum.info)
+    for line in ("bad", "first", "worse", "last"):
+        _logger.log(level_enum.info, line)
+    with pytest.raises(ValueError, match="bad"):
+        logger.flush_logger()
+    assert failing_handler.seen == ["first", "last"]
+    assert [report.exc_value for report in reported] == [failing_handler.raised["worse"]]
+    logger.flush_logger()
+
+
+def test_an_interrupt_of_a_handler_reaches_who_flushes_and_loses_no_line(
+    failing_handler: FailingHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logger, "_listen", _logger.start_listening)
+    logger.set_logging_level(level_enum.info)
+    for line in ("ctrl", "first", "stop", "last"):
+        _logger.log(level_enum.info, line)
+    with pytest.raises(KeyboardInterrupt):
+        logger.flush_logger()
+    assert failing_handler.seen == []
+    with pytest.raises(SystemExit):
+        logger.flush_logger()
+    logger.flush_logger()
+    assert failing_handler.seen == ["first", "last"]
 
 
 def test_lines_of_many_threads_arrive_whole_and_each_threads_in_order(caplog: pytest.LogCaptureFixture) -> None:

@@ -30,6 +30,7 @@
 #include "cenote/driver/stream_pool.hpp"
 #include "cenote/ground/bytes.hpp"
 #include "cenote/ground/error.hpp"
+#include "cenote/ground/foreign_exception.hpp"
 #include "cenote/ground/log.hpp"
 #include "cenote/memory_resource.hpp"
 #include "cenote/resources/arena_memory_resource.hpp"

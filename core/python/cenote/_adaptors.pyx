@@ -237,7 +237,8 @@ cdef class FailureCallbackResourceAdaptor(UpstreamResourceAdaptor):
     callback : callable
         Called as ``callback(nbytes)``; if it needs three arguments, as ``callback(nbytes, stream, tries)`` with a
         `Stream` and the number of the call for this allocation, from 1. True means try again, False give up. A
-        MemoryError that it raises reaches the caller; any other exception does as the cause of a RuntimeError.
+        MemoryError that it raises reaches the caller, and so does what is no Exception, such as KeyboardInterrupt; any
+        other exception does as the cause of a RuntimeError.
     max_tries : int, default 64
         How often it is called at the most for one allocation.
 

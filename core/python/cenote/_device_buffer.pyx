@@ -89,16 +89,26 @@ cdef class DeviceBuffer:
         if source == NULL:
             self._buffer.emplace(0, on._handle, dereference(resource))
             if not dereference(self._buffer).open_at_once(bytes):
-                with nogil:
-                    self._buffer.emplace(bytes, on._handle, dereference(resource))
+                self._open_waiting(source, bytes, on, dereference(resource))
         else:
-            with nogil:
-                self._buffer.emplace(source if bytes != 0 else NULL, bytes, on._handle, dereference(resource))
+            self._open_waiting(source, bytes, on, dereference(resource))
         self._counted = bytes
         if bytes != 0:
             lib.client_allocated(_client, bytes)
         if source != NULL:
             self._finish(on)
+        return 0
+
+    cdef int _open_waiting(self, const void* source, size_t bytes, Stream on,
+                           const lib.shared_ptr[lib.memory_resource]& resource) except -1:
+        """Take memory where that may wait, or call functions of the program's."""
+        cdef lib.interrupt_scope interrupts
+        with nogil:
+            if source == NULL:
+                self._buffer.emplace(bytes, on._handle, resource)
+            else:
+                self._buffer.emplace(source if bytes != 0 else NULL, bytes, on._handle, resource)
+        interrupts.end()
         return 0
 
     cdef int _hold_current_resource(self) except -1:
@@ -540,11 +550,13 @@ cdef class DeviceBuffer:
         """
         cdef Stream on = as_stream(stream)
         cdef size_t capacity = bytes_argument("new_capacity", new_capacity)
+        cdef lib.interrupt_scope interrupts
         self._require_no_exports()
         with nogil:
             self.made().reserve(capacity, on._handle)
         self._use(on)
         self._count()
+        interrupts.end()
 
     def resize(self, new_size, stream=DEFAULT_STREAM) -> None:
         """Change the size; the contents are kept as far as they fit, new bytes are not initialised.
@@ -553,29 +565,35 @@ cdef class DeviceBuffer:
         """
         cdef Stream on = as_stream(stream)
         cdef size_t size = bytes_argument("new_size", new_size)
+        cdef lib.interrupt_scope interrupts
         self._require_no_exports()
         with nogil:
             self.made().resize(size, on._handle)
         self._use(on)
         self._count()
+        interrupts.end()
 
     def shrink_to_fit(self, stream=DEFAULT_STREAM) -> None:
         """Move the contents into memory of just their size; nothing happens if they have it."""
         cdef Stream on = as_stream(stream)
+        cdef lib.interrupt_scope interrupts
         self._require_no_exports()
         with nogil:
             self.made().shrink_to_fit(on._handle)
         self._use(on)
         self._count()
+        interrupts.end()
 
     def close(self) -> None:
         """Free the memory now, in the order of the buffer's stream.
 
         An empty buffer is left, with the same resource and stream; `resize` gives it memory again.
         """
+        cdef lib.interrupt_scope interrupts
         self.made()
         self._require_no_exports()
         self._free()
+        interrupts.end()
 
     def __enter__(self) -> DeviceBuffer:
         self.made()

@@ -40,8 +40,8 @@ cdef extern from "python_callable.hpp" namespace "cenote":
         pass
     allocate_function python_allocate_function "cenote::python_function"(
         shared_ptr[python_object], void* (*)(object, stream_ref, size_t) except? NULL)
-    deallocate_function python_deallocate_function "cenote::python_function"(
-        shared_ptr[python_object], void (*)(object, stream_ref, void*, size_t) noexcept)
+    deallocate_function python_free_function(
+        shared_ptr[python_object], void (*)(object, stream_ref, void*, size_t) except *)
 
 
 cdef extern from "python_stack.hpp" namespace "cenote" nogil:
@@ -80,6 +80,13 @@ cdef extern from "cenote/ground/error.hpp" namespace "cenote" nogil:
         optional[size_t] largest_free
         optional[size_t] device_free
         optional[size_t] device_total
+
+
+cdef extern from "cenote/ground/foreign_exception.hpp" namespace "cenote" nogil:
+    cdef cppclass interrupt_scope:
+        interrupt_scope() noexcept
+        bool has_interrupt() noexcept
+        void end() except +raise_python_error
 
 
 cdef extern from "cenote/ground/log.hpp" namespace "cenote" nogil:

@@ -1,4 +1,5 @@
 """The core's log, seen from Python. Documented in `cenote.logger`."""
+from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
 from libcpp.vector cimport vector
 
 from cenote cimport _libcenote as lib
@@ -72,3 +73,9 @@ def print_record(int value, str text) -> None:
     cdef lib.string line = text.encode()
     with nogil:
         lib.print_log_record(<lib.log_level> value, line)
+
+
+def report_unraisable(BaseException error not None, where) -> None:
+    """Hand an exception that nobody can be told of to ``sys.unraisablehook``; `where` says what raised it."""
+    PyErr_SetObject(type(error), error)
+    PyErr_WriteUnraisable(where)

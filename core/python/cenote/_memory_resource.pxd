@@ -2,6 +2,7 @@ from libcpp.memory cimport shared_ptr
 from libcpp.optional cimport optional
 
 from cenote cimport _libcenote as lib
+from cenote._stream cimport Stream
 
 
 cdef class DeviceMemoryResource:
@@ -9,6 +10,8 @@ cdef class DeviceMemoryResource:
     cdef shared_ptr[lib.python_object] _calls  # what the C++ resource calls; null for most
     cdef object __weakref__
     cdef lib.memory_resource* made(self) except NULL nogil
+    cdef void* _allocate_waiting(self, Stream on, size_t bytes, size_t alignment) except? NULL
+    cdef int _deallocate_waiting(self, Stream on, void* pointer, size_t bytes, size_t alignment) except -1
 
 
 cdef class UpstreamResourceAdaptor(DeviceMemoryResource):

@@ -118,9 +118,19 @@ cdef class DeviceMemoryResource:
         cdef size_t aligned = bytes_argument("alignment", alignment)
         cdef void* pointer = self.made().allocate_at_once(on._handle, bytes, aligned)
         if pointer == NULL:
-            with nogil:
-                pointer = self.made().allocate(on._handle, bytes, aligned)
+            pointer = self._allocate_waiting(on, bytes, aligned)
         return <uintptr_t> pointer
+
+    cdef void* _allocate_waiting(self, Stream on, size_t bytes, size_t alignment) except? NULL:
+        """Allocate where that may wait, or call functions of the program's."""
+        cdef lib.interrupt_scope interrupts
+        cdef void* pointer
+        with nogil:
+            pointer = self.made().allocate(on._handle, bytes, alignment)
+            if interrupts.has_interrupt():
+                self.made().deallocate(on._handle, pointer, bytes, alignment)
+        interrupts.end()
+        return pointer
 
     def deallocate(self, ptr, nbytes, stream=DEFAULT_STREAM, alignment=256) -> None:
         """Free memory in stream order.
@@ -152,8 +162,15 @@ cdef class DeviceMemoryResource:
         if not lib.is_power_of_two(aligned):
             raise ValueError(f"alignment must be a power of two, not {aligned}")
         if not self.made().deallocate_at_once(on._handle, <void*> pointer, bytes, aligned):
-            with nogil:
-                self.made().deallocate(on._handle, <void*> pointer, bytes, aligned)
+            self._deallocate_waiting(on, <void*> pointer, bytes, aligned)
+
+    cdef int _deallocate_waiting(self, Stream on, void* pointer, size_t bytes, size_t alignment) except -1:
+        """Free where that may wait, or call functions of the program's."""
+        cdef lib.interrupt_scope interrupts
+        with nogil:
+            self.made().deallocate(on._handle, pointer, bytes, alignment)
+        interrupts.end()
+        return 0
 
     @property
     def device(self) -> int:
@@ -208,8 +225,10 @@ cdef class DeviceMemoryResource:
         """
         cdef size_t kept = bytes_argument("keep_bytes", keep_bytes)
         cdef size_t released
+        cdef lib.interrupt_scope interrupts
         with nogil:
             released = self.made().trim(kept)
+        interrupts.end()
         return released
 
     def check(self) -> None:

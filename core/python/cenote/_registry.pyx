@@ -102,8 +102,10 @@ def reset_current_device_resource() -> DeviceMemoryResource | None:
 
 def reset_all_device_resources() -> None:
     """Take the current resource of every device away. Makes no driver call of its own."""
+    cdef lib.interrupt_scope interrupts  # the end of a resource frees
     with nogil:
         lib.reset_all_device_resources()
+    interrupts.end()
 
 
 def devices_with_resource() -> list[int]:
@@ -184,10 +186,14 @@ cdef class Client:
         cdef int where = device_argument(device) if given else 0
         cdef size_t bytes = bytes_argument("nbytes", nbytes)
         cdef void* pointer
+        cdef lib.interrupt_scope interrupts
         self.require_made()
         with nogil:
             pointer = lib.client_allocate(self._index, where if given else lib.current_device(), bytes,
                                           on._handle)
+            if interrupts.has_interrupt():
+                lib.client_deallocate(pointer, on._handle)
+        interrupts.end()
         return <uintptr_t> pointer
 
     def deallocate(self, ptr, stream=DEFAULT_STREAM) -> None:
@@ -207,9 +213,11 @@ cdef class Client:
         """
         cdef Stream on = as_stream(stream)
         cdef uintptr_t pointer = address_argument("ptr", ptr)
+        cdef lib.interrupt_scope interrupts
         self.require_made()
         with nogil:
             lib.client_deallocate(<void*> pointer, on._handle)
+        interrupts.end()
 
     def record_stream(self, ptr, stream) -> None:
         """The block is used on `stream` too: it is not reused before the work queued there when it is freed."""

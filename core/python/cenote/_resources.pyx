@@ -244,11 +244,13 @@ cdef class PoolMemoryResource(UpstreamResourceAdaptor):
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
         cdef optional[size_t] initial = size_argument("initial_pool_size", initial_pool_size)
         cdef optional[size_t] maximum = size_argument("maximum_pool_size", maximum_pool_size)
+        cdef lib.interrupt_scope interrupts  # what it cannot keep it frees
         with nogil:
             self._resource = static_pointer_cast[lib.memory_resource, lib.pool_memory_resource](
                 lib.make_shared[lib.pool_memory_resource](upstream, initial, maximum))
         self.upstream_mr = upstream_mr
         remember(self)
+        interrupts.end()
 
     def pool_size(self) -> int:
         """Bytes taken from the upstream."""
@@ -290,11 +292,13 @@ cdef class ArenaMemoryResource(UpstreamResourceAdaptor):
     def __init__(self, upstream_mr, arena_size=None, bint dump_log_on_failure=False):
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
         cdef optional[size_t] size = size_argument("arena_size", arena_size)
+        cdef lib.interrupt_scope interrupts  # what it cannot keep it frees
         with nogil:
             self._resource = static_pointer_cast[lib.memory_resource, lib.arena_memory_resource](
                 lib.make_shared[lib.arena_memory_resource](upstream, size, dump_log_on_failure))
         self.upstream_mr = upstream_mr
         remember(self)
+        interrupts.end()
 
     def arena_size(self) -> int:
         """Bytes that the arena has."""
@@ -324,11 +328,13 @@ cdef class FixedSizeMemoryResource(UpstreamResourceAdaptor):
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
         cdef size_t size = required_size_argument("block_size", block_size)
         cdef size_t blocks = count_argument("blocks_to_preallocate", blocks_to_preallocate)
+        cdef lib.interrupt_scope interrupts  # what it cannot keep it frees
         with nogil:
             self._resource = static_pointer_cast[lib.memory_resource, lib.fixed_size_memory_resource](
                 lib.make_shared[lib.fixed_size_memory_resource](upstream, size, blocks))
         self.upstream_mr = upstream_mr
         remember(self)
+        interrupts.end()
 
     def get_block_size(self) -> int:
         """Bytes of a block."""
@@ -361,6 +367,7 @@ cdef class BinningMemoryResource(UpstreamResourceAdaptor):
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
         cdef int least = small_argument("min_size_exponent", min_size_exponent)
         cdef int most = small_argument("max_size_exponent", max_size_exponent)
+        cdef lib.interrupt_scope interrupts  # what it cannot keep it frees
         with nogil:
             if least == -1 or most == -1:
                 self._resource = static_pointer_cast[lib.memory_resource, lib.binning_memory_resource](
@@ -370,6 +377,7 @@ cdef class BinningMemoryResource(UpstreamResourceAdaptor):
                     lib.make_shared[lib.binning_memory_resource](upstream, least, most))
         self.upstream_mr = upstream_mr
         remember(self)
+        interrupts.end()
 
     def add_bin(self, allocation_size, bin_resource=None) -> None:
         """Serve sizes up to `allocation_size` from `bin_resource`; a bin of that size that exists already is kept.
@@ -412,11 +420,13 @@ cdef class CallbackMemoryResource(DeviceMemoryResource):
     allocate_func : callable
         ``allocate_func(size, stream)`` returns the address of `size` bytes, usable on `stream` (a `cenote.Stream`).
         One that takes three arguments is called as ``allocate_func(stream, size, alignment)``. It raises MemoryError
-        when it has no memory; anything else that it raises reaches the caller as RuntimeError with the original as its
-        cause.
+        when it has no memory; any other Exception reaches the caller as RuntimeError with the original as its cause,
+        and what is no Exception (KeyboardInterrupt, SystemExit) as it is.
     deallocate_func : callable
         ``deallocate_func(ptr, size, stream)``, or with four arguments ``deallocate_func(stream, ptr, size,
-        alignment)``. What it raises is reported through ``sys.unraisablehook``.
+        alignment)``. An Exception that it raises is reported through ``sys.unraisablehook``, and the memory counts as
+        freed. KeyboardInterrupt and SystemExit reach whoever called for the free, and are reported where nobody did:
+        where an object died.
 
     Raises
     ------
@@ -433,7 +443,7 @@ cdef class CallbackMemoryResource(DeviceMemoryResource):
         calls = (allocate_func, deallocate_func, *aligned)
         self._calls = make_shared[lib.python_object](<lib.PyObject*> calls)
         cdef lib.allocate_function allocate = lib.python_allocate_function(self._calls, call_allocate)
-        cdef lib.deallocate_function deallocate = lib.python_deallocate_function(self._calls, call_deallocate)
+        cdef lib.deallocate_function deallocate = lib.python_free_function(self._calls, call_deallocate)
         with nogil:
             self._resource = static_pointer_cast[lib.memory_resource, lib.callback_memory_resource](
                 lib.make_shared[lib.callback_memory_resource](allocate, deallocate))
@@ -474,7 +484,7 @@ cdef size_t returned_address(object function, size_t bytes, object address) exce
     return address_argument("what allocate_func returns", address)
 
 
-cdef void call_deallocate(object calls, lib.stream_ref on, void* pointer, size_t bytes) noexcept:
+cdef void call_deallocate(object calls, lib.stream_ref on, void* pointer, size_t bytes) except *:
     cdef object stream = Stream(<uintptr_t> on.value())
     _, function, _, aligned = calls
     if aligned:

@@ -19,6 +19,8 @@ import atexit
 import logging
 import os
 import threading
+from collections import deque
+from collections.abc import Callable
 from enum import IntEnum
 
 from cenote import _logger
@@ -52,6 +54,7 @@ _LOGGING_LEVELS = (5, logging.DEBUG, logging.INFO, logging.WARNING, logging.ERRO
 
 _python_logger = logging.getLogger("cenote")
 _thread: threading.Thread | None = None
+_waiting: deque[tuple[int, float, int, str]] = deque()  # taken from the core, and not handed over yet
 _handing_over = threading.RLock()  # guards the order of the lines; a handler may call cenote, and even flush_logger
 
 
@@ -101,33 +104,66 @@ def get_flush_level() -> level_enum:
 
 
 def flush_logger() -> None:
-    """Hand every line that has been logged so far to `logging`, and write the log file out."""
+    """Hand every line that has been logged so far to `logging`, and write the log file out.
+
+    What a handler of `logging` raises is raised here, once every line has been handed over; further errors, and what
+    is raised when nobody flushes, are reported by ``sys.unraisablehook``. KeyboardInterrupt and SystemExit are raised
+    at once, and what was not handed over by then is with the next line.
+    """
+    raised: list[BaseException] = []
+
+    def keep(error: BaseException) -> None:
+        if not isinstance(error, Exception):
+            raise error
+        raised.append(error)
+
     _listen()
-    _hand_over()
-    _logger.flush()
+    try:
+        _hand_over(keep)
+    except BaseException:
+        for error in raised:
+            _report(error)
+        raise
+    finally:
+        _logger.flush()
+    for error in raised[1:]:
+        _report(error)
+    if raised:
+        raise raised[0]
 
 
-def _hand_over() -> None:
+def _hand_over(report: Callable[[BaseException], None]) -> None:
+    """Hand each line that waits to `logging`; what a handler raises is reported, and keeps no other line back."""
     with _handing_over:
-        for level, seconds, thread, text in _logger.take():
-            if not _python_logger.hasHandlers():
-                _logger.print_record(level, text)
-                continue
-            number = _LOGGING_LEVELS[level]
-            if not _python_logger.isEnabledFor(number):
-                continue
-            record = _python_logger.makeRecord("cenote", number, "libcenote", 0, text, (), None)
-            record.created, record.msecs, record.thread = seconds, seconds % 1 * 1000, thread
-            record.threadName = f"thread {thread}"
-            _python_logger.handle(record)
+        _waiting.extend(_logger.take())
+        while _waiting:
+            try:
+                _hand_over_line(*_waiting.popleft())
+            except BaseException as error:
+                report(error)
+
+
+def _hand_over_line(level: int, seconds: float, thread: int, text: str) -> None:
+    if not _python_logger.hasHandlers():
+        _logger.print_record(level, text)
+        return
+    number = _LOGGING_LEVELS[level]
+    if not _python_logger.isEnabledFor(number):
+        return
+    record = _python_logger.makeRecord("cenote", number, "libcenote", 0, text, (), None)
+    record.created, record.msecs, record.thread = seconds, seconds % 1 * 1000, thread
+    record.threadName = f"thread {thread}"
+    _python_logger.handle(record)
+
+
+def _report(error: BaseException) -> None:
+    """Report what a handler raised where nobody has called: the next line may fare better."""
+    _logger.report_unraisable(error, _python_logger)
 
 
 def _hand_over_for_ever() -> None:
     while _logger.wait():
-        try:
-            _hand_over()
-        except Exception:  # a handler's; the next line may fare better
-            logging.getLogger(__name__).exception("a line of cenote's log could not be handed to logging")
+        _hand_over(_report)
 
 
 def _listen() -> None:
@@ -148,7 +184,7 @@ def _stop() -> None:
         return
     _logger.stop_listening()
     _thread.join()
-    _hand_over()
+    _hand_over(_report)
     _thread = None
 
 
@@ -156,6 +192,7 @@ def _forget_thread() -> None:
     """In a forked child, which has neither the thread nor, in the core, a listener."""
     global _thread, _handing_over
     _thread, _handing_over = None, threading.RLock()
+    _waiting.clear()  # the parent's
 
 
 os.register_at_fork(after_in_child=_forget_thread)

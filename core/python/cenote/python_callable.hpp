@@ -8,8 +8,11 @@
 //          cdef bool ask(object callback, size_t bytes, lib.stream_ref stream, size_t tries) except *: …
 //
 //   3. What `body` raises is thrown, after the GIL was given back, as python_exception, or as python_out_of_memory if
-//      it is a MemoryError. raise_python_error raises a RuntimeError from the first, and the second as it was.
-//   4. `collect_cycles(TheClass)` (_memory_resource.pxd), once per class, lets Python's collector see `_calls` while
+//      it is a MemoryError. raise_python_error raises that again: a RuntimeError from an Exception, but a MemoryError,
+//      and what is no Exception (an interrupt: KeyboardInterrupt, SystemExit, …), as it was.
+//   4. A `body` that frees memory (void) cannot throw. An interrupt goes to the Python caller all the same, if one has
+//      opened an interrupt_scope; in destructors it goes to sys.unraisablehook, as any Exception does.
+//   5. `collect_cycles(TheClass)` (_memory_resource.pxd), once per class, lets Python's collector see `_calls` while
 //      nobody but the Python object holds the C++ resource. So a callable that refers to its own resource is freed with
 //      it, and one that C++ may still call is never taken apart. A cycle through C++ owners only (the callable refers
 //      to an adaptor that stands on the resource) is not seen: it is kept until the process ends.
@@ -35,6 +38,7 @@
 #include <utility>
 
 #include "cenote/ground/error.hpp"
+#include "cenote/ground/foreign_exception.hpp"
 
 namespace cenote {
 
@@ -93,60 +97,22 @@ class python_object {
   PyObject* object_;
 };
 
-/// The text of an exception, or the name of its type if it has none. Needs the GIL.
-inline std::string text_of_exception(PyObject* raised) {
-  PyObject* const text = PyObject_Str(raised);
-  const char* const utf8 = text != nullptr ? PyUnicode_AsUTF8(text) : nullptr;
-  std::string result = utf8 != nullptr && *utf8 != '\0' ? utf8 : Py_TYPE(raised)->tp_name;
-  Py_XDECREF(text);
-  PyErr_Clear();
-  return result;
+/// Whether it is no Exception: `except Exception:` lets it pass, and so does all that is here.
+inline bool is_interrupt(PyObject* raised) { return PyErr_GivenExceptionMatches(raised, PyExc_Exception) == 0; }
+
+/// Raises an exception that was taken, with the context that it had.
+inline void raise_taken(PyObject* raised) {
+  PyErr_Restore(Py_NewRef(reinterpret_cast<PyObject*>(Py_TYPE(raised))), Py_NewRef(raised),
+                PyException_GetTraceback(raised));
 }
 
-/// What a Python function raised.
-class python_exception : public std::runtime_error {
- public:
-  python_exception(const std::string& text, std::shared_ptr<python_object> raised)
-      : std::runtime_error(text), raised_(std::move(raised)) {}
-  PyObject* raised() const noexcept { return raised_->get(); }
-
- private:
-  std::shared_ptr<python_object> raised_;
-};
-
-/// The MemoryError that a Python function raised.
-class python_out_of_memory : public out_of_memory {
- public:
-  python_out_of_memory(const std::string& text, std::shared_ptr<python_object> raised)
-      : out_of_memory("a Python function", 0, {}), raised_(std::move(raised)), text_(text) {}
-  const char* what() const noexcept override { return text_.c_str(); }
-  PyObject* raised() const noexcept { return raised_->get(); }
-
- private:
-  std::shared_ptr<python_object> raised_;
-  std::string text_;
-};
-
-/// Takes the Python exception that is set, as a C++ one; null if none is. Needs the GIL.
-inline std::exception_ptr take_python_exception() {
-  if (PyErr_Occurred() == nullptr) return nullptr;
-#if PY_VERSION_HEX >= 0x030C0000
-  PyObject* const value = PyErr_GetRaisedException();
-#else
-  PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
-  PyErr_Fetch(&type, &value, &traceback);
-  PyErr_NormalizeException(&type, &value, &traceback);
-  if (traceback != nullptr) PyException_SetTraceback(value, traceback);
-  Py_XDECREF(type);
-  Py_XDECREF(traceback);
-#endif
-  auto raised = std::make_shared<python_object>(value);
-  Py_DECREF(value);
-  const std::string text = text_of_exception(value);
-  if (PyErr_GivenExceptionMatches(value, PyExc_MemoryError)) {
-    return std::make_exception_ptr(python_out_of_memory(text, std::move(raised)));
-  }
-  return std::make_exception_ptr(python_exception(text, std::move(raised)));
+/// Raises a RuntimeError of this text, with what was raised as its cause.
+inline void raise_from(const char* text, PyObject* raised) {
+  PyObject* const runtime_error = PyObject_CallFunction(PyExc_RuntimeError, "s", text);
+  if (runtime_error == nullptr) return;
+  PyException_SetCause(runtime_error, Py_NewRef(raised));
+  raise_taken(runtime_error);
+  Py_DECREF(runtime_error);
 }
 
 /// The Python exception that is being raised while memory is freed, kept for after the call. Needs the GIL.
@@ -161,56 +127,152 @@ class pending_exception {
   PyObject *type_ = nullptr, *value_ = nullptr, *traceback_ = nullptr;
 };
 
+/// To sys.unraisablehook.
+inline void report_unraisable(const python_object& raised) noexcept {
+  if (!python_is_alive()) return;
+  const gil_scope gil;
+  const pending_exception pending;
+  stay_if_ended([&] {
+    raise_taken(raised.get());
+    PyErr_WriteUnraisable(nullptr);
+  });
+}
+
+/// What a Python function raised.
+class python_exception : public std::runtime_error, public foreign_exception {
+ public:
+  python_exception(const std::string& text, std::shared_ptr<python_object> raised)
+      : std::runtime_error(text), raised_(std::move(raised)) {}
+  void raise_again() const override {
+    if (is_interrupt(raised_->get())) return raise_taken(raised_->get());
+    raise_from(what(), raised_->get());
+  }
+  void report() const noexcept override { report_unraisable(*raised_); }
+
+ private:
+  std::shared_ptr<python_object> raised_;
+};
+
+/// The MemoryError that a Python function raised.
+class python_out_of_memory : public out_of_memory, public foreign_exception {
+ public:
+  python_out_of_memory(const std::string& text, std::shared_ptr<python_object> raised)
+      : out_of_memory("a Python function", 0, {}), raised_(std::move(raised)), text_(text) {}
+  const char* what() const noexcept override { return text_.c_str(); }
+  void raise_again() const override { raise_taken(raised_->get()); }
+  void report() const noexcept override { report_unraisable(*raised_); }
+
+ private:
+  std::shared_ptr<python_object> raised_;
+  std::string text_;
+};
+
+/// Takes the Python exception that is set; null if none is. Needs the GIL.
+inline PyObject* take_raised() {
+  if (PyErr_Occurred() == nullptr) return nullptr;
+#if PY_VERSION_HEX >= 0x030C0000
+  return PyErr_GetRaisedException();
+#else
+  PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
+  PyErr_Fetch(&type, &value, &traceback);
+  PyErr_NormalizeException(&type, &value, &traceback);
+  if (traceback != nullptr) PyException_SetTraceback(value, traceback);
+  Py_XDECREF(type);
+  Py_XDECREF(traceback);
+  return value;
+#endif
+}
+
+/// The text of an exception, or the name of its type if it has none. An interrupt may arrive while it is made: it is
+/// set then. Needs the GIL.
+inline std::string text_of_exception(PyObject* raised) {
+  PyObject* const text = PyObject_Str(raised);
+  const char* const utf8 = text != nullptr ? PyUnicode_AsUTF8(text) : nullptr;
+  std::string result = utf8 != nullptr && *utf8 != '\0' ? utf8 : Py_TYPE(raised)->tp_name;
+  Py_XDECREF(text);
+  if (PyErr_Occurred() != nullptr && PyErr_ExceptionMatches(PyExc_Exception) != 0) PyErr_Clear();
+  return result;
+}
+
+/// What was raised, as a C++ exception. Needs the GIL.
+inline std::exception_ptr cpp_exception(PyObject* raised) {
+  std::string text = text_of_exception(raised);
+  auto kept = std::make_shared<python_object>(raised);
+  if (PyObject* const interrupt = take_raised()) {
+    text = Py_TYPE(interrupt)->tp_name;
+    kept = std::make_shared<python_object>(interrupt);
+    Py_DECREF(interrupt);
+  }
+  if (PyErr_GivenExceptionMatches(kept->get(), PyExc_MemoryError) != 0) {
+    return std::make_exception_ptr(python_out_of_memory(text, std::move(kept)));
+  }
+  return std::make_exception_ptr(python_exception(text, std::move(kept)));
+}
+
+/// Takes the Python exception that is set, as a C++ one; null if none is. Needs the GIL.
+inline std::exception_ptr take_python_exception() {
+  PyObject* const raised = take_raised();
+  if (raised == nullptr) return nullptr;
+  auto taken = cpp_exception(raised);
+  Py_DECREF(raised);
+  return taken;
+}
+
+/// A function that frees memory, `where`, has raised the exception that is set: an interrupt goes to the Python caller,
+/// if there is one, anything else to sys.unraisablehook. Needs the GIL.
+inline void carry_or_report(PyObject* where) {
+  PyObject* const raised = take_raised();
+  if (!is_interrupt(raised) || !interrupt_scope::carry(cpp_exception(raised))) {
+    raise_taken(raised);
+    PyErr_WriteUnraisable(where);
+  }
+  Py_DECREF(raised);
+}
+
+/// What python_function calls with: the object, also where clear() comes meanwhile.
+inline PyObject* object_or_none(const python_object& object) {
+  return object.get() != nullptr ? object.get() : Py_None;
+}
+
 /// A function of the core that calls `body` with the object and the GIL. See the top of this file.
 template <class Result, class... Arguments>
 std::function<Result(Arguments...)> python_function(std::shared_ptr<python_object> object,
                                                     Result (*body)(PyObject*, Arguments...)) {
   return [object = std::move(object), body](Arguments... arguments) -> Result {
-    if (!python_is_alive()) {
-      if constexpr (std::is_void_v<Result>) return;  // memory that is freed: the process gives it back
-      throw std::runtime_error("a Python function cannot be called after Python has ended");
-    }
+    if (!python_is_alive()) throw std::runtime_error("a Python function cannot be called after Python has ended");
+    Result result{};
     std::exception_ptr raised;
-    if constexpr (std::is_void_v<Result>) {
-      {
-        const gil_scope gil;
-        const pending_exception pending;
-        const python_object called(object->get() != nullptr ? object->get() : Py_None);  // clear() may come meanwhile
-        raised = stay_if_ended([&] {
-          body(called.get(), arguments...);
-          return take_python_exception();
-        });
-      }
-      if (raised) std::rethrow_exception(raised);
-    } else {
-      Result result{};
-      {
-        const gil_scope gil;
-        const pending_exception pending;
-        const python_object called(object->get() != nullptr ? object->get() : Py_None);
-        raised = stay_if_ended([&] {
-          result = body(called.get(), arguments...);
-          return take_python_exception();
-        });
-      }
-      if (raised) std::rethrow_exception(raised);
-      return result;
+    {
+      const gil_scope gil;
+      const pending_exception pending;
+      const closed_interrupt_scope closed;
+      const python_object called(object_or_none(*object));
+      raised = stay_if_ended([&] {
+        result = body(called.get(), arguments...);
+        return take_python_exception();
+      });
     }
+    if (raised) std::rethrow_exception(raised);
+    return result;
   };
 }
 
-/// Raises again what python_out_of_memory carries. Needs the GIL.
-inline void raise_again(const python_out_of_memory& error) {
-  PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(error.raised())), error.raised());
-}
-
-/// Raises a RuntimeError of the same text, with what was raised as its cause. Needs the GIL.
-inline void raise_from(const python_exception& error) {
-  PyObject* const runtime_error = PyObject_CallFunction(PyExc_RuntimeError, "s", error.what());
-  if (runtime_error == nullptr) return;
-  PyException_SetCause(runtime_error, Py_NewRef(error.raised()));
-  PyErr_SetObject(PyExc_RuntimeError, runtime_error);
-  Py_DECREF(runtime_error);
+/// As python_function, of one that frees memory, for an object that is a tuple; reports name the second of it.
+template <class... Arguments>
+std::function<void(Arguments...)> python_free_function(std::shared_ptr<python_object> object,
+                                                       void (*body)(PyObject*, Arguments...)) {
+  return [object = std::move(object), body](Arguments... arguments) {
+    if (!python_is_alive()) return;  // the process gives the memory back
+    const gil_scope gil;
+    const pending_exception pending;
+    const python_object called(object_or_none(*object));
+    stay_if_ended([&] {
+      const closed_interrupt_scope closed;
+      body(called.get(), arguments...);
+    });
+    if (PyErr_Occurred() == nullptr) return;
+    stay_if_ended([&] { carry_or_report(PyTuple_Check(called.get()) ? PyTuple_GET_ITEM(called.get(), 1) : Py_None); });
+  };
 }
 
 }  // namespace cenote

@@ -42,11 +42,10 @@ inline PyObject* figure(const std::optional<std::size_t>& bytes) {
 
 inline void raise_python_error() {
   try {
+    if (const auto interrupt = interrupt_scope::take()) std::rethrow_exception(interrupt);
     throw;
-  } catch (const python_out_of_memory& error) {
-    raise_again(error);
-  } catch (const python_exception& error) {
-    raise_from(error);
+  } catch (const foreign_exception& error) {
+    error.raise_again();
   } catch (const out_of_memory& error) {
     const memory_state& s = error.state();
     set_error("OutOfMemoryError",

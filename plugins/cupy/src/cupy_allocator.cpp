@@ -17,6 +17,7 @@
 #include <stdexcept>
 
 #include "cenote/cenote.h"
+#include "cenote/ground/foreign_exception.hpp"
 
 namespace {
 
@@ -80,7 +81,10 @@ block& block_of(PyObject* memory) {
 
 void set_error() {
   try {
+    if (const auto interrupt = cenote::interrupt_scope::take()) std::rethrow_exception(interrupt);
     throw;
+  } catch (const cenote::foreign_exception& error) {  // what a Python function under the resource has raised
+    error.raise_again();
   } catch (const std::bad_alloc& error) {
     PyErr_SetString(PyExc_MemoryError, error.what());
   } catch (const std::out_of_range& error) {
@@ -112,9 +116,11 @@ bool allocate(std::size_t bytes, block& made) {
   if (bytes == 0) return true;
   const std::intptr_t stream = cupy.stream_of(made.device);
   if (stream == -1 && PyErr_Occurred() != nullptr) return false;
+  cenote::interrupt_scope interrupts;
   try {
     made.pointer = api->allocate_holding_or_throw(client(), made.device, bytes, reinterpret_cast<void*>(stream),
                                                   release_gil, acquire_gil);
+    interrupts.end();  // the object frees what it has then
     return true;
   } catch (...) {
     set_error();

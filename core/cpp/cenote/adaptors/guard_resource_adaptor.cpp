@@ -80,8 +80,8 @@ std::shared_ptr<event> guard_resource_adaptor::fill_guards(stream_ref stream, st
   return event::record(stream, device());
 }
 
-/// Before a block is looked at and goes back: its stream may be another than the one on which its guards are filled, and
-/// whoever has the memory next must not find them written late.
+/// Before a block is looked at and goes back: its stream may be another than the one on which its guards are filled,
+/// and whoever has the memory next must not find them written late.
 void guard_resource_adaptor::order_after_fill(stream_ref stream, const guarded_block& known) const {
   const relaxed_capture_scope relaxed;
   if (known.filled == nullptr || known.filled->is_complete()) return;

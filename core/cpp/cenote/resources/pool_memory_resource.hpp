@@ -20,11 +20,12 @@
 //   8. a new chunk, after chunks that are wholly free have been given back
 //
 // and only then is memory out. A small request does not split a chunk that nothing lives in, unless it is of the pool's
-// first memory: the pool grows by a small chunk first, so that a large request finds the idle one whole. What a cache has no room for is freed to the heap: it returns to its stream and is
-// merged with its neighbours; once for many such frees an event is recorded (stream_timelines), and none at all while
-// the pool has met only one stream. After a stream went without what others had freed, blocks go on offer instead, each
-// with an event of its own (offered_blocks). Step 7 and trim begin with emptying all caches.
-// What streams have left that came and went by the thousand is marked and settled as new ones are met (thin_out).
+// first memory: the pool grows by a small chunk first, so that a large request finds the idle one whole. What a cache
+// has no room for is freed to the heap: it returns to its stream and is merged with its neighbours; once for many such
+// frees an event is recorded (stream_timelines), and none at all while the pool has met only one stream. After a stream
+// went without what others had freed, blocks go on offer instead, each with an event of its own (offered_blocks). Step
+// 7 and trim begin with emptying all caches. What streams have left that came and went by the thousand is marked and
+// settled as new ones are met (thin_out).
 //
 // While a stream is being captured into a graph, its allocations come from steps 1, 2, 4, 6 and 8. The graph will use
 // the addresses whenever it is launched, so that such a block belongs to that branch of that capture for ever; if any
