@@ -14,7 +14,12 @@ namespace {
 
 std::atomic<bool> inherited_by_fork{false};
 
-[[maybe_unused]] const int watch_forks = pthread_atfork(nullptr, nullptr, [] { inherited_by_fork = true; });
+/// The lock is held over a fork, so that a child may still ask for counts and violations.
+[[maybe_unused]] const int watch_forks = pthread_atfork([] { driver().mutex.lock(); }, [] { driver().mutex.unlock(); },
+                                                        [] {
+                                                          inherited_by_fork = driver().initialised;
+                                                          driver().mutex.unlock();
+                                                        });
 
 thread_local const char* call_of_this_thread = "";
 

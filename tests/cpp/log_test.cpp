@@ -2,6 +2,7 @@
 #include "cenote/ground/log.hpp"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <thread>
@@ -91,6 +92,34 @@ TEST_F(log_lines, of_a_forked_child_go_to_stderr_again) {
         _exit(wait_for_log_records() ? 1 : 0);
       },
       testing::ExitedWithCode(0), "cenote: info: of the child");
+}
+
+TEST_F(log_lines, of_a_forked_child_are_its_own_and_reach_a_listener_of_its_own) {
+  start_listening();
+  std::thread listener([] {
+    while (wait_for_log_records()) std::this_thread::yield();  // a child must not count on it
+  });
+  for (std::size_t i = 0; i < max_queued_records + 7; ++i) log(log_level::info, "of the parent");
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(30);
+    start_listening();
+    if (!take_log_records().empty()) _exit(1);
+    std::size_t heard = 0;
+    std::thread own([&] {
+      while (wait_for_log_records()) heard += take_log_records().size();
+      heard += take_log_records().size();
+    });
+    for (int i = 0; i < 100; ++i) log(log_level::info, "of the child");
+    stop_listening();
+    own.join();
+    _exit(heard == 100 ? 0 : 2);
+  }
+  int status = -1;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  stop_listening();
+  listener.join();
 }
 
 TEST_F(log_lines, of_reports_are_errors_and_each_is_said_once) {

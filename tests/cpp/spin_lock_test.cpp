@@ -14,7 +14,6 @@ namespace {
 class spin_locks : public simulated_device {};
 
 TEST_F(spin_locks, whose_holder_was_lost_in_a_fork_are_taken_over) {
-  device_count();  // the driver is in use
   spin_lock lock;
   const std::lock_guard held_by_another(lock);
   const pid_t child = fork();

@@ -117,12 +117,12 @@ TEST_F(thread_slots, are_taken_and_given_back_in_a_forked_child_of_a_process_whe
   }
   may_fork = true;
   may_fork.notify_all();
+  in_the_table.may_go_on = true;  // a fork waits for those that are in the table
+  in_the_table.may_go_on.notify_all();
   child.wait(-1);
   int status = -1;
   EXPECT_EQ(waitpid(child, &status, 0), child);
   EXPECT_EQ(status, 0);
-  in_the_table.may_go_on = true;
-  in_the_table.may_go_on.notify_all();
 }
 
 }  // namespace

@@ -309,6 +309,80 @@ def test_forked_child_gets_nothing_of_what_its_parent_had_at_once(run_fresh: Run
     run_fresh(FORKED_WITH_MEMORY_AT_ONCE)
 
 
+FORKED_BESIDE_THREADS = """
+import os, signal, threading
+import cenote
+from cenote import mr, statistics
+
+pool = mr.from_spec("pool:initial=1MiB | cuda")
+resources = [mr.from_spec(spec) for spec in (
+    "tracking:capture_stacks=true | pool:initial=1MiB", "statistics | pool:initial=1MiB", "guard | pool:initial=1MiB",
+    "limiting:limit=1GiB | cuda", "thread_safe | cuda", "binning", "arena:size=8MiB", "fixed_size", "async", "managed",
+)]
+tracking, counting, guard = resources[:3]
+mr.set_current_device_resource(counting)
+client = cenote.registry.Client("forked")
+records = statistics.ProfilerRecords()
+counts = statistics.Statistics(0, 0, 0, 0, 0, 0)
+buffer = cenote.DeviceBuffer(size=1000, mr=pool)
+uses = [
+    pool.counters, pool.pool_size,
+    tracking.get_allocated_bytes, tracking.leak_report, tracking.get_outstanding_allocations_str,
+    lambda: counting.allocation_counts, counting.push_counters, counting.pop_counters,
+    guard.find_overruns, lambda: guard.overruns_found,
+    cenote.usage, lambda: cenote.registry.Client("another"), lambda: client.deallocate(client.allocate(1000)),
+    mr.get_current_device_resource, mr.enable_logging, mr.disable_logging, mr.get_log_filenames,
+    cenote.registry.devices_with_resource, lambda: mr.from_spec("pool"), cenote.reinitialize,
+    cenote.available_device_memory, cenote.driver.version, cenote.driver.device_count,
+    statistics.get_statistics, statistics.push_statistics, statistics.pop_statistics, statistics.enable_statistics,
+    lambda: records.add("name", counts), records.report, lambda: records.records,
+    lambda: cenote.DeviceBuffer(size=10), buffer.tobytes, buffer.copy, lambda: buffer.resize(2000),
+    lambda: buffer.reserve(3000), lambda: buffer.size, lambda: buffer.__cuda_array_interface__, buffer.__dlpack__,
+    cenote.Stream, lambda: cenote.Stream().synchronize(),
+    cenote.sim.calls, cenote.sim.live, cenote.sim.violations, cenote.sim.pending,
+    lambda: cenote.logger.should_log(cenote.logger.level_enum.info), cenote.logger.flush_logger,
+]
+for each in (pool, *resources):
+    uses += [each.state, each.check, each.trim, each.in_use, each.largest_free, lambda each=each: each.specification]
+    uses += [lambda each=each: each.deallocate(each.allocate(1000), 1000), each.__repr__]
+calm = [use for use in uses if use not in (cenote.reinitialize, mr.enable_logging, cenote.sim.violations)]
+is_over = False
+
+def use_all(of):
+    while not is_over:
+        for use in of:
+            try:
+                use()
+            except (cenote.CudaError, MemoryError, ValueError, IndexError, RuntimeError, BufferError):
+                pass
+
+threads = [threading.Thread(target=use_all, args=(calm[i:] + calm[:i],)) for i in (0, len(calm) // 2)]
+for thread in threads:
+    thread.start()
+try:
+    for _ in range(20):
+        child = os.fork()
+        if child == 0:
+            for use in uses:
+                signal.alarm(20)
+                try:
+                    use()
+                except (cenote.DriverUnavailableError, ValueError, IndexError):
+                    pass
+            os._exit(0)
+        status = os.waitpid(child, 0)[1]
+        assert status == 0, f"ended by signal {os.WTERMSIG(status)} (14: it hung)"
+finally:
+    is_over = True
+    for thread in threads:
+        thread.join()
+"""
+
+
+def test_forked_child_gets_an_answer_or_a_plain_error_beside_threads_of_its_parent(run_fresh: RunFresh) -> None:
+    run_fresh(FORKED_BESIDE_THREADS)
+
+
 def test_child_that_was_forked_before_first_use_works(run_fresh: RunFresh) -> None:
     run_fresh("""
         import os

@@ -7,7 +7,6 @@
 #include "cenote/driver/nvtx.hpp"
 #include "cenote/driver/nvtx_memory.hpp"
 #include "cenote/ground/log.hpp"
-#include "cenote/ground/process.hpp"
 
 namespace cenote {
 namespace {
@@ -33,15 +32,15 @@ void* memory_resource::try_allocate(stream_ref stream, std::size_t bytes, std::s
     throw std::invalid_argument("alignment must be a power of two, not " + std::to_string(alignment));
   }
   if (bytes == 0 || bytes > max_allocation || alignment > max_allocation) return nullptr;
-  if (process_is_forked_child()) [[unlikely]]
-    check_device(device_);  // which says so; else a pool would hand out what the parent left in it
+  if (is_inherited()) [[unlikely]]
+    refuse_in_forked_child();  // else a pool would hand out what the parent left in it
   if (nvtx::is_on()) [[unlikely]]
     return allocate_in_range(stream, bytes, std::max(alignment, default_alignment));
   return do_allocate(stream, bytes, std::max(alignment, default_alignment));
 }
 
 void memory_resource::deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept {
-  if (pointer == nullptr || driver_is_gone()) return;
+  if (pointer == nullptr || is_gone()) return;
   try {
     if (nvtx::is_on()) [[unlikely]]
       return deallocate_in_range(stream, pointer, bytes, std::max(alignment, default_alignment));
@@ -55,7 +54,7 @@ void memory_resource::deallocate(stream_ref stream, void* pointer, std::size_t b
 
 void* memory_resource::allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) noexcept {
   if (!is_power_of_two(alignment) || bytes == 0 || bytes > max_allocation || alignment > max_allocation) return nullptr;
-  if (nvtx::is_on() || process_is_forked_child()) [[unlikely]]
+  if (nvtx::is_on() || is_inherited()) [[unlikely]]
     return nullptr;
   try {
     return do_allocate_at_once(stream, bytes, std::max(alignment, default_alignment));
@@ -66,7 +65,7 @@ void* memory_resource::allocate_at_once(stream_ref stream, std::size_t bytes, st
 
 bool memory_resource::deallocate_at_once(stream_ref stream, void* pointer, std::size_t bytes,
                                          std::size_t alignment) noexcept {
-  if (pointer == nullptr || driver_is_gone()) return true;
+  if (pointer == nullptr || is_gone()) return true;
   if (nvtx::is_on()) [[unlikely]]
     return false;
   try {
@@ -104,7 +103,7 @@ void* memory_resource::allocate_sync(std::size_t bytes, std::size_t alignment) {
 }
 
 void memory_resource::deallocate_sync(void* pointer, std::size_t bytes, std::size_t alignment) noexcept {
-  if (pointer == nullptr || driver_is_gone()) return;
+  if (pointer == nullptr || is_gone()) return;
   try {
     synchronize(stream_ref{}, device());
   } catch (const std::exception& error) {

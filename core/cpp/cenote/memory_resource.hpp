@@ -12,7 +12,8 @@
 //   * Memory that ran out is a null pointer inside (try_allocate) and out_of_memory at the public edge (allocate). Any
 //     other failure of the driver is cuda_error.
 //   * Zero bytes are a null pointer and cost nothing; freeing null does nothing.
-//   * While the process exits, frees do nothing.
+//   * While the process exits, frees do nothing. In a forked child of a process that has used the driver, and for the
+//     resources that a parent has made, frees do nothing and what needs the driver or a lock throws driver_unavailable.
 #pragma once
 
 #include <cstddef>
@@ -24,6 +25,7 @@
 #include "cenote/driver/stream.hpp"
 #include "cenote/ground/bytes.hpp"
 #include "cenote/ground/error.hpp"
+#include "cenote/ground/process.hpp"
 
 namespace cenote {
 
@@ -88,6 +90,14 @@ class memory_resource {
  protected:
   explicit memory_resource(int device) : device_(device) {}
 
+  /// Whether nothing may be freed any more: the process exits, or is a forked child of the one that made this.
+  bool is_gone() const noexcept { return process_fate.load(std::memory_order_acquire) != made_in_; }
+
+  /// Whether this is a forked child of the one that made it, or of one that had used the driver.
+  bool is_inherited() const noexcept {
+    return (process_fate.load(std::memory_order_acquire) & ~process_exits) != made_in_;
+  }
+
  private:
   /// `bytes` is neither 0 nor above max_allocation, `alignment` a power of two of at least 256. A free that throws has
   /// lost its block, and is reported by the deallocate that it came from.
@@ -105,6 +115,7 @@ class memory_resource {
   friend class resource_adaptor;  // which passes on
 
   int device_;
+  unsigned made_in_ = process_generation();
 };
 
 /// The whole stack, outermost first: "statistics | pool:max=8GiB | cuda".
@@ -138,7 +149,9 @@ class resource_adaptor : public memory_resource {
 
  private:
   explicit resource_adaptor(std::shared_ptr<memory_resource> upstream)
-      : memory_resource(upstream->device()), upstream_(std::move(upstream)) {}
+      : memory_resource(upstream->device()), upstream_(std::move(upstream)) {
+    made_in_ = upstream_->made_in_;  // what it passes on is not looked at again
+  }
 
   std::shared_ptr<memory_resource> upstream_;
 };

@@ -284,8 +284,8 @@ cdef extern from "cenote/resources/pool_memory_resource.hpp" namespace "cenote" 
     cdef cppclass pool_memory_resource(memory_resource):
         pool_memory_resource(shared_ptr[memory_resource], optional[size_t],
                              optional[size_t]) except +raise_python_error
-        size_t pool_size()
-        pool_counters counters()
+        size_t pool_size() except +raise_python_error
+        pool_counters counters() except +raise_python_error
 
 
 cdef extern from "cenote/resources/callback_memory_resource.hpp" namespace "cenote" nogil:
@@ -322,7 +322,7 @@ cdef extern from "cenote/adaptors/statistics_resource_adaptor.hpp" namespace "ce
         counter count
     cdef cppclass statistics_resource_adaptor(memory_resource):
         statistics_resource_adaptor(shared_ptr[memory_resource]) except +raise_python_error
-        allocation_counters counters()
+        allocation_counters counters() except +raise_python_error
         allocation_counters push_counters() except +raise_python_error
         allocation_counters pop_counters() except +raise_python_error
 
@@ -337,7 +337,7 @@ cdef extern from "cenote/adaptors/logging_resource_adaptor.hpp" namespace "cenot
 cdef extern from "cenote/adaptors/tracking_resource_adaptor.hpp" namespace "cenote" nogil:
     cdef cppclass tracking_resource_adaptor(memory_resource):
         tracking_resource_adaptor(shared_ptr[memory_resource], bool, interpreter) except +raise_python_error
-        size_t allocated_bytes()
+        size_t allocated_bytes() except +raise_python_error
         string outstanding_allocations_str() except +raise_python_error
         string leak_report() except +raise_python_error
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -137,6 +138,19 @@ def statistics() -> Iterator[None]:
             mr.set_per_device_resource(counting.device, uncounted)
 
 
+# Guards the records of all ProfilerRecords. The collector may run under it, and a profiled finalizer add a call.
+_records_lock = threading.RLock()
+
+
+def _renew_records_lock() -> None:
+    """In a forked child, where the thread that has it may not be there."""
+    global _records_lock
+    _records_lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_records_lock)
+
+
 class ProfilerRecords:
     """What profiled functions and blocks allocated, by name. May be used from any thread."""
 
@@ -161,7 +175,6 @@ class ProfilerRecords:
                 self.memory_peak = peak
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # under it the collector may run, and a finalizer that is profiled add a call
         self._records: dict[str, ProfilerRecords.MemoryRecord] = {}
 
     def add(self, name: str, data: Statistics) -> None:
@@ -170,14 +183,14 @@ class ProfilerRecords:
             raise TypeError(f"name must be a str, not {type(name).__name__}")
         if not isinstance(data, Statistics):
             raise TypeError(f"data must be Statistics, not {type(data).__name__}")
-        with self._lock:
+        with _records_lock:
             record = self._records.setdefault(name, ProfilerRecords.MemoryRecord())
             record.add(memory_total=data.total_bytes, memory_peak=data.peak_bytes)
 
     @property
     def records(self) -> dict[str, MemoryRecord]:
         """A copy of the records, by name."""
-        with self._lock:
+        with _records_lock:
             return {name: replace(record) for name, record in self._records.copy().items()}
 
     def report(self, ordered_by: Literal["num_calls", "memory_peak", "memory_total"] = "memory_peak") -> str:

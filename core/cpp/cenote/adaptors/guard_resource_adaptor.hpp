@@ -26,13 +26,13 @@
 
 #include <atomic>
 #include <cstdint>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "cenote/driver/event.hpp"
+#include "cenote/ground/mutex.hpp"
 #include "cenote/memory_resource.hpp"
 
 namespace cenote {
@@ -96,8 +96,8 @@ class guard_resource_adaptor final : public resource_adaptor {
   void report(const Parts&... parts) const noexcept;
 
   const std::size_t guard_bytes_;
-  mutable std::mutex looking_;  // taken before mutex_
-  mutable std::mutex mutex_;
+  mutable object_mutex looking_;  // taken before mutex_
+  mutable object_mutex mutex_;
   mutable std::unordered_map<std::byte*, guarded_block> blocks_;  // guarded by mutex_
   mutable std::atomic<std::uint64_t> overruns_found_{0};
   mutable std::atomic<int> reports_{0};

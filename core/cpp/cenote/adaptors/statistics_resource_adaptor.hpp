@@ -24,10 +24,10 @@
 
 #include <atomic>
 #include <cstdint>
-#include <mutex>
 #include <unordered_map>
 #include <vector>
 
+#include "cenote/ground/mutex.hpp"
 #include "cenote/memory_resource.hpp"
 #include "cenote/structures/leased_quota.hpp"
 
@@ -81,7 +81,7 @@ class statistics_resource_adaptor final : public resource_adaptor {
 
   mutable leased_quota bytes_{leased_quota::limit::rising, 0};
   mutable leased_quota count_{leased_quota::limit::rising, 0};
-  mutable std::mutex scopes_mutex_;
+  mutable object_mutex scopes_mutex_;
   std::unordered_map<std::uint64_t, scopes> scopes_;  // by thread; each has at least one
   std::atomic<bool> has_scopes_{false};
 };

@@ -6,8 +6,7 @@
 // upstream is a function of an interpreter's, its garbage collector may free a block of this very stack at any moment.
 #pragma once
 
-#include <mutex>
-
+#include "cenote/ground/mutex.hpp"
 #include "cenote/memory_resource.hpp"
 
 namespace cenote {
@@ -26,7 +25,7 @@ class thread_safe_resource_adaptor final : public resource_adaptor {
   void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
   void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) override;
 
-  mutable std::recursive_mutex mutex_;
+  mutable object_recursive_mutex mutex_;
 };
 
 }  // namespace cenote

@@ -48,6 +48,7 @@ tracking_resource_adaptor::tracking_resource_adaptor(std::shared_ptr<memory_reso
       running_(std::move(running)) {}
 
 tracking_resource_adaptor::~tracking_resource_adaptor() {
+  if (is_gone()) return;
   try {
     if (!outstanding_.empty()) report_once("the tracking adaptor ends; ", leak_report());
   } catch (const std::exception&) {

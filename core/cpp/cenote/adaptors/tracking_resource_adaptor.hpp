@@ -12,12 +12,12 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <unordered_map>
 #include <vector>
 
 #include "cenote/adaptors/call_stack.hpp"
+#include "cenote/ground/mutex.hpp"
 #include "cenote/memory_resource.hpp"
 
 namespace cenote {
@@ -63,7 +63,7 @@ class tracking_resource_adaptor final : public resource_adaptor {
 
   const bool capture_stacks_;
   const interpreter running_;
-  mutable std::mutex mutex_;
+  mutable object_mutex mutex_;
   std::unordered_map<void*, outstanding_allocation> outstanding_;
   std::size_t allocated_bytes_ = 0;
   std::uint64_t allocations_ = 0;

@@ -1,6 +1,7 @@
 #include "cenote/driver/driver.hpp"
 
 #include <dlfcn.h>
+#include <pthread.h>
 
 #include <algorithm>
 #include <atomic>
@@ -8,6 +9,7 @@
 #include <filesystem>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <optional>
 
 #include "cenote/driver/driver_info.hpp"
@@ -102,6 +104,7 @@ loaded_driver load() {
     unavailable("the CUDA driver is of version " + version_text(version) + "; cenote needs " +
                 version_text(oldest_driver) + " or newer.");
   }
+  driver_use_begins();
   const CUresult result = init(0);
   if (result == CUDA_ERROR_NO_DEVICE) unavailable("the CUDA driver finds no device (cuInit: CUDA_ERROR_NO_DEVICE).");
   loaded_driver loaded{fill_table(source, name), name};
@@ -110,13 +113,16 @@ loaded_driver load() {
     loaded.table.cuGetErrorName(result, &error_name);
     unavailable("the CUDA driver could not be initialised (cuInit: " + std::string(error_name) + ").");
   }
-  watch_process();
+  watch_exit();
   return loaded;
 }
 
+/// A forked child gets a new one: the thread that loads, which may fork itself in doing so, is not there.
+constinit std::mutex loading;
+[[maybe_unused]] const int watch_forks = pthread_atfork(nullptr, nullptr, [] { new (&loading) std::mutex; });
+
 const load_outcome& load_once() {
-  static auto* const mutex = new std::mutex;
-  const std::lock_guard lock(*mutex);
+  const std::lock_guard lock(loading);
   if (const load_outcome* known = outcome.load(std::memory_order_acquire)) return *known;
   auto fresh = std::make_unique<load_outcome>();
   try {
@@ -130,13 +136,9 @@ const load_outcome& load_once() {
 
 const loaded_driver& loaded() {
   const load_outcome* known = outcome.load(std::memory_order_acquire);
+  if (process_is_forked_child() && (known == nullptr || known->loaded)) refuse_in_forked_child();
   if (known == nullptr) known = &load_once();
   if (!known->loaded) throw driver_unavailable(known->failure);
-  if (process_is_forked_child()) {
-    throw driver_unavailable(
-        "this process was forked from one that had used the CUDA driver, which cannot be used here: start workers with "
-        "the 'spawn' or 'forkserver' method instead of 'fork'.");
-  }
   return *known->loaded;
 }
 

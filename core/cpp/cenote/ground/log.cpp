@@ -58,12 +58,18 @@ queue& the_queue() noexcept {
   [[maybe_unused]] static const int registered =
       pthread_atfork([] { the_queue().mutex.lock(); }, [] { the_queue().mutex.unlock(); },
                      [] {
-                       the_queue().is_heard = false;
-                       the_queue().records.clear();
-                       the_queue().mutex.unlock();
+                       queue& q = the_queue();
+                       q.is_heard = false;
+                       q.records.clear();
+                       q.dropped = 0;
+                       new (&q.arrived) std::condition_variable;  // the old one counts on a listener who is not there
+                       q.mutex.unlock();
                      });
   return *the_one;
 }
+
+[[maybe_unused]] const queue& made_while_there_is_one_thread =
+    the_queue();  // none waits in a forked child for it to be made
 
 /// The file that the environment names; null if it names none, or one that cannot be opened. Never closed by us.
 std::FILE* the_file() noexcept {

@@ -1,22 +1,20 @@
 #include "cenote/ground/thread_slot.hpp"
 
 #include <algorithm>
-#include <mutex>
 #include <new>
 #include <vector>
 
 #include "cenote/ground/immortal.hpp"
-#include "cenote/ground/process.hpp"
+#include "cenote/ground/mutex.hpp"
 
 namespace cenote {
 namespace {
 
-/// Which numbers are taken; the lowest free one is handed out. None in a forked child, where the thread that has the
-/// lock may not be there.
+/// Which numbers are taken; the lowest free one is handed out. In a forked child those of threads that are not there
+/// stay taken.
 class slot_table {
  public:
   std::size_t take() noexcept {
-    if (process_is_forked_child()) return no_slot;
     const std::lock_guard lock(mutex_);
     const auto free = std::find(is_taken_.begin(), is_taken_.end(), false);
     const auto slot = static_cast<std::size_t>(free - is_taken_.begin());
@@ -30,13 +28,13 @@ class slot_table {
   }
 
   void give(std::size_t slot) noexcept {
-    if (slot == no_slot || process_is_forked_child()) return;
+    if (slot == no_slot) return;
     const std::lock_guard lock(mutex_);
     is_taken_[slot] = false;
   }
 
  private:
-  std::mutex mutex_;  // guards `is_taken_`
+  process_mutex mutex_;  // guards `is_taken_`
   std::vector<bool> is_taken_;
 };
 
@@ -45,6 +43,9 @@ slot_table& slots() noexcept {
   static immortal<slot_table> the_one;
   return *the_one;
 }
+
+[[maybe_unused]] const slot_table& made_while_there_is_one_thread =
+    slots();  // none waits in a forked child for it to be made
 
 constinit thread_local bool is_given_back = false;
 

@@ -11,8 +11,7 @@ namespace cenote {
 
 constexpr std::size_t no_slot = ~std::size_t{0};
 
-/// The calling thread's; no_slot for one that has given its own back, as it ends, for a new one of a forked child, or
-/// where there is no host memory.
+/// The calling thread's; no_slot for one that has given its own back, as it ends, or where there is no host memory.
 /// What is made thread_local after the first question goes before the slot does.
 std::size_t this_thread_slot() noexcept;
 

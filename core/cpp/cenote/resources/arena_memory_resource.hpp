@@ -23,7 +23,7 @@ class arena_memory_resource final : public memory_resource {
 
   static constexpr const char* dump_file_name = "cenote_arena_memory_dump.log";
 
-  std::size_t arena_size() const noexcept { return pool_.pool_size(); }
+  std::size_t arena_size() const noexcept { return arena_size_; }
   const pool_memory_resource& pool() const noexcept { return pool_; }
 
   std::string kind() const override { return "arena"; }
@@ -47,6 +47,7 @@ class arena_memory_resource final : public memory_resource {
   void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) override;
   void dump(std::size_t failed_bytes) const noexcept;
 
+  std::size_t arena_size_;
   pool_memory_resource pool_;
   bool dump_log_on_failure_;
 };

@@ -108,11 +108,13 @@ std::string binning_memory_resource::specification() const {
 }
 
 bool binning_memory_resource::is_host_accessible() const noexcept {
+  if (is_inherited()) return false;
   const std::shared_lock together(mutex_);
   return std::ranges::all_of(bins_, [](const auto& b) { return b->resource->is_host_accessible(); });
 }
 
 bool binning_memory_resource::is_stream_ordered() const noexcept {
+  if (is_inherited()) return false;
   const std::shared_lock together(mutex_);
   return std::ranges::any_of(bins_, [](const auto& b) { return b->resource->is_stream_ordered(); });
 }

@@ -12,9 +12,9 @@
 
 #include <atomic>
 #include <memory>
-#include <shared_mutex>
 #include <vector>
 
+#include "cenote/ground/mutex.hpp"
 #include "cenote/memory_resource.hpp"
 
 namespace cenote {
@@ -57,7 +57,7 @@ class binning_memory_resource final : public memory_resource {
   std::shared_ptr<memory_resource> upstream_;
   std::optional<std::pair<int, int>> exponents_;
 
-  mutable std::shared_mutex mutex_;
+  mutable object_shared_mutex mutex_;
   std::vector<std::unique_ptr<bin>> bins_;  // by size; the last is the upstream's, for every size
 };
 

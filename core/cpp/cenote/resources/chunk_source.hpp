@@ -17,9 +17,9 @@
 #include <cstddef>
 #include <exception>
 #include <memory>
-#include <mutex>
 #include <optional>
 
+#include "cenote/ground/mutex.hpp"
 #include "cenote/memory_resource.hpp"
 #include "cenote/structures/block.hpp"
 
@@ -56,7 +56,7 @@ class chunk_source {
 
   const std::shared_ptr<memory_resource> upstream_;
   const std::optional<std::size_t> maximum_;
-  mutable std::mutex mutex_;  // guards what follows
+  mutable object_mutex mutex_;  // guards what follows
   std::size_t held_ = 0;
   std::optional<std::size_t> step_;
 };

@@ -11,9 +11,9 @@
 // Threads: `mutex_` guards the bases; nothing is called under it.
 #pragma once
 
-#include <mutex>
 #include <unordered_map>
 
+#include "cenote/ground/mutex.hpp"
 #include "cenote/memory_resource.hpp"
 
 namespace cenote {
@@ -30,7 +30,7 @@ class driver_memory_resource : public memory_resource {
   void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) final;
   void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) final;
 
-  std::mutex mutex_;
+  object_mutex mutex_;
   std::unordered_map<void*, void*> bases_;  // of the blocks whose address was moved up
 };
 

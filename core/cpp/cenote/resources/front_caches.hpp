@@ -29,12 +29,12 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <utility>
 #include <vector>
 
 #include "cenote/driver/stream.hpp"
+#include "cenote/ground/mutex.hpp"
 #include "cenote/ground/thread_slot.hpp"
 #include "cenote/structures/block_heap.hpp"
 #include "cenote/structures/front_cache.hpp"
@@ -234,7 +234,7 @@ class front_caches {
   std::atomic<std::size_t> budget_{0};
   std::atomic<std::uint64_t> streams_{0};  // the bits of those that ever had a cache
   block_heap& heap_;
-  mutable std::mutex mutex_;  // guards `caches_`, not what they hold
+  mutable object_mutex mutex_;  // guards `caches_`, not what they hold
   std::vector<owned_cache> caches_;
 };
 

@@ -90,7 +90,7 @@ void pool_memory_resource::take_first_chunk(std::size_t bytes) {
 }
 
 pool_memory_resource::~pool_memory_resource() {
-  if (driver_is_gone()) return;
+  if (is_gone()) return;
   if (const std::size_t in_use = memory_.blocks_in_use(); in_use != 0) {
     report_once("a pool is destroyed with blocks still in use: ", in_use, ", together ",
                 format_bytes(memory_.bytes_in_use()));

@@ -41,11 +41,11 @@
 
 #include <exception>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <utility>
 #include <vector>
 
+#include "cenote/ground/mutex.hpp"
 #include "cenote/memory_resource.hpp"
 #include "cenote/resources/chunk_source.hpp"
 #include "cenote/resources/pool_counters.hpp"
@@ -114,7 +114,7 @@ class pool_memory_resource final : public memory_resource {
 
    private:
     pool_memory_resource& pool_;
-    std::unique_lock<std::mutex> lock_;
+    std::unique_lock<object_mutex> lock_;
   };
 
   /// While it lives, nobody takes from the heap but its thread by claims. Under growth_.
@@ -181,9 +181,9 @@ class pool_memory_resource final : public memory_resource {
 
   // Taken in this order: growth_, then mutex_. The upstream is called under growth_, and what it calls of the program's
   // may allocate from this very pool: to the outer growth that is as if another thread had grown the pool.
-  std::recursive_mutex growth_;
+  object_recursive_mutex growth_;
   std::size_t grown_beside_ = 0;  // bytes of chunks for small requests beside an idle one; guarded by growth_
-  mutable std::mutex mutex_;
+  mutable object_mutex mutex_;
 
   stream_ordered_heap memory_;  // guarded by mutex_; its caches are by themselves
   front_caches& caches_ = memory_.caches();

@@ -7,9 +7,9 @@
 // Threads: `mutex_` guards the pointers in use; nothing is called under it.
 #pragma once
 
-#include <mutex>
 #include <unordered_set>
 
+#include "cenote/ground/mutex.hpp"
 #include "cenote/resources/driver_memory_resource.hpp"
 
 namespace cenote {
@@ -28,7 +28,7 @@ class system_memory_resource final : public driver_memory_resource {
   void* take(stream_ref stream, std::size_t bytes) override;
   void give(stream_ref stream, void* pointer, std::size_t bytes) noexcept override;
 
-  std::mutex mutex_;
+  object_mutex mutex_;
   std::unordered_set<void*> in_use_;
 };
 

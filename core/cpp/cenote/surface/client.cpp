@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <mutex>
 #include <stdexcept>
 
 #include "cenote/ground/immortal.hpp"
+#include "cenote/ground/mutex.hpp"
 #include "cenote/ground/spin_lock.hpp"
 
 namespace cenote {
@@ -25,7 +25,7 @@ struct alignas(cache_line) client_counters {
 
 struct client_table {
   std::array<client_counters, max_clients> counters;
-  std::mutex mutex;  // guards `names`
+  process_mutex mutex;  // guards `names`
   std::vector<std::string> names;
   std::atomic<client_index> registered{0};  // how many names there are, for those who only check
 };
@@ -34,6 +34,9 @@ client_table& clients() noexcept {
   static immortal<client_table> the_one;
   return *the_one;
 }
+
+[[maybe_unused]] const client_table& made_while_there_is_one_thread =
+    clients();  // none waits in a forked child for it to be made
 
 client_counters& counters_of(client_index client) noexcept {
   return clients().counters[static_cast<std::size_t>(client)];

@@ -259,6 +259,9 @@ const std::vector<kind>& kinds() {
   return *all;
 }
 
+[[maybe_unused]] const std::vector<kind>& made_while_there_is_one_thread =
+    kinds();  // none waits in a forked child for it to be made
+
 const kind& find_kind(std::string_view name) {
   std::vector<std::string> known;
   for (const kind& k : kinds()) {
