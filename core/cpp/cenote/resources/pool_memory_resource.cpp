@@ -470,13 +470,19 @@ void* pool_memory_resource::add_chunk_and_take(const request& wanted, chunk fres
   }
 }
 
-/// Gives a chunk back for which the host had no memory to keep books.
-void pool_memory_resource::give_up_chunk(const request& wanted, chunk fresh) {
+/// Gives a chunk back for which the host had no memory to keep books. Nobody has used it.
+void pool_memory_resource::give_up_chunk(const request& wanted, chunk fresh) noexcept {
   {
     const std::lock_guard lock(mutex_);
     if (memory_.has_chunk(fresh)) return;  // it was added, and only the block was not taken
   }
-  chunks_.give(wanted.stream, fresh);
+  if (wanted.may_wait) return chunks_.give(wanted.stream, fresh);
+  try {
+    const cuda_stream aside(device(), cuda_stream::kind::non_blocking);  // a captured stream cannot free
+    chunks_.give(aside.view(), fresh);
+  } catch (const std::exception& error) {
+    report_once("a chunk of a pool is leaked, as giving it back failed: ", error.what());
+  }
 }
 
 /// Passes the blocks whose events are complete to everybody.

@@ -162,7 +162,7 @@ class pool_memory_resource final : public memory_resource {
   stream_id meet_or_report(stream_ref stream, stream_id id, section& here);
   bool has_plenty(const request& wanted) const;
   void* add_chunk_and_take(const request& wanted, chunk fresh);
-  void give_up_chunk(const request& wanted, chunk fresh);
+  void give_up_chunk(const request& wanted, chunk fresh) noexcept;
   static std::size_t smallest_chunk(const request& wanted);
   std::size_t release_chunks(stream_ref stream, std::optional<stream_id> of, std::size_t keep_bytes);
   void size_caches();

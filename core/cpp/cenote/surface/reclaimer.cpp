@@ -32,14 +32,25 @@ void reclaimer::free_after_all_work(std::shared_ptr<memory_resource> resource, v
                                     stream_ref freed_on) noexcept {
   if (driver_is_gone()) return;
   try {
-    {
-      const std::lock_guard lock(mutex_);
-      pending_.push_back({std::move(resource), pointer, bytes});
-    }
+    if (!hold_back({std::move(resource), pointer, bytes}, freed_on)) return;
     if (!is_capturing(freed_on, device_)) free_pending();
   } catch (const std::exception& error) {
     report_once("a block is leaked, as freeing it on another stream than its own failed: ", error.what());
   }
+}
+
+/// False where the host has no memory for that: then it is freed already, after the host has waited for all work.
+bool reclaimer::hold_back(pending_free freed, stream_ref freed_on) {
+  try {
+    const std::lock_guard lock(mutex_);
+    pending_.push_back(freed);
+    return true;
+  } catch (const std::bad_alloc&) {
+    if (is_capture_underway(device_) || is_capturing(freed_on, device_)) throw;  // waiting would invalidate it
+  }
+  synchronize_device(device_);
+  freed.resource->deallocate({}, freed.pointer, freed.bytes);
+  return false;
 }
 
 std::size_t reclaimer::held_back() const {

@@ -4,6 +4,8 @@
 // stream is touched, and none is made to wait: one event over the whole context is awaited by a stream of our own, and
 // the block is freed in the order of that stream. It becomes reusable as that work completes.
 //
+// Where the host has no memory to hold a free back, the host waits for all work at once, and frees then.
+//
 // Such an event would invalidate a capture in progress. Frees are therefore held back while anyone says that a capture
 // is underway (capture.hpp), or the freeing stream itself is being captured.
 //
@@ -43,6 +45,7 @@ class reclaimer {
     std::size_t bytes;
   };
 
+  bool hold_back(pending_free freed, stream_ref freed_on);
   stream_ref own_stream();
   void free_now(const std::list<pending_free>& frees);
   void put_back(std::list<pending_free> frees) noexcept;
