@@ -10,7 +10,7 @@
 class step_memory_resource final : public cenote::memory_resource {
  public:
   step_memory_resource(std::shared_ptr<cenote::memory_resource> upstream, std::size_t bytes)
-      : memory_resource(upstream->device()),
+      : memory_resource(upstream, "step"),
         upstream_(upstream),
         slab_(bytes, cenote::default_stream(), std::move(upstream)) {
     cenote::default_stream().synchronize();  // the slab is used on any stream from here on

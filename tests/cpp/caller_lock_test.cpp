@@ -121,7 +121,7 @@ TEST_F(caller_locks, hide_no_capture_that_the_program_begins_when_it_is_called) 
       return result();
     };
   };
-  static int memory = 0;
+  alignas(default_alignment) static int memory = 0;
   const auto callback =
       std::make_shared<callback_memory_resource>(program([]() -> void* { return &memory; }), program([] {}));
   set_per_device_resource(0, callback);

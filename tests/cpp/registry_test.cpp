@@ -130,7 +130,7 @@ TEST_F(registry, a_client_is_counted_what_it_asked_for) {
 
 /// A resource that is wrong: the block before is nobody's any more.
 TEST_F(registry, a_block_that_a_resource_hands_out_twice_is_counted_once) {
-  int here = 0;
+  alignas(default_alignment) int here = 0;
   set_per_device_resource(
       0, std::make_shared<callback_memory_resource>(
              0, [&](stream_ref, std::size_t) -> void* { return &here; }, [](stream_ref, void*, std::size_t) {}));

@@ -68,7 +68,12 @@ TEST_F(specification, a_refusal_names_the_wrong_word_and_the_known_ones) {
       {"pool:", {"'' is not a parameter of 'pool'", "initial, max"}},
       {"cuda:x=1", {"'x' is not a parameter of 'cuda'", "it has none"}},
       {"pool:initial", {"'initial' of 'pool' needs a value"}},
-      {"pool:initial=", {"'' is no size for 'initial'"}},
+      {"pool:initial=", {"'initial' of 'pool' needs a value"}},
+      {"async:ipc=", {"'ipc' of 'async' needs a value"}},
+      {"logging:file= | cuda", {"'file' of 'logging' needs a value"}},
+      {"pool:initial=+5% | cuda", {"'+5%' is no size"}},
+      {"pool:initial=0x10% | cuda", {"'0x10%' is no size"}},
+      {"pool:initial=12,5% | cuda", {"'5%' is not a parameter of 'pool'"}},
       {"pool:initial=lots", {"'lots' is no size for 'initial'", "512MiB"}},
       {"pool:initial=101%", {"'101%' is no size for 'initial'"}},
       {"pool:initial=-1%", {"'-1%' is no size"}},
@@ -90,7 +95,10 @@ TEST_F(specification, a_refusal_names_the_wrong_word_and_the_known_ones) {
 TEST_F(specification, nothing_is_made_where_a_word_is_wrong) {
   const call_count allocations("cuMemAlloc");
   const call_count pools("cuMemPoolCreate");
-  EXPECT_FALSE(refusal("nonsense | pool:initial=1MiB | async").empty());
+  for (const char* text : {"nonsense | pool:initial=1MiB | async", "limiting:limit=lots | pool:initial=1MiB | async",
+                           "tracking:capture_stacks=maybe | pool:initial=1MiB", "pool:max= | pool:initial=1MiB"}) {
+    EXPECT_FALSE(refusal(text).empty()) << text;
+  }
   EXPECT_EQ(allocations.value() + pools.value(), 0);
 }
 

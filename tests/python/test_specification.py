@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -202,6 +204,80 @@ def test_wrong_environment_variable_is_named_and_can_be_mended(
         assert cenote.mr.get_current_device_resource().specification == "pool:initial=0 | cuda"
         """,
         CENOTE_RESOURCE="lake",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("pool:initial=2MiB,max=1MiB", RuntimeError),
+        ("logging:file=no/such/folder/log.csv | cuda", RuntimeError),
+        ("limiting:limit= | cuda", ValueError),
+        ("statistics|" * 200 + "cuda", ValueError),
+    ],
+)
+def test_every_error_of_the_environment_variable_names_it(
+    run_fresh: Callable[..., CompletedProcess[str]], text: str, error: type[Exception]
+) -> None:
+    run_fresh(
+        f"""
+        import cenote
+        try:
+            cenote.mr.get_current_device_resource()
+        except {error.__name__} as error:
+            assert "CENOTE_RESOURCE" in str(error), error
+        else:
+            raise AssertionError
+        """,
+        CENOTE_RESOURCE=text,
+    )
+
+
+def test_adaptors_put_on_again_and_again_come_to_an_end() -> None:
+    resource: mr.DeviceMemoryResource = mr.CudaMemoryResource()
+    with pytest.raises(ValueError, match="at most 128 stand on each other.*again and again"):
+        for _ in range(100_000):
+            resource = mr.StatisticsResourceAdaptor(resource)
+    resource.deallocate(resource.allocate(1000), 1000)
+    with pytest.raises(ValueError, match="100001 words"):
+        mr.from_spec("statistics|" * 100_000 + "cuda")
+
+
+@pytest.fixture
+def decimal_comma(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of a program in a country that writes 12,5 for 12.5."""
+    localedef = shutil.which("localedef")
+    if localedef is None:
+        pytest.skip("there is no localedef")
+    made = subprocess.run(
+        [localedef, "-i", "de_DE", "-f", "UTF-8", str(tmp_path / "de_DE.UTF-8")], capture_output=True, text=True
+    )
+    if not (tmp_path / "de_DE.UTF-8").is_dir():
+        pytest.skip(f"there are no sources of locales: {made.stderr}")
+    yield {"LOCPATH": str(tmp_path), "LC_ALL": "de_DE.UTF-8"}
+
+
+def test_sizes_are_read_and_written_alike_in_every_locale(
+    run_fresh: Callable[..., CompletedProcess[str]], decimal_comma: dict[str, str]
+) -> None:
+    run_fresh(
+        """
+        import locale
+        locale.setlocale(locale.LC_ALL, "")
+        assert locale.localeconv()["decimal_point"] == ","
+        import cenote
+        pool = cenote.mr.from_spec("pool:initial=12.5%,max=1.5GiB | cuda")
+        assert pool.state()["held"] == 1024**3, pool.state()
+        assert "max=1536MiB" in pool.specification
+        assert cenote.units.parse_bytes("1.5 MiB") == 3 * 2**19
+        try:
+            pool.allocate(1536 * 1024**2 + 1)
+        except MemoryError as error:
+            assert "1.50 GiB" in str(error) and "," not in str(error).split("from")[0], error
+        else:
+            raise AssertionError
+        """,
+        **decimal_comma,
     )
 
 

@@ -16,7 +16,25 @@ nvtx::role role_of(const memory_resource& resource) noexcept {
   return resource.upstream() ? nvtx::role::cuts : nvtx::role::asks_the_driver;
 }
 
+/// How deep a resource on `upstream` stands; also where a program's resources between do not say how deep they do.
+int depth_above(const std::shared_ptr<memory_resource>& upstream, const char* kind, int more) {
+  int above = 1, deepest = 0;
+  for (std::shared_ptr<const memory_resource> under = upstream; under; under = under->upstream()) {
+    deepest = std::max(deepest, above + under->depth() + more);
+    if (deepest > memory_resource::max_depth) {
+      throw std::invalid_argument(std::string(kind) + " cannot stand on so many resources: at most " +
+                                  std::to_string(memory_resource::max_depth) +
+                                  " stand on each other. Is an adaptor put on again and again, as in a loop?");
+    }
+    ++above;
+  }
+  return deepest;
+}
+
 }  // namespace
+
+memory_resource::memory_resource(const std::shared_ptr<memory_resource>& upstream, const char* kind, int more)
+    : device_(require_upstream(upstream, kind)->device()), depth_(depth_above(upstream, kind, more)) {}
 
 void* memory_resource::allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
   void* const pointer = try_allocate(stream, bytes, alignment);
@@ -34,9 +52,18 @@ void* memory_resource::try_allocate(stream_ref stream, std::size_t bytes, std::s
   if (bytes == 0 || bytes > max_allocation || alignment > max_allocation) return nullptr;
   if (is_inherited()) [[unlikely]]
     refuse_in_forked_child();  // else a pool would hand out what the parent left in it
+  alignment = std::max(alignment, default_alignment);
   if (nvtx::is_on()) [[unlikely]]
-    return allocate_in_range(stream, bytes, std::max(alignment, default_alignment));
-  return do_allocate(stream, bytes, std::max(alignment, default_alignment));
+    return allocate_in_range(stream, bytes, alignment);
+  return allocate_block(stream, bytes, alignment);
+}
+
+/// Gives back what nobody could work with: a pool would cut it into blocks as if it were aligned.
+void memory_resource::refuse(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) {
+  deallocate(stream, pointer, bytes, alignment);
+  throw std::runtime_error("'" + describe(*this) + "' gave the address " + format_address(pointer) + " for " +
+                           std::to_string(bytes) + " bytes: it must be a multiple of " + std::to_string(alignment) +
+                           ", and the block must end within the address space");
 }
 
 void memory_resource::deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept {
@@ -77,7 +104,7 @@ bool memory_resource::deallocate_at_once(stream_ref stream, void* pointer, std::
 
 void* memory_resource::allocate_in_range(stream_ref stream, std::size_t bytes, std::size_t alignment) {
   const nvtx::call call(nvtx::call::verb::allocate, role_of(*this), bytes);
-  void* const pointer = do_allocate(stream, bytes, alignment);
+  void* const pointer = allocate_block(stream, bytes, alignment);
   if (pointer != nullptr && call.is_of_a_part()) nvtx::region_begins(pointer, bytes, device());
   return pointer;
 }

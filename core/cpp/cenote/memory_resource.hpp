@@ -12,11 +12,15 @@
 //   * Memory that ran out is a null pointer inside (try_allocate) and out_of_memory at the public edge (allocate). Any
 //     other failure of the driver is cuda_error.
 //   * Zero bytes are a null pointer and cost nothing; freeing null does nothing.
+//   * An address is a multiple of the alignment, and its block ends within the address space. One that is not so, as a
+//     program's resource may give it, goes back to who gave it, and std::runtime_error names the stack.
+//   * At most max_depth resources stand on each other, as a call passes through all of them.
 //   * While the process exits, frees do nothing. In a forked child of a process that has used the driver, and for the
 //     resources that a parent has made, frees do nothing and what needs the driver or a lock throws driver_unavailable.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <initializer_list>
 #include <memory>
 #include <string>
@@ -31,6 +35,9 @@ namespace cenote {
 
 class memory_resource {
  public:
+  /// Each of them takes a part of the thread's call stack, some hundred bytes: 128 fit into that of any thread.
+  static constexpr int max_depth = 128;
+
   virtual ~memory_resource() = default;
   memory_resource(const memory_resource&) = delete;
   memory_resource& operator=(const memory_resource&) = delete;
@@ -63,6 +70,9 @@ class memory_resource {
   /// The device whose memory this is.
   int device() const noexcept { return device_; }
 
+  /// How many resources stand on each other from this one down, as far as it can ever come to with bins.
+  int depth() const noexcept { return depth_; }
+
   /// The word for this resource in a specification: "pool", "cuda", "statistics".
   virtual std::string kind() const = 0;
 
@@ -88,7 +98,12 @@ class memory_resource {
   virtual void check() const;
 
  protected:
+  /// Of a resource that takes from the driver.
   explicit memory_resource(int device) : device_(device) {}
+
+  /// Of a resource that stands on `upstream`, and on stacks of up to `more` others beside it, such as bins.
+  /// std::invalid_argument names `kind` if `upstream` is null, or if too many stand on each other.
+  memory_resource(const std::shared_ptr<memory_resource>& upstream, const char* kind, int more = 0);
 
   /// Whether nothing may be freed any more: the process exits, or is a forked child of the one that made this.
   bool is_gone() const noexcept { return process_fate.load(std::memory_order_acquire) != made_in_; }
@@ -108,6 +123,16 @@ class memory_resource {
   virtual void* do_allocate_at_once(stream_ref, std::size_t, std::size_t) { return nullptr; }
   virtual bool do_deallocate_at_once(stream_ref, void*, std::size_t, std::size_t) { return false; }
 
+  /// do_allocate, if what it gives can be a block.
+  void* allocate_block(stream_ref stream, std::size_t bytes, std::size_t alignment) {
+    void* const pointer = do_allocate(stream, bytes, alignment);
+    const auto address = reinterpret_cast<std::uintptr_t>(pointer);
+    if ((address & (alignment - 1)) != 0 || address + bytes < address) [[unlikely]]
+      refuse(stream, pointer, bytes, alignment);
+    return pointer;
+  }
+  [[noreturn]] void refuse(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment);
+
   // The same, told to NVIDIA's tools (driver/nvtx.hpp).
   void* allocate_in_range(stream_ref stream, std::size_t bytes, std::size_t alignment);
   void deallocate_in_range(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment);
@@ -115,6 +140,7 @@ class memory_resource {
   friend class resource_adaptor;  // which passes on
 
   int device_;
+  int depth_ = 1;
   unsigned made_in_ = process_generation();
 };
 
@@ -133,14 +159,16 @@ class resource_adaptor : public memory_resource {
   std::shared_ptr<memory_resource> upstream() const override { return upstream_; }
 
  protected:
-  resource_adaptor(std::shared_ptr<memory_resource> upstream, const char* name)
-      : resource_adaptor(require_upstream(std::move(upstream), name)) {}
+  resource_adaptor(std::shared_ptr<memory_resource> upstream, const char* kind)
+      : memory_resource(upstream, kind), upstream_(std::move(upstream)) {
+    made_in_ = upstream_->made_in_;  // what it passes on is not looked at again
+  }
   memory_resource& next() const noexcept { return *upstream_; }
 
   // What came in, passed on as it is: what allocate and deallocate look at has been looked at already.
   void* pass_on(stream_ref stream, std::size_t bytes, std::size_t alignment) {
     return nvtx::is_on() ? upstream_->try_allocate(stream, bytes, alignment)
-                         : upstream_->do_allocate(stream, bytes, alignment);
+                         : upstream_->allocate_block(stream, bytes, alignment);
   }
   void pass_on(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) {
     return nvtx::is_on() ? upstream_->deallocate(stream, pointer, bytes, alignment)
@@ -148,11 +176,6 @@ class resource_adaptor : public memory_resource {
   }
 
  private:
-  explicit resource_adaptor(std::shared_ptr<memory_resource> upstream)
-      : memory_resource(upstream->device()), upstream_(std::move(upstream)) {
-    made_in_ = upstream_->made_in_;  // what it passes on is not looked at again
-  }
-
   std::shared_ptr<memory_resource> upstream_;
 };
 

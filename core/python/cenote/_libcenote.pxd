@@ -459,6 +459,7 @@ cdef extern from "cenote/surface/registry.hpp" namespace "cenote" nogil:
 
 cdef extern from "cenote/surface/specification.hpp" namespace "cenote" nogil:
     shared_ptr[memory_resource] make_resource(const string& specification, int device) except +raise_python_error
+    void check_specification(const string& specification) except +raise_python_error
     string known_specifications() except +raise_python_error
 
 

@@ -399,6 +399,13 @@ def from_spec(str text not None, device=None) -> DeviceMemoryResource:
     return wrap(resource)
 
 
+def check_specification(str text not None) -> None:
+    """ValueError, as `from_spec` raises it, for a word or a value that is wrong. Makes nothing and calls no driver."""
+    cdef lib.string specification = text_argument("text", text)
+    with nogil:
+        lib.check_specification(specification)
+
+
 def known_specifications() -> str:
     """Each resource that a specification can name, with its parameters, one a line."""
     return lib.known_specifications().decode()

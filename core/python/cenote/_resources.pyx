@@ -418,7 +418,8 @@ cdef class CallbackMemoryResource(DeviceMemoryResource):
     Parameters
     ----------
     allocate_func : callable
-        ``allocate_func(size, stream)`` returns the address of `size` bytes, usable on `stream` (a `cenote.Stream`).
+        ``allocate_func(size, stream)`` returns the address of `size` bytes, a multiple of 256, usable on `stream` (a
+        `cenote.Stream`).
         One that takes three arguments is called as ``allocate_func(stream, size, alignment)``. It raises MemoryError
         when it has no memory; any other Exception reaches the caller as RuntimeError with the original as its cause,
         and what is no Exception (KeyboardInterrupt, SystemExit) as it is.

@@ -58,9 +58,9 @@ std::string format_bytes(std::size_t bytes) {
     value /= 1024.0;
     ++suffix;
   }
-  std::array<char, 32> text{};
-  std::snprintf(text.data(), text.size(), "%.2f %s", value, binary_suffixes[suffix]);
-  return text.data();
+  std::array<char, 32> text{};  // by to_chars: printf writes the decimal comma of a locale
+  const auto end = std::to_chars(text.data(), text.data() + text.size(), value, std::chars_format::fixed, 2).ptr;
+  return std::string(text.data(), end) + " " + binary_suffixes[suffix];
 }
 
 std::string spell_bytes(std::size_t bytes) {

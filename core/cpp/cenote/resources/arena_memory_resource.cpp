@@ -28,7 +28,7 @@ arena_memory_resource::arena_memory_resource(std::shared_ptr<memory_resource> up
 
 arena_memory_resource::arena_memory_resource(std::shared_ptr<memory_resource> upstream, checked_size size,
                                              bool dump_log_on_failure)
-    : memory_resource(upstream->device()),
+    : memory_resource(upstream, "arena"),
       arena_size_(size.bytes),
       pool_(std::move(upstream), size.bytes, size.bytes),
       dump_log_on_failure_(dump_log_on_failure) {}

@@ -11,6 +11,7 @@ namespace {
 
 constexpr int largest_exponent = 62;
 constexpr std::size_t any_size = max_allocation;
+constexpr int depth_of_bins = 16;  // a bin's resource may stand on so many resources more than the upstream does
 
 void check_exponents(int least, int most) {
   if (least >= 0 && least <= most && most <= largest_exponent) return;
@@ -22,7 +23,7 @@ void check_exponents(int least, int most) {
 }  // namespace
 
 binning_memory_resource::binning_memory_resource(std::shared_ptr<memory_resource> upstream)
-    : memory_resource(require_upstream(upstream, "binning")->device()), upstream_(std::move(upstream)) {
+    : memory_resource(upstream, "binning", depth_of_bins), upstream_(std::move(upstream)) {
   bins_.push_back(std::make_unique<bin>(any_size, upstream_));
 }
 
@@ -44,6 +45,11 @@ void binning_memory_resource::add_bin(std::size_t bytes, std::shared_ptr<memory_
   }
   for (std::shared_ptr<const memory_resource> under = resource; under; under = under->upstream()) {
     if (under.get() == this) throw std::invalid_argument("a resource cannot be a bin of what it takes its memory from");
+  }
+  if (resource && resource->depth() >= depth()) {
+    throw std::invalid_argument("the resource of a bin is " + std::to_string(resource->depth()) +
+                                " resources that stand on each other: at most " + std::to_string(depth() - 1) +
+                                " can under this binning resource");
   }
   const std::size_t size = std::min(align_up(bytes, default_alignment), any_size - 1);
   if (!resource) resource = std::make_shared<fixed_size_memory_resource>(upstream_, size, 0);

@@ -29,7 +29,8 @@ class binning_memory_resource final : public memory_resource {
 
   /// A bin for sizes up to `bytes` (rounded up to 256), of `bin`, or of blocks of that size over the upstream if it is
   /// null. A bin of that size that exists already is left as it is. std::invalid_argument if `bytes` is 0, or `bin` is
-  /// another device's or stands on this resource; std::logic_error if blocks are in use of sizes that it would take
+  /// another device's, stands on this resource, or on more than 16 resources that the upstream does not stand on;
+  /// std::logic_error if blocks are in use of sizes that it would take
   /// over.
   void add_bin(std::size_t bytes, std::shared_ptr<memory_resource> bin = nullptr);
 

@@ -22,7 +22,7 @@ std::size_t bytes_of(std::size_t blocks, std::size_t block_size) {
 
 fixed_size_memory_resource::fixed_size_memory_resource(std::shared_ptr<memory_resource> upstream,
                                                        std::size_t block_size, std::size_t blocks_to_preallocate)
-    : memory_resource(require_upstream(upstream, "fixed_size")->device()),
+    : memory_resource(upstream, "fixed_size"),
       block_size_(checked_block_size(block_size)),
       blocks_to_preallocate_(blocks_to_preallocate),
       pool_(std::move(upstream), bytes_of(blocks_to_preallocate, block_size_)) {

@@ -45,7 +45,7 @@ std::size_t half_of_free_memory(int device) {
 
 pool_memory_resource::pool_memory_resource(std::shared_ptr<memory_resource> upstream,
                                            std::optional<std::size_t> initial, std::optional<std::size_t> maximum)
-    : memory_resource(require_upstream(upstream, "pool")->device()),
+    : memory_resource(upstream, "pool"),
       chunks_(std::move(upstream), maximum),
       initial_(initial) {
   check_pool_size("initial", initial);

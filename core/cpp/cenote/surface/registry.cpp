@@ -8,6 +8,7 @@
 
 #include "cenote/containers/current_resource.hpp"  // one of the functions defined here
 #include "cenote/driver/device.hpp"
+#include "cenote/ground/error.hpp"
 #include "cenote/resources/cuda_memory_resource.hpp"
 #include "cenote/surface/resource_place.hpp"
 #include "cenote/surface/specification.hpp"
@@ -24,6 +25,10 @@ resource_place& place_of(int device) {
   throw std::out_of_range("there is no device " + std::to_string(device));
 }
 
+std::string in_variable(const std::exception& error) {
+  return std::string("in the environment variable ") + default_variable + ": " + error.what();
+}
+
 std::shared_ptr<memory_resource> default_resource(int device) {
   check_device(device);
   const char* const specified = std::getenv(default_variable);
@@ -31,7 +36,15 @@ std::shared_ptr<memory_resource> default_resource(int device) {
   try {
     return make_resource(specified, device);
   } catch (const std::invalid_argument& error) {
-    throw std::invalid_argument(std::string("in the environment variable ") + default_variable + ": " + error.what());
+    throw std::invalid_argument(in_variable(error));
+  } catch (const std::logic_error& error) {  // sizes that contradict each other
+    throw std::logic_error(in_variable(error));
+  } catch (const cuda_error&) {
+    throw;
+  } catch (const driver_unavailable&) {
+    throw;
+  } catch (const std::runtime_error& error) {  // what the device cannot do, a log file that cannot be opened
+    throw std::runtime_error(in_variable(error));
   }
 }
 

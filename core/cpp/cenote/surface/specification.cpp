@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cstdlib>
 #include <map>
 #include <optional>
 #include <stdexcept>
@@ -75,6 +74,61 @@ std::string in_quotes(std::string_view text) {
   return quoted + (shown < text.size() ? "…'" : "'");
 }
 
+// A value as its parameter reads it; std::invalid_argument for one that it cannot mean.
+
+struct size_value {
+  std::size_t bytes = 0;
+  std::optional<double> percent;  // of the device's free memory, instead of the bytes
+};
+
+/// Digits with a point among them, whatever the locale.
+std::optional<double> percentage(std::string_view value) {
+  if (value.empty() || value.back() != '%' || value.front() < '0' || value.front() > '9') return std::nullopt;
+  double percent = 0;
+  const char* const sign = value.data() + value.size() - 1;
+  const auto [end, error] = std::from_chars(value.data(), sign, percent, std::chars_format::fixed);
+  return error == std::errc{} && end == sign && percent <= 100 ? std::optional(percent) : std::nullopt;
+}
+
+size_value read_size(const std::string& name, std::string_view value) {
+  if (const auto percent = percentage(value)) return {0, percent};
+  if (const auto bytes = parse_bytes(value)) return {*bytes, std::nullopt};
+  throw std::invalid_argument(in_quotes(value) + " is no size for '" + name + "': write 4096, 512MiB, 1.5GB or 50%");
+}
+
+std::size_t read_number(const std::string& name, std::string_view value) {
+  std::size_t number = 0;
+  const char* const last = value.data() + value.size();
+  const auto [end, error] = std::from_chars(value.data(), last, number);
+  if (error == std::errc{} && end == last) return number;
+  throw std::invalid_argument(in_quotes(value) + " is no number for '" + name + "': write 0, 12 or 1000");
+}
+
+bool read_flag(const std::string& name, std::string_view value) {
+  if (value == "false" || value == "0") return false;
+  if (value == "true" || value == "1") return true;
+  throw std::invalid_argument(in_quotes(value) + " is neither true nor false for '" + name + "'");
+}
+
+/// "all", "none", or numbers.
+peer_devices read_peers(const std::string& name, std::string_view value) {
+  if (value == "all") return {peer_devices::choice::all, {}};
+  peer_devices named{peer_devices::choice::named, {}};
+  if (value == "none") return named;
+  for (const std::string_view part : split(value, ',')) {
+    int device = 0;
+    const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), device);
+    if (error != std::errc{} || end != part.data() + part.size()) {
+      throw std::invalid_argument(in_quotes(value) + " names no devices for '" + name +
+                                  "': write all, none, or numbers such as 0,1");
+    }
+    named.devices.push_back(device);
+  }
+  return named;
+}
+
+void read_text(const std::string&, std::string_view) {}  // any text will do
+
 /// The parameters of one word, read by the builder of its kind.
 class parameters {
  public:
@@ -90,66 +144,57 @@ class parameters {
   std::optional<std::size_t> size(const std::string& name) const {
     const auto found = values_.find(name);
     if (found == values_.end()) return std::nullopt;
-    if (const auto share = percentage(found->second)) return *share;
-    if (const auto bytes = parse_bytes(found->second)) return bytes;
-    throw std::invalid_argument(in_quotes(found->second) + " is no size for '" + name +
-                                "': write 4096, 512MiB, 1.5GB or 50%");
+    const size_value size = read_size(name, found->second);
+    if (!size.percent) return size.bytes;
+    return static_cast<std::size_t>(static_cast<double>(device_memory_info(device_).free_bytes) * *size.percent / 100);
   }
 
   /// A plain number, without a unit.
   std::optional<std::size_t> number(const std::string& name) const {
-    const std::string value = text(name);
-    if (value.empty()) return std::nullopt;
-    std::size_t parsed = 0;
-    const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), parsed);
-    if (error == std::errc{} && end == value.data() + value.size()) return parsed;
-    throw std::invalid_argument(in_quotes(value) + " is no number for '" + name + "'");
+    const auto found = values_.find(name);
+    return found == values_.end() ? std::nullopt : std::optional(read_number(name, found->second));
   }
 
-  /// "all", "none", or numbers.
   peer_devices peers(const std::string& name) const {
-    const std::string value = text(name);
-    if (value.empty()) return {};
-    if (value == "all") return {peer_devices::choice::all, {}};
-    peer_devices named{peer_devices::choice::named, {}};
-    if (value == "none") return named;
-    for (const std::string_view part : split(value, ',')) {
-      int device = 0;
-      const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), device);
-      if (error != std::errc{} || end != part.data() + part.size()) {
-        throw std::invalid_argument(in_quotes(value) + " names no devices for '" + name +
-                                    "': write all, none, or numbers such as 0,1");
-      }
-      named.devices.push_back(device);
-    }
-    return named;
+    const auto found = values_.find(name);
+    return found == values_.end() ? peer_devices{} : read_peers(name, found->second);
   }
 
+  /// False if it is not given.
   bool flag(const std::string& name) const {
-    const std::string value = text(name);
-    if (value.empty() || value == "false" || value == "0") return false;
-    if (value == "true" || value == "1") return true;
-    throw std::invalid_argument(in_quotes(value) + " is neither true nor false for '" + name + "'");
+    const auto found = values_.find(name);
+    return found != values_.end() && read_flag(name, found->second);
   }
 
  private:
-  std::optional<std::size_t> percentage(const std::string& value) const {
-    if (value.empty() || value.back() != '%') return std::nullopt;
-    char* end = nullptr;
-    const double percent = std::strtod(value.c_str(), &end);
-    if (end != value.c_str() + value.size() - 1 || !(percent >= 0 && percent <= 100)) return std::nullopt;
-    const auto free_bytes = static_cast<double>(device_memory_info(device_).free_bytes);
-    return static_cast<std::size_t>(free_bytes * percent / 100);
-  }
-
   int device_;
   std::map<std::string, std::string> values_;
 };
 
+struct parameter {
+  std::string name;
+  void (*check)(const std::string& name, std::string_view value);
+  bool is_list = false;  // of numbers, with the comma that stands between parameters too
+};
+
+parameter size(const char* name) {
+  return {name, [](const std::string& its, std::string_view value) { read_size(its, value); }};
+}
+parameter number(const char* name) {
+  return {name, [](const std::string& its, std::string_view value) { read_number(its, value); }};
+}
+parameter flag(const char* name) {
+  return {name, [](const std::string& its, std::string_view value) { read_flag(its, value); }};
+}
+parameter peers(const char* name) {
+  return {name, [](const std::string& its, std::string_view value) { read_peers(its, value); }, true};
+}
+parameter text(const char* name) { return {name, read_text}; }
+
 struct kind {
   const char* name;
   bool needs_upstream;
-  std::vector<std::string> parameter_names;
+  std::vector<parameter> takes;
   resource_ptr (*make)(const parameters&, resource_ptr upstream);
 };
 
@@ -239,21 +284,24 @@ const std::vector<kind>& kinds() {
       {"cuda", false, {}, make_on_device<cuda_memory_resource>},
       {"managed", false, {}, make_on_device<managed_memory_resource>},
       {"pinned", false, {}, make_on_device<pinned_host_memory_resource>},
-      {"async", false, {"initial", "release_threshold", "ipc", "fabric", "peers"}, make_async},
+      {"async",
+       false,
+       {size("initial"), size("release_threshold"), flag("ipc"), flag("fabric"), peers("peers")},
+       make_async},
       {"async_managed", false, {}, make_on_device<cuda_async_managed_memory_resource>},
       {"system", false, {}, make_on_device<system_memory_resource>},
-      {"sam_headroom", false, {"headroom"}, make_sam_headroom},
-      {"pool", true, {"initial", "max"}, make_pool},
-      {"arena", true, {"size", "dump"}, make_arena},
-      {"fixed_size", true, {"block_size", "preallocate"}, make_fixed_size},
-      {"binning", true, {"min", "max"}, make_binning},
+      {"sam_headroom", false, {size("headroom")}, make_sam_headroom},
+      {"pool", true, {size("initial"), size("max")}, make_pool},
+      {"arena", true, {size("size"), flag("dump")}, make_arena},
+      {"fixed_size", true, {size("block_size"), number("preallocate")}, make_fixed_size},
+      {"binning", true, {number("min"), number("max")}, make_binning},
       {"statistics", true, {}, make_adaptor<statistics_resource_adaptor>},
-      {"logging", true, {"file"}, make_logging},
-      {"tracking", true, {"capture_stacks"}, make_tracking},
-      {"limiting", true, {"limit", "alignment"}, make_limiting},
+      {"logging", true, {text("file")}, make_logging},
+      {"tracking", true, {flag("capture_stacks")}, make_tracking},
+      {"limiting", true, {size("limit"), size("alignment")}, make_limiting},
       {"prefetch", true, {}, make_adaptor<prefetch_resource_adaptor>},
-      {"aligned", true, {"alignment", "threshold"}, make_aligned},
-      {"guard", true, {"bytes"}, make_guard},
+      {"aligned", true, {size("alignment"), size("threshold")}, make_aligned},
+      {"guard", true, {size("bytes")}, make_guard},
       {"thread_safe", true, {}, make_adaptor<thread_safe_resource_adaptor>},
   };
   return *all;
@@ -275,6 +323,16 @@ const kind& find_kind(std::string_view name) {
 /// "peers=0,1" has two parts: a number goes on with the list that stands before it.
 bool goes_on(std::string_view part) { return !part.empty() && part.find_first_not_of("0123456789") == part.npos; }
 
+const parameter& find_parameter(const kind& of, const std::string& name) {
+  std::vector<std::string> known;
+  for (const parameter& p : of.takes) {
+    if (p.name == name) return p;
+    known.push_back(p.name);
+  }
+  throw std::invalid_argument(in_quotes(name) + " is not a parameter of '" + of.name + "'; " +
+                              (known.empty() ? "it has none" : "known are: " + joined(known)));
+}
+
 parameters read_parameters(const kind& of, std::string_view text, int device) {
   std::map<std::string, std::string> values;
   std::string* list = nullptr;
@@ -285,18 +343,16 @@ parameters read_parameters(const kind& of, std::string_view text, int device) {
     }
     const auto equals = part.find('=');
     const std::string name(without_blanks(part.substr(0, equals)));
-    const auto& names = of.parameter_names;
-    if (std::find(names.begin(), names.end(), name) == names.end()) {
-      throw std::invalid_argument(in_quotes(name) + " is not a parameter of '" + of.name + "'; " +
-                                  (names.empty() ? "it has none" : "known are: " + joined(names)));
-    }
-    if (equals == std::string_view::npos) {
+    const parameter& known = find_parameter(of, name);
+    const auto value = equals == std::string_view::npos ? std::string_view{} : without_blanks(part.substr(equals + 1));
+    if (value.empty()) {
       throw std::invalid_argument(in_quotes(name) + " of '" + of.name + "' needs a value: " + name + "=…");
     }
-    const auto [place, is_new] = values.emplace(name, without_blanks(part.substr(equals + 1)));
+    const auto [place, is_new] = values.emplace(name, value);
     if (!is_new) throw std::invalid_argument(in_quotes(name) + " of '" + of.name + "' is given twice");
-    list = name == "peers" ? &place->second : nullptr;
+    list = known.is_list ? &place->second : nullptr;
   }
+  for (const auto& [name, value] : values) find_parameter(of, name).check(name, value);
   return {device, std::move(values)};
 }
 
@@ -312,17 +368,30 @@ parsed_word parse_word(std::string_view word, int device) {
   return {&of, read_parameters(of, word.substr(colon + 1), device)};
 }
 
-}  // namespace
-
-resource_ptr make_resource(std::string_view specification, int device) {
-  check_device(device);
+/// The words, outermost first, all of them right; what only a device can say of them is found out when they are made.
+std::vector<parsed_word> parse(std::string_view specification, int device) {
+  const auto words = split(specification, '|');
+  if (words.size() > memory_resource::max_depth) {
+    throw std::invalid_argument("a specification of " + std::to_string(words.size()) + " words: at most " +
+                                std::to_string(memory_resource::max_depth) + " resources can stand on each other");
+  }
   std::vector<parsed_word> chain;
-  for (const std::string_view word : split(specification, '|')) chain.push_back(parse_word(word, device));
+  for (const std::string_view word : words) chain.push_back(parse_word(word, device));
   for (std::size_t i = 0; i + 1 < chain.size(); ++i) {
     if (chain[i].of->needs_upstream) continue;
     throw std::invalid_argument(in_quotes(chain[i].of->name) +
                                 " takes its memory from the driver: nothing can stand under it");
   }
+  return chain;
+}
+
+}  // namespace
+
+void check_specification(std::string_view specification) { parse(specification, 0); }
+
+resource_ptr make_resource(std::string_view specification, int device) {
+  check_device(device);
+  const std::vector<parsed_word> chain = parse(specification, device);
   resource_ptr resource;
   if (chain.back().of->needs_upstream) resource = std::make_shared<cuda_memory_resource>(device);
   for (auto word = chain.rbegin(); word != chain.rend(); ++word) {
@@ -336,8 +405,8 @@ std::string known_specifications() {
   for (const kind& k : kinds()) {
     text += k.name;
     char separator = ':';
-    for (const std::string& name : k.parameter_names) {
-      text += separator + name + "=…";
+    for (const parameter& p : k.takes) {
+      text += separator + p.name + "=…";
       separator = ',';
     }
     text += '\n';

@@ -21,6 +21,9 @@ namespace cenote {
 /// Makes the resources on `device`. std::invalid_argument names the word that is wrong and the words that are known.
 std::shared_ptr<memory_resource> make_resource(std::string_view specification, int device);
 
+/// Throws as make_resource does for a word or a value that is wrong. Makes nothing, and calls no driver.
+void check_specification(std::string_view specification);
+
 /// Each kind with its parameters, one a line, for people.
 std::string known_specifications();
 
