@@ -23,7 +23,7 @@
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/driver_info.hpp"
 #include "cenote/driver/event.hpp"
-#include "cenote/driver/idle_pools.hpp"
+#include "cenote/driver/driver_pools.hpp"
 #include "cenote/driver/memory.hpp"
 #include "cenote/driver/stream.hpp"
 #include "cenote/memory_resource.hpp"
@@ -59,7 +59,7 @@ struct simulator_functions {
   cenote_sim_live_objects live_objects() const {
     cenote_sim_live_objects objects{};
     live(&objects);
-    for (int device = 0; device < device_count(); ++device) objects.pools -= idle_pools::of(device).size();
+    for (int device = 0; device < device_count(); ++device) objects.pools -= driver_pools::of(device).idle();
     return objects;
   }
 

@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "cenote/resources/cuda_memory_resource.hpp"
+#include "cenote/surface/specification.hpp"
 #include "program_resource.hpp"
 #include "simulated.hpp"
 
@@ -99,6 +100,19 @@ TEST_F(chunks, that_were_refused_are_not_booked) {
   upstream->has_memory = []() -> bool { throw std::runtime_error("something else"); };
   EXPECT_THROW(take(source, 256), std::runtime_error);
   EXPECT_EQ(source.held(), 0u);
+}
+
+TEST_F(chunks, go_back_where_waiting_for_them_fails) {
+  const auto async = make_resource("async", 0);
+  chunk_source source(async, {});
+  cenote_sim_fail("cuStreamSynchronize", 1, CUDA_ERROR_LAUNCH_FAILED);
+  EXPECT_THROW(source.take({}, /*may_use_stream=*/false, 1 * MiB, max_block_bytes, refusal_), cuda_error);
+  EXPECT_EQ(source.held(), 0u);
+  EXPECT_EQ(async->state().in_use, 0u);
+  cenote_sim_fail("cuStreamSynchronize", 1, CUDA_ERROR_LAUNCH_FAILED);
+  EXPECT_THROW(source.take_exactly(1 * MiB), cuda_error);
+  EXPECT_EQ(source.held(), 0u);
+  EXPECT_EQ(async->state().in_use, 0u);
 }
 
 }  // namespace

@@ -314,5 +314,70 @@ TEST_F(pool_capture, allocating_on_the_legacy_stream_leaves_the_capture_of_a_blo
   EXPECT_NE(pool->allocate({}, 4 * MiB), block) << "the legacy stream could not wait for it";
 }
 
+/// A capture that a mistake of the program has ended; the program goes on without a graph.
+class invalidated_capture {
+ public:
+  explicit invalidated_capture(stream_ref stream) : stream_(stream) {
+    EXPECT_EQ(cuStreamBeginCapture(stream.value(), CU_STREAM_CAPTURE_MODE_RELAXED), CUDA_SUCCESS);
+    EXPECT_EQ(cuStreamSynchronize(stream.value()), CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+    cenote_sim_clear_violations();
+  }
+  ~invalidated_capture() {
+    CUgraph graph = nullptr;
+    EXPECT_EQ(cuStreamEndCapture(stream_.value(), &graph), CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
+    cenote_sim_clear_violations();
+  }
+
+ private:
+  stream_ref stream_;
+};
+
+TEST_F(pool_capture, that_was_invalidated_makes_a_stream_nobody_and_another_each_time) {
+  const invalidated_capture broken(captured());
+  const stream_id once = identify(captured(), 0);
+  const stream_id again = identify(captured(), 0);
+  EXPECT_TRUE(once.is_capturing() && once.is_nobody());
+  EXPECT_NE(once, again);
+}
+
+/// Whatever handles the two streams have.
+TEST_F(pool_capture, that_was_invalidated_gives_nothing_to_a_later_one_without_order) {
+  const auto pool = make_resource("pool:initial=4MiB,max=4MiB | cuda", 0);
+  std::optional<foreign_stream> earlier(std::in_place);
+  void* const used = pool->allocate(earlier->view(), 1 * MiB);
+  fill_async(used, 0xAA, 1 * MiB, earlier->view(), 0);
+  {
+    const invalidated_capture broken(earlier->view());
+    pool->deallocate(earlier->view(), used, 1 * MiB);
+    EXPECT_NE(pool->allocate(earlier->view(), 1 * MiB), used) << "which is out of use, and known to nobody";
+  }
+  earlier.reset();
+  const foreign_stream later;
+  void* block = nullptr;
+  {
+    const invalidated_capture broken(later.view());
+    block = pool->allocate(later.view(), 1 * MiB);
+  }
+  fill_async(block, 0xBB, 1 * MiB, later.view(), 0);
+  synchronize(later.view(), 0);
+  cenote_sim_drain();
+  EXPECT_TRUE(all_are(read(block, 1 * MiB, later.view()), 0xBB)) << "the earlier stream's work came last";
+  pool->deallocate(later.view(), block, 1 * MiB);
+}
+
+TEST_F(pool_capture, that_was_invalidated_keeps_no_block_for_ever) {
+  const auto pool = make_resource("pool:initial=4MiB,max=4MiB | cuda", 0);
+  void* const from_before = pool->allocate(captured(), 1 * MiB);
+  void* of_it = nullptr;
+  {
+    const invalidated_capture broken(captured());
+    pool->deallocate(captured(), from_before, 1 * MiB);
+    of_it = pool->allocate(captured(), 2 * MiB);
+  }
+  pool->deallocate(captured(), of_it, 2 * MiB);
+  void* const whole = pool->allocate(other(), 4 * MiB);  // after all work of the device
+  pool->deallocate(other(), whole, 4 * MiB);
+}
+
 }  // namespace
 }  // namespace cenote::test

@@ -1,11 +1,13 @@
 #include "cenote/memory_resource.hpp"
 
 #include <algorithm>
+#include <optional>
 #include <stdexcept>
 
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/nvtx.hpp"
 #include "cenote/driver/nvtx_memory.hpp"
+#include "cenote/driver/unnamed_stream.hpp"
 #include "cenote/ground/log.hpp"
 
 namespace cenote {
@@ -118,12 +120,14 @@ void memory_resource::deallocate_in_range(stream_ref stream, void* pointer, std:
 }
 
 void* memory_resource::allocate_sync(std::size_t bytes, std::size_t alignment) {
-  void* const pointer = allocate({}, bytes, alignment);
-  if (pointer == nullptr || !is_stream_ordered()) return pointer;
+  if (bytes == 0 || !is_stream_ordered()) return allocate({}, bytes, alignment);
+  const unnamed_stream stream(device());
+  void* const pointer = allocate(stream.view(), bytes, alignment);
+  if (pointer == nullptr) return pointer;
   try {
-    synchronize(stream_ref{}, device());
+    stream.synchronize();
   } catch (...) {
-    deallocate({}, pointer, bytes, alignment);
+    deallocate(stream.view(), pointer, bytes, alignment);
     throw;
   }
   return pointer;
@@ -131,12 +135,14 @@ void* memory_resource::allocate_sync(std::size_t bytes, std::size_t alignment) {
 
 void memory_resource::deallocate_sync(void* pointer, std::size_t bytes, std::size_t alignment) noexcept {
   if (pointer == nullptr || is_gone()) return;
+  std::optional<unnamed_stream> stream;
   try {
-    synchronize(stream_ref{}, device());
+    stream.emplace(device());
+    stream->synchronize();
   } catch (const std::exception& error) {
     report_once(error.what());
   }
-  deallocate({}, pointer, bytes, alignment);
+  deallocate(stream ? stream->view() : stream_ref{}, pointer, bytes, alignment);
 }
 
 memory_state memory_resource::state() const {

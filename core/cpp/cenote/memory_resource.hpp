@@ -61,7 +61,8 @@ class memory_resource {
   bool deallocate_at_once(stream_ref stream, void* pointer, std::size_t bytes,
                           std::size_t alignment = default_alignment) noexcept;
 
-  /// Allocates on the legacy default stream and waits until the memory is usable everywhere.
+  /// Allocates on the legacy default stream, or one that stands in for it (unnamed_stream.hpp), and waits until the
+  /// memory is usable everywhere.
   void* allocate_sync(std::size_t bytes, std::size_t alignment = default_alignment);
 
   /// Frees memory that no work uses any more: waits for the legacy default stream first.

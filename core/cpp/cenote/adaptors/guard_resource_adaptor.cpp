@@ -38,7 +38,7 @@ std::string guard_resource_adaptor::specification() const {
 }
 
 std::vector<overrun> guard_resource_adaptor::find_overruns() const {
-  if (is_capture_underway(device()) || !accepts_work({}, device())) {
+  if (is_capture_underway(device())) {
     throw std::logic_error("the guards cannot be looked at while a stream of the device is being captured");
   }
   const std::lock_guard looking(looking_);

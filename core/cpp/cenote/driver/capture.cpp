@@ -4,15 +4,19 @@
 #include <atomic>
 #include <cstdlib>
 #include <string_view>
+#include <utility>
 
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/driver.hpp"
+#include "cenote/driver/stream.hpp"
 #include "cenote/ground/error.hpp"
 
 namespace cenote {
 namespace {
 
 std::array<std::atomic<int>, max_devices> captures_underway{};
+
+constinit thread_local bool is_within_capture = false;
 
 promise promise_of_environment() {
   const char* const said = std::getenv("CENOTE_CAPTURES");
@@ -37,7 +41,16 @@ bool capture_ended(int device) {
   return underway == 1;
 }
 
-bool is_capture_underway(int device) { return count_of(device).load(std::memory_order_acquire) != 0; }
+bool is_capture_announced(int device) { return count_of(device).load(std::memory_order_acquire) != 0; }
+
+bool is_capture_underway(int device) {
+  return is_capture_announced(device) || is_within_capture || !accepts_work({}, device);
+}
+
+within_capture_scope::within_capture_scope(bool is_so) noexcept
+    : outer_(std::exchange(is_within_capture, is_within_capture || is_so)) {}
+
+within_capture_scope::~within_capture_scope() { is_within_capture = outer_; }
 
 constinit std::atomic<promise> announced_captures{promise::unread};
 

@@ -1,11 +1,15 @@
 // Stream capture: what must not be done while work is being captured into a graph, and who says that it is.
 //
 // An event over a whole context, and waiting for one, invalidate every capture in progress there, whatever the mode;
-// and the driver has no way to ask whether there is one on a stream that one does not hold. Those who capture therefore
-// say so: PyTorch does through its allocator's hooks. What would invalidate a capture is put off meanwhile.
+// and the driver has no way to ask whether there is one on a stream that one does not hold, unless that is a blocking
+// stream: the legacy default stream may not be named meanwhile, and asking about that one does no harm. Those who capture
+// therefore say so: PyTorch does through its allocator's hooks. What would invalidate a capture is put off meanwhile.
+//
+// Other calls are legal beside a capture of another stream only in a relaxed_capture_scope: asking a stream, an event or
+// a pool, waiting for a stream or an event, taking and giving memory. The functions of this layer enter one themselves.
 //
 // Threads: all functions from any thread.
-// Source: measured, driver 580, H100.
+// Source: measured, driver 580, H100 and H200.
 #pragma once
 
 #include <atomic>
@@ -18,7 +22,23 @@ void capture_begins(int device);
 bool capture_ended(int device);
 
 /// Whether anyone has said that work of `device` is being captured.
+bool is_capture_announced(int device);
+
+/// Whether a capture of work of `device` is known of: it is announced, it is that of a blocking stream, or the calling
+/// thread is in a within_capture_scope. What ends captures must not be done then.
 bool is_capture_underway(int device);
+
+/// While it lives, the calling thread does something for a stream that is being captured, if `is_so`.
+class within_capture_scope {
+ public:
+  explicit within_capture_scope(bool is_so) noexcept;
+  ~within_capture_scope();
+  within_capture_scope(const within_capture_scope&) = delete;
+  within_capture_scope& operator=(const within_capture_scope&) = delete;
+
+ private:
+  bool outer_;
+};
 
 /// The program promises that every capture is announced, so that while none is no stream need be asked. As the
 /// environment variable CENOTE_CAPTURES=announced.
@@ -37,7 +57,7 @@ inline bool may_be_capturing(int device) {
   promise known = announced_captures.load(std::memory_order_relaxed);
   if (known == promise::unread) [[unlikely]]
     known = read_promise();
-  return known != promise::given || is_capture_underway(device);
+  return known != promise::given || is_capture_announced(device);
 }
 
 /// While it lives, calls that a capture in another stream would forbid (asking an event, taking memory) are legal on

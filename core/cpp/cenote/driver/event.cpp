@@ -1,5 +1,6 @@
 #include "cenote/driver/event.hpp"
 
+#include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/driver.hpp"
 #include "cenote/driver/stream_scope.hpp"
@@ -39,13 +40,17 @@ std::shared_ptr<event> event::record_context(int device) {
 }
 
 bool event::is_complete() const {
+  const relaxed_capture_scope relaxed;
   const CUresult result = driver().cuEventQuery(handle_);
   if (result == CUDA_ERROR_NOT_READY) return false;
   check_driver("cuEventQuery", result);
   return true;
 }
 
-void event::synchronize() const { CENOTE_DRIVER_CALL(cuEventSynchronize, handle_); }
+void event::synchronize() const {
+  const relaxed_capture_scope relaxed;
+  CENOTE_DRIVER_CALL(cuEventSynchronize, handle_);
+}
 
 void order_after(stream_ref later, stream_ref earlier, int device) {
   if (later != earlier) wait(later, *event::record(earlier, device), device);

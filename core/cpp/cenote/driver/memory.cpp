@@ -3,6 +3,7 @@
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/driver.hpp"
+#include "cenote/driver/driver_pools.hpp"
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/process.hpp"
 
@@ -16,6 +17,18 @@ void* allocated(const char* call, CUresult result, CUdeviceptr pointer) {
   if (result == CUDA_ERROR_OUT_OF_MEMORY) return nullptr;
   check_driver(call, result);
   return reinterpret_cast<void*>(pointer);
+}
+
+/// Asks the driver, and once more where room could be made. `ask` makes the call and writes the address down.
+template <class Ask>
+void* asked(const char* call, int device, std::size_t bytes, stream_ref stream, Ask&& ask) {
+  const device_scope scope(device);
+  const relaxed_capture_scope relaxed;
+  const std::uint64_t trims = driver_pools::of(device).trims();
+  CUdeviceptr pointer = 0;
+  CUresult result = ask(&pointer);
+  if (result == CUDA_ERROR_OUT_OF_MEMORY && make_room({device, bytes, stream, nullptr, trims})) result = ask(&pointer);
+  return allocated(call, result, pointer);
 }
 
 /// Managed memory, or memory that the driver does not know and the device can use all the same.
@@ -39,20 +52,14 @@ void free_quietly(int device, const char* call, Free&& free) noexcept {
 
 }  // namespace
 
-void* device_allocate(int device, std::size_t bytes) {
-  const device_scope scope(device);
-  const relaxed_capture_scope relaxed;
-  CUdeviceptr pointer = 0;
-  const CUresult result = driver().cuMemAlloc(&pointer, bytes);
-  return allocated("cuMemAlloc", result, pointer);
+void* device_allocate(int device, std::size_t bytes, stream_ref stream) {
+  return asked("cuMemAlloc", device, bytes, stream,
+               [=](CUdeviceptr* pointer) { return driver().cuMemAlloc(pointer, bytes); });
 }
 
-void* managed_allocate(int device, std::size_t bytes) {
-  const device_scope scope(device);
-  const relaxed_capture_scope relaxed;
-  CUdeviceptr pointer = 0;
-  const CUresult result = driver().cuMemAllocManaged(&pointer, bytes, CU_MEM_ATTACH_GLOBAL);
-  return allocated("cuMemAllocManaged", result, pointer);
+void* managed_allocate(int device, std::size_t bytes, stream_ref stream) {
+  return asked("cuMemAllocManaged", device, bytes, stream,
+               [=](CUdeviceptr* pointer) { return driver().cuMemAllocManaged(pointer, bytes, CU_MEM_ATTACH_GLOBAL); });
 }
 
 void device_free(int device, void* pointer) noexcept {
@@ -84,7 +91,8 @@ void fill_async(void* to, unsigned char value, std::size_t bytes, stream_ref str
 }
 
 void prefetch_async(const void* pointer, std::size_t bytes, int location, stream_ref stream, int device) {
-  if (bytes == 0 || !device_has_concurrent_managed_access(device) || is_capturing(stream, device)) return;
+  if (bytes == 0 || !device_has_concurrent_managed_access(device)) return;
+  if (is_capturing(stream, device) || !accepts_work(stream, device)) return;
   const device_scope scope(device);
   const CUresult result =
       driver().cuMemPrefetchAsync(device_pointer(pointer), bytes, static_cast<CUdevice>(location), stream.value());

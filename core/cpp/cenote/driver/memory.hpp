@@ -11,8 +11,10 @@
 
 namespace cenote {
 
-void* device_allocate(int device, std::size_t bytes);
-void* managed_allocate(int device, std::size_t bytes);
+/// For work on `stream`; usable on every other as well. Where the driver has no memory left, it is asked again after
+/// what lies unused in its pools was given back (driver_pools.hpp): the host may wait for work of the device.
+void* device_allocate(int device, std::size_t bytes, stream_ref stream = {});
+void* managed_allocate(int device, std::size_t bytes, stream_ref stream = {});
 void device_free(int device, void* pointer) noexcept;  // managed memory too; waits for the device
 
 void* pinned_allocate(int device, std::size_t bytes);
@@ -29,8 +31,8 @@ void fill_async(void* to, unsigned char value, std::size_t bytes, stream_ref str
 constexpr int host_location = -1;  // CU_DEVICE_CPU
 
 /// Moves managed memory, or memory of the host that the device can use, to `location` in stream order. Does nothing for
-/// memory that does not move, where `device` has no concurrent managed access, and on a stream that is being captured:
-/// a prefetch would end the capture.
+/// memory that does not move, where `device` has no concurrent managed access, on a stream that is being captured, and on
+/// the legacy default stream while a blocking one is: a prefetch would end the capture.
 void prefetch_async(const void* pointer, std::size_t bytes, int location, stream_ref stream, int device);
 
 /// Where the driver should keep the memory, as far as it can (CU_MEM_ADVISE_SET_PREFERRED_LOCATION).

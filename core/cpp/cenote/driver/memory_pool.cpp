@@ -1,14 +1,18 @@
 #include "cenote/driver/memory_pool.hpp"
 
+#include <array>
+#include <limits>
+#include <mutex>
 #include <stdexcept>
 
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/driver.hpp"
 #include "cenote/driver/driver_info.hpp"
-#include "cenote/driver/idle_pools.hpp"
+#include "cenote/driver/driver_pools.hpp"
 #include "cenote/driver/peer_access.hpp"
 #include "cenote/ground/error.hpp"
+#include "cenote/ground/immortal.hpp"
 #include "cenote/ground/process.hpp"
 
 namespace cenote {
@@ -51,6 +55,7 @@ CUresult set_release_threshold(CUmemoryPool pool, cuuint64_t bytes) {
 }
 
 std::size_t pool_attribute(CUmemoryPool pool, CUmemPool_attribute attribute) {
+  const relaxed_capture_scope relaxed;
   cuuint64_t value = 0;
   CENOTE_DRIVER_CALL(cuMemPoolGetAttribute, pool, attribute, &value);
   return value;
@@ -62,31 +67,23 @@ memory_pool::memory_pool(int device, std::uint64_t release_threshold, export_han
     : device_(device), is_shared_(handle_types(handles) != 0) {
   const int types = handle_types(handles);
   const device_scope scope(device);
+  const relaxed_capture_scope relaxed;
   check_supported(device, types);
   check_peers(peers, device);
-  if (!is_shared_) handle_ = idle_pools::of(device).take();
-  if (handle_ == nullptr) handle_ = make_pool(device, types);
+  driver_pools& pools = driver_pools::of(device);
+  if (!is_shared_) handle_ = pools.take();
+  if (handle_ == nullptr) handle_ = pools.make([=] { return make_pool(device, types); });
   try {
     check_driver("cuMemPoolSetAttribute", set_release_threshold(handle_, release_threshold));
     open_to_peers(handle_, device, peers);
   } catch (...) {
-    forget_pool(handle_);
-    driver().cuMemPoolDestroy(handle_);
+    end();
     throw;
   }
 }
 
 memory_pool::~memory_pool() {
-  if (driver_is_gone()) return;
-  stop_following(handle_);
-  try {
-    const relaxed_capture_scope relaxed;
-    if (set_aside()) return;
-    forget_pool(handle_);
-    CENOTE_DRIVER_CALL(cuMemPoolDestroy, handle_);
-  } catch (const std::exception& error) {
-    report_once(error.what());
-  }
+  if (!driver_is_gone()) end();
 }
 
 CUmemPoolHandle_st* memory_pool::share() const noexcept {
@@ -94,9 +91,22 @@ CUmemPoolHandle_st* memory_pool::share() const noexcept {
   return handle_;
 }
 
-bool memory_pool::set_aside() const noexcept {
-  return !is_shared_ && set_release_threshold(handle_, 0) == CUDA_SUCCESS &&
-         driver().cuMemPoolTrimTo(handle_, 0) == CUDA_SUCCESS && idle_pools::of(device_).keep(handle_);
+void memory_pool::end() const noexcept {
+  try {
+    const relaxed_capture_scope relaxed;
+    stop_following(handle_);
+    if (is_shared_) {
+      forget_pool(handle_);
+      return driver_pools::of(device_).destroy(handle_);
+    }
+    const CUresult result = set_release_threshold(handle_, 0);
+    const CUresult trimmed = driver().cuMemPoolTrimTo(handle_, 0);
+    driver_pools::of(device_).keep(handle_);  // make_room() finds what it holds still
+    check_driver("cuMemPoolSetAttribute", result);
+    check_driver("cuMemPoolTrimTo", trimmed);
+  } catch (const std::exception& error) {
+    report_once(error.what());
+  }
 }
 
 memory_pool_ref default_managed_pool(int device) {
@@ -116,11 +126,58 @@ memory_pool_ref default_managed_pool(int device) {
   return {pool, device};
 }
 
+namespace {
+
+/// How many managed_pool_use there are on each device.
+struct managed_pool_users {
+  std::mutex mutex;  // guards `count`, and is held while thresholds are set
+  std::array<std::size_t, max_devices> count{};
+
+  static managed_pool_users& all() {
+    static immortal<managed_pool_users> users;  // resources may outlive static objects
+    return *users;
+  }
+};
+
+/// Sets the threshold if it is what it is said to be.
+void change_release_threshold(CUmemoryPool pool, cuuint64_t from, cuuint64_t to) {
+  if (pool_attribute(pool, CU_MEMPOOL_ATTR_RELEASE_THRESHOLD) != from) return;
+  const relaxed_capture_scope relaxed;
+  check_driver("cuMemPoolSetAttribute", set_release_threshold(pool, to));
+}
+
+constexpr cuuint64_t keeps_all = std::numeric_limits<cuuint64_t>::max();
+
+}  // namespace
+
+managed_pool_use::managed_pool_use(int device) : pool_(default_managed_pool(device)) {
+  managed_pool_users& users = managed_pool_users::all();
+  const std::lock_guard lock(users.mutex);
+  std::size_t& count = users.count.at(static_cast<std::size_t>(device));
+  if (count == 0) change_release_threshold(pool_.value(), 0, keeps_all);
+  ++count;
+}
+
+managed_pool_use::~managed_pool_use() {
+  managed_pool_users& users = managed_pool_users::all();
+  const std::lock_guard lock(users.mutex);
+  if (--users.count.at(static_cast<std::size_t>(pool_.device())) != 0 || driver_is_gone()) return;
+  try {
+    change_release_threshold(pool_.value(), keeps_all, 0);
+    pool_.trim(0);
+  } catch (const std::exception& error) {
+    report_once(error.what());
+  }
+}
+
 void* memory_pool_ref::allocate(stream_ref stream, std::size_t bytes) const {
   const device_scope scope(device_);
   const relaxed_capture_scope relaxed;
+  const std::uint64_t trims = driver_pools::of(device_).trims();
   CUdeviceptr pointer = 0;
-  const CUresult result = driver().cuMemAllocFromPoolAsync(&pointer, bytes, handle_, stream.value());
+  const auto ask = [&] { return driver().cuMemAllocFromPoolAsync(&pointer, bytes, handle_, stream.value()); };
+  CUresult result = ask();
+  if (result == CUDA_ERROR_OUT_OF_MEMORY && make_room({device_, bytes, stream, handle_, trims})) result = ask();
   if (result == CUDA_ERROR_OUT_OF_MEMORY) return nullptr;
   check_driver("cuMemAllocFromPoolAsync", result);
   return reinterpret_cast<void*>(pointer);
@@ -143,6 +200,9 @@ std::size_t memory_pool_ref::reserved_bytes() const {
   return pool_attribute(handle_, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT);
 }
 
-void memory_pool_ref::trim(std::size_t keep_bytes) const { CENOTE_DRIVER_CALL(cuMemPoolTrimTo, handle_, keep_bytes); }
+void memory_pool_ref::trim(std::size_t keep_bytes) const {
+  const relaxed_capture_scope relaxed;
+  CENOTE_DRIVER_CALL(cuMemPoolTrimTo, handle_, keep_bytes);
+}
 
 }  // namespace cenote

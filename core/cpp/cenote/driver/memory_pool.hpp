@@ -17,7 +17,8 @@ class memory_pool_ref {
  public:
   memory_pool_ref(CUmemPoolHandle_st* handle, int device) noexcept : handle_(handle), device_(device) {}
 
-  /// Null when memory ran out; throws cuda_error for any other failure.
+  /// Null when memory ran out, also after what lies unused in pools was given back (driver_pools.hpp); throws cuda_error
+  /// for any other failure.
   void* allocate(stream_ref stream, std::size_t bytes) const;
   void free(stream_ref stream, void* pointer) const noexcept;
 
@@ -39,13 +40,30 @@ class memory_pool_ref {
 /// the driver is older than 13.0, or the device has no concurrent managed access.
 memory_pool_ref default_managed_pool(int device);
 
+/// While it lives, that pool keeps what is freed to it over a synchronisation, unless somebody else has set its release
+/// threshold: the driver's own is 0, so that each allocation after a synchronisation would map memory anew. With the
+/// last one of the device the threshold is 0 again, and what is unused goes back.
+class managed_pool_use {
+ public:
+  /// Throws as default_managed_pool.
+  explicit managed_pool_use(int device);
+  ~managed_pool_use();
+  managed_pool_use(const managed_pool_use&) = delete;
+  managed_pool_use& operator=(const managed_pool_use&) = delete;
+
+  memory_pool_ref view() const noexcept { return pool_; }
+
+ private:
+  memory_pool_ref pool_;
+};
+
 /// How memory of the pool may be shared with other processes.
 struct export_handles {
   bool posix_file_descriptor = false;
   bool fabric = false;
 };
 
-/// A pool of our own. One that nobody else knows of is used again after it (driver/idle_pools.hpp).
+/// A pool of our own. One that nobody else knows of is used again after it (driver/driver_pools.hpp).
 class memory_pool {
  public:
   /// `release_threshold`: bytes that the pool keeps when the device is synchronised. Throws as check_peers does.
@@ -60,9 +78,9 @@ class memory_pool {
   CUmemPoolHandle_st* share() const noexcept;
 
  private:
-  /// For the next pool of the device, unless it is shared. Memory that is still being freed goes back to the device at
-  /// the next synchronisation, all other now.
-  bool set_aside() const noexcept;
+  /// Destroys the pool if it is shared; else it is kept for the next one of the device. Memory that is still being freed
+  /// goes back to the device at the next synchronisation, or where room is made; all other now.
+  void end() const noexcept;
 
   CUmemPoolHandle_st* handle_ = nullptr;
   int device_;

@@ -1,5 +1,6 @@
 #include "cenote/driver/stream.hpp"
 
+#include <atomic>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -45,7 +46,9 @@ stream_id id_in_capture(CUstream handle) {
   CUstreamCaptureStatus status{};
   cuuint64_t value = 0;
   CENOTE_DRIVER_CALL(cuStreamGetCaptureInfo, handle, &status, &value, nullptr, nullptr, nullptr);
-  return {value, handle};
+  if (status == CU_STREAM_CAPTURE_STATUS_ACTIVE) return {value, handle};
+  static constinit std::atomic<std::uint64_t> next_nobody{stream_id::first_nobody};  // also if it ended meanwhile
+  return {next_nobody.fetch_add(1, std::memory_order_relaxed), handle};
 }
 
 /// The per-thread default stream is one of the current context; a handle of its own carries its context with it.
@@ -115,11 +118,13 @@ void stream_ref::synchronize() const { cenote::synchronize(*this, current_device
 
 void synchronize(stream_ref stream, int device) {
   const device_scope scope(device);
+  const relaxed_capture_scope relaxed;
   CENOTE_DRIVER_CALL(cuStreamSynchronize, stream.value());
 }
 
 bool is_done(stream_ref stream, int device) {
   const device_scope scope(device);
+  const relaxed_capture_scope relaxed;
   const CUresult result = driver().cuStreamQuery(stream.value());
   if (result == CUDA_ERROR_NOT_READY) return false;
   check_driver("cuStreamQuery", result);

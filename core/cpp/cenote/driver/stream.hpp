@@ -3,7 +3,8 @@
 // A stream's handle is no identity: the driver hands the handle value of a destroyed stream to the next one that is
 // created (100 times out of 100, driver 580). stream_id is unique for the process. A stream that is being captured into
 // a graph may not even be asked for its id (that ends the capture), so it goes by the id of its capture and its handle,
-// which is its own as long as the capture lasts.
+// which is its own as long as the capture lasts. Of a capture that was invalidated the driver tells no id either: until
+// it has ended, its streams are nobody, and another nobody at each question.
 //
 // Rule: a user's stream is touched only inside a call that passes it. It may be gone at any other time, and the driver
 // crashes on a dead handle.
@@ -74,6 +75,9 @@ struct stream_id {
   std::uint64_t value = 0;              ///< the stream's id; of the capture while the stream is being captured
   const CUstream_st* branch = nullptr;  ///< which stream of that capture; null outside
   bool is_capturing() const noexcept { return branch != nullptr; }
+  /// In a capture that was invalidated. The driver tells no id of it, so each answer is like no other.
+  bool is_nobody() const noexcept { return is_capturing() && value >= first_nobody; }
+  static constexpr std::uint64_t first_nobody = std::uint64_t{1} << 63;
   friend bool operator==(const stream_id&, const stream_id&) noexcept = default;
 };
 

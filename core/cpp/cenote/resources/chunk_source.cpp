@@ -83,7 +83,12 @@ void* chunk_source::ask(stream_ref stream, bool may_use_stream, std::size_t byte
   const int device = upstream_->device();
   const cuda_stream aside(device, cuda_stream::kind::non_blocking);
   void* const base = upstream_->try_allocate(aside.view(), bytes);
-  synchronize(aside.view(), device);
+  try {
+    synchronize(aside.view(), device);
+  } catch (...) {
+    upstream_->deallocate(aside.view(), base, bytes);
+    throw;
+  }
   return base;
 }
 

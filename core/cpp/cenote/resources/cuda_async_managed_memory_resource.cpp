@@ -8,6 +8,6 @@ cuda_async_managed_memory_resource::cuda_async_managed_memory_resource()
     : cuda_async_managed_memory_resource(current_device()) {}
 
 cuda_async_managed_memory_resource::cuda_async_managed_memory_resource(int device)
-    : driver_pool_memory_resource(device), pool_(default_managed_pool(device)) {}
+    : driver_pool_memory_resource(device), pool_(device) {}
 
 }  // namespace cenote

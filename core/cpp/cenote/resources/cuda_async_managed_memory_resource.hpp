@@ -1,6 +1,7 @@
 // Managed memory from the driver's own pool of it (CUDA 13): stream-ordered, and one address for host and device.
 //
-// The pool is the device's default one, shared with everybody in the process who uses it.
+// The pool is the device's default one, shared with everybody in the process who uses it. While there is such a
+// resource, it keeps what is freed to it over a synchronisation (managed_pool_use).
 #pragma once
 
 #include "cenote/resources/driver_pool_memory_resource.hpp"
@@ -17,9 +18,9 @@ class cuda_async_managed_memory_resource final : public driver_pool_memory_resou
   bool is_host_accessible() const noexcept override { return true; }
 
  private:
-  memory_pool_ref pool() const noexcept override { return pool_; }
+  memory_pool_ref pool() const noexcept override { return pool_.view(); }
 
-  memory_pool_ref pool_;
+  managed_pool_use pool_;
 };
 
 }  // namespace cenote

@@ -1,6 +1,7 @@
 #include "cenote/resources/cuda_async_memory_resource.hpp"
 
 #include "cenote/driver/device.hpp"
+#include "cenote/driver/unnamed_stream.hpp"
 
 namespace cenote {
 
@@ -15,8 +16,9 @@ cuda_async_memory_resource::cuda_async_memory_resource(int device, const options
       pool_(device, wanted.release_threshold, wanted.handles, wanted.peers) {
   if (wanted.initial_pool_size == 0) return;
   // The driver's pool grows by being used once; the threshold keeps what it took.
-  void* const first = allocate({}, wanted.initial_pool_size);
-  deallocate({}, first, wanted.initial_pool_size);
+  const unnamed_stream stream(device);
+  void* const first = allocate(stream.view(), wanted.initial_pool_size);
+  deallocate(stream.view(), first, wanted.initial_pool_size);
 }
 
 std::string cuda_async_memory_resource::specification() const {

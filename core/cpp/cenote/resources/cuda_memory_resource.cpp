@@ -9,7 +9,9 @@ cuda_memory_resource::cuda_memory_resource() : cuda_memory_resource(current_devi
 
 cuda_memory_resource::cuda_memory_resource(int device) : driver_memory_resource(device) { check_device(device); }
 
-void* cuda_memory_resource::take(stream_ref, std::size_t bytes) { return device_allocate(device(), bytes); }
+void* cuda_memory_resource::take(stream_ref stream, std::size_t bytes) {
+  return device_allocate(device(), bytes, stream);
+}
 
 void cuda_memory_resource::give(stream_ref, void* pointer, std::size_t) noexcept {
   device_free(device(), pointer);  // waits for all work of the device, and so for `stream`

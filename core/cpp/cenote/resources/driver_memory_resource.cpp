@@ -1,5 +1,7 @@
 #include "cenote/resources/driver_memory_resource.hpp"
 
+#include "cenote/driver/unnamed_stream.hpp"
+
 namespace cenote {
 namespace {
 
@@ -22,6 +24,34 @@ void* driver_memory_resource::do_allocate(stream_ref stream, std::size_t bytes, 
     throw;
   }
   return aligned;
+}
+
+bool driver_memory_resource::is_captured_or_report(stream_ref stream) const noexcept {
+  try {
+    return is_capturing(stream, device());
+  } catch (const std::exception& error) {
+    report_once(error.what());
+    return false;
+  }
+}
+
+bool driver_memory_resource::wait_before_give(stream_ref stream) const noexcept {
+  try {
+    if (is_captured_or_report(stream)) {
+      report_once("memory of the resource '", kind(),
+                  "' is leaked, as it was freed on a stream that is being captured: free it before or after");
+      return false;
+    }
+    if (stream.is_legacy_default()) {
+      unnamed_stream(device()).synchronize();
+    } else {
+      synchronize(stream, device());
+    }
+    return true;
+  } catch (const std::exception& error) {
+    report_once(error.what(), "; the memory is leaked rather than freed under running work");
+    return false;
+  }
 }
 
 void driver_memory_resource::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) {

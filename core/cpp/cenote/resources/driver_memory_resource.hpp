@@ -22,10 +22,17 @@ class driver_memory_resource : public memory_resource {
  protected:
   using memory_resource::memory_resource;
 
+  /// For memory that goes as soon as it is given back: waits for the work of `stream`. False, and reported, if that
+  /// failed, or if the stream is being captured: waiting would end the capture, and the graph may use the memory. It must
+  /// then be leaked.
+  bool wait_before_give(stream_ref stream) const noexcept;
+
  private:
   /// Null when memory ran out; throws cuda_error for any other failure.
   virtual void* take(stream_ref stream, std::size_t bytes) = 0;
   virtual void give(stream_ref stream, void* pointer, std::size_t bytes) noexcept = 0;
+
+  bool is_captured_or_report(stream_ref stream) const noexcept;
 
   void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) final;
   void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) final;

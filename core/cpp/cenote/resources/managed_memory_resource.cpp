@@ -9,7 +9,9 @@ managed_memory_resource::managed_memory_resource() : managed_memory_resource(cur
 
 managed_memory_resource::managed_memory_resource(int device) : driver_memory_resource(device) { check_device(device); }
 
-void* managed_memory_resource::take(stream_ref, std::size_t bytes) { return managed_allocate(device(), bytes); }
+void* managed_memory_resource::take(stream_ref stream, std::size_t bytes) {
+  return managed_allocate(device(), bytes, stream);
+}
 
 void managed_memory_resource::give(stream_ref, void* pointer, std::size_t) noexcept {
   device_free(device(), pointer);  // waits for all work of the device, and so for `stream`

@@ -1,6 +1,5 @@
 #include "cenote/resources/pinned_host_memory_resource.hpp"
 
-#include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/memory.hpp"
 
@@ -16,14 +15,7 @@ void* pinned_host_memory_resource::take(stream_ref, std::size_t bytes) { return 
 
 void pinned_host_memory_resource::give(stream_ref stream, void* pointer, std::size_t) noexcept {
   // cuMemFreeHost is not documented to wait for work that uses the memory.
-  try {
-    const relaxed_capture_scope relaxed;
-    synchronize(stream, device());
-  } catch (const std::exception& error) {
-    report_once(error.what(), "; the pinned memory is leaked rather than freed under running work");
-    return;
-  }
-  pinned_free(device(), pointer);
+  if (wait_before_give(stream)) pinned_free(device(), pointer);
 }
 
 }  // namespace cenote

@@ -7,6 +7,7 @@
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/nvtx.hpp"
 #include "cenote/driver/own_streams.hpp"
+#include "cenote/driver/unnamed_stream.hpp"
 #include "cenote/ground/log.hpp"
 #include "cenote/ground/process.hpp"
 
@@ -162,10 +163,18 @@ auto pool_memory_resource::recognise(stream_ref stream) const -> sighting {
   const auto own = own_streams::find(stream.value());
   const auto last = own ? std::optional(stream_id{*own}) : caches_.recognise(stream);
   if (last && !is_capturing(stream, device())) return {*last, own.has_value()};
-  return {identify(stream, device()), true};
+  return {identify_freeing(stream), true};
+}
+
+/// Who frees. A free in a capture that was invalidated is nobody's: no graph will use the block, and all work of the
+/// device before it covers it.
+stream_id pool_memory_resource::identify_freeing(stream_ref stream) const {
+  const stream_id id = identify(stream, device());
+  return id.is_nobody() ? orphans : id;
 }
 
 void* pool_memory_resource::take_from_heap(request wanted) {
+  if (wanted.id.is_nobody()) wanted.id.value = stream_id::first_nobody;  // the heap knows one for each handle
   std::optional<borrowed> found;
   void* pointer = nullptr;
   {
@@ -185,6 +194,7 @@ void* pool_memory_resource::take_from_heap(request wanted) {
   }
 
   const relaxed_capture_scope relaxed;
+  const within_capture_scope within(wanted.id.is_capturing());
   if (void* p = take_settled(wanted)) return p;
 
   const std::lock_guard one_at_a_time(growth_);
@@ -215,7 +225,7 @@ void pool_memory_resource::do_deallocate(stream_ref stream, void* pointer, std::
 // Returned, not assigned inside a try: where the right side throws, g++ 12.2 at -O1 and -O2 assigns all the same.
 stream_id pool_memory_resource::identify_or_report(stream_ref stream) const noexcept {
   try {
-    return identify(stream, device());
+    return identify_freeing(stream);
   } catch (const std::exception& error) {
     report_once(error.what());
     return orphans;
@@ -470,7 +480,7 @@ void* pool_memory_resource::add_chunk_and_take(const request& wanted, chunk fres
   }
 }
 
-/// Gives a chunk back for which the host had no memory to keep books. Nobody has used it.
+/// Gives a chunk back of which no books could be kept. Nobody has used it.
 void pool_memory_resource::give_up_chunk(const request& wanted, chunk fresh) noexcept {
   {
     const std::lock_guard lock(mutex_);
@@ -603,7 +613,7 @@ std::size_t pool_memory_resource::trim(std::size_t keep_bytes) {
   const relaxed_capture_scope relaxed;
   settle();
   settle_unmarked();
-  return release_chunks({}, std::nullopt, keep_bytes);
+  return release_chunks(unnamed_stream(device()).view(), std::nullopt, keep_bytes);
 }
 
 std::size_t pool_memory_resource::pool_size() const { return chunks_.held(); }

@@ -137,6 +137,7 @@ class pool_memory_resource final : public memory_resource {
 
   sighting recognise(stream_ref stream) const;
   sighting recognise_or_report(stream_ref stream) const noexcept;
+  stream_id identify_freeing(stream_ref stream) const;
   stream_id identify_or_report(stream_ref stream) const noexcept;
   void give_to_heap(stream_ref stream, stream_id id, void* pointer) noexcept;
   void publish(stream_ref stream, offer& made) noexcept;

@@ -75,7 +75,7 @@ bool stream_ordered_heap::leaves_whole(block_index found, const request& wanted)
 
 void* stream_ordered_heap::take_found(block_index found, const request& wanted, std::uint64_t& path) {
   std::optional<owner_index> keeper;
-  if (wanted.id.is_capturing()) keeper = owner_of(wanted.id);
+  if (wanted.id.is_capturing() && !wanted.id.is_nobody()) keeper = owner_of(wanted.id);  // a graph will use it again
   void* const pointer = heap_.take(found, wanted.bytes, wanted.alignment, keeper, this_thread_slot());
   if (heap_.has_outgrown_tables()) [[unlikely]]
     caches_.alone([&] { heap_.release_outgrown_tables(); });

@@ -3,7 +3,6 @@
 #include <new>
 #include <stdexcept>
 
-#include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 
 namespace cenote {
@@ -47,14 +46,7 @@ void system_memory_resource::give(stream_ref stream, void* pointer, std::size_t)
         "ignored");
     return;
   }
-  try {
-    const relaxed_capture_scope relaxed;
-    synchronize(stream, device());
-  } catch (const std::exception& error) {
-    report_once(error.what(), "; the system memory is leaked rather than freed under running work");
-    return;
-  }
-  ::operator delete(pointer, heap_alignment);
+  if (wait_before_give(stream)) ::operator delete(pointer, heap_alignment);
 }
 
 }  // namespace cenote

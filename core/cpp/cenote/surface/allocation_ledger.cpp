@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "cenote/driver/unnamed_stream.hpp"
 #include "cenote/ground/immortal.hpp"
 #include "cenote/ground/process.hpp"
 #include "cenote/ground/spin_lock.hpp"
@@ -169,26 +170,29 @@ bool client_deallocate(void* pointer, stream_ref stream, caller_lock held) noexc
 }
 
 void* client_allocate_sync(client_index client, int device, std::size_t bytes) {
-  void* const pointer = client_allocate(client, device, bytes, {});
+  const unnamed_stream stream(device);
+  void* const pointer = client_allocate(client, device, bytes, stream.view());
   if (pointer == nullptr) return nullptr;
   try {
-    synchronize(stream_ref{}, device);
+    stream.synchronize();
   } catch (...) {
-    client_deallocate(pointer, {});
+    client_deallocate(pointer, stream.view());
     throw;
   }
   return pointer;
 }
 
 bool client_deallocate_sync(void* pointer) noexcept {
+  std::optional<unnamed_stream> stream;
   if (const auto device = device_of_block(pointer)) {
     try {
-      synchronize(stream_ref{}, *device);
+      stream.emplace(*device);
+      stream->synchronize();
     } catch (const std::exception& error) {
       report_once(error.what());
     }
   }
-  return client_deallocate(pointer, {});
+  return client_deallocate(pointer, stream ? stream->view() : stream_ref{});
 }
 
 void client_record_stream(void* pointer, stream_ref stream) {

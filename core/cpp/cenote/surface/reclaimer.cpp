@@ -59,7 +59,12 @@ std::size_t reclaimer::held_back() const {
 }
 
 void reclaimer::free_pending() noexcept {
-  if (driver_is_gone() || is_capture_underway(device_)) return;
+  if (driver_is_gone()) return;
+  try {
+    if (is_capture_underway(device_)) return;
+  } catch (const std::exception& error) {
+    return report_once(error.what());
+  }
   std::list<pending_free> frees;
   {
     const std::lock_guard lock(mutex_);

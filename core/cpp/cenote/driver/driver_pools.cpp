@@ -1,0 +1,97 @@
+#include "cenote/driver/driver_pools.hpp"
+
+#include <algorithm>
+#include <array>
+
+#include "cenote/driver/capture.hpp"
+#include "cenote/driver/device.hpp"
+#include "cenote/driver/driver.hpp"
+#include "cenote/driver/unnamed_stream.hpp"
+#include "cenote/ground/immortal.hpp"
+
+namespace cenote {
+namespace {
+
+std::size_t unused_bytes_of(CUmemoryPool pool) {
+  cuuint64_t used = 0;
+  cuuint64_t reserved = 0;
+  CENOTE_DRIVER_CALL(cuMemPoolGetAttribute, pool, CU_MEMPOOL_ATTR_USED_MEM_CURRENT, &used);
+  CENOTE_DRIVER_CALL(cuMemPoolGetAttribute, pool, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &reserved);
+  return reserved - std::min(used, reserved);  // others may allocate between the two questions
+}
+
+}  // namespace
+
+driver_pools& driver_pools::of(int device) {
+  static immortal<std::array<driver_pools, max_devices>> all;  // resources may outlive static objects
+  return all->at(static_cast<std::size_t>(device));
+}
+
+std::size_t driver_pools::idle() const noexcept {
+  const std::lock_guard lock(mutex_);
+  return static_cast<std::size_t>(std::ranges::count_if(places_, &place::is_idle));
+}
+
+CUmemPoolHandle_st* driver_pools::take() noexcept {
+  const std::lock_guard lock(mutex_);
+  const auto found = std::ranges::find_if(places_, &place::is_idle);
+  if (found == places_.end()) return nullptr;
+  found->is_idle = false;
+  return found->pool;
+}
+
+CUmemPoolHandle_st* driver_pools::make(const std::function<CUmemPoolHandle_st*()>& make_pool) {
+  const std::lock_guard lock(mutex_);
+  places_.reserve(places_.size() + 1);
+  places_.push_back({make_pool(), false});
+  return places_.back().pool;
+}
+
+void driver_pools::keep(CUmemPoolHandle_st* unused) noexcept {
+  const std::lock_guard lock(mutex_);
+  std::ranges::find(places_, unused, &place::pool)->is_idle = true;
+}
+
+void driver_pools::destroy(CUmemPoolHandle_st* pool) {
+  const std::lock_guard lock(mutex_);
+  std::erase_if(places_, [=](const place& each) { return each.pool == pool; });
+  CENOTE_DRIVER_CALL(cuMemPoolDestroy, pool);
+}
+
+std::size_t driver_pools::unused_bytes(CUmemPoolHandle_st* another) const {
+  const relaxed_capture_scope relaxed;
+  const std::lock_guard lock(mutex_);
+  std::size_t bytes = 0;
+  bool is_counted = another == nullptr;
+  for (const place& each : places_) {
+    bytes += unused_bytes_of(each.pool);
+    is_counted = is_counted || each.pool == another;
+  }
+  return is_counted ? bytes : bytes + unused_bytes_of(another);
+}
+
+void driver_pools::trim(CUmemPoolHandle_st* another) {
+  const relaxed_capture_scope relaxed;
+  const std::lock_guard lock(mutex_);
+  if (another != nullptr) CENOTE_DRIVER_CALL(cuMemPoolTrimTo, another, 0);
+  for (const place& each : places_) CENOTE_DRIVER_CALL(cuMemPoolTrimTo, each.pool, 0);
+  trims_.fetch_add(1, std::memory_order_release);
+}
+
+bool make_room(const refused_request& refused) {
+  const auto [device, bytes, stream, pool, trims] = refused;
+  driver_pools& pools = driver_pools::of(device);
+  if (pools.trims() != trims) return true;  // another thread did, after the driver had refused or just before
+  const std::size_t unused = pools.unused_bytes(pool);
+  if (unused == 0 || device_memory_info(device).free_bytes + unused < bytes) return false;
+  // Most of it was freed on the legacy default stream or on blocking ones, and this ends no capture.
+  unnamed_stream(device).synchronize();
+  pools.trim(pool);
+  if (device_memory_info(device).free_bytes >= bytes) return true;
+  if (is_capturing(stream, device) || is_capture_underway(device)) return false;
+  synchronize_device(device);
+  pools.trim(pool);
+  return true;
+}
+
+}  // namespace cenote
