@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "failure.hpp"
 
@@ -19,9 +20,24 @@ void map_fresh(std::uintptr_t address, std::size_t bytes, int protection) {
   require(mmap(at, bytes, protection, flags, -1, 0) == at, CUDA_ERROR_OUT_OF_MEMORY);
 }
 
+void discard_pages(std::uintptr_t address, std::size_t bytes) {
+  if (bytes >= discarded_from_bytes) {
+    const auto first = round_up(address, page_bytes);
+    const auto last = (address + bytes) & ~(page_bytes - 1);
+    madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+  }
+}
+
 }  // namespace
 
 std::uintptr_t AddressSpace::take(std::size_t bytes, std::size_t alignment) {
+  const std::uintptr_t taken = take_untouched(bytes, alignment);
+  std::memset(reinterpret_cast<void*>(taken), fresh_poison,
+              poison_everything ? bytes : std::min(bytes, poisoned_bytes));
+  return taken;
+}
+
+std::uintptr_t AddressSpace::take_untouched(std::size_t bytes, std::size_t alignment) {
   auto taken = free_.take(bytes, alignment);
   if (!taken) {
     const std::size_t wanted = std::max(chunk_bytes, round_up(bytes, page_bytes) + alignment);
@@ -32,17 +48,54 @@ std::uintptr_t AddressSpace::take(std::size_t bytes, std::size_t alignment) {
     free_.insert(chunks_.back().start, wanted);
     taken = free_.take(bytes, alignment);
   }
-  std::memset(reinterpret_cast<void*>(*taken), poison, std::min(bytes, poisoned_bytes));
+  out_.insert(*taken, bytes);
   return *taken;
 }
 
-void AddressSpace::give_back(std::uintptr_t address, std::size_t bytes) {
-  if (bytes >= discarded_from_bytes) {
-    const auto first = round_up(address, page_bytes);
-    const auto last = (address + bytes) & ~(page_bytes - 1);
-    madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+bool AddressSpace::take_exactly(std::uintptr_t address, std::size_t bytes) {
+  if (!free_.take_exactly(address, bytes)) {
+    return false;
   }
+  out_.insert(address, bytes);
+  return true;
+}
+
+void AddressSpace::poison_freed(std::uintptr_t address, std::size_t bytes) const {
+  if (poison_everything) {
+    std::memset(reinterpret_cast<void*>(address), freed_poison, bytes);
+  }
+}
+
+void AddressSpace::give_back(std::uintptr_t address, std::size_t bytes) {
+  if (poison_everything) {
+    poison_freed(address, bytes);
+  } else {
+    discard_pages(address, bytes);
+  }
+  give_back_untouched(address, bytes);
+}
+
+void AddressSpace::give_back_untouched(std::uintptr_t address, std::size_t bytes) {
+  out_.remove(address, bytes);
   free_.insert(address, bytes);
+}
+
+void AddressSpace::retire_all() {
+  Ranges& machine = retired_by_machine_.emplace_back(std::move(out_));
+  out_.clear();
+  for (const auto& [start, bytes] : machine.all()) {
+    discard_pages(start, bytes);
+    retired_.insert(start, bytes);
+    retired_bytes_ += bytes;
+  }
+  while (retired_bytes_ > most_retired_bytes) {
+    for (const auto& [start, bytes] : retired_by_machine_.front().all()) {
+      retired_.remove(start, bytes);
+      free_.insert(start, bytes);
+      retired_bytes_ -= bytes;
+    }
+    retired_by_machine_.pop_front();
+  }
 }
 
 bool AddressSpace::owns(std::uintptr_t address) const {

@@ -14,6 +14,8 @@
 #include <memory>
 #include <vector>
 
+#include "made.hpp"
+
 namespace cenote::sim {
 
 struct Device;
@@ -35,6 +37,7 @@ struct Block {
   bool accessible = true;              ///< false: mapped, and cuMemSetAccess has not been called yet
   BlockState state = BlockState::live;
   const char* ended_by = "";  ///< the call that freed, unmapped or sealed it
+  Made made = made_now();
 
   bool in_context() const {
     return kind == BlockKind::device || kind == BlockKind::pinned || kind == BlockKind::managed;
@@ -61,6 +64,7 @@ class Blocks {
   std::vector<std::shared_ptr<Block>> covering(std::uintptr_t address, std::size_t bytes) const;
 
   const Map& all() const { return by_base_; }
+  void clear() { by_base_.clear(); }
 
  private:
   Map by_base_;

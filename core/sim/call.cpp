@@ -51,9 +51,17 @@ void run_what_comes_before(CallRecord& record, std::unique_lock<std::mutex>& loc
 
 void count_or_fail(CallRecord& record) {
   ++record.calls;
-  if (record.fail_in > 0 && --record.fail_in == 0) {
-    fail(record.error);
+  if (record.fail_in == 0) {
+    return;
   }
+  if (record.fail_in > 1) {
+    --record.fail_in;
+    return;
+  }
+  if (record.fail_times > 0 && --record.fail_times == 0) {
+    record.fail_in = 0;
+  }
+  fail(record.error);
 }
 
 void check_scope(Scope scope) {

@@ -56,7 +56,8 @@ struct Meanwhile {
 struct CallRecord {
   const char* name = nullptr;
   std::uint64_t calls = 0;
-  int fail_in = 0;  ///< 0: not armed; 1: the next call fails
+  int fail_in = 0;     ///< 0: not armed; 1: the next call fails
+  int fail_times = 0;  ///< how many calls in a row fail then; 0: all of them
   CUresult error = CUDA_SUCCESS;
   Meanwhile before;  ///< once, if it has a function
 };

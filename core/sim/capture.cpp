@@ -252,6 +252,9 @@ CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode* mode) {
 
 CUresult cuGraphDestroy(CUgraph handle) {
   return call(Entry::cuGraphDestroy, [&] {
+    if (driver().graphs.is_retired(handle)) {
+      return;
+    }
     find_live(driver().graphs, handle, CUDA_ERROR_INVALID_VALUE);
     driver().graphs.remove(handle);
   });

@@ -25,6 +25,7 @@
 #include <vector>
 
 #include "failure.hpp"
+#include "made.hpp"
 
 namespace cenote::sim {
 
@@ -38,6 +39,7 @@ using Clock = std::map<std::uint64_t, std::uint64_t>;
 struct Graph {
   std::uint64_t nodes = 0;
   std::vector<std::shared_ptr<Block>> blocks;  ///< allocated by the graph's own nodes
+  const Made made = made_now();
 
   ~Graph();
 };

@@ -17,8 +17,24 @@ extern "C" {
 
 #define CENOTE_SIM_EXPORT __attribute__((visibility("default")))
 
-/* 1 once cuInit has succeeded in this process. */
+/* 1 once cuInit has succeeded in this process, on the machine that there is now. */
 CENOTE_SIM_EXPORT int cenote_sim_initialized(void);
+
+/* Whether the text is one that CENOTE_SIM may have; NULL stands for that variable. 0; or -1, and one line that says
+ * what is wrong is copied, terminated, into `why`. */
+CENOTE_SIM_EXPORT int cenote_sim_check(const char* settings, char* why, size_t capacity);
+
+/* Another machine in the same process, as the text or, for NULL, CENOTE_SIM says; as if cuInit had found it. All work
+ * runs, and then everything that was made is gone: its memory can still be freed, which does nothing, and not be used.
+ * Streams, events, pools and contexts stay valid on the devices that there are. Counts, armed failures and violations
+ * start anew, and the calling thread has no current context. No other thread may use the driver meanwhile.
+ * 0, or -1 as above, with nothing changed. */
+CENOTE_SIM_EXPORT int cenote_sim_reset(const char* settings, char* why, size_t capacity);
+
+/* The UUID, "GPU-..." or "MIG-...", of a device of the machine, as CUDA_VISIBLE_DEVICES has it; devices that the
+ * variable hides are counted too. The text is copied, terminated; the result is its full length, -1 where there is no
+ * such device. */
+CENOTE_SIM_EXPORT int cenote_sim_uuid(int index, char* text, size_t capacity);
 
 /* Calls of that name since the last reset, failed ones included; of all names together for NULL; -1: unknown name. */
 CENOTE_SIM_EXPORT long long cenote_sim_calls(const char* name);
@@ -30,6 +46,9 @@ CENOTE_SIM_EXPORT const char* cenote_sim_name(int index);
 /* The nth next call of that name (1: the very next) returns `error`, a CUresult, and has no effect; once. 0 cancels.
  * Arming a name again replaces what was armed. 0, or -1: unknown name, negative nth, or an nth with no error. */
 CENOTE_SIM_EXPORT int cenote_sim_fail(const char* name, int nth, int error);
+
+/* The same for `times` calls in a row from the nth on; 0: all of them, until it is cancelled. */
+CENOTE_SIM_EXPORT int cenote_sim_fail_from(const char* name, int nth, int times, int error);
 
 /* What another thread does in the worst moment: the next call of that name first runs `meanwhile(context)`, on the
  * thread that makes it and before anything else, so that it may call the driver; once. A null `meanwhile` cancels, and
@@ -55,6 +74,19 @@ struct cenote_sim_live_objects {
   uint64_t handles;      /* cuMemCreate */
 };
 CENOTE_SIM_EXPORT void cenote_sim_live(struct cenote_sim_live_objects* live);
+
+/* One thing that is live: what is counted above, but for contexts. */
+struct cenote_sim_live_object {
+  const char* kind;    /* "device memory", "mapping", "stream", ... */
+  const char* made_by; /* base name of the call */
+  uint64_t handle;     /* its address, or its handle */
+  uint64_t bytes;      /* as asked for; of a pool, what it has reserved; else 0 */
+  uint64_t number;     /* 1, 2, ... in the order in which things were made */
+  int device;          /* -1: none in particular */
+};
+
+/* Copies as many as fit, in the order in which they were made. The result is how many there are. */
+CENOTE_SIM_EXPORT size_t cenote_sim_list_live(struct cenote_sim_live_object* objects, size_t capacity);
 
 /* What the program did wrong, one line each. The text of line `index` is copied, terminated, into `text`; the result is
  * its full length, or -1 where there is no such line. */

@@ -86,7 +86,7 @@ ThreadState& this_thread() {
 Context& current_context() {
   Context* const context = this_thread().current();
   require(context != nullptr, CUDA_ERROR_INVALID_CONTEXT);
-  require(context->retained > 0, CUDA_ERROR_CONTEXT_IS_DESTROYED);
+  require(context->retained > 0 && context->device.present, CUDA_ERROR_CONTEXT_IS_DESTROYED);
   return *context;
 }
 

@@ -1,44 +1,44 @@
-#include <algorithm>
+#include "control.hpp"
+
 #include <cstdio>
+#include <new>
+#include <stdexcept>
 
 #include "call.hpp"
 #include "cenote_sim.h"
 #include "driver.hpp"
 #include "error_text.hpp"
+#include "visible_devices.hpp"
 
 namespace cenote::sim {
 namespace {
 
-std::unique_lock<std::mutex> lock_driver() { return std::unique_lock(driver().mutex); }
-
-void add_block(cenote_sim_live_objects& live, const Block& block) {
-  if (block.kind == BlockKind::mapped) {
-    ++live.mappings;
-    return;
+/// The text, terminated and cut to the capacity.
+void copy_text(const char* text, char* out, std::size_t capacity) {
+  if (capacity > 0) {
+    std::snprintf(out, capacity, "%s", text);
   }
-  ++live.allocations;
-  live.pinned_bytes += block.pinned() ? block.bytes : 0;
-  live.managed_bytes += block.managed() ? block.bytes : 0;
 }
 
-cenote_sim_live_objects live_objects() {
-  const Driver& sim = driver();
-  cenote_sim_live_objects live{};
-  for (const auto& device : sim.devices) {
-    live.device_bytes += device->used_bytes;
-    live.contexts += device->context.retained > 0;
+/// 0 once `body` has run; -1, with the reason in `why`, where it throws.
+template <class Body>
+int explain(char* why, std::size_t capacity, Body&& body) {
+  try {
+    body();
+    return 0;
+  } catch (const std::invalid_argument& error) {
+    copy_text(error.what(), why, capacity);
+  } catch (const Failure& failure) {
+    copy_text(failure.code == CUDA_ERROR_INVALID_DEVICE ? "CUDA_VISIBLE_DEVICES names a device twice"
+                                                        : "the host has no memory left",
+              why, capacity);
+  } catch (const std::bad_alloc&) {
+    copy_text("the host has no memory left", why, capacity);
   }
-  for (const auto& [base, block] : sim.blocks.all()) {
-    add_block(live, *block);
-  }
-  live.pools = sim.pools.size() - sim.pool_places.size();
-  live.streams = sim.streams.size();
-  live.events = sim.events.size();
-  live.graphs = sim.graphs.size();
-  live.reservations = sim.reservations.size();
-  live.handles = sim.physical.size();
-  return live;
+  return -1;
 }
+
+Settings settings_of(const char* text) { return text == nullptr ? settings_from_environment() : parse_settings(text); }
 
 }  // namespace
 }  // namespace cenote::sim
@@ -46,6 +46,29 @@ cenote_sim_live_objects live_objects() {
 using namespace cenote::sim;
 
 extern "C" {
+
+int cenote_sim_check(const char* settings, char* why, std::size_t capacity) {
+  return explain(why, capacity, [&] { settings_of(settings); });
+}
+
+int cenote_sim_reset(const char* settings, char* why, std::size_t capacity) {
+  const auto lock = lock_driver();
+  return explain(why, capacity, [&] { reset_machine(driver(), settings_of(settings)); });
+}
+
+int cenote_sim_uuid(int index, char* text, std::size_t capacity) {
+  const auto lock = lock_driver();
+  int length = -1;
+  explain(text, capacity, [&] {
+    const auto cards = cards_of(driver().initialised ? driver().settings : settings_from_environment());
+    if (index >= 0 && static_cast<std::size_t>(index) < cards.size()) {
+      const std::string& uuid = cards[static_cast<std::size_t>(index)].uuid;
+      copy_text(uuid.c_str(), text, capacity);
+      length = static_cast<int>(uuid.size());
+    }
+  });
+  return length;
+}
 
 int cenote_sim_initialized() {
   const auto lock = lock_driver();
@@ -77,13 +100,16 @@ const char* cenote_sim_name(int index) {
   return index >= 0 && static_cast<std::size_t>(index) < records.count ? records.rows[index].name : nullptr;
 }
 
-int cenote_sim_fail(const char* name, int nth, int error) {
+int cenote_sim_fail(const char* name, int nth, int error) { return cenote_sim_fail_from(name, nth, 1, error); }
+
+int cenote_sim_fail_from(const char* name, int nth, int times, int error) {
   const auto lock = lock_driver();
   CallRecord* const record = name == nullptr ? nullptr : call_record(name);
-  if (record == nullptr || nth < 0 || (nth > 0 && error <= 0)) {
+  if (record == nullptr || nth < 0 || times < 0 || (nth > 0 && error <= 0)) {
     return -1;
   }
   record->fail_in = nth;
+  record->fail_times = times;
   record->error = static_cast<CUresult>(error);
   return 0;
 }
@@ -101,11 +127,6 @@ int cenote_sim_before(const char* name, void (*meanwhile)(void*), void* context)
 int cenote_sim_error(const char* name) {
   const auto code = name == nullptr ? std::nullopt : error_code(name);
   return code ? static_cast<int>(*code) : -1;
-}
-
-void cenote_sim_live(cenote_sim_live_objects* live) {
-  const auto lock = lock_driver();
-  *live = live_objects();
 }
 
 int cenote_sim_violation_count() {
@@ -130,7 +151,7 @@ void cenote_sim_clear_violations() {
 std::uint64_t cenote_sim_pending() {
   const auto lock = lock_driver();
   std::uint64_t pending = 0;
-  for (const auto& device : driver().devices) {
+  for (const auto& device : driver().all_devices) {
     for (const auto& [id, queue] : device->context.busy.all) {
       pending += queue->pending();
     }
@@ -140,7 +161,7 @@ std::uint64_t cenote_sim_pending() {
 
 void cenote_sim_drain() {
   const auto lock = lock_driver();
-  for (const auto& device : driver().devices) {
+  for (const auto& device : driver().all_devices) {
     advance(device->context.all_work());
   }
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <string>
 
 #include "call.hpp"
 #include "driver.hpp"
@@ -42,7 +43,7 @@ int attribute_of(const Device& device, CUdevice_attribute attribute) {
   require(attribute > 0 && attribute < CU_DEVICE_ATTRIBUTE_MAX);
   switch (attribute) {
     case CU_DEVICE_ATTRIBUTE_PCI_BUS_ID:
-      return device.ordinal + 1;
+      return device.card.gpu + 1;
     case CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS:
       return driver().settings.pageable;
     case CU_DEVICE_ATTRIBUTE_HOST_MEMORY_POOLS_SUPPORTED:
@@ -53,6 +54,17 @@ int attribute_of(const Device& device, CUdevice_attribute attribute) {
       return found == known.end() ? 0 : found->second;
     }
   }
+}
+
+/// The 32 hexadecimal digits behind the prefix.
+CUuuid bytes_of(const std::string& uuid) {
+  CUuuid bytes{};
+  std::string digits = uuid.substr(uuid.find('-') + 1);
+  std::erase(digits, '-');
+  for (std::size_t i = 0; i < sizeof bytes.bytes; ++i) {
+    bytes.bytes[i] = static_cast<char>(std::stoi(digits.substr(2 * i, 2), nullptr, 16));
+  }
+  return bytes;
 }
 
 }  // namespace
@@ -86,10 +98,25 @@ CUresult cuDeviceGetCount(int* count) {
 CUresult cuDeviceGetName(char* name, int capacity, CUdevice ordinal) {
   return call(Entry::cuDeviceGetName, [&] {
     require(name != nullptr && capacity > 0);
-    const auto& full = device(ordinal).name;
+    const auto& full = device(ordinal).card.name;
     const auto length = std::min(full.size(), static_cast<std::size_t>(capacity) - 1);
     std::memcpy(name, full.data(), length);
     name[length] = '\0';
+  });
+}
+
+/// Of the physical card, where the device is a MIG instance.
+CUresult(cuDeviceGetUuid)(CUuuid* uuid, CUdevice ordinal) {
+  return call(Entry::cuDeviceGetUuid, [&] {
+    require(uuid != nullptr);
+    *uuid = bytes_of(device(ordinal).card.gpu_uuid);
+  });
+}
+
+CUresult cuDeviceGetUuid_v2(CUuuid* uuid, CUdevice ordinal) {
+  return call(Entry::cuDeviceGetUuid_v2, [&] {
+    require(uuid != nullptr);
+    *uuid = bytes_of(device(ordinal).card.uuid);
   });
 }
 
@@ -103,7 +130,7 @@ CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice
 CUresult cuDeviceTotalMem_v2(std::size_t* bytes, CUdevice ordinal) {
   return call(Entry::cuDeviceTotalMem_v2, [&] {
     require(bytes != nullptr);
-    *bytes = device(ordinal).memory_bytes;
+    *bytes = device(ordinal).card.memory_bytes;
   });
 }
 
@@ -112,7 +139,7 @@ CUresult cuMemGetInfo_v2(std::size_t* free, std::size_t* total) {
     require(free != nullptr && total != nullptr);
     const Device& device = current_context().device;
     *free = device.free_bytes();
-    *total = device.memory_bytes;
+    *total = device.card.memory_bytes;
   });
 }
 

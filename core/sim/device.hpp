@@ -1,28 +1,30 @@
-// One simulated card: its name, its memory and how much of that is taken, and its context.
+// One simulated card, as the process counts them: its memory and how much of that is taken, and its context.
+//
+// It exists for the rest of the process once the process has seen a card of that number; another machine in its place
+// (reset.cpp) gives it another name and size, or leaves it out.
 //
 // Device memory is an account, exact to the byte of what was charged; the bytes themselves are host memory
 // (address_space.hpp).
 //
-// Invariant: I1 used_bytes <= memory_bytes.
+// Invariant: I1 used_bytes <= card.memory_bytes.
 // Threads: guarded by Driver::mutex.
 #pragma once
 
 #include <cstddef>
 #include <memory>
-#include <string>
 
 #include "context.hpp"
 #include "failure.hpp"
+#include "visible_devices.hpp"
 
 namespace cenote::sim {
 
 struct Device {
-  Device(int ordinal, std::string name, std::size_t memory_bytes)
-      : ordinal(ordinal), name(std::move(name)), memory_bytes(memory_bytes), context(*this) {}
+  explicit Device(int ordinal) : ordinal(ordinal), context(*this) {}
 
   Device(const Device&) = delete;
 
-  std::size_t free_bytes() const { return memory_bytes - used_bytes; }
+  std::size_t free_bytes() const { return card.memory_bytes - used_bytes; }
 
   /// Throws Failure(CUDA_ERROR_OUT_OF_MEMORY), and nothing is taken, where the card has no such room.
   void charge(std::size_t bytes) {
@@ -32,8 +34,8 @@ struct Device {
   void discharge(std::size_t bytes) { used_bytes -= bytes; }
 
   const int ordinal;
-  const std::string name;
-  const std::size_t memory_bytes;
+  bool present = false;
+  Card card;
   std::size_t used_bytes = 0;
   Context context;
 };

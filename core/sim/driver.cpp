@@ -10,17 +10,12 @@ namespace {
 
 void initialise(Driver& sim) {
   try {
-    sim.settings = settings_from_environment();
+    build_machine(sim, settings_from_environment());
   } catch (const std::invalid_argument& error) {
     std::fprintf(stderr, "%s\n", error.what());
     fail(CUDA_ERROR_INVALID_VALUE);
   }
-  require(sim.settings.devices > 0, CUDA_ERROR_NO_DEVICE);
-  for (int ordinal = 0; ordinal < sim.settings.devices; ++ordinal) {
-    sim.devices.push_back(std::make_unique<Device>(ordinal, sim.settings.name, sim.settings.memory_bytes));
-  }
-  make_default_pools();
-  sim.initialised = true;
+  require(sim.initialised, CUDA_ERROR_NO_DEVICE);
 }
 
 }  // namespace

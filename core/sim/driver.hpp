@@ -30,6 +30,11 @@
 
 namespace cenote::sim {
 
+struct Reservation {
+  std::size_t bytes;
+  Made made;
+};
+
 struct Driver {
   std::mutex mutex;
   std::condition_variable_any progress;  ///< a host function has returned
@@ -37,13 +42,14 @@ struct Driver {
   bool initialised = false;
   Settings settings;
   Violations violations;
-  std::vector<std::unique_ptr<Device>> devices;
+  std::vector<Device*> devices;                      ///< that the process sees, by ordinal
+  std::vector<std::unique_ptr<Device>> all_devices;  ///< those of earlier machines included
 
   AddressSpace addresses;
   PhysicalMemory physical_memory;
   Blocks blocks;
   Placements placements;
-  std::map<std::uintptr_t, std::size_t> reservations;  ///< bytes by address, of cuMemAddressReserve
+  std::map<std::uintptr_t, Reservation> reservations;  ///< by address, of cuMemAddressReserve
 
   Handles<CUstream, Stream> streams{"stream", 0x51};
   Handles<CUevent, Event> events{"event", 0x52};
@@ -54,6 +60,8 @@ struct Driver {
 
   Captures captures;
   std::uint64_t last_stream_id = 0;
+  std::uint64_t last_made = 0;
+  std::uint64_t machine = 1;  ///< 1, 2, …: one more for each reset
 
   /// The CUDA version that the driver implements, known before cuInit as well.
   int version() const;
@@ -62,7 +70,7 @@ struct Driver {
   template <class Visit>
   void for_each_stream(Visit&& visit) {
     streams.for_each([&](CUstream, const std::shared_ptr<Stream>& stream) { visit(stream); });
-    for (const auto& device : devices) {
+    for (const auto& device : all_devices) {
       for (const auto& [thread, stream] : device->context.thread_streams) {
         visit(stream);
       }
@@ -74,6 +82,12 @@ struct Driver {
 };
 
 Driver& driver();
+
+/// Makes the cards that the settings say, of which the process sees what CUDA_VISIBLE_DEVICES lets it. Throws Failure.
+void build_machine(Driver& sim, const Settings& settings);
+
+/// Ends the machine and builds another one: see reset.cpp. Throws Failure, and nothing is changed.
+void reset_machine(Driver& sim, const Settings& settings);
 
 /// The object behind a handle. A dead one is written down, and the call fails with `otherwise`.
 template <class Handle, class Object>

@@ -12,6 +12,7 @@
 
 #include "capture.hpp"
 #include "context.hpp"
+#include "made.hpp"
 #include "work.hpp"
 
 namespace cenote::sim {
@@ -28,6 +29,7 @@ struct Event {
 
   Context& context;
   const unsigned int flags;
+  const Made made = made_now();
   std::shared_ptr<Record> record;
 };
 

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -44,7 +45,15 @@ class Handles {
     free_.push_back(slot);
   }
 
-  std::size_t size() const { return slots_.size() - free_.size(); }
+  /// Removes the object, and never gives its handle out again.
+  void retire(Handle handle) {
+    const std::size_t slot = slot_of(handle);
+    slots_[slot] = nullptr;
+    retired_.insert(slot);
+  }
+  bool is_retired(Handle handle) const { return retired_.contains(slot_of(handle)); }
+
+  std::size_t size() const { return slots_.size() - free_.size() - retired_.size(); }
 
   /// `visit(handle, object)` for every object; it may remove the one that it is shown.
   template <class Visit>
@@ -71,6 +80,7 @@ class Handles {
   std::uintptr_t first_;
   std::vector<std::shared_ptr<Object>> slots_;
   std::vector<std::size_t> free_;
+  std::set<std::size_t> retired_;
 };
 
 }  // namespace cenote::sim

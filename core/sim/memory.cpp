@@ -15,9 +15,13 @@ CUresult allocate_pinned(void** address, std::size_t bytes) {
   return CUDA_SUCCESS;
 }
 
-/// The block at the address, once all work of its device is done; refused unless `may_free(block)`.
+/// The block at the address, once all work of its device is done; refused unless `may_free(block)`. What went with an
+/// earlier machine is gone already.
 template <class MayFree>
 void synchronise_and_free(std::uintptr_t address, MayFree&& may_free) {
+  if (driver().addresses.is_retired(address)) {
+    return;
+  }
   const auto found = [&] {
     auto block = driver().blocks.find_base(address);
     if (!block || !may_free(*block)) {

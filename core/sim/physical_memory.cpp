@@ -4,6 +4,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <vector>
+
 #include "driver.hpp"
 
 namespace cenote::sim {
@@ -24,6 +26,14 @@ void PhysicalMemory::give_back(std::uintptr_t offset, std::size_t bytes) {
   free_.insert(offset, bytes);
 }
 
+void PhysicalMemory::fill(std::uintptr_t offset, std::size_t bytes, unsigned char with) const {
+  const std::vector<unsigned char> part(granularity, with);
+  for (std::size_t done = 0; done < bytes; done += part.size()) {
+    const auto written = pwrite(file_, part.data(), part.size(), static_cast<off_t>(offset + done));
+    require(written == static_cast<ssize_t>(part.size()), CUDA_ERROR_OUT_OF_MEMORY);
+  }
+}
+
 void PhysicalMemory::show(std::uintptr_t address, std::size_t bytes, std::uintptr_t offset) const {
   void* const at = reinterpret_cast<void*>(address);
   constexpr int flags = MAP_SHARED | MAP_NORESERVE | MAP_FIXED;
@@ -35,6 +45,9 @@ Physical::Physical(Device& device, std::size_t bytes) : device(device), bytes(by
   require(bytes <= device.free_bytes(), CUDA_ERROR_OUT_OF_MEMORY);
   offset = driver().physical_memory.take(bytes);
   device.charge(bytes);
+  if (driver().addresses.poison_everything) {
+    driver().physical_memory.fill(offset, bytes, AddressSpace::fresh_poison);
+  }
 }
 
 Physical::~Physical() {

@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "made.hpp"
 #include "ranges.hpp"
 
 namespace cenote::sim {
@@ -26,6 +27,9 @@ class PhysicalMemory {
   /// Throws Failure(CUDA_ERROR_OUT_OF_MEMORY) where the host has no such file.
   std::uintptr_t take(std::size_t bytes);
   void give_back(std::uintptr_t offset, std::size_t bytes);
+
+  /// Overwrites the range. Throws Failure.
+  void fill(std::uintptr_t offset, std::size_t bytes, unsigned char with) const;
 
   /// Shows the range at the address, where nothing may touch it yet. Throws Failure.
   void show(std::uintptr_t address, std::size_t bytes, std::uintptr_t offset) const;
@@ -45,6 +49,7 @@ struct Physical {
 
   Device& device;
   const std::size_t bytes;
+  const Made made = made_now();
   std::uintptr_t offset = 0;
 };
 

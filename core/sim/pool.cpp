@@ -131,8 +131,7 @@ std::optional<std::uintptr_t> Pool::take_behind_frees(std::size_t bytes, Stream&
 }
 
 bool Pool::can_grow(std::size_t segment) const {
-  return (max_bytes_ == 0 || reserved_bytes_ + segment <= max_bytes_) &&
-         (!charged() || segment <= device.free_bytes());
+  return (max_bytes_ == 0 || reserved_bytes_ + segment <= max_bytes_) && (!charged() || segment <= device.free_bytes());
 }
 
 /// Releases segments of this pool, those included whose frees the program has not seen, then of the device's others;
@@ -187,6 +186,7 @@ void Pool::free_in_order(const std::shared_ptr<Block>& block, Stream& stream) {
   park(block->base, {block->held, stream.id, ticket, {}});
   Point freed = stream.submit({.after = {}, .action = [block, ticket] {
                                  block->state = BlockState::dead;
+                                 driver().addresses.poison_freed(block->base, block->held);
                                  block->pool->settle(ticket);
                                }});
   const auto at = parked_by_ticket_.find(ticket);
@@ -215,8 +215,20 @@ void Pool::settle(std::uint64_t ticket) {
 
 void Pool::free(const Block& block) {
   used_bytes_ -= block.held;
+  driver().addresses.poison_freed(block.base, block.held);
   free_.insert(block.base, block.held);
   trim_if_closed();
+}
+
+void Pool::forget_memory() {
+  segments_.clear();
+  parked_.clear();
+  parked_by_stream_.clear();
+  parked_by_ticket_.clear();
+  settled_.clear();
+  free_.clear();
+  unseen_.clear();
+  reserved_bytes_ = reserved_high_ = used_bytes_ = used_high_ = 0;
 }
 
 void Pool::synchronised() {

@@ -1,7 +1,8 @@
 // A stream-ordered memory pool.
 //
 // 1. The pool takes segments from its place (pool_place.hpp) and hands out pieces of them, first fit.
-// 2. A piece freed on a stream is parked: it may be handed out again at once on that stream. Once the free has run in the
+// 2. A piece freed on a stream is parked: it may be handed out again at once on that stream. Once the free has run in
+// the
 //    stream's queue (settle), it is free for every stream, if CU_MEMPOOL_ATTR_REUSE_ALLOW_OPPORTUNISTIC allows that;
 //    but the program has not seen it yet: it does at the next synchronisation, and only then does it count as unused.
 // 3. A segment that is unused goes back to the device when the pool is trimmed, and every synchronisation trims to the
@@ -41,6 +42,7 @@
 
 #include "block.hpp"
 #include "cuda_driver.hpp"
+#include "made.hpp"
 #include "pool_place.hpp"
 #include "ranges.hpp"
 #include "work.hpp"
@@ -75,6 +77,11 @@ class Pool : public std::enable_shared_from_this<Pool> {
   /// The program has waited for something: it has seen every free that has run.
   void synchronised();
 
+  /// All of it is gone, whatever there was in it, and the device has been told.
+  void forget_memory();
+
+  std::size_t reserved_bytes() const { return reserved_bytes_; }
+
   /// The bytes of unused segments.
   std::size_t unused_bytes() const;
 
@@ -99,6 +106,7 @@ class Pool : public std::enable_shared_from_this<Pool> {
 
   const PoolPlace place;
   Device& device;
+  const Made made = made_now();
   std::uint64_t release_threshold = 0;
 
  private:

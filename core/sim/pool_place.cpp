@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <utility>
 
 #include "call.hpp"
 #include "driver.hpp"
@@ -73,16 +74,20 @@ PoolPlace check_properties(const CUmemPoolProps& properties) {
 
 void make_default_pools() {
   Driver& sim = driver();
+  const PoolPlaces earlier = std::exchange(sim.pool_places, {});
   const auto make_at = [&](const Location& location) {
     for (const auto type : {CU_MEM_ALLOCATION_TYPE_PINNED, CU_MEM_ALLOCATION_TYPE_MANAGED}) {
       if (location != nowhere || type == CU_MEM_ALLOCATION_TYPE_MANAGED) {
         const PoolPlace place{type, location};
-        const auto pool = sim.pools.insert(std::make_shared<Pool>(place, device_of(place), 0));
+        const auto known = earlier.find(place);
+        const auto pool = known == earlier.end() ? sim.pools.insert(std::make_shared<Pool>(place, device_of(place), 0))
+                                                 : known->second.initial;
+        pool_of(pool)->release_threshold = 0;
         sim.pool_places.emplace(place, PlacePools{pool, pool});
       }
     }
   };
-  for (const auto& device : sim.devices) {
+  for (const Device* device : sim.devices) {
     make_at({CU_MEM_LOCATION_TYPE_DEVICE, device->ordinal});
   }
   make_at({CU_MEM_LOCATION_TYPE_HOST, 0});
@@ -105,7 +110,7 @@ CUresult cuMemPoolCreate(CUmemoryPool* handle, const CUmemPoolProps* properties)
     require(handle != nullptr && properties != nullptr);
     const PoolPlace place = check_properties(*properties);
     Device& device = device_of(place);
-    require(properties->maxSize <= device.memory_bytes || !place.on_device(), CUDA_ERROR_OUT_OF_MEMORY);
+    require(properties->maxSize <= device.card.memory_bytes || !place.on_device(), CUDA_ERROR_OUT_OF_MEMORY);
     const std::size_t max_bytes = round_up(properties->maxSize, Pool::segment_step);
     *handle = driver().pools.insert(std::make_shared<Pool>(place, device, max_bytes));
   });

@@ -42,7 +42,7 @@ struct PlacePools {
 
 using PoolPlaces = std::map<PoolPlace, PlacePools>;
 
-/// At cuInit, once the devices are there.
+/// Once the devices are there. Those of an earlier machine are its again; those of a card that is gone are lost.
 void make_default_pools();
 
 /// What cuMemAllocAsync takes memory from.

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
+#include <set>
 
 namespace cenote::sim {
 namespace {
@@ -12,6 +13,7 @@ namespace {
 constexpr std::size_t max_memory_bytes = std::size_t{4} << 40;
 constexpr int oldest_driver = 11000;
 constexpr int newest_driver = 13000;
+constexpr int most_instances = 7;
 
 struct Unit {
   std::string_view name;
@@ -28,8 +30,7 @@ constexpr std::array<Unit, 9> units{{{"B", 1},
                                      {"TiB", 0x1p40}}};
 
 [[noreturn]] void reject(std::string_view key, std::string_view value, std::string_view wanted) {
-  throw std::invalid_argument("CENOTE_SIM: " + std::string(key) + "=" + std::string(value) + ": " +
-                              std::string(wanted));
+  throw std::invalid_argument(std::string(key) + "=" + std::string(value) + ": " + std::string(wanted));
 }
 
 std::string_view trimmed(std::string_view text) {
@@ -72,6 +73,7 @@ std::size_t parse_bytes(std::string_view key, std::string_view value) {
 
 Settings parse_settings(std::string_view text) {
   Settings settings;
+  std::set<std::string_view> keys;
   while (!trimmed(text).empty()) {
     const auto comma = text.find(',');
     const auto part = trimmed(text.substr(0, comma));
@@ -79,6 +81,9 @@ Settings parse_settings(std::string_view text) {
     const auto equals = part.find('=');
     const auto key = trimmed(part.substr(0, equals));
     const auto value = equals == std::string_view::npos ? std::string_view{} : trimmed(part.substr(equals + 1));
+    if (!keys.insert(key).second) {
+      throw std::invalid_argument("'" + std::string(key) + "' is given twice");
+    }
     if (key == "devices") {
       settings.devices = parse_integer(key, value, 0, max_devices);
     } else if (key == "memory") {
@@ -91,10 +96,14 @@ Settings parse_settings(std::string_view text) {
       settings.pageable = parse_integer(key, value, 0, 1) != 0;
     } else if (key == "peers") {
       settings.peers = parse_integer(key, value, 0, 1) != 0;
+    } else if (key == "mig") {
+      settings.mig = parse_integer(key, value, 0, most_instances);
+    } else if (key == "poison") {
+      settings.poison = parse_integer(key, value, 0, 1) != 0;
     } else {
-      throw std::invalid_argument("CENOTE_SIM: '" + std::string(part) +
+      throw std::invalid_argument("'" + std::string(part) +
                                   "' is not known; known are devices=N, memory=SIZE, driver=VERSION, name=TEXT, "
-                                  "pageable=0 or 1, peers=0 or 1, separated by commas");
+                                  "pageable=0 or 1, peers=0 or 1, mig=N, poison=0 or 1, separated by commas");
     }
   }
   return settings;
@@ -102,7 +111,11 @@ Settings parse_settings(std::string_view text) {
 
 Settings settings_from_environment() {
   const char* const text = std::getenv("CENOTE_SIM");
-  return parse_settings(text == nullptr ? "" : text);
+  try {
+    return parse_settings(text == nullptr ? "" : text);
+  } catch (const std::invalid_argument& error) {
+    throw std::invalid_argument(std::string("CENOTE_SIM: ") + error.what());
+  }
 }
 
 }  // namespace cenote::sim

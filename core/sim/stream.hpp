@@ -13,6 +13,7 @@
 
 #include "capture.hpp"
 #include "context.hpp"
+#include "made.hpp"
 #include "work.hpp"
 
 namespace cenote::sim {
@@ -36,6 +37,7 @@ struct Stream {
   const std::uint64_t id;
   const int priority;
   const std::shared_ptr<WorkQueue> queue;
+  const Made made = made_now();
   std::shared_ptr<Capture> capture;
 };
 

@@ -75,7 +75,7 @@ CUresult cuMemAllocAsync(CUdeviceptr* address, std::size_t bytes, CUstream handl
 CUresult cuMemFreeAsync(CUdeviceptr address, CUstream handle) {
   return call(Entry::cuMemFreeAsync, [&] {
     const auto stream = stream_of(handle);
-    if (address == 0) {
+    if (address == 0 || driver().addresses.is_retired(address)) {
       return;
     }
     if (stream->capture) {

@@ -49,7 +49,9 @@ Operand operand(std::uintptr_t address, std::size_t bytes) {
   Operand found{address, bytes, sim.blocks.covering(address, bytes)};
   if (found.pageable() && (sim.addresses.owns(address) || sim.addresses.owns(address + bytes - 1))) {
     sim.violations.add(std::to_string(bytes) + " bytes at " + hex(address) +
-                       " are not all in live memory: freed, unmapped, or past the end of an allocation");
+                       (sim.addresses.is_retired(address)
+                            ? " are memory of a machine before the last reset of the simulated driver"
+                            : " are not all in live memory: freed, unmapped, or past the end of an allocation"));
     fail(CUDA_ERROR_INVALID_VALUE);
   }
   for (const auto& block : found.blocks) {

@@ -4,11 +4,11 @@
 //        cuMemMap              [mapped  ][mapped  ][........]   a block each, still sealed
 //        cuMemSetAccess        [usable  ][usable  ][........]
 //
-// None of these calls waits for work, and every one is legal in a capture. A handle is mapped whole or not at all, and a
-// mapping goes whole; a range to unmap may hold several of them, and places where nothing is mapped.
+// None of these calls waits for work, and every one is legal in a capture. A handle is mapped whole or not at all, and
+// a mapping goes whole; a range to unmap may hold several of them, and places where nothing is mapped.
 //
-// Source: the answers of an H200, driver 580.159.04. Stricter than they: a mapping lies in one reservation, and access is
-// set where all of the range is mapped (that driver looks at its two ends, and sets it for a part).
+// Source: the answers of an H200, driver 580.159.04. Stricter than they: a mapping lies in one reservation, and access
+// is set where all of the range is mapped (that driver looks at its two ends, and sets it for a part).
 #include <sys/mman.h>
 
 #include <iterator>
@@ -48,8 +48,8 @@ void require_reserved(std::uintptr_t address, std::size_t bytes) {
   const auto& reservations = driver().reservations;
   const auto after = reservations.upper_bound(address);
   require(bytes > 0 && after != reservations.begin());
-  const auto& [start, held] = *std::prev(after);
-  require(address - start < held && bytes <= held - (address - start));
+  const auto& [start, reservation] = *std::prev(after);
+  require(address - start < reservation.bytes && bytes <= reservation.bytes - (address - start));
 }
 
 /// The mapped blocks within the range; fails where one of them sticks out of it.
@@ -118,22 +118,25 @@ CUresult cuMemAddressReserve(CUdeviceptr* address, std::size_t bytes, std::size_
     require(bytes <= max_allocation_bytes && alignment <= max_allocation_bytes, CUDA_ERROR_OUT_OF_MEMORY);
     alignment = std::max(alignment, granularity);
     const bool wanted = hint % alignment == 0 && driver().addresses.take_exactly(hint, bytes);
-    const auto base = wanted ? hint : driver().addresses.take(bytes, alignment);
+    const auto base = wanted ? hint : driver().addresses.take_untouched(bytes, alignment);
     seal(base, bytes);
-    driver().reservations.emplace(base, bytes);
+    driver().reservations.emplace(base, Reservation{bytes, made_now()});
     *address = base;
   });
 }
 
 CUresult cuMemAddressFree(CUdeviceptr address, std::size_t bytes) {
   return call(Entry::cuMemAddressFree, [&] {
+    if (driver().addresses.is_retired(address)) {
+      return;
+    }
     auto& reservations = driver().reservations;
     const auto at = reservations.find(address);
-    require(at != reservations.end() && at->second == bytes);
+    require(at != reservations.end() && at->second.bytes == bytes);
     require(whole_mappings(address, bytes).empty());
     reservations.erase(at);
     unseal(address, bytes);
-    driver().addresses.give_back(address, bytes);
+    driver().addresses.give_back_untouched(address, bytes);
   });
 }
 
@@ -148,6 +151,9 @@ CUresult cuMemCreate(CUmemGenericAllocationHandle* handle, std::size_t bytes, co
 
 CUresult cuMemRelease(CUmemGenericAllocationHandle handle) {
   return call(Entry::cuMemRelease, [&] {
+    if (driver().physical.is_retired(handle)) {
+      return;
+    }
     physical_of(handle);
     driver().physical.remove(handle);
   });
@@ -175,6 +181,9 @@ CUresult cuMemMap(CUdeviceptr address, std::size_t bytes, std::size_t offset, CU
 
 CUresult cuMemUnmap(CUdeviceptr address, std::size_t bytes) {
   return call(Entry::cuMemUnmap, [&] {
+    if (driver().addresses.is_retired(address)) {
+      return;
+    }
     require_reserved(address, bytes);
     const auto mappings = whole_mappings(address, bytes);
     seal(address, bytes);

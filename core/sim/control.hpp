@@ -1,0 +1,12 @@
+// What the functions of the control interface (cenote_sim.h) share.
+#pragma once
+
+#include <mutex>
+
+#include "driver.hpp"
+
+namespace cenote::sim {
+
+inline std::unique_lock<std::mutex> lock_driver() { return std::unique_lock(driver().mutex); }
+
+}  // namespace cenote::sim

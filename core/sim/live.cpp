@@ -1,0 +1,118 @@
+// What the program has made on this machine and not yet given back: as numbers, and as a list.
+#include <algorithm>
+#include <vector>
+
+#include "call.hpp"
+#include "cenote_sim.h"
+#include "control.hpp"
+#include "driver.hpp"
+
+namespace cenote::sim {
+namespace {
+
+const char* name_of(BlockKind kind) {
+  switch (kind) {
+    case BlockKind::device:
+      return "device memory";
+    case BlockKind::pinned:
+      return "pinned memory";
+    case BlockKind::managed:
+      return "managed memory";
+    case BlockKind::pooled:
+      return "memory of a pool";
+    case BlockKind::pooled_pinned:
+      return "pinned memory of a pool";
+    case BlockKind::pooled_managed:
+      return "managed memory of a pool";
+    case BlockKind::graph_owned:
+      return "memory of a graph";
+    case BlockKind::mapped:
+      return "mapping";
+  }
+  return "";
+}
+
+bool is_default_pool(CUmemoryPool handle) {
+  const auto& places = driver().pool_places;
+  return std::any_of(places.begin(), places.end(), [&](const auto& entry) { return entry.second.initial == handle; });
+}
+
+/// `visit(cenote_sim_live_object)` for everything, kind after kind.
+template <class Visit>
+void for_each_live(Visit&& visit) {
+  Driver& sim = driver();
+  const auto tell = [&](const char* kind, auto handle, std::size_t bytes, int device, const Made& made) {
+    if (made.is_of_this_machine()) {
+      visit(cenote_sim_live_object{kind, made.by, (std::uint64_t)handle, bytes, made.number, device});
+    }
+  };
+  for (const auto& [base, block] : sim.blocks.all()) {
+    tell(name_of(block->kind), base, block->bytes, block->device->ordinal, block->made);
+  }
+  for (const auto& [base, reservation] : sim.reservations) {
+    tell("reservation", base, reservation.bytes, -1, reservation.made);
+  }
+  sim.physical.for_each([&](auto handle, const std::shared_ptr<Physical>& physical) {
+    tell("physical memory", handle, physical->bytes, physical->device.ordinal, physical->made);
+  });
+  sim.pools.for_each([&](CUmemoryPool handle, const std::shared_ptr<Pool>& pool) {
+    if (!is_default_pool(handle)) {
+      tell("pool", handle, pool->reserved_bytes(), pool->device.ordinal, pool->made);
+    }
+  });
+  sim.streams.for_each([&](CUstream handle, const std::shared_ptr<Stream>& stream) {
+    tell("stream", handle, 0, stream->context.device.ordinal, stream->made);
+  });
+  sim.events.for_each([&](CUevent handle, const std::shared_ptr<Event>& event) {
+    tell("event", handle, 0, event->context.device.ordinal, event->made);
+  });
+  sim.graphs.for_each(
+      [&](CUgraph handle, const std::shared_ptr<Graph>& graph) { tell("graph", handle, 0, -1, graph->made); });
+}
+
+cenote_sim_live_objects live_objects() {
+  Driver& sim = driver();
+  cenote_sim_live_objects live{};
+  for (const Device* device : sim.devices) {
+    live.device_bytes += device->used_bytes;
+    live.contexts += device->context.retained > 0;
+  }
+  for (const auto& [base, block] : sim.blocks.all()) {
+    ++(block->kind == BlockKind::mapped ? live.mappings : live.allocations);
+    live.pinned_bytes += block->pinned() ? block->bytes : 0;
+    live.managed_bytes += block->managed() ? block->bytes : 0;
+  }
+  for_each_live([&](const cenote_sim_live_object& object) {
+    const std::string_view kind = object.kind;
+    live.pools += kind == "pool";
+    live.streams += kind == "stream";
+    live.events += kind == "event";
+    live.graphs += kind == "graph";
+    live.reservations += kind == "reservation";
+    live.handles += kind == "physical memory";
+  });
+  return live;
+}
+
+}  // namespace
+}  // namespace cenote::sim
+
+using namespace cenote::sim;
+
+extern "C" {
+
+void cenote_sim_live(cenote_sim_live_objects* live) {
+  const auto lock = lock_driver();
+  *live = live_objects();
+}
+
+std::size_t cenote_sim_list_live(cenote_sim_live_object* objects, std::size_t capacity) {
+  const auto lock = lock_driver();
+  std::vector<cenote_sim_live_object> all;
+  for_each_live([&](const cenote_sim_live_object& object) { all.push_back(object); });
+  std::sort(all.begin(), all.end(), [](const auto& one, const auto& other) { return one.number < other.number; });
+  std::copy_n(all.begin(), std::min(capacity, all.size()), objects);
+  return all.size();
+}
+
+}  // extern "C"
