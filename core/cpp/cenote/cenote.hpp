@@ -7,6 +7,7 @@
 
 #include "cenote/adaptors/aligned_resource_adaptor.hpp"
 #include "cenote/adaptors/call_stack.hpp"
+#include "cenote/adaptors/counting_scope.hpp"
 #include "cenote/adaptors/failure_callback_resource_adaptor.hpp"
 #include "cenote/adaptors/guard_resource_adaptor.hpp"
 #include "cenote/adaptors/limiting_resource_adaptor.hpp"

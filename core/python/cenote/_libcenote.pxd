@@ -312,7 +312,7 @@ cdef extern from "cenote/resources/binning_memory_resource.hpp" namespace "cenot
         void add_bin(size_t bytes, shared_ptr[memory_resource]) except +raise_python_error
 
 
-cdef extern from "cenote/adaptors/statistics_resource_adaptor.hpp" namespace "cenote" nogil:
+cdef extern from "cenote/adaptors/counting_scope.hpp" namespace "cenote" nogil:
     cdef struct counter:
         int64_t current
         int64_t peak
@@ -320,11 +320,26 @@ cdef extern from "cenote/adaptors/statistics_resource_adaptor.hpp" namespace "ce
     cdef struct allocation_counters:
         counter bytes
         counter count
+    cdef cppclass counting_scope:
+        bool is_open()
+        allocation_counters counters() except +raise_python_error
+        allocation_counters close() except +raise_python_error
+    ctypedef vector[shared_ptr[counting_scope]] counting_scopes
+
+
+cdef extern from "python_scopes.hpp" namespace "cenote":
+    void find_python_scopes(int (*read)(counting_scopes*) except -1)
+    void forget_scopes()
+
+
+cdef extern from "cenote/adaptors/statistics_resource_adaptor.hpp" namespace "cenote" nogil:
     cdef cppclass statistics_resource_adaptor(memory_resource):
         statistics_resource_adaptor(shared_ptr[memory_resource]) except +raise_python_error
         allocation_counters counters() except +raise_python_error
         allocation_counters push_counters() except +raise_python_error
         allocation_counters pop_counters() except +raise_python_error
+        shared_ptr[counting_scope] open_scope() except +raise_python_error
+        bool owns(const counting_scope& scope)
 
 
 cdef extern from "cenote/adaptors/logging_resource_adaptor.hpp" namespace "cenote" nogil:

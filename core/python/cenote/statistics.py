@@ -9,12 +9,11 @@
 
 The counts are those of a `cenote.mr.StatisticsResourceAdaptor`, wherever it stands in the stack of the current
 resource; where there are several, of the outermost. `push_statistics`, `pop_statistics`, `statistics` and `profiler`
-open scopes that count what their own thread does.
+open scopes that count what their own thread, or task of asyncio, does, and the tasks that it starts meanwhile.
 """
 
 from __future__ import annotations
 
-import functools
 import inspect
 import os
 import threading
@@ -22,11 +21,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Literal, ParamSpec, TypeVar
+from typing import Literal, ParamSpec, TypeVar, cast
 
 # The adaptors import this module for `Statistics`; so their names are looked up when they are used.
-from cenote import mr
+from cenote import _adaptors, mr
 from cenote._memory_resource import whole_number
+from cenote.profiled_function import profiled_function
 
 __all__ = [
     "ProfilerContext",
@@ -72,7 +72,7 @@ def enable_statistics() -> None:
 
 
 def get_statistics() -> Statistics | None:
-    """Give the counts of the scope that the calling thread is in; None if the current resource is not counted."""
+    """Give the counts of the scope that the thread or task is in; None if the current resource is not counted."""
     counting = _counting()
     return None if counting is None else counting.allocation_counts
 
@@ -124,14 +124,13 @@ def statistics() -> Iterator[None]:
         uncounted = mr.get_current_device_resource()
         counting = mr.StatisticsResourceAdaptor(uncounted)
         mr.set_current_device_resource(counting)
-    else:
-        counting.push_counters()
     current = mr.get_per_device_resource(counting.device)
+    scope = _adaptors.CountingScope(counting if uncounted is None else None)
+    scope.enter()
     try:
         yield
     finally:
-        if uncounted is None:
-            counting.pop_counters()
+        scope.close()
         if mr.get_per_device_resource(counting.device) != current:
             raise ValueError("the current resource was changed in a block that counts what it allocates")
         if uncounted is not None:
@@ -242,7 +241,10 @@ def _describe(function: Callable[..., object]) -> str:
 
 
 class ProfilerContext:
-    """What `profiler` returns: a decorator and a context manager. One may be entered again, and by several threads."""
+    """What `profiler` returns: a decorator and a context manager.
+
+    One may be entered again, and by several threads and tasks.
+    """
 
     def __init__(self, records: ProfilerRecords, name: str) -> None:
         if not isinstance(records, ProfilerRecords):
@@ -251,10 +253,13 @@ class ProfilerContext:
             raise TypeError(f"name must be a str, not {type(name).__name__}")
         self._records = records
         self._name = name
-        self._entered = threading.local()
+        self._open: list[_adaptors.CountingScope] = []
 
     def __call__(self, func: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
         """Profile each call of a function; its record is called ``file:line(function)`` if `name` is empty.
+
+        A call of a coroutine function or of a generator function lasts until the coroutine or the generator has ended;
+        what others do while it is suspended is not counted. It stays such a function.
 
         Raises
         ------
@@ -264,22 +269,22 @@ class ProfilerContext:
         if not callable(func):
             raise TypeError(f"func must be callable, not {type(func).__name__}")
         named = ProfilerContext(self._records, self._name or _describe(func))
+        return cast("Callable[_Parameters, _Result]", profiled_function(func, named._begin, named._end))
 
-        @functools.wraps(func)
-        def profiled(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
-            with named:
-                return func(*args, **kwargs)
+    def _begin(self) -> _adaptors.CountingScope:
+        return _adaptors.CountingScope(_counting())
 
-        return profiled
+    def _end(self, scope: _adaptors.CountingScope) -> None:
+        counted = scope.close()
+        if counted is not None:
+            self._records.add(self._name, counted)
 
     def __enter__(self) -> ProfilerContext:
         if not self._name:
             raise ValueError("a profiler that is used as a context manager needs a name")
-        # What the block does to the current resource must not keep it from closing the scope that it has opened.
-        counting = _counting()
-        if counting is not None:
-            counting.push_counters()
-        vars(self._entered).setdefault("stack", []).append(counting)
+        scope = self._begin()
+        self._open.append(scope)
+        scope.enter()
         return self
 
     def __exit__(
@@ -288,16 +293,21 @@ class ProfilerContext:
         exc_value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        stack = vars(self._entered).get("stack")
-        if not stack:
-            raise RuntimeError("this profiler was not entered by the calling thread")
-        counting = stack.pop()
-        if counting is not None:
-            self._records.add(self._name, counting.pop_counters())
+        candidates = self._open.copy()
+        # The collector or an event loop may end a block in another context than that in which it began.
+        here = [scope for scope in candidates if scope.is_entered()] or candidates[:1]
+        if not here:
+            raise RuntimeError("this profiler was not entered")
+        self._open.remove(here[-1])
+        self._end(here[-1])
 
 
 def profiler(*, records: ProfilerRecords = default_profiler_records, name: str = "") -> ProfilerContext:
-    """Record what a function or a block allocates on its own thread.
+    """Record what a function or a block allocates, on its own thread or in its own task of asyncio.
+
+    What the tasks allocate that it starts counts too, also after it has awaited them. Functions may be coroutine
+    functions, generator functions and asynchronous ones. A ``with`` block in a generator counts what the caller does
+    while the generator is suspended: decorate the generator function instead.
 
     Nothing is recorded while the current resource is not counted; see `enable_statistics`.
 

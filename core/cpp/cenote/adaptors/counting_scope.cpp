@@ -1,0 +1,65 @@
+#include "cenote/adaptors/counting_scope.hpp"
+
+#include <algorithm>
+#include <mutex>
+#include <stdexcept>
+#include <utility>
+
+namespace cenote {
+namespace {
+
+constinit std::atomic<scope_finder> finder{nullptr};
+
+// Never destroyed: what thread-locals free at the end of a thread is still counted. A few bytes for a thread that has
+// had scopes, and those that it left open.
+constinit thread_local counting_scopes* of_thread = nullptr;
+
+}  // namespace
+
+void counter::add(std::int64_t amount) noexcept {
+  current += amount;
+  total += amount;
+  peak = std::max(peak, current);
+}
+
+void counter::subtract(std::int64_t amount) noexcept { current -= amount; }
+
+void allocation_counters::allocated(std::size_t size) noexcept {
+  bytes.add(static_cast<std::int64_t>(size));
+  count.add(1);
+}
+
+void allocation_counters::freed(std::size_t size) noexcept {
+  bytes.subtract(static_cast<std::int64_t>(size));
+  count.subtract(1);
+}
+
+counting_scope::counting_scope(std::shared_ptr<scope_books> books) : books_(std::move(books)) { ++books_->open; }
+
+allocation_counters counting_scope::counters() const {
+  const std::lock_guard lock(books_->mutex);
+  return counters_;
+}
+
+allocation_counters counting_scope::close() {
+  const std::lock_guard lock(books_->mutex);
+  if (!is_open()) throw std::out_of_range("this scope was closed already");
+  close_quietly();
+  return counters_;
+}
+
+void find_scopes_by(scope_finder find) noexcept { finder.store(find, std::memory_order_release); }
+
+const counting_scopes* scopes_of_running_task() noexcept {
+  const scope_finder find = finder.load(std::memory_order_acquire);
+  return find != nullptr ? find() : nullptr;
+}
+
+const counting_scopes* scopes_of_thread() noexcept { return of_thread; }
+
+counting_scopes& make_scopes_of_thread() {
+  if (of_thread == nullptr) of_thread = new counting_scopes;
+  return *of_thread;
+}
+
+}  // namespace cenote
