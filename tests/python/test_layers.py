@@ -131,3 +131,17 @@ MODULES = sorted(path for path in (ROOT / "core" / "python").rglob("*.py") if pa
 def test_the_package_imports_no_framework_by_name(source: Path) -> None:
     imported = re.findall(r"^\s*(?:from|import)\s+(\w+)", source.read_text(), re.MULTILINE)
     assert not {"torch", "cupy", "numba"} & set(imported)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=name)
+def test_variables_are_read_where_secure_execution_is_looked_at(source: Path) -> None:
+    """A set-user-id program's caller chooses its environment, and must not choose its libraries and files."""
+    if source.stem != "environment":
+        assert "getenv" not in COMMENT.sub("", source.read_text()), "environment_variable() reads variables"
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=name)
+def test_files_are_opened_for_writing_where_links_are_looked_at(source: Path) -> None:
+    if source.stem != "output_file":
+        opens = re.search(r"\b(fopen|freopen|creat|ofstream|O_WRONLY|O_RDWR)\b", COMMENT.sub("", source.read_text()))
+        assert opens is None, "output_file and open_for_writing() open files"

@@ -283,7 +283,7 @@ def test_file_of_the_environment_gets_the_lines_in_rmms_form(
 
 def test_file_that_cannot_be_opened_is_named_and_stderr_used(run_fresh: Callable[..., CompletedProcess[str]]) -> None:
     said = run_fresh(PROGRAM, CENOTE_DEBUG_LOG_FILE="/no/folder/debug.txt").stderr
-    assert "'/no/folder/debug.txt': No such file" in said
+    assert "'/no/folder/debug.txt' cannot be opened: No such file" in said
     assert f"cenote: {UNKNOWN}" in said
 
 
@@ -302,6 +302,59 @@ def test_lines_of_the_programs_end_are_not_lost(run_fresh: Callable[..., Complet
         l._logger.log(0, "the last line")
     """)
     assert done.stdout == "cenote TRACE the last line\n"
+
+
+def test_processes_share_a_log_file_and_the_first_begins_it_anew(
+    tmp_path: Path, run_fresh: Callable[..., CompletedProcess[str]]
+) -> None:
+    (tmp_path / "log").write_text("of long ago\n")
+    run_fresh(
+        """
+        import os, subprocess, sys
+        import cenote.logger as l
+        l._logger.log(2, "of the parent")
+        child = os.fork()
+        if child == 0:
+            l._logger.log(2, "of a forked child")
+            sys.exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        subprocess.run([sys.executable, "-c", "import cenote.logger as l; l._logger.log(2, 'of another program')"],
+                       check=True)
+        l._logger.log(2, "of the parent again")
+        """,
+        CENOTE_DEBUG_LOG_FILE=str(tmp_path / "log"),
+    )
+    said = [line.rpartition("] ")[2] for line in (tmp_path / "log").read_text().splitlines()]
+    assert sorted(said) == ["of a forked child", "of another program", "of the parent", "of the parent again"]
+
+
+def test_log_file_may_have_the_number_of_the_process_in_its_name(
+    tmp_path: Path, run_fresh: Callable[..., CompletedProcess[str]]
+) -> None:
+    done = run_fresh(
+        """
+        import os
+        import cenote.logger as l
+        l._logger.log(2, "a line")
+        print(os.getpid())
+        """,
+        CENOTE_DEBUG_LOG_FILE=str(tmp_path / "log.%p"),
+    )
+    assert (tmp_path / f"log.{done.stdout.strip()}").read_text().endswith("] a line\n")
+
+
+def test_log_file_may_be_stdout(tmp_path: Path, run_fresh: Callable[..., CompletedProcess[str]]) -> None:
+    done = run_fresh(
+        """
+        import cenote.logger as l
+        print("before", flush=True)
+        l._logger.log(2, "a line")
+        l.flush_logger()
+        print("after")
+        """,
+        CENOTE_DEBUG_LOG_FILE="/dev/stdout",
+    )
+    assert [line.rpartition("] ")[2] for line in done.stdout.splitlines()] == ["before", "a line", "after"]
 
 
 def test_forked_child_writes_to_stderr_and_can_listen_again(run_fresh: Callable[..., CompletedProcess[str]]) -> None:

@@ -71,6 +71,120 @@ def test_log_is_complete_when_the_adaptor_dies(tmp_path: Path) -> None:
     assert len(trace.read(name)) == 2
 
 
+def test_log_that_is_begun_again_while_it_is_written_is_the_new_one(tmp_path: Path) -> None:
+    cenote.reinitialize(logging=True, log_file_name=tmp_path / "log.csv")
+    for _ in range(300):
+        cenote.DeviceBuffer(size=1000)
+    cenote.reinitialize(logging=True, log_file_name=tmp_path / "log.csv")
+    for _ in range(5):
+        cenote.DeviceBuffer(size=1001)
+    cenote.disable_logging()
+    assert trace.read(tmp_path / "log.dev0.csv")["bytes"].tolist() == [1001] * 10
+
+
+def test_log_that_is_enabled_again_gets_the_free_of_an_older_buffer_as_a_whole_line(tmp_path: Path) -> None:
+    cenote.reinitialize()
+    cenote.enable_logging(tmp_path / "log.csv")
+    old = cenote.DeviceBuffer(size=1000)
+    cenote.disable_logging()
+    cenote.enable_logging(tmp_path / "log.csv")
+    new = cenote.DeviceBuffer(size=2000)
+    del old, new
+    cenote.disable_logging()
+    events = trace.read(tmp_path / "log.dev0.csv")
+    assert list(zip(events["action"], events["bytes"], strict=True)) == [
+        (Action.ALLOCATE, 2000),
+        (Action.FREE, 1000),
+        (Action.FREE, 2000),
+    ]
+
+
+def test_two_resources_may_share_a_log(tmp_path: Path) -> None:
+    logs = [logging(tmp_path / "log.csv"), logging(tmp_path / "log.csv")]
+    for log in 100 * logs:
+        log.deallocate(log.allocate(256), 256)
+    for log in logs:
+        log.flush()
+    events = trace.read(logs[0].get_file_name())
+    assert len(events) == 400
+    assert trace.bytes_in_use(events)[-1] == 0
+
+
+@pytest.mark.parametrize("other", ["log.csv", "./log.csv", "link.csv"])
+def test_two_adaptors_of_a_stack_may_not_share_a_log(tmp_path: Path, other: str) -> None:
+    (tmp_path / "link.dev0.csv").symlink_to("log.dev0.csv")
+    inner = logging(tmp_path / "log.csv")
+    inner.deallocate(inner.allocate(1), 1)
+    with pytest.raises(ValueError, match=r"log\.dev0\.csv'|link\.dev0\.csv' is written by another logging adaptor"):
+        mr.LoggingResourceAdaptor(mr.PoolMemoryResource(inner, "1MiB"), f"{tmp_path}/{other}")
+    inner.flush()
+    assert len(trace.read(inner.get_file_name())) == 4  # those of the pool as well
+
+
+def test_log_of_another_process_is_left_alone_and_the_remedy_named(
+    tmp_path: Path, run_fresh: Callable[..., CompletedProcess[str]]
+) -> None:
+    log = logging(tmp_path / "log.csv")
+    log.deallocate(log.allocate(1), 1)
+    program = """
+        import cenote, os
+        try:
+            cenote.DeviceBuffer(size=1)
+        except RuntimeError as error:
+            print(error)
+        os.environ["CENOTE_RESOURCE"] = "logging:file={folder}/log.%p.csv | cuda"
+        cenote.DeviceBuffer(size=1)
+        print(os.getpid())
+    """.replace("{folder}", str(tmp_path))
+    done = run_fresh(program, CENOTE_RESOURCE=f"logging:file={tmp_path}/log.csv | cuda")
+    refusal, number = done.stdout.splitlines()
+    assert "log.dev0.csv' cannot be opened: another process is writing it; with %p" in refusal
+    log.flush()
+    assert len(trace.read(log.get_file_name())) == 2
+    assert len(trace.read(tmp_path / f"log.{number}.dev0.csv")) == 2
+    del log
+    run_fresh("import cenote; cenote.DeviceBuffer(size=1)", CENOTE_RESOURCE=f"logging:file={tmp_path}/log.csv | cuda")
+
+
+def test_log_is_the_parents_alone_after_a_fork(tmp_path: Path, run_fresh: Callable[..., CompletedProcess[str]]) -> None:
+    done = run_fresh(
+        """
+        import os, sys, threading
+        import cenote
+        log = cenote.mr.from_spec("logging | pool:initial=1MiB")
+        blocks = [log.allocate(10) for _ in range(5)]
+        stop = False
+        def busy():
+            while not stop:
+                log.flush()
+        threads = [threading.Thread(target=busy) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        try:
+            for normal_end in [False] * 30 + [True]:
+                child = os.fork()
+                if child == 0:
+                    import signal
+                    signal.alarm(30)
+                    try:
+                        log.flush()
+                    except cenote.DriverUnavailableError:
+                        sys.exit(0) if normal_end else os._exit(0)
+                    os._exit(1)
+                assert os.waitpid(child, 0)[1] == 0
+        finally:
+            stop = True
+            for thread in threads:
+                thread.join()
+        for block in blocks:
+            log.deallocate(block, 10)
+        """,
+        CENOTE_LOG_FILE=str(tmp_path / "log.csv"),
+    )
+    assert done.stderr == ""
+    assert len(trace.read(tmp_path / "log.dev0.csv")) == 10
+
+
 def test_log_is_complete_when_the_process_ends(tmp_path: Path, run_fresh: Callable[..., CompletedProcess[str]]) -> None:
     run_fresh(
         """

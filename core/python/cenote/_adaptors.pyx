@@ -151,17 +151,18 @@ cdef class LoggingResourceAdaptor(UpstreamResourceAdaptor):
     upstream_mr : DeviceMemoryResource
         The resource that is logged.
     log_file_name : str or os.PathLike, optional
-        The file, truncated; ``.dev<device>`` is put before its extension. The environment variable
-        ``CENOTE_LOG_FILE`` if not given, or else ``RMM_LOG_FILE``.
+        The file; ``.dev<device>`` is put before its extension, and the number of the process in place of ``%p``. It is
+        begun anew, also for other adaptors of this process that write it: they go on writing to it, line by line. The
+        environment variable ``CENOTE_LOG_FILE`` if not given, or else ``RMM_LOG_FILE``.
 
     Raises
     ------
     TypeError
         If `log_file_name` is no path.
     ValueError
-        If none of them names a file.
+        If none of them names a file, or an adaptor in the stack of `upstream_mr` writes it.
     RuntimeError
-        If the file cannot be opened.
+        If the file cannot be opened, or another process is writing it.
     """
 
     def __init__(self, upstream_mr, log_file_name=None):

@@ -342,6 +342,15 @@ cdef extern from "cenote/adaptors/statistics_resource_adaptor.hpp" namespace "ce
         bool owns(const counting_scope& scope)
 
 
+cdef extern from "cenote/ground/output_file.hpp" namespace "cenote" nogil:
+    cdef cppclass opened_file:
+        int descriptor
+        bool is_inherited
+        int error
+        string why
+    opened_file open_for_writing(const string& path) except +raise_python_error
+
+
 cdef extern from "cenote/adaptors/logging_resource_adaptor.hpp" namespace "cenote" nogil:
     cdef cppclass logging_resource_adaptor(memory_resource):
         logging_resource_adaptor(shared_ptr[memory_resource], string) except +raise_python_error

@@ -27,15 +27,15 @@ def enable_logging(log_file_name: str | os.PathLike[str] | None = None) -> None:
     Parameters
     ----------
     log_file_name : str or os.PathLike, optional
-        The file, truncated; ``.dev<device>`` is put before its extension. The environment variable
-        ``CENOTE_LOG_FILE`` if not given.
+        The file, begun anew; ``.dev<device>`` is put before its extension, and the number of the process in place of
+        ``%p``. The environment variable ``CENOTE_LOG_FILE`` if not given.
 
     Raises
     ------
     ValueError
         If neither names a file.
     RuntimeError
-        If a file cannot be opened.
+        If a file cannot be opened, or another process is writing it.
     """
     resources = {device: get_per_device_resource(device) for device in devices_with_resource()}
     if not resources:

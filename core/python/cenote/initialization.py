@@ -61,8 +61,8 @@ def reinitialize(
     logging : bool
         Log every allocation and free (`LoggingResourceAdaptor`).
     log_file_name : str or os.PathLike, optional
-        The log file; ``.dev<device>`` is put before its extension. The environment variable ``CENOTE_LOG_FILE`` if
-        not given.
+        The log file, begun anew; ``.dev<device>`` is put before its extension, and the number of the process in place
+        of ``%p``. The environment variable ``CENOTE_LOG_FILE`` if not given.
 
     Raises
     ------

@@ -7,6 +7,7 @@ no exception could be raised (``error``). Its lines go
   thread hands them over; `flush_logger` does so at once. Where `logging` has no handler they go to stderr;
 * before that, and in programs without Python, to stderr;
 * always also to the file that the environment variable ``CENOTE_DEBUG_LOG_FILE``, else ``RMM_DEBUG_LOG_FILE``, names.
+  The first process that writes it begins it anew; others add to it. ``%p`` in the name is the number of the process.
 
 The level is ``info`` at the start, or what the environment variable ``CENOTE_LOG_LEVEL`` says. The names and the levels
 are those of RMM. Allocations and frees are not logged here but by `cenote.mr.LoggingResourceAdaptor`, which

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from cenote.output_file import write_whole
 from cenote.trace import Trace, bytes_in_use
 from cenote.units import format_bytes
 
@@ -111,7 +113,9 @@ def draw(
     _dress(axes, x_label, f"memory [{unit}]", title, subtitle)
     axes.set_xlim(0, max((end - start) / tick_us, 1e-3))
     axes.set_ylim(0, max(most / unit_bytes * 1.12, 1e-3))
-    figure.savefig(path, format="png")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    write_whole(path, picture.getvalue())
 
 
 def _on_event_clock(in_use: Steps, held: Steps | None) -> tuple[Steps, Steps | None]:

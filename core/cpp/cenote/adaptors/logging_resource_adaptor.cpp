@@ -4,36 +4,53 @@
 #include <unistd.h>
 
 #include <array>
-#include <cerrno>
-#include <cstdlib>
+#include <cstdio>
 #include <cstring>
 #include <ctime>
 #include <filesystem>
 #include <stdexcept>
 
+#include "cenote/ground/environment.hpp"
 #include "cenote/ground/process.hpp"
 
 namespace cenote {
 namespace {
 
+constexpr std::string_view heading = "Thread,Time,Action,Pointer,Size,Stream\n";
 constexpr const char* default_name_variables[] = {"CENOTE_LOG_FILE",
                                                   "RMM_LOG_FILE"};  // programs for RMM set the latter
 
 std::string name_or_default(const std::string& given) {
   if (!given.empty()) return given;
   for (const char* const variable : default_name_variables) {
-    const char* const named = std::getenv(variable);
-    if (named != nullptr && *named != '\0') return named;
+    if (const char* const named = environment_variable(variable)) return named;
   }
   throw std::invalid_argument("the logging adaptor needs a file: give log_file_name, or set the environment variable " +
                               std::string(default_name_variables[0]));
 }
 
 std::string path_with_device(const std::string& name, int device) {
-  std::filesystem::path path = std::filesystem::absolute(name);
+  std::filesystem::path path = std::filesystem::absolute(with_process_number(name));
   const std::string extension = path.extension().string();
   path.replace_extension();
   return path.string() + ".dev" + std::to_string(device) + extension;
+}
+
+/// `path`; std::invalid_argument if an adaptor in the stack of `resource` writes it: what goes through both would be in
+/// it twice, and its memory from two sides.
+const std::string& file_not_of_a_stack(std::shared_ptr<memory_resource> resource, const std::string& path) {
+  const auto plain = [](const std::string& name) {
+    std::error_code error;
+    const auto found = std::filesystem::weakly_canonical(name, error);
+    return error ? std::filesystem::path(name) : found;
+  };
+  for (; resource; resource = resource->upstream()) {
+    const auto* const other = dynamic_cast<const logging_resource_adaptor*>(resource.get());
+    if (other == nullptr || plain(other->file_name()) != plain(path)) continue;
+    throw std::invalid_argument("the log file '" + path +
+                                "' is written by another logging adaptor of the same stack: give each its own");
+  }
+  return path;
 }
 
 /// "HH:MM:SS.ffffff", local time.
@@ -55,17 +72,21 @@ logging_resource_adaptor::logging_resource_adaptor(std::shared_ptr<memory_resour
     : resource_adaptor(std::move(upstream), "logging"),
       named_(name_or_default(file_name)),
       file_name_(path_with_device(named_, device())),
-      file_(std::fopen(file_name_.c_str(), "w"), &std::fclose) {
-  if (!file_) throw std::runtime_error("the log file '" + file_name_ + "' cannot be opened: " + std::strerror(errno));
-  std::fputs("Thread,Time,Action,Pointer,Size,Stream\n", file_.get());
-}
+      file_("log file", file_not_of_a_stack(this->upstream(), file_name_), output_file::sharing::alone, heading) {}
 
-logging_resource_adaptor::~logging_resource_adaptor() = default;
+logging_resource_adaptor::~logging_resource_adaptor() {
+  if (is_gone()) return;
+  try {
+    flush();
+  } catch (const std::exception& error) {
+    report_once(error.what(), "; lines are missing");
+  }
+}
 
 void logging_resource_adaptor::flush() {
   const std::lock_guard lock(mutex_);
-  if (std::fflush(file_.get()) != 0) {
-    throw std::runtime_error("the log file '" + file_name_ + "' cannot be written: " + std::strerror(errno));
+  if (const int error = file_.flush(); error != 0) {
+    throw std::runtime_error("the log file '" + file_name_ + "' cannot be written: " + std::strerror(error));
   }
 }
 
@@ -85,9 +106,12 @@ void logging_resource_adaptor::write(const char* action, const void* pointer, st
                                      stream_ref stream) noexcept {
   const auto handle = static_cast<unsigned long long>(reinterpret_cast<std::uintptr_t>(stream.value()));
   const std::lock_guard lock(mutex_);
-  const int written = std::fprintf(file_.get(), handle == 0 ? "%ld,%s,%s,%p,%zu,%llu\n" : "%ld,%s,%s,%p,%zu,0x%llx\n",
-                                   thread_id(), time_of_day().data(), action, pointer, bytes, handle);
-  if (written < 0) report_once("the log file '", file_name_, "' cannot be written; lines are missing");
+  std::array<char, 160> line{};
+  const int length =
+      std::snprintf(line.data(), line.size(), handle == 0 ? "%ld,%s,%s,%p,%zu,%llu\n" : "%ld,%s,%s,%p,%zu,0x%llx\n",
+                    thread_id(), time_of_day().data(), action, pointer, bytes, handle);
+  const std::string_view whole(line.data(), static_cast<std::size_t>(length));
+  if (!file_.write({&whole, 1})) report_once("the log file '", file_name_, "' cannot be written; lines are missing");
 }
 
 }  // namespace cenote

@@ -7,23 +7,26 @@
 // An `allocate` line is written after the upstream returned and a `free` line before it is called, so that the life of
 // one pointer never overlaps the next in file order. Size is what was asked for, in bytes.
 //
-// Threads: `mutex_` guards the file, and the order of its lines; the upstream is not called under it.
-// Cost: one formatted line, buffered; flush() or the destructor writes it out.
+// Adaptors that log to one file write to it together, line by line; each new one begins the file anew.
+//
+// Threads: `mutex_` guards the order of the lines; the upstream is not called under it.
+// Cost: one formatted line, buffered; flush(), the destructor or the end of the process writes it out.
 #pragma once
 
-#include <cstdio>
 #include <memory>
-#include <mutex>
 
+#include "cenote/ground/mutex.hpp"
+#include "cenote/ground/output_file.hpp"
 #include "cenote/memory_resource.hpp"
 
 namespace cenote {
 
 class logging_resource_adaptor final : public resource_adaptor {
  public:
-  /// Truncates `file_name`, with ".dev<device>" put before its extension. An empty name means the environment variable
-  /// CENOTE_LOG_FILE, or else RMM_LOG_FILE; std::invalid_argument if neither is set. std::runtime_error if it cannot be
-  /// opened.
+  /// Begins the file anew that `file_name` names, with ".dev<device>" put before its extension and the number of the
+  /// process in place of "%p". An empty name means the environment variable CENOTE_LOG_FILE, or else RMM_LOG_FILE.
+  /// Throws std::invalid_argument if neither is set, or if an adaptor of `upstream` writes the file; std::runtime_error
+  /// if it cannot be opened, or while another process writes it.
   logging_resource_adaptor(std::shared_ptr<memory_resource> upstream, const std::string& file_name);
   ~logging_resource_adaptor() override;
 
@@ -42,8 +45,8 @@ class logging_resource_adaptor final : public resource_adaptor {
 
   std::string named_;
   std::string file_name_;
-  std::mutex mutex_;
-  std::unique_ptr<std::FILE, int (*)(std::FILE*)> file_;
+  object_mutex mutex_;
+  output_file file_;
 };
 
 }  // namespace cenote

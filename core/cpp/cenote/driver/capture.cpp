@@ -2,13 +2,13 @@
 
 #include <array>
 #include <atomic>
-#include <cstdlib>
 #include <string_view>
 #include <utility>
 
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/driver.hpp"
 #include "cenote/driver/stream.hpp"
+#include "cenote/ground/environment.hpp"
 #include "cenote/ground/error.hpp"
 
 namespace cenote {
@@ -19,8 +19,8 @@ std::array<std::atomic<int>, max_devices> captures_underway{};
 constinit thread_local bool is_within_capture = false;
 
 promise promise_of_environment() {
-  const char* const said = std::getenv("CENOTE_CAPTURES");
-  if (said == nullptr || *said == '\0') return promise::not_given;
+  const char* const said = environment_variable("CENOTE_CAPTURES");
+  if (said == nullptr) return promise::not_given;
   if (std::string_view(said) == "announced") return promise::given;
   report_once("CENOTE_CAPTURES is \"", said, "\" and has no effect: the one word it knows is announced");
   return promise::not_given;

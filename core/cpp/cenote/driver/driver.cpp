@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <mutex>
@@ -13,6 +12,7 @@
 #include <optional>
 
 #include "cenote/driver/driver_info.hpp"
+#include "cenote/ground/environment.hpp"
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/process.hpp"
 
@@ -37,8 +37,8 @@ struct load_outcome {
 std::atomic<const load_outcome*> outcome{nullptr};
 
 std::string library_name() {
-  const char* named = std::getenv("CENOTE_CUDA_DRIVER");
-  if (named == nullptr || *named == '\0') return "libcuda.so.1";
+  const char* const named = environment_variable("CENOTE_CUDA_DRIVER");
+  if (named == nullptr) return "libcuda.so.1";
   if (std::string_view(named) != "sim") return named;
   Dl_info self{};
   dladdr(reinterpret_cast<const void*>(&library_name), &self);

@@ -1,8 +1,8 @@
 #include "cenote/driver/nvtx.hpp"
 
-#include <cstdlib>
 #include <string_view>
 
+#include "cenote/ground/environment.hpp"
 #include "cenote/ground/error.hpp"
 
 #if __has_include(<nvtx3/nvToolsExt.h>)
@@ -14,8 +14,8 @@ namespace cenote::nvtx {
 namespace {
 
 bool is_asked_for() noexcept {
-  const char* const value = std::getenv("CENOTE_NVTX");
-  return value != nullptr && *value != '\0' && std::string_view(value) != "0";
+  const char* const value = environment_variable("CENOTE_NVTX");
+  return value != nullptr && std::string_view(value) != "0";
 }
 
 /// What the calling thread is in the midst of.

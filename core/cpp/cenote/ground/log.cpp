@@ -12,15 +12,17 @@
 #include <cerrno>
 #include <condition_variable>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <ctime>
 #include <list>
 #include <mutex>
 #include <new>
+#include <stdexcept>
 #include <utility>
 
+#include "cenote/ground/environment.hpp"
 #include "cenote/ground/immortal.hpp"
+#include "cenote/ground/output_file.hpp"
+#include "cenote/ground/process.hpp"
 
 namespace cenote {
 namespace {
@@ -33,8 +35,8 @@ constexpr std::array<const char*, 7> level_names{"trace", "debug", "info", "warn
 const char* name_of(log_level level) noexcept { return level_names.at(static_cast<std::size_t>(level)); }
 
 log_level level_of_environment() noexcept {
-  const char* const wanted = std::getenv(level_variable);
-  if (wanted == nullptr || *wanted == '\0') return default_level;
+  const char* const wanted = environment_variable(level_variable);
+  if (wanted == nullptr) return default_level;
   for (std::size_t i = 0; i < level_names.size(); ++i) {
     if (strcasecmp(wanted, level_names[i]) == 0) return static_cast<log_level>(i);
   }
@@ -71,33 +73,58 @@ queue& the_queue() noexcept {
 [[maybe_unused]] const queue& made_while_there_is_one_thread =
     the_queue();  // none waits in a forked child for it to be made
 
-/// The file that the environment names; null if it names none, or one that cannot be opened. Never closed by us.
-std::FILE* the_file() noexcept {
-  static std::FILE* const opened = [] {
-    for (const char* const variable : file_variables) {
-      const char* const name = std::getenv(variable);
-      if (name == nullptr || *name == '\0') continue;
-      std::FILE* const file = std::fopen(name, "w");
-      if (file == nullptr) std::fprintf(stderr, "cenote: the log file '%s': %s\n", name, std::strerror(errno));
-      return file;
+/// Opens the file that the environment names; null if it names none, or one that cannot be opened. Throws
+/// std::bad_alloc.
+output_file* open_file() {
+  for (const char* const variable : file_variables) {
+    const char* const name = environment_variable(variable);
+    if (name == nullptr) continue;
+    try {
+      return new output_file("log file", with_process_number(name), output_file::sharing::shared);
+    } catch (const std::runtime_error& error) {
+      std::fprintf(stderr, "cenote: %s\n", error.what());
+      return nullptr;
     }
-    return static_cast<std::FILE*>(nullptr);
-  }();
-  return opened;
+  }
+  return nullptr;
+}
+
+constinit std::atomic<unsigned> opened_in{~0U};  // the process_generation(): a forked child opens its own
+constinit std::atomic<output_file*> opened{nullptr};
+
+/// The file that the environment names, as opened by the first line; null if there is none. Never closed.
+output_file* the_file() noexcept {
+  const unsigned here = process_generation();
+  if (opened_in.load(std::memory_order_acquire) == here) return opened.load(std::memory_order_relaxed);
+  try {
+    output_file* before = opened.load(std::memory_order_relaxed);
+    output_file* const fresh = open_file();
+    if (!opened.compare_exchange_strong(before, fresh)) delete fresh;  // another thread's: both are of one writer
+    opened_in.store(here, std::memory_order_release);
+    return opened;
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
 }
 
 using text_parts = std::initializer_list<text_part>;
 
-void write_to_file(std::FILE* file, log_level level, const timeval& now, long thread, text_parts parts) noexcept {
+constexpr std::size_t most_parts = 32;  // of a line; further ones are left out
+
+void write_to_file(output_file& file, log_level level, const timeval& now, long thread, text_parts parts) noexcept {
   std::tm local{};
   localtime_r(&now.tv_sec, &local);
-  flockfile(file);
-  std::fprintf(file, "[%6ld][%02d:%02d:%02d:%06ld][%-6s] ", thread, local.tm_hour, local.tm_min, local.tm_sec,
-               static_cast<long>(now.tv_usec), name_of(level));
-  for (const text_part& part : parts) std::fwrite(part.text().data(), 1, part.text().size(), file);
-  std::fputc('\n', file);
-  if (level >= flush_level()) std::fflush(file);
-  funlockfile(file);
+  std::array<char, 80> head{};
+  std::snprintf(head.data(), head.size(), "[%6ld][%02d:%02d:%02d:%06ld][%-6s] ", thread, local.tm_hour, local.tm_min,
+                local.tm_sec, static_cast<long>(now.tv_usec), name_of(level));
+  std::array<std::string_view, most_parts> line{head.data()};
+  std::size_t count = 1;
+  for (const text_part& part : parts) {
+    if (count + 1 < line.size()) line[count++] = part.text();
+  }
+  line[count++] = "\n";
+  file.write({line.data(), count});
+  if (level >= flush_level()) file.flush();
 }
 
 /// All that is given, in as few calls as the system needs; what cannot be written is lost.
@@ -115,7 +142,7 @@ void write_all(int descriptor, iovec* pieces, std::size_t count) noexcept {
 }
 
 void write_to_stderr(log_level level, text_parts parts) noexcept {
-  std::array<iovec, 32> pieces;
+  std::array<iovec, most_parts> pieces;
   std::size_t count = 0;
   const auto add = [&](std::string_view text) {
     if (count < pieces.size()) pieces[count++] = {const_cast<char*>(text.data()), text.size()};  // it is only read
@@ -170,16 +197,15 @@ void log_text(log_level level, text_parts parts) noexcept {
     is_heard = enqueue(level, now, thread, parts);
   } catch (const std::bad_alloc&) {  // of the host's memory: the line goes where it would if nobody listened
   }
-  std::FILE* const file = the_file();
-  if (file != nullptr) {
-    write_to_file(file, level, now, thread, parts);
+  if (output_file* const file = the_file()) {
+    write_to_file(*file, level, now, thread, parts);
   } else if (!is_heard) {
     write_to_stderr(level, parts);
   }
 }
 
 void flush_log() noexcept {
-  if (std::FILE* const file = the_file()) std::fflush(file);
+  if (output_file* const file = the_file()) file->flush();
 }
 
 void start_listening() {

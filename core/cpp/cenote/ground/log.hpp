@@ -7,7 +7,8 @@
 //         └── neither          ──► stderr: "cenote: text", with the level between them if it is not an error
 //
 // 1. The level is `info` until it is set; the environment variable CENOTE_LOG_LEVEL names another one for the start.
-// 2. CENOTE_DEBUG_LOG_FILE, else RMM_DEBUG_LOG_FILE, names the file; it is opened, and truncated, by the first line.
+// 2. CENOTE_DEBUG_LOG_FILE, else RMM_DEBUG_LOG_FILE, names the file; it is opened by the first line, and begun anew by
+//    it if no other process is writing there (output_file.hpp). "%p" in the name is the number of the process.
 // 3. The core never calls a listener: it enqueues and goes on. So a line may be logged under any lock of the core, and
 //    a listener may need the GIL, its own locks and cenote itself to do with the lines what it likes.
 // 4. The queue is bounded. When it is full its oldest line goes, and the listener is told how many went.

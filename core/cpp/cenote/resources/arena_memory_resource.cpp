@@ -1,11 +1,11 @@
 #include "cenote/resources/arena_memory_resource.hpp"
 
-#include <cerrno>
-#include <cstdio>
 #include <cstring>
 #include <stdexcept>
+#include <string_view>
 
 #include "cenote/driver/device.hpp"
+#include "cenote/ground/output_file.hpp"
 
 namespace cenote {
 namespace {
@@ -51,9 +51,11 @@ void arena_memory_resource::dump(std::size_t failed_bytes) const noexcept {
   try {
     const std::string text = "# " + std::to_string(failed_bytes) + " bytes could not be allocated from '" +
                              describe(*this) + "' on device " + std::to_string(device()) + "\n" + pool_.map();
-    const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(dump_file_name, "a"), &std::fclose);
-    if (!file || std::fputs(text.c_str(), file.get()) < 0 || std::fflush(file.get()) != 0) {
-      report_once("the map of an arena could not be written to ", dump_file_name, ": ", std::strerror(errno));
+    output_file file("file", dump_file_name, output_file::sharing::appended);
+    const std::string_view whole = text;
+    file.write({&whole, 1});
+    if (const int error = file.flush(); error != 0) {
+      report_once("the map of an arena could not be written to ", dump_file_name, ": ", std::strerror(error));
     }
   } catch (const std::exception& error) {
     report_once("the map of an arena could not be written: ", error.what());

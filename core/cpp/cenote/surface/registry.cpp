@@ -1,13 +1,13 @@
 #include "cenote/surface/registry.hpp"
 
 #include <array>
-#include <cstdlib>
 #include <stdexcept>
 #include <string>
 #include <utility>
 
 #include "cenote/containers/current_resource.hpp"  // one of the functions defined here
 #include "cenote/driver/device.hpp"
+#include "cenote/ground/environment.hpp"
 #include "cenote/ground/error.hpp"
 #include "cenote/resources/cuda_memory_resource.hpp"
 #include "cenote/surface/resource_place.hpp"
@@ -31,8 +31,8 @@ std::string in_variable(const std::exception& error) {
 
 std::shared_ptr<memory_resource> default_resource(int device) {
   check_device(device);
-  const char* const specified = std::getenv(default_variable);
-  if (specified == nullptr || *specified == '\0') return std::make_shared<cuda_memory_resource>(device);
+  const char* const specified = environment_variable(default_variable);
+  if (specified == nullptr) return std::make_shared<cuda_memory_resource>(device);
   try {
     return make_resource(specified, device);
   } catch (const std::invalid_argument& error) {

@@ -1,0 +1,16 @@
+#include "cenote/ground/environment.hpp"
+
+#include <sys/auxv.h>
+
+#include <cstdlib>
+
+namespace cenote {
+
+const char* environment_variable(const char* name) noexcept {
+  const char* const value = is_secure_execution() ? nullptr : std::getenv(name);
+  return value != nullptr && *value != '\0' ? value : nullptr;
+}
+
+bool is_secure_execution() noexcept { return getauxval(AT_SECURE) != 0; }
+
+}  // namespace cenote

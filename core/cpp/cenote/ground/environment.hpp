@@ -1,0 +1,15 @@
+// The environment of the process, as far as it may be followed.
+//
+// In secure execution (a set-user-id program, or one with capabilities of its file) whoever calls the program chooses
+// its environment and must not choose its files and libraries: no variable is followed there.
+#pragma once
+
+namespace cenote {
+
+/// The value of a variable; null where it is not set or empty, and in secure execution.
+const char* environment_variable(const char* name) noexcept;
+
+/// Whether the process has rights that its caller does not have.
+bool is_secure_execution() noexcept;
+
+}  // namespace cenote

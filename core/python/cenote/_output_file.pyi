@@ -1,0 +1,3 @@
+import os
+
+def open_for_writing(path: str | os.PathLike[str]) -> tuple[int, bool]: ...
