@@ -8,6 +8,7 @@
 #include <atomic>
 #include <barrier>
 #include <functional>
+#include <limits>
 #include <random>
 #include <semaphore>
 #include <thread>
@@ -97,6 +98,22 @@ TEST(leased_quota, counts_the_largest_amounts_for_ever) {
     quota.give(leased_quota::largest);
   }
   EXPECT_EQ(quota.taken(), 0);
+  quota.check();
+}
+
+TEST(leased_quota, stays_in_bounds_where_more_is_given_than_was_taken) {
+  leased_quota quota(fixed, 1000);
+  const auto give_too_much = [&] {
+    for (int i = 0; i < 100; ++i) quota.give(leased_quota::largest);
+    quota.give(std::numeric_limits<std::int64_t>::max());
+  };
+  std::vector<std::jthread> threads;
+  for (int i = 0; i < 70; ++i) threads.emplace_back(give_too_much);
+  threads.clear();
+  give_too_much();
+  EXPECT_LT(quota.taken(), 0);
+  EXPECT_GE(quota.taken(), -leased_quota::largest);
+  EXPECT_TRUE(quota.try_take(1000));
   quota.check();
 }
 

@@ -3,6 +3,8 @@
 
 #include <memory>
 #include <optional>
+#include <sstream>
+#include <string>
 #include <vector>
 
 #include "cenote/resources/cuda_memory_resource.hpp"
@@ -96,8 +98,15 @@ class pool_offers : public simulated_device {
 
   std::size_t in_use() const { return *pool_->state().in_use; }
 
-  /// What the heap itself has free: a block on offer is not part of it.
-  std::size_t free_in_heap() const { return *pool_->state().largest_free; }
+  /// The largest block that the heap itself has free: one on offer is not part of it.
+  std::size_t free_in_heap() const {
+    std::istringstream map(pool_->map());
+    std::size_t largest = 0;
+    for (std::string line; std::getline(map, line);) {
+      if (line.ends_with(" free")) largest = std::max(largest, std::stoul(line.substr(line.find(' '))));
+    }
+    return largest;
+  }
 
   std::uint64_t waits() const { return pool_->counters().waits - before_.waits; }
   std::uint64_t from_own_stream() const { return pool_->counters().from_own_stream - before_.from_own_stream; }

@@ -33,6 +33,12 @@ int depth_above(const std::shared_ptr<memory_resource>& upstream, const char* ki
   return deepest;
 }
 
+/// What such a block counts as: nothing.
+std::size_t report_impossible_size(std::size_t bytes) noexcept {
+  report_once("a block was freed as one of ", bytes, " bytes, which no block has; it is freed as one of none");
+  return 0;
+}
+
 }  // namespace
 
 memory_resource::memory_resource(const std::shared_ptr<memory_resource>& upstream, const char* kind, int more)
@@ -70,6 +76,8 @@ void memory_resource::refuse(stream_ref stream, void* pointer, std::size_t bytes
 
 void memory_resource::deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept {
   if (pointer == nullptr || is_gone()) return;
+  if (bytes > max_allocation) [[unlikely]]
+    bytes = report_impossible_size(bytes);
   try {
     if (nvtx::is_on()) [[unlikely]]
       return deallocate_in_range(stream, pointer, bytes, std::max(alignment, default_alignment));
@@ -95,7 +103,7 @@ void* memory_resource::allocate_at_once(stream_ref stream, std::size_t bytes, st
 bool memory_resource::deallocate_at_once(stream_ref stream, void* pointer, std::size_t bytes,
                                          std::size_t alignment) noexcept {
   if (pointer == nullptr || is_gone()) return true;
-  if (nvtx::is_on()) [[unlikely]]
+  if (nvtx::is_on() || bytes > max_allocation) [[unlikely]]
     return false;
   try {
     return do_deallocate_at_once(stream, pointer, bytes, std::max(alignment, default_alignment));

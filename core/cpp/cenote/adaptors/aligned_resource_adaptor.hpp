@@ -24,6 +24,7 @@ class aligned_resource_adaptor final : public resource_adaptor {
 
   std::string kind() const override { return "aligned"; }
   std::string specification() const override;
+  memory_state state() const override;
 
  private:
   void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;

@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "cenote/structures/leased_quota.hpp"
+
 namespace cenote {
 namespace {
 
@@ -22,7 +24,10 @@ void counter::add(std::int64_t amount) noexcept {
   peak = std::max(peak, current);
 }
 
-void counter::subtract(std::int64_t amount) noexcept { current -= amount; }
+void counter::subtract(std::int64_t amount) noexcept {
+  // Wrong sizes of frees, again and again, must not wrap it.
+  current = std::max(current, -leased_quota::largest) - std::min(amount, leased_quota::largest);
+}
 
 void allocation_counters::allocated(std::size_t size) noexcept {
   bytes.add(static_cast<std::int64_t>(size));

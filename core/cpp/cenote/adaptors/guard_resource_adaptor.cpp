@@ -1,5 +1,6 @@
 #include "cenote/adaptors/guard_resource_adaptor.hpp"
 
+#include <algorithm>
 #include <stdexcept>
 
 #include "cenote/adaptors/tracking_resource_adaptor.hpp"
@@ -35,6 +36,14 @@ guard_resource_adaptor::guard_resource_adaptor(std::shared_ptr<memory_resource> 
 std::string guard_resource_adaptor::specification() const {
   return spell_specification(
       kind(), {guard_bytes_ == default_guard_bytes ? std::string{} : "bytes=" + spell_bytes(guard_bytes_)});
+}
+
+/// What is in use includes the guards, as it is the upstream's.
+memory_state guard_resource_adaptor::state() const {
+  memory_state figures = next().state();
+  const std::size_t guards = room_for(0, default_alignment);
+  if (figures.largest_free) *figures.largest_free -= std::min(*figures.largest_free, guards);
+  return figures;
 }
 
 std::vector<overrun> guard_resource_adaptor::find_overruns() const {

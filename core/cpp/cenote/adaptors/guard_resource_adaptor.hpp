@@ -70,6 +70,7 @@ class guard_resource_adaptor final : public resource_adaptor {
 
   std::string kind() const override { return "guard"; }
   std::string specification() const override;
+  memory_state state() const override;
 
  private:
   struct guarded_block {

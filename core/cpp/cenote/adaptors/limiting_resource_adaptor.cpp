@@ -36,7 +36,8 @@ memory_state limiting_resource_adaptor::state() const {
   const std::size_t in_use = allocated_bytes();
   figures.in_use = in_use;
   figures.limit = limit_;
-  if (figures.largest_free) figures.largest_free = std::min(*figures.largest_free, limit_ - in_use);
+  if (figures.largest_free)
+    figures.largest_free = std::min(*figures.largest_free, align_down(limit_ - in_use, alignment_));
   return figures;
 }
 
@@ -50,7 +51,11 @@ inline bool limiting_resource_adaptor::try_reserve(std::size_t counted) noexcept
   return counted <= limit_ && quota_.try_take(as_quota(counted));
 }
 
-inline void limiting_resource_adaptor::release(std::size_t counted) noexcept { quota_.give(as_quota(counted)); }
+/// A size that no block here can have, as a free may come with any, releases nothing.
+inline void limiting_resource_adaptor::release(std::size_t counted) noexcept {
+  if (counted <= limit_) [[likely]]
+    quota_.give(as_quota(counted));
+}
 
 void* limiting_resource_adaptor::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
   const std::size_t counted = align_up(bytes, alignment_);

@@ -10,6 +10,7 @@
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/driver.hpp"
 #include "cenote/ground/error.hpp"
+#include "cenote/ground/immortal.hpp"
 
 namespace cenote {
 namespace {
@@ -28,9 +29,9 @@ struct access_table {
   std::unordered_map<CUmemoryPool, open_pool> pools;
 };
 
-access_table& table() {
-  static auto* const leaked = new access_table;  // resources may outlive static objects
-  return *leaked;
+access_table& table() noexcept {
+  static immortal<access_table> the_one;  // resources may outlive static objects
+  return *the_one;
 }
 
 std::size_t bit(int device) { return static_cast<std::size_t>(device); }
@@ -87,7 +88,7 @@ void follow(CUmemoryPool pool, open_pool& known, const device_set& in_use) noexc
   try {
     change_access(pool, known, reaching(in_use, known.device));
   } catch (const std::exception& error) {
-    report_once("the pool of device " + std::to_string(known.device) + " stays closed to others: " + error.what());
+    report_once("the pool of device ", known.device, " stays closed to others: ", error.what());
   }
 }
 

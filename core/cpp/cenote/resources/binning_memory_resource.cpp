@@ -20,6 +20,13 @@ void check_exponents(int least, int most) {
       std::to_string(least) + " and " + std::to_string(most));
 }
 
+/// A free of an unknown pointer or of a wrong size must not wrap a count.
+void subtract(std::atomic<std::size_t>& count, std::size_t amount) noexcept {
+  std::size_t live = count;
+  while (!count.compare_exchange_weak(live, live - std::min(live, amount))) {
+  }
+}
+
 }  // namespace
 
 binning_memory_resource::binning_memory_resource(std::shared_ptr<memory_resource> upstream)
@@ -52,8 +59,9 @@ void binning_memory_resource::add_bin(std::size_t bytes, std::shared_ptr<memory_
                                 " can under this binning resource");
   }
   const std::size_t size = std::min(align_up(bytes, default_alignment), any_size - 1);
-  if (!resource) resource = std::make_shared<fixed_size_memory_resource>(upstream_, size, 0);
-  auto added = std::make_unique<bin>(size, std::move(resource));
+  std::shared_ptr<fixed_size_memory_resource> own;
+  if (!resource) resource = own = std::make_shared<fixed_size_memory_resource>(upstream_, size, 0);
+  auto added = std::make_unique<bin>(size, std::move(resource), std::move(own));
 
   const std::unique_lock alone(mutex_);
   const auto place = std::ranges::lower_bound(bins_, size, {}, &bin::bytes);
@@ -84,7 +92,11 @@ void* binning_memory_resource::do_allocate(stream_ref stream, std::size_t bytes,
     --chosen->blocks_in_use;
     throw;
   }
-  if (pointer == nullptr) --chosen->blocks_in_use;
+  if (pointer == nullptr) {
+    --chosen->blocks_in_use;
+  } else if (!chosen->own) {
+    chosen->bytes_in_use += align_up(bytes, default_alignment);
+  }
   return pointer;
 }
 
@@ -96,10 +108,8 @@ void binning_memory_resource::do_deallocate(stream_ref stream, void* pointer, st
     chosen = &bin_for(bytes);
   }
   chosen->resource->deallocate(stream, pointer, bytes, alignment);
-  // A free of an unknown pointer or a wrong size must not wrap the count.
-  std::size_t live = chosen->blocks_in_use;
-  while (live != 0 && !chosen->blocks_in_use.compare_exchange_weak(live, live - 1)) {
-  }
+  subtract(chosen->blocks_in_use, 1);
+  if (!chosen->own) subtract(chosen->bytes_in_use, align_up(bytes, default_alignment));
 }
 
 std::size_t binning_memory_resource::bin_count() const {
@@ -111,6 +121,40 @@ std::string binning_memory_resource::specification() const {
   if (!exponents_) return kind();
   return spell_specification(kind(),
                              {"min=" + std::to_string(exponents_->first), "max=" + std::to_string(exponents_->second)});
+}
+
+memory_state binning_memory_resource::state() const {
+  struct seen_bin {
+    std::size_t bytes;
+    std::shared_ptr<memory_resource> resource;
+    std::shared_ptr<fixed_size_memory_resource> own;
+    std::size_t bytes_in_use;
+  };
+  std::vector<seen_bin> bins;
+  {
+    const std::shared_lock together(mutex_);
+    for (const auto& b : bins_) bins.push_back({b->bytes, b->resource, b->own, b->bytes_in_use});
+  }
+  const memory_state under = upstream_->state();
+  memory_state figures;
+  figures.limit = under.limit;
+  figures.device_free = under.device_free;
+  figures.device_total = under.device_total;
+  figures.in_use = figures.held = 0;
+  figures.largest_free = 0;
+  std::size_t smaller = 0;  // sizes up to this are served by smaller bins
+  for (const seen_bin& b : bins) {
+    const memory_state its = b.own ? b.own->own_state() : b.resource == upstream_ ? under : b.resource->state();
+    *figures.in_use += b.own ? its.in_use.value_or(0) : b.bytes_in_use;
+    *figures.held += b.own ? its.held.value_or(0) : b.bytes_in_use;
+    if (!its.largest_free) {
+      figures.largest_free.reset();  // and the last, the upstream, has the last word
+    } else if (const std::size_t largest = std::min(*its.largest_free, b.bytes); largest > smaller) {
+      figures.largest_free = largest;
+    }
+    smaller = b.bytes;
+  }
+  return figures;
 }
 
 bool binning_memory_resource::is_host_accessible() const noexcept {

@@ -3,6 +3,9 @@
 //     bytes      0 … 1 KiB        … 64 KiB          … 128 MiB     above
 //     served by  fixed_size 1K    fixed_size 64K    cuda          upstream
 //
+// What is in use are the whole blocks of the bins that were made here, and of the other resources the bytes that were
+// asked for, rounded up to 256. What is held is all that was taken of the upstream and of the bins that were added.
+//
 // A block goes back to the bin that its size names. A bin added later must therefore not take over sizes of which
 // blocks are in use: add_bin refuses, rather than have them freed to the wrong resource.
 //
@@ -16,6 +19,7 @@
 
 #include "cenote/ground/mutex.hpp"
 #include "cenote/memory_resource.hpp"
+#include "cenote/resources/fixed_size_memory_resource.hpp"
 
 namespace cenote {
 
@@ -39,6 +43,7 @@ class binning_memory_resource final : public memory_resource {
   std::string kind() const override { return "binning"; }
   std::string specification() const override;
   std::shared_ptr<memory_resource> upstream() const override { return upstream_; }
+  memory_state state() const override;
   bool is_host_accessible() const noexcept override;
   bool is_stream_ordered() const noexcept override;
   std::size_t trim(std::size_t keep_bytes = 0) override;
@@ -48,7 +53,9 @@ class binning_memory_resource final : public memory_resource {
   struct bin {
     std::size_t bytes;  // serves sizes up to this
     std::shared_ptr<memory_resource> resource;
+    std::shared_ptr<fixed_size_memory_resource> own;  // the same, if it was made here: it knows what is in use
     std::atomic<std::size_t> blocks_in_use{0};
+    std::atomic<std::size_t> bytes_in_use{0};  // unless it is our own
   };
 
   bin& bin_for(std::size_t bytes) const;

@@ -34,8 +34,7 @@ std::string fixed_size_memory_resource::specification() const {
       kind(), {"block_size=" + spell_bytes(block_size_), "preallocate=" + std::to_string(blocks_to_preallocate_)});
 }
 
-memory_state fixed_size_memory_resource::state() const {
-  memory_state figures = pool_.state();
+memory_state fixed_size_memory_resource::in_blocks(memory_state figures) const {
   if (figures.largest_free) figures.largest_free = *figures.largest_free >= block_size_ ? block_size_ : 0;
   return figures;
 }

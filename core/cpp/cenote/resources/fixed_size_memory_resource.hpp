@@ -29,7 +29,10 @@ class fixed_size_memory_resource final : public memory_resource {
   std::string specification() const override;
   std::shared_ptr<memory_resource> upstream() const override { return pool_.upstream(); }
   bool is_stream_ordered() const noexcept override { return true; }
-  memory_state state() const override;
+  memory_state state() const override { return in_blocks(pool_.state()); }
+
+  /// As pool_memory_resource's.
+  memory_state own_state() const { return in_blocks(pool_.own_state()); }
   std::size_t trim(std::size_t keep_bytes = 0) override { return pool_.trim(keep_bytes); }
   void check() const override { pool_.check(); }
 
@@ -37,6 +40,8 @@ class fixed_size_memory_resource final : public memory_resource {
   /// Null, that is out of memory, for more than a block.
   void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
   void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) override;
+
+  memory_state in_blocks(memory_state figures) const;
 
   std::size_t block_size_;
   std::size_t blocks_to_preallocate_;

@@ -369,7 +369,7 @@ void* pool_memory_resource::grow_beside_idle_chunk(request& wanted) {
     const section here(*this);
     idle = memory_.idle_chunk_spared(wanted);
   }
-  wanted.may_split_idle_chunks = true;
+  wanted.may_split_idle_chunks = wanted.is_thorough = true;
   if (idle == 0) return nullptr;
   const std::size_t step = align_up(idle / stream_ordered_heap::share_that_splits, 2 * MiB);
   if (grown_beside_ + step <= idle / most_beside) {
@@ -632,8 +632,8 @@ void pool_memory_resource::grow_in_steps_of(std::size_t bytes) {
 std::string pool_memory_resource::map() const {
   std::string text;
   const auto draw = [&](const block& b) {
-    const bool is_free = b.is_free || b.is_cached;
-    text += format_address(b.address) + ' ' + std::to_string(b.bytes()) + (is_free ? " free\n" : " in use\n");
+    const char* const what = b.is_free ? " free\n" : b.is_cached ? " free, set aside\n" : " in use\n";
+    text += format_address(b.address) + ' ' + std::to_string(b.bytes()) + what;
   };
   const std::lock_guard lock(mutex_);
   memory_.for_each_block(draw);
@@ -648,7 +648,15 @@ std::string pool_memory_resource::specification() const {
 }
 
 memory_state pool_memory_resource::state() const {
-  memory_state figures = upstream()->state();
+  const memory_state under = upstream()->state();
+  memory_state figures = own_state();
+  figures.device_free = under.device_free;
+  figures.device_total = under.device_total;
+  return figures;
+}
+
+memory_state pool_memory_resource::own_state() const {
+  memory_state figures;
   figures.held = chunks_.held();
   figures.limit = chunks_.maximum();
   const std::lock_guard lock(mutex_);

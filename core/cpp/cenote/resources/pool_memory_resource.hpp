@@ -69,7 +69,8 @@ class pool_memory_resource final : public memory_resource {
   /// From now on the pool grows by `bytes` at once, or by what is asked for if that is more.
   void grow_in_steps_of(std::size_t bytes);
 
-  /// Every block, one a line, in order of address: what is in use and how the free memory lies between.
+  /// Every block, one a line, in order of address: what is in use and how the free memory lies between. What lies in a
+  /// thread's cache or is on offer is set aside: it is not yet joined with what is free beside it.
   std::string map() const;
 
   std::string kind() const override { return "pool"; }
@@ -77,6 +78,9 @@ class pool_memory_resource final : public memory_resource {
   std::shared_ptr<memory_resource> upstream() const override { return chunks_.upstream(); }
   bool is_stream_ordered() const noexcept override { return true; }
   memory_state state() const override;
+
+  /// state() without what only the upstream knows, and without asking it.
+  memory_state own_state() const;
 
   /// Gives chunks that are wholly free, and whose work is done, back to the upstream. Beside a capture (capture.hpp)
   /// only as far as events cover that work already.

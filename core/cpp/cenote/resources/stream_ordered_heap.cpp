@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <new>
+#include <unordered_set>
 #include <utility>
 
 #include "cenote/ground/check.hpp"
@@ -44,7 +45,7 @@ void* stream_ordered_heap::take(const request& wanted) {
 
 /// A free block of the owner that fits; no_block where there is none, or only an idle chunk that is left whole.
 block_index stream_ordered_heap::find(owner_index owner, const request& wanted) const noexcept {
-  const block_index found = heap_.find(owner, wanted.bytes, wanted.alignment);
+  const block_index found = heap_.find(owner, wanted.bytes, wanted.alignment, wanted.is_thorough);
   return found != no_block && leaves_whole(found, wanted) ? no_block : found;
 }
 
@@ -379,10 +380,13 @@ std::size_t stream_ordered_heap::blocks_in_use() const {
   return heap_.blocks_in_use() - caches_.blocks() - offers_.size();
 }
 
-std::size_t stream_ordered_heap::largest_free() const noexcept {
-  std::size_t largest = heap_.largest_free(ready_);
-  for (const auto& [id, timeline] : timelines_) largest = std::max(largest, heap_.largest_free(timeline.owner()));
-  return largest;
+std::size_t stream_ordered_heap::largest_free() const {
+  std::unordered_set<owner_index> owners{ready_};
+  for (const auto& [id, timeline] : timelines_) {
+    if (!id.is_capturing()) owners.insert(timeline.owner());
+  }
+  const auto may_be_had = [&](const block& b) { return b.is_free ? owners.contains(b.owner) : b.is_cached; };
+  return caches_.alone([&] { return heap_.largest_run(may_be_had); });
 }
 
 pool_counters stream_ordered_heap::counters() const {

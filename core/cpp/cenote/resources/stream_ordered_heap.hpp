@@ -53,6 +53,7 @@ class stream_ordered_heap {
     std::size_t bytes;
     std::size_t alignment;
     bool may_split_idle_chunks = false;  // if false, small requests leave chunks whole for large ones
+    bool is_thorough = false;            // if true, no block that fits is missed, however long the search
   };
 
   using offer = offered_blocks::offer;
@@ -171,7 +172,10 @@ class stream_ordered_heap {
   /// Caches change beside the lock.
   std::size_t bytes_in_use() const;
   std::size_t blocks_in_use() const;
-  std::size_t largest_free() const noexcept;
+
+  /// The largest block that could be had without growing: also of blocks that lie side by side in caches, on offer, and
+  /// freed on several streams, which a reclaim joins. Not of what captures keep. O(blocks).
+  std::size_t largest_free() const;
   pool_counters counters() const;
 
   /// Every block of every chunk, in order of address, while no cache changes.

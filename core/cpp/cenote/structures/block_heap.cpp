@@ -55,10 +55,11 @@ void block_heap::add_chunk(chunk memory, owner_index owner, stamp freed_at) {
   insert_merged(place->second.first);
 }
 
-block_index block_heap::find(owner_index owner, std::size_t bytes, std::size_t alignment) const noexcept {
+block_index block_heap::find(owner_index owner, std::size_t bytes, std::size_t alignment,
+                             bool is_thorough) const noexcept {
   const free_index& free = *indexes_[owner];
   const std::size_t wanted = bytes_to_look_for(bytes, alignment);
-  return wanted <= free.free_bytes() ? free.find(blocks_, wanted) : no_block;
+  return wanted <= free.free_bytes() ? free.find(blocks_, wanted, is_thorough) : no_block;
 }
 
 void* block_heap::take(block_index index, std::size_t bytes, std::size_t alignment, std::optional<owner_index> keeper,

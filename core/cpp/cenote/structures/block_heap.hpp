@@ -29,6 +29,7 @@
 // the directory for a taken one.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <functional>
 #include <map>
@@ -55,7 +56,9 @@ class block_heap {
   void add_chunk(chunk memory, owner_index owner, stamp freed_at);
 
   /// A free block of `owner` from which `bytes` (a multiple of 256) can be taken at `alignment`, or no_block.
-  block_index find(owner_index owner, std::size_t bytes, std::size_t alignment) const noexcept;
+  /// A thorough search finds one if there is any; else one that is in the way of nothing may be missed (free_index).
+  block_index find(owner_index owner, std::size_t bytes, std::size_t alignment,
+                   bool is_thorough = false) const noexcept;
 
   /// Takes `bytes` out of a block that find() returned for the same arguments. With a `keeper`, no other
   /// owner will ever get the block (see give). `taker` is as in block_table. Nothing has changed if it throws
@@ -88,6 +91,21 @@ class block_heap {
 
   std::size_t free_bytes(owner_index owner) const noexcept { return indexes_[owner]->free_bytes(); }
   std::size_t largest_free(owner_index owner) const noexcept { return indexes_[owner]->largest_bytes(blocks_); }
+
+  /// The most bytes side by side that would be one block if `may_be_had(block)` were all of one owner. O(blocks).
+  template <class Having>
+  std::size_t largest_run(Having&& may_be_had) const {
+    std::size_t largest = 0;
+    std::size_t run = 0;
+    for (const auto& [base, record] : chunks_) {
+      run = 0;
+      for (block_index i = record.first; i != no_block; i = blocks_[i].next) {
+        run = may_be_had(blocks_[i]) ? run + blocks_[i].bytes() : 0;
+        largest = std::max(largest, run);
+      }
+    }
+    return largest;
+  }
   std::size_t bytes_in_use() const noexcept { return bytes_in_use_; }
   std::size_t blocks_in_use() const noexcept { return taken_.size(); }
   std::size_t chunk_bytes() const noexcept { return chunk_bytes_; }

@@ -64,14 +64,15 @@ block_index free_index::first_at_or_above(place from) const noexcept {
   return heads_[level][static_cast<unsigned>(std::countr_zero(bins_[level]))];
 }
 
-block_index free_index::find(const block_table& blocks, std::size_t bytes) const noexcept {
+block_index free_index::find(const block_table& blocks, std::size_t bytes, bool is_thorough) const noexcept {
   const block_index fitting = first_at_or_above(place_of(round_up_to_bin(bytes)));
   if (fitting != no_block) return fitting;
   const auto [level, bin] = place_of(bytes);
   if (level >= level_count) return no_block;
   block_index near = heads_[level][bin];
-  for (unsigned tries = 0; near != no_block && tries < near_misses; ++tries, near = blocks[near].free_next) {
+  for (unsigned tries = 0; near != no_block && (is_thorough || tries < near_misses); ++tries) {
     if (blocks[near].bytes() >= bytes) return near;
+    near = blocks[near].free_next;
   }
   return no_block;
 }

@@ -42,6 +42,7 @@
 // Steal-Half Work Queues", 2002. Dekker's handshake.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
@@ -62,6 +63,9 @@ class leased_quota {
 
   /// No limit and no amount is larger: what is taken and one amount more can be said.
   static constexpr std::int64_t largest = std::int64_t{1} << 61;
+
+  /// Of one thread, where it gives what others have taken. All threads together stay above -largest.
+  static constexpr std::int64_t least_in_use = -(largest / 65);
 
   enum class limit { fixed, rising };
 
@@ -96,7 +100,8 @@ class leased_quota {
     take_slowly(amount);
   }
 
-  /// Gives what this or another thread has taken.
+  /// Gives what this or another thread has taken. Whoever gives what nobody has taken, such as by frees of wrong sizes,
+  /// leaves the figures wrong, but in bounds.
   void give(std::int64_t amount) noexcept {
     if (cell* const own = own_cell()) [[likely]]
       return own->give(amount);
@@ -127,9 +132,14 @@ class leased_quota {
       taken.store(taken.load(std::memory_order_relaxed) + static_cast<std::uint64_t>(amount),
                   std::memory_order_relaxed);
     }
+    /// No more than brings what is in use down to the least: who gives more gives what nobody has taken.
     void give(std::int64_t amount) noexcept {
-      given.store(given.load(std::memory_order_relaxed) + static_cast<std::uint64_t>(amount),
-                  std::memory_order_release);
+      const std::uint64_t least = taken.load(std::memory_order_relaxed) - static_cast<std::uint64_t>(least_in_use);
+      const std::uint64_t before = given.load(std::memory_order_relaxed);
+      std::uint64_t after = before + static_cast<std::uint64_t>(std::min(amount, largest));
+      if (static_cast<std::int64_t>(least - after) < 0) [[unlikely]]
+        after = least;
+      given.store(after, std::memory_order_release);
     }
     /// The caller holds the quota's lock.
     void add_to_grant(std::int64_t amount) noexcept {

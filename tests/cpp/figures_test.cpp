@@ -1,0 +1,208 @@
+// The figures that resources give of themselves, against a model: what is in use, what is held, and the largest block
+// that could be had.
+#include <bit>
+#include <functional>
+#include <map>
+#include <random>
+#include <thread>
+
+#include "cenote/adaptors/limiting_resource_adaptor.hpp"
+#include "cenote/adaptors/statistics_resource_adaptor.hpp"
+#include "cenote/driver/capture.hpp"
+#include "cenote/resources/binning_memory_resource.hpp"
+#include "cenote/resources/cuda_memory_resource.hpp"
+#include "cenote/resources/fixed_size_memory_resource.hpp"
+#include "cenote/resources/pool_memory_resource.hpp"
+#include "cenote/surface/specification.hpp"
+#include "simulated.hpp"
+
+namespace cenote::test {
+namespace {
+
+using resource_ptr = std::shared_ptr<memory_resource>;
+
+class figures : public simulated_device {
+ protected:
+  void SetUp() override {
+    simulated_device::SetUp();
+    for (auto& stream : streams_) stream.emplace(0, cuda_stream::kind::non_blocking);
+  }
+  void TearDown() override {
+    for (auto& stream : streams_) stream.reset();
+    simulated_device::TearDown();
+  }
+  stream_ref stream(std::size_t i) const { return streams_[i % streams_.size()]->view(); }
+
+ private:
+  std::array<std::optional<cuda_stream>, 3> streams_;
+};
+
+struct stack_of_fixed_size {
+  const char* name;
+  std::string specification;
+  std::function<std::size_t(std::size_t bytes)> in_use_of;  ///< what a block of so many bytes takes
+  bool is_exact = true;                                     ///< nothing larger than the largest free block can be had
+};
+
+std::size_t rounded(std::size_t bytes) { return align_up(bytes, default_alignment); }
+
+class figures_of_stacks : public figures, public testing::WithParamInterface<stack_of_fixed_size> {};
+
+/// Small and large blocks on several streams, so that they lie in caches, on offer and in the heap, and some are freed
+/// on other streams than their own.
+TEST_P(figures_of_stacks, are_what_is_in_use_and_what_can_be_had) {
+  const unsigned seed = testing::UnitTest::GetInstance()->random_seed() + 1u;
+  SCOPED_TRACE(testing::Message() << "seed " << seed);
+  std::mt19937 random(seed);
+  const resource_ptr resource = make_resource(GetParam().specification, 0);
+  std::multimap<std::size_t, void*> live;  // by size
+  std::size_t in_use = 0;
+  const auto allocate = [&](stream_ref on, std::size_t bytes) {
+    void* const block = resource->try_allocate(on, bytes);
+    if (block == nullptr) return false;
+    live.emplace(bytes, block);
+    in_use += GetParam().in_use_of(bytes);
+    return true;
+  };
+  for (int step = 0; step < 1500; ++step) {
+    const stream_ref on = stream(random() % 3);
+    if (!live.empty() && random() % 100 < 47) {
+      auto freed = live.begin();
+      std::advance(freed, random() % live.size());
+      in_use -= GetParam().in_use_of(freed->first);
+      resource->deallocate(on, freed->second, freed->first);
+      live.erase(freed);
+    } else {
+      allocate(on, random() % 4 == 0 ? 1 + random() % (300 * KiB) : 256 * (1 + random() % 8));
+    }
+    if (step % 20 != 0) continue;
+    const memory_state said = resource->state();
+    ASSERT_EQ(said.in_use, in_use) << "after step " << step;
+    ASSERT_GE(said.held.value_or(in_use), in_use);
+    const std::size_t largest = said.largest_free.value();
+    if (GetParam().is_exact) {
+      EXPECT_EQ(resource->try_allocate(on, largest + 1), nullptr) << "after step " << step;
+    }
+    if (largest == 0) continue;
+    void* const block = resource->try_allocate(on, largest);
+    ASSERT_NE(block, nullptr) << largest << " bytes after step " << step;
+    resource->deallocate(stream(random() % 3), block, largest);
+  }
+  for (const auto& [bytes, block] : live) resource->deallocate({}, block, bytes);
+  EXPECT_EQ(resource->state().in_use, 0u);
+  resource->check();
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    all, figures_of_stacks,
+    testing::Values(stack_of_fixed_size{"arena", "arena:size=8MiB", rounded},
+                    stack_of_fixed_size{"pool", "pool:initial=8MiB,max=8MiB | cuda", rounded},
+                    stack_of_fixed_size{"pool_over_the_drivers", "pool:initial=8MiB,max=8MiB | async", rounded},
+                    stack_of_fixed_size{"statistics", "statistics | tracking | thread_safe | arena:size=8MiB", rounded},
+                    stack_of_fixed_size{"limiting", "limiting:limit=3000100 | arena:size=8MiB", rounded},
+                    stack_of_fixed_size{"limiting_in_pages", "limiting:limit=6000100,alignment=4096 | arena:size=8MiB",
+                                        [](std::size_t bytes) { return align_up(bytes, 4096); }},
+                    stack_of_fixed_size{"guard", "guard | arena:size=8MiB",
+                                        [](std::size_t bytes) { return rounded(256 + bytes + 256); }},
+                    stack_of_fixed_size{"aligned", "aligned:alignment=4096 | arena:size=8MiB", rounded, false},
+                    stack_of_fixed_size{"aligned_from_a_threshold_on",
+                                        "aligned:alignment=4096,threshold=64KiB | arena:size=8MiB", rounded, false},
+                    stack_of_fixed_size{"binning", "binning:min=8,max=12 | arena:size=8MiB",
+                                        [](std::size_t bytes) {
+                                          return bytes > 4096 ? rounded(bytes)
+                                                              : std::max<std::size_t>(256, std::bit_ceil(bytes));
+                                        },
+                                        false}),
+    [](const auto& tested) { return tested.param.name; });
+
+TEST_F(figures, count_nothing_as_in_use_where_nothing_is) {
+  for (const char* const under : {"cuda", "async", "pool:initial=16MiB | cuda", "arena:size=64MiB"}) {
+    SCOPED_TRACE(under);
+    const resource_ptr upstream = make_resource(under, 0);
+    const auto bins = std::make_shared<binning_memory_resource>(upstream, 8, 16);
+    bins->add_bin(1 * MiB, std::make_shared<pool_memory_resource>(upstream, 0));
+    EXPECT_EQ(bins->state().in_use, 0u);
+    std::vector<std::pair<void*, std::size_t>> live;
+    for (const std::size_t bytes : {std::size_t{100}, 5 * KiB, 60 * KiB, 700 * KiB, 3 * MiB})
+      live.emplace_back(bins->allocate(stream(0), bytes), bytes);
+    EXPECT_EQ(bins->state().in_use, 256u + 8 * KiB + 64 * KiB + 700 * KiB + 3 * MiB);
+    EXPECT_GE(bins->state().held, bins->state().in_use);
+    for (const auto& [block, bytes] : live) bins->deallocate(stream(0), block, bytes);
+    EXPECT_EQ(bins->state().in_use, 0u);
+  }
+}
+
+TEST_F(figures, name_no_block_that_a_capture_keeps) {
+  const auto pool = std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), 1 * MiB, 1 * MiB);
+  capture_begins(0);
+  ASSERT_EQ(cuStreamBeginCapture(stream(0).value(), CU_STREAM_CAPTURE_MODE_RELAXED), CUDA_SUCCESS);
+  void* const block = pool->allocate(stream(0), 768 * KiB);
+  pool->deallocate(stream(0), block, 768 * KiB);
+  CUgraph graph = nullptr;
+  EXPECT_EQ(cuStreamEndCapture(stream(0).value(), &graph), CUDA_SUCCESS);
+  EXPECT_EQ(cuGraphDestroy(graph), CUDA_SUCCESS);
+  capture_ended(0);
+  EXPECT_EQ(pool->state().in_use, 0u);
+  EXPECT_EQ(pool->state().largest_free, 256 * KiB);
+  EXPECT_EQ(pool->try_allocate(stream(1), 256 * KiB + 1), nullptr);
+}
+
+TEST_F(figures, of_paths_add_up_to_the_allocations) {
+  const auto pool = std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), 1 * MiB, 2 * MiB);
+  std::mt19937 random(7);
+  std::vector<std::pair<void*, std::size_t>> live;
+  std::uint64_t allocations = 0;
+  for (int step = 0; step < 3000; ++step) {
+    if (live.empty() || random() % 2 == 0) {
+      const std::size_t bytes = 256 * (1 + random() % 400);
+      if (void* const block = pool->try_allocate(stream(random()), bytes)) {
+        live.emplace_back(block, bytes);
+        ++allocations;
+      }
+    } else {
+      std::swap(live[random() % live.size()], live.back());
+      pool->deallocate(stream(random()), live.back().first, live.back().second);
+      live.pop_back();
+    }
+  }
+  const pool_counters counted = pool->counters();
+  EXPECT_EQ(counted.allocations, allocations);
+  EXPECT_EQ(counted.from_front_cache + counted.from_own_stream + counted.from_ready + counted.from_other_stream +
+                counted.from_upstream + counted.from_reclaim,
+            allocations);
+  for (const auto& [block, bytes] : live) pool->deallocate({}, block, bytes);
+}
+
+/// 100 MB in a limit of 256 MB: whatever sizes the frees of other blocks come with, no more than the rest is given out.
+TEST_F(figures, of_a_limit_are_not_changed_by_frees_of_sizes_that_no_block_has) {
+  const auto limiting = std::make_shared<limiting_resource_adaptor>(make_resource("pool:initial=4MiB", 0), 256 * MiB);
+  void* const held = limiting->allocate({}, 100 * MiB);
+  for (const std::size_t wrong : {~std::size_t{0}, ~std::size_t{0} - 4096, std::size_t{1} << 63, max_allocation,
+                                  std::size_t{1} << 62, 256 * MiB + 1}) {
+    for (int again = 0; again < 9; ++again) limiting->deallocate({}, limiting->allocate({}, 1000), wrong);
+    EXPECT_GE(limiting->allocated_bytes(), 100 * MiB) << wrong;
+    EXPECT_LE(limiting->allocated_bytes(), 101 * MiB) << wrong;
+    EXPECT_EQ(limiting->try_allocate({}, 156 * MiB + 1), nullptr) << wrong;
+  }
+  limiting->deallocate({}, held, 100 * MiB);
+}
+
+TEST_F(figures, of_counters_stay_in_bounds_whatever_sizes_frees_come_with) {
+  const auto counting = std::make_shared<statistics_resource_adaptor>(make_resource("pool:initial=4MiB", 0));
+  counting->push_counters();
+  for (const std::size_t wrong : {~std::size_t{0}, std::size_t{1} << 63, max_allocation, std::size_t{1} << 62}) {
+    for (int again = 0; again < 9; ++again) counting->deallocate({}, counting->allocate({}, 1000), wrong);
+  }
+  const allocation_counters mine = counting->pop_counters();
+  const allocation_counters all = counting->counters();
+  EXPECT_EQ(all.count.current, 0);
+  EXPECT_EQ(all.count.total, 36);
+  EXPECT_EQ(all.bytes.total, 36000);
+  EXPECT_GE(all.bytes.peak, 1000);
+  EXPECT_EQ(mine.count.current, 0);
+  EXPECT_EQ(mine.bytes.total, 36000);
+  EXPECT_LE(mine.bytes.current, 36000);
+}
+
+}  // namespace
+}  // namespace cenote::test
