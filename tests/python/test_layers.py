@@ -145,3 +145,10 @@ def test_files_are_opened_for_writing_where_links_are_looked_at(source: Path) ->
     if source.stem != "output_file":
         opens = re.search(r"\b(fopen|freopen|creat|ofstream|O_WRONLY|O_RDWR)\b", COMMENT.sub("", source.read_text()))
         assert opens is None, "output_file and open_for_writing() open files"
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=name)
+def test_mutexes_are_those_that_a_forked_child_does_not_wait_for(source: Path) -> None:
+    plain = re.findall(r"std::\w*mutex \w+", COMMENT.sub("", source.read_text()))
+    allowed = {"driver.cpp": ["std::mutex loading"]}.get(source.name, [])  # a child gets a new one
+    assert source.parent.name == "ground" or plain == allowed, "ground/mutex.hpp has the others"

@@ -8,6 +8,7 @@
 #include "cenote/driver/driver.hpp"
 #include "cenote/driver/peer_access.hpp"
 #include "cenote/ground/error.hpp"
+#include "cenote/ground/mutex.hpp"
 
 namespace cenote {
 namespace {
@@ -29,7 +30,7 @@ CUcontext primary_context(int device) {
     }
   }
   const CUdevice handle = device_handle(device);
-  static auto* const mutex = new std::mutex;
+  static auto* const mutex = new driver_mutex;
   const std::lock_guard lock(*mutex);
   auto& slot = primary_contexts.at(static_cast<std::size_t>(device));
   if (CUcontext known = slot.load(std::memory_order_acquire)) return known;

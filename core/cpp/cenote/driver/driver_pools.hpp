@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "cenote/driver/stream.hpp"
+#include "cenote/ground/mutex.hpp"
 
 struct CUmemPoolHandle_st;
 
@@ -62,7 +63,7 @@ class driver_pools {
     bool is_idle;
   };
 
-  mutable std::mutex mutex_;  // guards `places_`
+  mutable driver_mutex mutex_;  // guards `places_`
   std::vector<place> places_;
   std::atomic<std::uint64_t> trims_{0};
 };

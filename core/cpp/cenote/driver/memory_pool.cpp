@@ -13,6 +13,7 @@
 #include "cenote/driver/peer_access.hpp"
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/immortal.hpp"
+#include "cenote/ground/mutex.hpp"
 #include "cenote/ground/process.hpp"
 
 namespace cenote {
@@ -130,7 +131,7 @@ namespace {
 
 /// How many managed_pool_use there are on each device.
 struct managed_pool_users {
-  std::mutex mutex;  // guards `count`, and is held while thresholds are set
+  driver_mutex mutex;  // guards `count`, and is held while thresholds are set
   std::array<std::size_t, max_devices> count{};
 
   static managed_pool_users& all() {
@@ -159,9 +160,10 @@ managed_pool_use::managed_pool_use(int device) : pool_(default_managed_pool(devi
 }
 
 managed_pool_use::~managed_pool_use() {
+  if (driver_is_gone()) return;
   managed_pool_users& users = managed_pool_users::all();
   const std::lock_guard lock(users.mutex);
-  if (--users.count.at(static_cast<std::size_t>(pool_.device())) != 0 || driver_is_gone()) return;
+  if (--users.count.at(static_cast<std::size_t>(pool_.device())) != 0) return;
   try {
     change_release_threshold(pool_.value(), keeps_all, 0);
     pool_.trim(0);

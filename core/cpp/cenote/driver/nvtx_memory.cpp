@@ -16,6 +16,7 @@
 #include "cenote/driver/memory.hpp"
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/immortal.hpp"
+#include "cenote/ground/mutex.hpp"
 
 namespace cenote::nvtx {
 namespace {
@@ -26,7 +27,7 @@ struct heap {
 };
 
 struct tables {
-  std::mutex mutex;  // guards both; the tool is called under it, so that it hears of things in their order
+  driver_mutex mutex;  // guards both; the tool is called under it, so that it hears of things in their order
   std::map<std::uintptr_t, heap> heaps;  // by address
   std::unordered_set<const void*> regions;
 };

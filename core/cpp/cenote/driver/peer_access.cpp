@@ -11,6 +11,7 @@
 #include "cenote/driver/driver.hpp"
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/immortal.hpp"
+#include "cenote/ground/mutex.hpp"
 
 namespace cenote {
 namespace {
@@ -24,7 +25,7 @@ struct open_pool {
 };
 
 struct access_table {
-  std::mutex mutex;  // guards all below
+  driver_mutex mutex;  // guards all below
   device_set in_use;
   std::unordered_map<CUmemoryPool, open_pool> pools;
 };
@@ -119,6 +120,7 @@ void open_view_to_peers(CUmemPoolHandle_st* pool, int device, const peer_devices
 }
 
 void stop_following(CUmemPoolHandle_st* pool) noexcept {
+  if (driver_is_gone()) return;
   const std::lock_guard lock(table().mutex);
   const auto found = table().pools.find(pool);
   if (found != table().pools.end()) found->second.follows = false;
@@ -130,6 +132,7 @@ void forget_pool(CUmemPoolHandle_st* pool) noexcept {
 }
 
 void open_pools_to(int device) noexcept {
+  if (driver_is_gone()) return;
   access_table& all = table();
   const std::lock_guard lock(all.mutex);
   all.in_use.set(bit(device));

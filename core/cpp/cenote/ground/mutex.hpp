@@ -3,6 +3,8 @@
 //
 //   object_mutex    of an object. A child that locks one of its parent gets driver_unavailable, which says that the
 //                   object is another process's. So its figures and reports give a plain error and no answer.
+//   driver_mutex    of what the process knows of its driver. A child of a process that uses the driver gets the same
+//                   error; in another one nobody has had it.
 //   process_mutex   of what a whole process shares, also before it has used the driver: names, slots, files. It is
 //   taken
 //                   before each fork and let go of after it, so that what it guards is whole in the child.
@@ -52,6 +54,19 @@ class of_one_process {
 using object_mutex = of_one_process<std::mutex>;
 using object_recursive_mutex = of_one_process<std::recursive_mutex>;
 using object_shared_mutex = of_one_process<std::shared_mutex>;
+
+class driver_mutex {
+ public:
+  void lock() {
+    if (process_is_forked_child()) [[unlikely]]
+      refuse_in_forked_child();
+    mutex_.lock();
+  }
+  void unlock() { mutex_.unlock(); }
+
+ private:
+  std::mutex mutex_;
+};
 
 class process_mutex {
  public:

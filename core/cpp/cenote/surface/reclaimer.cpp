@@ -8,6 +8,7 @@
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/event.hpp"
 #include "cenote/ground/immortal.hpp"
+#include "cenote/ground/mutex.hpp"
 #include "cenote/ground/process.hpp"
 
 namespace cenote {
@@ -19,7 +20,7 @@ constexpr int stream_capture_unsupported = 900;  // CUDA_ERROR_STREAM_CAPTURE_UN
 
 reclaimer& reclaimer::of(int device) {
   struct table {
-    std::mutex mutex;  // guards the rest
+    driver_mutex mutex;  // guards the rest
     std::array<std::optional<reclaimer>, max_devices> places;
   };
   static immortal<table> all;

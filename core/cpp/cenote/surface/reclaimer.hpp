@@ -18,6 +18,7 @@
 #include <memory>
 #include <mutex>
 
+#include "cenote/ground/mutex.hpp"
 #include "cenote/memory_resource.hpp"
 
 namespace cenote {
@@ -51,7 +52,7 @@ class reclaimer {
   void put_back(std::list<pending_free> frees) noexcept;
 
   int device_;
-  mutable std::mutex mutex_;
+  mutable driver_mutex mutex_;
 
   // Guarded by mutex_.
   std::unique_ptr<cuda_stream> stream_;
