@@ -13,6 +13,7 @@ void initialise(Driver& sim) {
     build_machine(sim, settings_from_environment());
   } catch (const std::invalid_argument& error) {
     std::fprintf(stderr, "%s\n", error.what());
+    sim.wrong_settings = error.what();
     fail(CUDA_ERROR_INVALID_VALUE);
   }
   require(sim.initialised, CUDA_ERROR_NO_DEVICE);

@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "address_space.hpp"
@@ -41,6 +42,7 @@ struct Driver {
 
   bool initialised = false;
   Settings settings;
+  std::string wrong_settings;  ///< what cuInit refused CENOTE_SIM for; empty if it did not
   Violations violations;
   std::vector<Device*> devices;                      ///< that the process sees, by ordinal
   std::vector<std::unique_ptr<Device>> all_devices;  ///< those of earlier machines included

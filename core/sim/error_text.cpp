@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "call.hpp"
+#include "driver.hpp"
 
 namespace cenote::sim {
 namespace {
@@ -167,8 +168,16 @@ CUresult cuGetErrorName(CUresult code, const char** name) {
 }
 
 CUresult cuGetErrorString(CUresult code, const char** text) {
-  return call(Entry::cuGetErrorString,
-              [&] { return tell(code, text, [](const ErrorText& row) { return row.text.c_str(); }); });
+  return call(Entry::cuGetErrorString, [&] {
+    // A program that shows the driver's text shows what is wrong with CENOTE_SIM.
+    const std::string& wrong = driver().wrong_settings;
+    if (code == CUDA_ERROR_INVALID_VALUE && !driver().initialised && !wrong.empty()) {
+      require(text != nullptr);
+      *text = wrong.c_str();
+      return CUDA_SUCCESS;
+    }
+    return tell(code, text, [](const ErrorText& row) { return row.text.c_str(); });
+  });
 }
 
 }  // extern "C"

@@ -180,6 +180,31 @@ def test_stream_of_another_device_is_refused(text: str) -> None:
     resource.check()
 
 
+@pytest.mark.parametrize("text", ["pool:initial=1MiB", "async", "arena:size=1MiB", "tracking | pool:initial=0 | async"])
+def test_free_on_a_stream_that_was_destroyed_says_what_becomes_of_the_block(
+    text: str, run_fresh: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    finished = run_fresh(
+        f"""
+        import ctypes
+        from cenote import mr, sim
+        resource = mr.from_spec({text!r})
+        driver = ctypes.CDLL(str(sim._find_library()))
+        context, stream = ctypes.c_void_p(), ctypes.c_void_p()
+        assert driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0) == 0
+        assert driver.cuCtxPushCurrent_v2(context) == 0
+        assert driver.cuStreamCreate(ctypes.byref(stream), 1) == 0
+        block = resource.allocate(1024, stream.value)
+        assert driver.cuStreamDestroy_v2(stream) == 0
+        resource.deallocate(block, 1024, stream.value)
+        """
+    )
+    (report,) = finished.stderr.splitlines()
+    assert report.startswith("cenote: a block "), report
+    assert "leaked" in report or "not used again before" in report, report
+    assert "the stream, event or pool was destroyed" in report, report
+
+
 def test_bin_of_another_device_is_refused() -> None:
     binning = mr.BinningMemoryResource(mr.CudaMemoryResource())
     with pytest.raises(ValueError, match="device 1"):

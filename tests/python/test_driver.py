@@ -55,7 +55,7 @@ def unavailable(*words: str) -> str:
 
 def test_missing_driver_is_named_with_the_way_out(run_fresh: RunFresh) -> None:
     run_fresh(
-        unavailable("/no/such/libcuda.so.1", "NVIDIA driver", "CENOTE_CUDA_DRIVER=sim"),
+        unavailable("CENOTE_CUDA_DRIVER is '/no/such/libcuda.so.1'", "NVIDIA driver", "CENOTE_CUDA_DRIVER=sim"),
         CENOTE_CUDA_DRIVER="/no/such/libcuda.so.1",
     )
 
@@ -65,11 +65,11 @@ def test_library_that_is_no_driver_is_named(run_fresh: RunFresh) -> None:
 
 
 def test_driver_that_is_too_old_is_told_with_both_versions(run_fresh: RunFresh) -> None:
-    run_fresh(unavailable("11.8", "12.0 or newer", "CENOTE_CUDA_DRIVER=sim"), CENOTE_SIM="driver=11080")
+    run_fresh(unavailable("11.8", "12.0 or newer", "CENOTE_SIM describes"), CENOTE_SIM="driver=11080")
 
 
 def test_driver_without_a_device_is_told(run_fresh: RunFresh) -> None:
-    run_fresh(unavailable("no device", "CUDA_ERROR_NO_DEVICE"), CENOTE_SIM="devices=0")
+    run_fresh(unavailable("no device", "CUDA_ERROR_NO_DEVICE", "CENOTE_SIM describes"), CENOTE_SIM="devices=0")
 
 
 @pytest.mark.parametrize("version", [12000, 12040, 12080, 13000])
@@ -94,7 +94,7 @@ def test_every_driver_since_12_0_serves(run_fresh: RunFresh, version: int) -> No
     )
 
 
-@pytest.mark.parametrize("text", ["devices=many", "memory=12 parsecs", "lakes=3"])
+@pytest.mark.parametrize("text", ["devices=many", "memory=12 parsecs", "lakes=3", "devices", "memory=", "name="])
 def test_wrong_settings_of_the_simulated_device_are_an_error(run_fresh: RunFresh, text: str) -> None:
     done = run_fresh(
         """
@@ -108,7 +108,8 @@ def test_wrong_settings_of_the_simulated_device_are_an_error(run_fresh: RunFresh
         """,
         CENOTE_SIM=text,
     )
-    assert "CUDA driver" in done.stdout
+    assert f"CENOTE_SIM: {text}" in done.stdout or f"CENOTE_SIM: '{text}'" in done.stdout, done.stdout
+    assert "set CENOTE_CUDA_DRIVER=sim" not in done.stdout
 
 
 def test_importing_loads_no_driver_and_no_framework(run_fresh: RunFresh) -> None:

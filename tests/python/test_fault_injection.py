@@ -201,7 +201,7 @@ def test_first_use_of_the_driver_may_fail(name: str, run_fresh: Callable[..., Co
             try:
                 use()
             except cenote.DriverUnavailableError as error:
-                assert "CENOTE_CUDA_DRIVER=sim" in str(error)
+                assert "CENOTE_SIM describes" in str(error)
             else:
                 raise AssertionError
     """)

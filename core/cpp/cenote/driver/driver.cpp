@@ -20,8 +20,7 @@ namespace cenote {
 namespace {
 
 constexpr int oldest_driver = 12000;  // cuStreamGetId came with it
-constexpr const char* remedy =
-    " To run without a GPU, set CENOTE_CUDA_DRIVER=sim: a simulated device takes its place (CENOTE_SIM sizes it).";
+constexpr const char* driver_variable = "CENOTE_CUDA_DRIVER";
 
 struct loaded_driver {
   driver_table table;
@@ -37,7 +36,7 @@ struct load_outcome {
 std::atomic<const load_outcome*> outcome{nullptr};
 
 std::string library_name() {
-  const char* const named = environment_variable("CENOTE_CUDA_DRIVER");
+  const char* const named = environment_variable(driver_variable);
   if (named == nullptr) return "libcuda.so.1";
   if (std::string_view(named) != "sim") return named;
   Dl_info self{};
@@ -45,7 +44,26 @@ std::string library_name() {
   return (std::filesystem::path(self.dli_fname).parent_path() / "libcenote_sim.so").string();
 }
 
-[[noreturn]] void unavailable(const std::string& why) { throw driver_unavailable(why + remedy); }
+bool is_simulator(const std::string& library) {
+  return std::filesystem::path(library).filename() == "libcenote_sim.so";
+}
+
+/// Says what to do, too: whoever has the simulated driver already is not told to take it.
+[[noreturn]] void unavailable(const std::string& library, const std::string& why) {
+  throw driver_unavailable(why + (is_simulator(library)
+                                      ? " This driver is the simulated one, which CENOTE_SIM describes."
+                                      : " To run without a GPU, set CENOTE_CUDA_DRIVER=sim: a simulated device takes "
+                                        "its place (CENOTE_SIM sizes it)."));
+}
+
+/// "CUDA_ERROR_INVALID_VALUE: invalid value": of a call before there is a table of entry points that throws.
+std::string text_of(const driver_table& table, CUresult result) {
+  const char* name = nullptr;
+  const char* text = nullptr;
+  table.cuGetErrorName(result, &name);
+  table.cuGetErrorString(result, &text);
+  return std::string(name != nullptr ? name : "unknown error") + (text != nullptr ? ": " + std::string(text) : "");
+}
 
 /// Takes entry points from one loaded library.
 class entry_point_source {
@@ -68,10 +86,10 @@ class entry_point_source {
 
 driver_table fill_table(const entry_point_source& source, const std::string& library) {
   driver_table table;
-#define CENOTE_DRIVER_REQUIRED(name, version)                                                             \
-  table.name = reinterpret_cast<PFN_##name##_v##version>(source.find(#name, version));                    \
-  if (table.name == nullptr) {                                                                            \
-    unavailable("the CUDA driver '" + library + "' lacks " #name ": cenote needs driver 12.0 or newer."); \
+#define CENOTE_DRIVER_REQUIRED(name, version)                                                                      \
+  table.name = reinterpret_cast<PFN_##name##_v##version>(source.find(#name, version));                             \
+  if (table.name == nullptr) {                                                                                     \
+    unavailable(library, "the CUDA driver '" + library + "' lacks " #name ": cenote needs driver 12.0 or newer."); \
   }
 #define CENOTE_DRIVER_OPTIONAL(name, version) \
   table.name = reinterpret_cast<PFN_##name##_v##version>(source.find(#name, version));
@@ -89,29 +107,35 @@ loaded_driver load() {
   const std::string name = library_name();
   void* const library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
-    unavailable("the CUDA driver could not be loaded (" + std::string(dlerror()) + "): is an NVIDIA driver installed?");
+    const char* const why = dlerror();
+    const char* const named = environment_variable(driver_variable);
+    const bool by_variable = named != nullptr;
+    unavailable(name, (by_variable ? std::string(driver_variable) + " is '" + named + "', which" : "the CUDA driver") +
+                          " could not be loaded (" + why + "): is an NVIDIA driver installed?" +
+                          (by_variable ? " The variable names its library, and need not be set." : ""));
   }
   const entry_point_source source(library);
   if (!source.usable()) {
-    unavailable("'" + name + "' is no CUDA driver of 12.0 or newer: it has no cuGetProcAddress_v2.");
+    unavailable(name, "'" + name + "' is no CUDA driver of 12.0 or newer: it has no cuGetProcAddress_v2.");
   }
   const auto init = reinterpret_cast<PFN_cuInit_v2000>(source.find("cuInit", 2000));
   const auto get_version = reinterpret_cast<PFN_cuDriverGetVersion_v2020>(source.find("cuDriverGetVersion", 2020));
-  if (init == nullptr || get_version == nullptr) unavailable("'" + name + "' is no CUDA driver: it lacks cuInit.");
+  if (init == nullptr || get_version == nullptr)
+    unavailable(name, "'" + name + "' is no CUDA driver: it lacks cuInit.");
 
   int version = 0;
   if (get_version(&version) == CUDA_SUCCESS && version < oldest_driver) {
-    unavailable("the CUDA driver is of version " + version_text(version) + "; cenote needs " +
-                version_text(oldest_driver) + " or newer.");
+    unavailable(name, "the CUDA driver is of version " + version_text(version) + "; cenote needs " +
+                          version_text(oldest_driver) + " or newer.");
   }
   driver_use_begins();
   const CUresult result = init(0);
-  if (result == CUDA_ERROR_NO_DEVICE) unavailable("the CUDA driver finds no device (cuInit: CUDA_ERROR_NO_DEVICE).");
+  if (result == CUDA_ERROR_NO_DEVICE) {
+    unavailable(name, "the CUDA driver finds no device (cuInit: CUDA_ERROR_NO_DEVICE).");
+  }
   loaded_driver loaded{fill_table(source, name), name};
   if (result != CUDA_SUCCESS) {
-    const char* error_name = "unknown error";
-    loaded.table.cuGetErrorName(result, &error_name);
-    unavailable("the CUDA driver could not be initialised (cuInit: " + std::string(error_name) + ").");
+    unavailable(name, "the CUDA driver could not be initialised (cuInit: " + text_of(loaded.table, result) + ").");
   }
   watch_exit();
   return loaded;
@@ -155,6 +179,9 @@ error_words words_of(CUresult result) noexcept {
   const driver_table& table = known->loaded->table;
   if (table.cuGetErrorName(result, &words.name) != CUDA_SUCCESS) words.name = error_words{}.name;
   if (table.cuGetErrorString(result, &words.text) != CUDA_SUCCESS) words.text = error_words{}.text;
+  if (result == CUDA_ERROR_INVALID_HANDLE) {  // which nearly always is a stream that ended before its memory did
+    words.text = "invalid handle: the stream, event or pool was destroyed before, or never was one";
+  }
   return words;
 }
 
@@ -177,12 +204,12 @@ int driver_version() {
 
 int usable_cuda_version() { return std::min(driver_version(), CUDA_VERSION); }
 
-bool driver_is_simulated() { return std::filesystem::path(driver_library()).filename() == "libcenote_sim.so"; }
+bool driver_is_simulated() { return is_simulator(driver_library()); }
 
-void report_driver_failure(const char* call, CUresult result) noexcept {
+void report_driver_failure(const char* call, CUresult result, const char* what_of_it) noexcept {
   if (result == CUDA_SUCCESS) return;
   const error_words words = words_of(result);
-  report_once(call, " failed: ", words.name, " (", static_cast<int>(result), "): ", words.text);
+  report_once(what_of_it, call, " failed: ", words.name, " (", static_cast<int>(result), "): ", words.text);
 }
 
 void throw_cuda_error(const char* call, CUresult result) {

@@ -35,8 +35,9 @@ inline void check_driver(const char* call, CUresult result) {
   if (result != CUDA_SUCCESS) throw_cuda_error(call, result);
 }
 
-/// Reports what throw_cuda_error would throw, and needs no memory of the host; nothing for CUDA_SUCCESS.
-void report_driver_failure(const char* call, CUresult result) noexcept;
+/// Reports what throw_cuda_error would throw, after `what_of_it`, such as "a block is leaked: ", and needs no memory of
+/// the host; nothing for CUDA_SUCCESS.
+void report_driver_failure(const char* call, CUresult result, const char* what_of_it = "") noexcept;
 
 }  // namespace cenote
 

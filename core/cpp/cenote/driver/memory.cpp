@@ -37,6 +37,8 @@ bool may_move(const void* pointer, int device) {
   return kind == memory_kind::managed || (kind == memory_kind::pageable && device_has_pageable_memory_access(device));
 }
 
+constexpr const char* block_is_leaked = "a block is leaked, as freeing it failed: ";
+
 template <class Free>
 void free_quietly(int device, const char* call, Free&& free) noexcept {
   if (driver_is_gone()) return;
@@ -44,9 +46,9 @@ void free_quietly(int device, const char* call, Free&& free) noexcept {
     const device_scope scope(device);
     const relaxed_capture_scope relaxed;
     const CUresult result = free();
-    report_driver_failure(call, result);
+    report_driver_failure(call, result, block_is_leaked);
   } catch (const std::exception& error) {
-    report_once(error.what());
+    report_once(block_is_leaked, error.what());
   }
 }
 

@@ -190,9 +190,10 @@ void memory_pool_ref::free(stream_ref stream, void* pointer) const noexcept {
     const device_scope scope(device_);
     const relaxed_capture_scope relaxed;
     report_driver_failure("cuMemFreeAsync",
-                          driver().cuMemFreeAsync(reinterpret_cast<CUdeviceptr>(pointer), stream.value()));
+                          driver().cuMemFreeAsync(reinterpret_cast<CUdeviceptr>(pointer), stream.value()),
+                          "a block is leaked, as freeing it failed: ");
   } catch (const std::exception& error) {
-    report_once(error.what());
+    report_once("a block is leaked, as freeing it failed: ", error.what());
   }
 }
 

@@ -30,7 +30,7 @@ bool driver_memory_resource::is_captured_or_report(stream_ref stream) const noex
   try {
     return is_capturing(stream, device());
   } catch (const std::exception& error) {
-    report_once(error.what());
+    report_once("memory was freed on a stream that cannot be asked whether it is being captured: ", error.what());
     return false;
   }
 }

@@ -30,6 +30,9 @@ constexpr std::size_t shares_worth_a_reclaim = 8;
 constexpr std::size_t most_beside = 4;
 
 constexpr stream_id orphans = stream_ordered_heap::orphans;
+constexpr const char* freed_on_nobodys_stream =
+    "a block was freed to a pool on a stream that cannot be asked; it is not used again before a wait for all work of "
+    "the device: ";
 
 void check_pool_size(const char* which, std::optional<std::size_t> bytes) {
   if (bytes && *bytes % block_granularity != 0) {
@@ -46,9 +49,7 @@ std::size_t half_of_free_memory(int device) {
 
 pool_memory_resource::pool_memory_resource(std::shared_ptr<memory_resource> upstream,
                                            std::optional<std::size_t> initial, std::optional<std::size_t> maximum)
-    : memory_resource(upstream, "pool"),
-      chunks_(std::move(upstream), maximum),
-      initial_(initial) {
+    : memory_resource(upstream, "pool"), chunks_(std::move(upstream), maximum), initial_(initial) {
   check_pool_size("initial", initial);
   check_pool_size("maximum", maximum);
   std::size_t first = initial ? *initial : half_of_free_memory(device());
@@ -227,7 +228,7 @@ stream_id pool_memory_resource::identify_or_report(stream_ref stream) const noex
   try {
     return identify_freeing(stream);
   } catch (const std::exception& error) {
-    report_once(error.what());
+    report_once(freed_on_nobodys_stream, error.what());
     return orphans;
   }
 }
@@ -236,7 +237,7 @@ auto pool_memory_resource::recognise_or_report(stream_ref stream) const noexcept
   try {
     return recognise(stream);
   } catch (const std::exception& error) {
-    report_once(error.what());
+    report_once(freed_on_nobodys_stream, error.what());
     return {orphans, true};
   }
 }
@@ -315,7 +316,7 @@ stream_id pool_memory_resource::meet_or_report(stream_ref stream, stream_id id, 
     meet(stream, id, here);
     return id;
   } catch (const cuda_error& error) {
-    report_once(error.what());
+    report_once(freed_on_nobodys_stream, error.what());
     here.lock();
     return orphans;
   }
