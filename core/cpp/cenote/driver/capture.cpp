@@ -5,6 +5,7 @@
 #include <string_view>
 #include <utility>
 
+#include "cenote/driver/after_captures.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/driver.hpp"
 #include "cenote/driver/stream.hpp"
@@ -36,15 +37,21 @@ bool capture_ended(int device) {
   std::atomic<int>& count = count_of(device);
   int underway = count.load(std::memory_order_acquire);
   do {
-    if (underway == 0) return true;  // it began before cenote was told of any
+    if (underway == 0) break;  // it began before cenote was told of any
   } while (!count.compare_exchange_weak(underway, underway - 1, std::memory_order_acq_rel));
-  return underway == 1;
+  if (underway > 1) return false;
+  do_what_was_put_off(device);
+  return true;
 }
 
 bool is_capture_announced(int device) { return count_of(device).load(std::memory_order_acquire) != 0; }
 
 bool is_capture_underway(int device) {
   return is_capture_announced(device) || is_within_capture || !accepts_work({}, device);
+}
+
+bool has_ended_a_capture(const cuda_error& error) noexcept {
+  return error.code() == CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
 }
 
 within_capture_scope::within_capture_scope(bool is_so) noexcept

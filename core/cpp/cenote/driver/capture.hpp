@@ -16,9 +16,11 @@
 
 namespace cenote {
 
+class cuda_error;
+
 void capture_begins(int device);
 
-/// True if no other capture is underway now.
+/// True if no other capture was announced that is underway now. Then what was put off is done (after_captures.hpp).
 bool capture_ended(int device);
 
 /// Whether anyone has said that work of `device` is being captured.
@@ -27,6 +29,9 @@ bool is_capture_announced(int device);
 /// Whether a capture of work of `device` is known of: it is announced, it is that of a blocking stream, or the calling
 /// thread is in a within_capture_scope. What ends captures must not be done then.
 bool is_capture_underway(int device);
+
+/// Whether a call failed because it ended a capture, which nobody had announced.
+bool has_ended_a_capture(const cuda_error& error) noexcept;
 
 /// While it lives, the calling thread does something for a stream that is being captured, if `is_so`.
 class within_capture_scope {

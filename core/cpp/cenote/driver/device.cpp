@@ -104,7 +104,7 @@ device_memory device_memory_info(int device) {
 
 void synchronize_device(int device) {
   const device_scope scope(device);
-  CENOTE_DRIVER_CALL(cuCtxSynchronize);
+  check_driver_beside_captures("cuCtxSynchronize", driver().cuCtxSynchronize());
 }
 
 device_scope::device_scope(int device) : context_(primary_context(device)), pushed_(false) {

@@ -217,4 +217,11 @@ void throw_cuda_error(const char* call, CUresult result) {
   throw cuda_error(call, result, words.name, words.text);
 }
 
+void check_driver_beside_captures(const char* call, CUresult result) {
+  if (result != CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED) return check_driver(call, result);
+  throw cuda_error(call, result, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
+                   "it has ended a capture that nobody announced: call cenote_capture_begin and cenote_capture_end "
+                   "around it");
+}
+
 }  // namespace cenote

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "cenote/driver/after_captures.hpp"
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/driver.hpp"
@@ -82,13 +83,15 @@ bool make_room(const refused_request& refused) {
   const auto [device, bytes, stream, pool, trims] = refused;
   driver_pools& pools = driver_pools::of(device);
   if (pools.trims() != trims) return true;  // another thread did, after the driver had refused or just before
+  const within_capture_scope within(is_capturing(stream, device));
+  const bool is_there_more = do_what_was_put_off(device);
   const std::size_t unused = pools.unused_bytes(pool);
-  if (unused == 0 || device_memory_info(device).free_bytes + unused < bytes) return false;
+  if (unused == 0 || device_memory_info(device).free_bytes + unused < bytes) return is_there_more;
   // Most of it was freed on the legacy default stream or on blocking ones, and this ends no capture.
   unnamed_stream(device).synchronize();
   pools.trim(pool);
   if (device_memory_info(device).free_bytes >= bytes) return true;
-  if (is_capturing(stream, device) || is_capture_underway(device)) return false;
+  if (is_capture_underway(device)) return is_there_more;
   synchronize_device(device);
   pools.trim(pool);
   return true;

@@ -35,7 +35,7 @@ std::shared_ptr<event> event::record_context(int device) {
   if (driver().cuCtxRecordEvent == nullptr) return nullptr;
   const device_scope scope(device);
   std::shared_ptr<event> recorded(new event(device));
-  CENOTE_DRIVER_CALL(cuCtxRecordEvent, scope.context(), recorded->handle_);
+  check_driver_beside_captures("cuCtxRecordEvent", driver().cuCtxRecordEvent(scope.context(), recorded->handle_));
   return recorded;
 }
 

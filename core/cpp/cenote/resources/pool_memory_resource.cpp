@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "cenote/driver/after_captures.hpp"
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/nvtx.hpp"
@@ -97,28 +98,43 @@ pool_memory_resource::~pool_memory_resource() {
     report_once("a pool is destroyed with blocks still in use: ", in_use, ", together ",
                 format_bytes(memory_.bytes_in_use()));
   }
-  if (!order_legacy_stream_after_all_work()) return;
-  memory_.for_each_chunk([this](const chunk& c) { chunks_.give({}, c); });
-}
-
-/// For the end of the pool. False, and reported, if there is no way: its memory must then be leaked.
-bool pool_memory_resource::order_legacy_stream_after_all_work() const noexcept {
-  std::exception_ptr failure;
-  for (const auto order : {+[](int device) { wait_for_all_work({}, device); }, &synchronize_device}) {
-    try {
-      if (is_capture_underway(device())) throw std::runtime_error("work is being captured");
-      order(device());
-      return true;
-    } catch (const std::exception&) {
-      failure = std::current_exception();
-    }
-  }
   try {
-    std::rethrow_exception(failure);
+    if (!is_capture_underway(device())) {
+      do_what_was_put_off(device());
+      if (order_legacy_stream_after_all_work(device())) {  // which needs no memory of the host
+        memory_.for_each_chunk([this](const chunk& c) { chunks_.give({}, c); });
+        return;
+      }
+    }
+    std::vector<chunk> chunks;
+    memory_.for_each_chunk([&](const chunk& c) { chunks.push_back(c); });
+    do_after_captures(device(), [upstream = this->upstream(), chunks = std::move(chunks)] {
+      if (!order_legacy_stream_after_all_work(upstream->device())) return false;
+      for (const chunk& c : chunks) upstream->deallocate({}, c.base, c.bytes);
+      return true;
+    });
   } catch (const std::exception& error) {
     report_once("the memory of a pool is leaked, as its work could not be waited for: ", error.what());
   }
-  return false;
+}
+
+/// For the end of the pool. False if there is a capture, which nobody had announced; throws if there is no way: its
+/// memory must then be leaked.
+bool pool_memory_resource::order_legacy_stream_after_all_work(int device) {
+  try {
+    wait_for_all_work({}, device);
+    return true;
+  } catch (const cuda_error& error) {
+    if (!has_ended_a_capture(error)) {
+      synchronize_device(device);
+      return true;
+    }
+    report_once(error.what());
+    return false;
+  } catch (const std::bad_alloc&) {  // of the host's memory, for an event
+    synchronize_device(device);
+    return true;
+  }
 }
 
 pool_memory_resource::section::~section() {

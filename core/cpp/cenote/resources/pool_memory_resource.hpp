@@ -178,7 +178,7 @@ class pool_memory_resource final : public memory_resource {
   void settle_unmarked();
   void thin_out(stream_id spared) noexcept;
   void mark_all();
-  bool order_legacy_stream_after_all_work() const noexcept;
+  static bool order_legacy_stream_after_all_work(int device);
   void say(const char* what, std::size_t bytes) const noexcept;
 
   chunk_source chunks_;  // by itself

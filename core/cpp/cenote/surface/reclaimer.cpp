@@ -12,11 +12,6 @@
 #include "cenote/ground/process.hpp"
 
 namespace cenote {
-namespace {
-
-constexpr int stream_capture_unsupported = 900;  // CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED
-
-}  // namespace
 
 reclaimer& reclaimer::of(int device) {
   struct table {
@@ -74,17 +69,8 @@ void reclaimer::free_pending() noexcept {
   if (frees.empty()) return;
   try {
     free_now(frees);
-  } catch (const cuda_error& error) {
-    if (error.code() == stream_capture_unsupported) {
-      report_once(
-          "a capture that cenote was not told of was invalidated by a free on another stream than the block's "
-          "own: call cenote_capture_begin and cenote_capture_end around it");
-    } else {
-      report_once(error.what());
-    }
-    put_back(std::move(frees));
   } catch (const std::exception& error) {
-    report_once(error.what());
+    report_once("blocks that were freed on another stream than their own are held back: ", error.what());
     put_back(std::move(frees));
   }
 }
