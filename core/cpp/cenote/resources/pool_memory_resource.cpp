@@ -42,6 +42,15 @@ void check_pool_size(const char* which, std::optional<std::size_t> bytes) {
   }
 }
 
+bool is_known_to_be_without_captures(int device) noexcept {
+  try {
+    return !is_capture_underway(device);
+  } catch (const std::exception& error) {
+    report_once(error.what());
+    return false;
+  }
+}
+
 std::size_t half_of_free_memory(int device) {
   return align_down(device_memory_info(device).free_bytes / 2, block_granularity);
 }
@@ -99,7 +108,7 @@ pool_memory_resource::~pool_memory_resource() {
                 format_bytes(memory_.bytes_in_use()));
   }
   try {
-    if (!is_capture_underway(device())) {
+    if (is_known_to_be_without_captures(device())) {
       do_what_was_put_off(device());
       if (order_legacy_stream_after_all_work(device())) {  // which needs no memory of the host
         memory_.for_each_chunk([this](const chunk& c) { chunks_.give({}, c); });
