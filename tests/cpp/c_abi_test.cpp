@@ -239,6 +239,17 @@ TEST_F(c_abi, follows_the_device_that_is_current_on_the_thread) {
   EXPECT_EQ(cenote_current_device(), 1);
 }
 
+TEST_F(c_abi, installs_a_resource_on_every_device) {
+  EXPECT_EQ(cenote_install_resource("statistics | pool:initial=0"), 0);
+  for (const int device : {0, 1}) {
+    EXPECT_EQ(describe(*get_per_device_resource(device)), "statistics | pool:initial=0 | cuda");
+  }
+  EXPECT_EQ(cenote_install_resource("pol"), CENOTE_INVALID_ARGUMENT);
+  EXPECT_EQ(cenote_install_resource(nullptr), CENOTE_INVALID_ARGUMENT);
+  EXPECT_EQ(default_specification(), "statistics | pool:initial=0");
+  set_default_specification("");
+}
+
 TEST_F(c_abi, gives_the_same_functions_as_one_struct) {
   const cenote_api* const api = cenote_get_api(CENOTE_ABI_VERSION);
   ASSERT_NE(api, nullptr);
@@ -269,8 +280,9 @@ TEST_F(c_abi, gives_the_same_functions_as_one_struct) {
   EXPECT_SAME(registry_address);
   EXPECT_SAME(allocate_holding_or_throw);
   EXPECT_SAME(deallocate_holding);
+  EXPECT_SAME(install_resource);
 #undef EXPECT_SAME
-  constexpr std::size_t members = 22;
+  constexpr std::size_t members = 23;
   EXPECT_EQ(sizeof(cenote_api), 2 * sizeof(std::size_t) + members * sizeof(void*)) << "a member has no line above";
 }
 

@@ -70,6 +70,50 @@ TEST_F(registry, gives_a_fresh_resource_after_a_reset) {
   EXPECT_THROW(reset_per_device_resource(2), std::out_of_range);
 }
 
+TEST_F(registry, installs_a_specification_on_every_device_and_keeps_what_was_made_from_it) {
+  install_resource("statistics | cuda");
+  const std::array made{get_per_device_resource(0), get_per_device_resource(1)};
+  for (const auto& resource : made) EXPECT_EQ(describe(*resource), "statistics | cuda");
+  const auto other = std::make_shared<cuda_memory_resource>(1);
+  set_per_device_resource(1, other);
+  install_resource("statistics | cuda");
+  EXPECT_EQ(get_per_device_resource(0), made[0]);
+  EXPECT_EQ(describe(*get_per_device_resource(1)), "statistics | cuda");
+  install_resource("managed");
+  EXPECT_EQ(get_per_device_resource(0)->kind(), "managed");
+  reset_all_device_resources();
+  EXPECT_EQ(get_per_device_resource(0)->kind(), "cuda");
+}
+
+TEST_F(registry, changes_nothing_for_a_specification_that_is_wrong_or_cannot_be_had) {
+  const auto before = get_per_device_resource(0);
+  EXPECT_THROW(install_resource("lake"), std::invalid_argument);
+  EXPECT_THROW(install_resource(1, "pool:initial=1TiB"), out_of_memory);
+  {
+    const device_scope chosen(0);
+    EXPECT_THROW(install_resource("pool:initial=1TiB"), out_of_memory);
+  }
+  EXPECT_EQ(get_per_device_resource(0), before);
+  EXPECT_EQ(default_specification(), "cuda");
+}
+
+TEST_F(registry, does_not_put_in_what_was_the_default_when_another_has_been_installed_meanwhile) {
+  reset_all_device_resources();
+  install_resource("pool:initial=1MiB");
+  const before_call during("cuMemAlloc", [] { std::thread([] { install_resource("managed"); }).join(); });
+  EXPECT_EQ(get_per_device_resource(1)->kind(), "managed");
+  reset_all_device_resources();
+}
+
+TEST_F(registry, a_resource_that_was_set_while_the_default_was_made_stays) {
+  reset_all_device_resources();
+  install_resource("pool:initial=1MiB");
+  const auto mine = std::make_shared<cuda_memory_resource>(1);
+  const before_call during("cuMemAlloc", [&] { std::thread([&] { set_per_device_resource(1, mine); }).join(); });
+  EXPECT_EQ(get_per_device_resource(1), mine);
+  reset_all_device_resources();
+}
+
 TEST_F(registry, lies_at_one_address) { EXPECT_EQ(registry_address(), registry_address()); }
 
 TEST_F(registry, a_block_is_freed_to_the_resource_that_made_it_whatever_is_current_by_then) {

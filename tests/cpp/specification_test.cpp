@@ -1,7 +1,10 @@
 #include "cenote/surface/specification.hpp"
 
 #include <stdexcept>
+#include <string>
+#include <vector>
 
+#include "cenote/ground/quoted.hpp"
 #include "simulated.hpp"
 
 namespace cenote::test {
@@ -109,9 +112,27 @@ TEST_F(specification, a_device_that_is_not_there_is_out_of_range) {
 
 TEST_F(specification, every_known_kind_is_listed_with_its_parameters) {
   const std::string known = known_specifications();
-  for (const char* line : {"cuda\n", "managed\n", "pinned\n", "async:initial=…,release_threshold=…,ipc=…,fabric=…,peers=…\n",
-                           "pool:initial=…,max=…\n", "statistics\n", "logging:file=…\n"}) {
+  for (const char* line :
+       {"cuda\n", "managed\n", "pinned\n", "async:initial=…,release_threshold=…,ipc=…,fabric=…,peers=…\n",
+        "pool:initial=…,max=…\n", "statistics\n", "logging:file=…\n"}) {
     EXPECT_NE(known.find(line), std::string::npos) << line;
+  }
+}
+
+TEST_F(specification, words_are_told_without_a_device) {
+  const std::vector<std::string> words{"statistics", "pool:initial=50%", "cuda"};
+  EXPECT_EQ(specification_words(" statistics|pool:initial=50% "), words);
+  EXPECT_EQ(specification_words("async:peers=0,1"), std::vector<std::string>{"async:peers=0,1"});
+}
+
+TEST_F(specification, value_in_quotes_may_hold_what_separates_words) {
+  const std::vector<std::string> words{R"(logging:file="a,b | ""c"".csv")", "cuda"};
+  EXPECT_EQ(specification_words(words[0]), words);
+  EXPECT_EQ(quoted("a,b | \"c\".csv", ",|"), R"("a,b | ""c"".csv")");
+  EXPECT_EQ(unquoted(quoted("a,b | \"c\".csv", ",|")), "a,b | \"c\".csv");
+  for (const char* const plain : {"", "a.csv", "a=b:c"}) EXPECT_EQ(quoted(plain, ",|"), plain);
+  for (const char* const wrong : {"\"", "\"a", "a\"", "\"a\"b\"", "a\"b"}) {
+    EXPECT_THROW(unquoted(wrong), std::invalid_argument) << wrong;
   }
 }
 

@@ -21,7 +21,7 @@ for _name in [name for name in os.environ if name.startswith("CENOTE_") and not 
 os.environ["CENOTE_CUDA_DRIVER"] = "sim"
 os.environ["CENOTE_SIM"] = "devices=2,memory=8GiB,pageable=1"
 
-from cenote import mr, sim  # noqa: E402  the driver is chosen above
+from cenote import mr, registry, sim  # noqa: E402  the driver is chosen above
 
 DEVICES = (0, 1)
 TIMEOUT_SECONDS = 300
@@ -40,6 +40,7 @@ def device_left_as_it_was() -> Iterator[None]:
     sim.clear_violations()
     before = {device: mr.get_per_device_resource(device) for device in DEVICES}
     yield
+    registry.set_default_specification(None)
     for device, resource in before.items():
         mr.set_per_device_resource(device, resource)
     if "cenote.logger" in sys.modules:

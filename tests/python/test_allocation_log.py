@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,9 @@ BOTH = (0, 1)
 
 
 @pytest.fixture(autouse=True)
-def devices_without_resources() -> None:
+def devices_without_resources() -> Iterator[None]:
+    mr.reset_all_device_resources()
+    yield
     mr.reset_all_device_resources()
 
 
@@ -34,10 +38,36 @@ def test_every_device_with_a_resource_is_logged_to_a_file_of_its_own(tmp_path: P
     assert cenote.get_log_filenames() == {0: None, 1: None}
 
 
-def test_current_device_is_logged_where_none_has_a_resource(tmp_path: Path) -> None:
+def test_chosen_device_is_logged_at_once_where_none_has_a_resource(
+    tmp_path: Path, on_device: Callable[[int], AbstractContextManager[None]]
+) -> None:
     assert cenote.get_log_filenames() == {}
-    cenote.enable_logging(str(tmp_path / "log.csv"))
-    assert cenote.get_log_filenames() == {0: str(tmp_path / "log.dev0.csv")}
+    with on_device(1):
+        cenote.enable_logging(str(tmp_path / "log.csv"))
+    assert cenote.get_log_filenames() == {1: str(tmp_path / "log.dev1.csv")}
+
+
+def test_devices_without_a_resource_are_logged_from_their_first_use(tmp_path: Path) -> None:
+    mr.get_per_device_resource(1)
+    cenote.enable_logging(tmp_path / "a,b | c.csv")
+    assert cenote.get_log_filenames() == {1: str(tmp_path / "a,b | c.dev1.csv")}
+    log = mr.get_per_device_resource(0)
+    assert cenote.get_log_filenames() == {device: str(tmp_path / f"a,b | c.dev{device}.csv") for device in BOTH}
+    assert mr.from_spec(log.specification, 0).specification == log.specification
+    mr.reset_per_device_resource(0)
+    cenote.disable_logging()
+    assert mr.get_per_device_resource(0).specification == "cuda"
+    assert registry.default_specification() == "cuda"
+
+
+def test_file_is_that_of_the_folder_in_which_logging_was_enabled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cenote.enable_logging("log.csv")
+    monkeypatch.chdir("/")
+    mr.get_per_device_resource(1)
+    assert cenote.get_log_filenames() == {1: str(tmp_path / "log.dev1.csv")}
 
 
 def test_what_is_logged_already_is_left_as_it_is(tmp_path: Path) -> None:
@@ -71,6 +101,7 @@ def test_without_a_file_name_it_is_a_value_error(monkeypatch: pytest.MonkeyPatch
 def test_environment_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CENOTE_LOG_FILE", str(tmp_path / "log.csv"))
     cenote.enable_logging()
+    mr.get_per_device_resource(0)
     assert cenote.get_log_filenames() == {0: str(tmp_path / "log.dev0.csv")}
 
 

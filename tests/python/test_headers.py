@@ -84,6 +84,7 @@ MADE_OF = {
     "ground/mutex",
     "ground/output_file",
     "ground/process",
+    "ground/quoted",
     "ground/spin_lock",
     "ground/text_part",
     "ground/thread_slot",

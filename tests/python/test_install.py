@@ -11,7 +11,7 @@ from subprocess import CompletedProcess
 import pytest
 
 import cenote
-from cenote import frameworks, mr
+from cenote import frameworks, mr, registry
 
 
 def test_each_framework_has_a_row_that_says_why_it_is_not_there() -> None:
@@ -79,6 +79,179 @@ def test_wrong_specification_is_a_value_error_and_changes_nothing() -> None:
     assert mr.get_current_device_resource() is before
 
 
+def test_specification_holds_for_every_device() -> None:
+    mr.set_per_device_resource(1, mr.from_spec("managed", 1))
+    report = cenote.install("statistics | pool:initial=0", frameworks=())
+    assert report.devices == tuple(
+        frameworks.InstallDevice(device, "statistics | pool:initial=0 | cuda", False) for device in (0, 1)
+    )
+    for device in (0, 1):
+        assert mr.get_per_device_resource(device).specification == "statistics | pool:initial=0 | cuda"
+
+
+def test_specification_holds_for_devices_that_are_chosen_later(
+    run_fresh: Callable[..., CompletedProcess[str]],
+) -> None:
+    """As under torchrun, where each process first installs and then chooses its device: no other device is touched."""
+    run_fresh(
+        """
+        import ctypes, threading
+        import cenote
+        from cenote import driver, mr, registry, sim
+        report = cenote.install("pool:initial=64MiB,max=1GiB", frameworks=())
+        assert report.resource == "pool:initial=64MiB,max=1GiB | cuda"
+        assert [each.is_made for each in report.devices] == [False] * 3
+        assert sim.calls("cuDevicePrimaryCtxRetain") == 0 and sim.live().device_bytes == 0
+        driver.set_device(2)
+        buffer = cenote.DeviceBuffer(size=1000)
+        assert buffer.mr.specification == "pool:initial=64MiB,max=1GiB | cuda" and buffer.mr.device == 2
+        client = registry.Client("tests")
+        block = client.allocate(1000, device=2)
+        assert registry.devices_with_resource() == [2]
+        assert sim.calls("cuDevicePrimaryCtxRetain") == 1 and sim.live().device_bytes == 64 << 20
+        seen = []
+        def work():
+            driver.set_device(1)
+            seen.append(mr.get_current_device_resource().specification)
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        assert seen == ["pool:initial=64MiB,max=1GiB | cuda"]
+        client.deallocate(block)
+        """,
+        CENOTE_SIM="devices=3,memory=8GiB",
+    )
+
+
+def test_one_thread_makes_a_devices_resource_and_others_wait(run_fresh: Callable[..., CompletedProcess[str]]) -> None:
+    """Half of the device's memory fits once only: two pools beside each other would run out."""
+    run_fresh(
+        """
+        import threading
+        import cenote
+        from cenote import mr, sim
+        cenote.install("pool:initial=60%", frameworks=())
+        made = []
+        barrier = threading.Barrier(8)
+        def ask():
+            barrier.wait()
+            made.append(mr.get_per_device_resource(1))
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join()
+        assert len(made) == 8 and len(set(map(id, made))) == 1
+        assert sim.calls("cuMemAlloc") == 1
+        """,
+    )
+
+
+def test_device_that_was_chosen_and_the_only_one_get_their_resource_at_once(
+    run_fresh: Callable[..., CompletedProcess[str]],
+) -> None:
+    for settings, choose in (("devices=1,memory=8GiB", False), ("devices=2,memory=8GiB", True)):
+        run_fresh(
+            f"""
+            import cenote
+            from cenote import driver, mr, registry
+            on = driver.device_count() - 1
+            if {choose}:
+                driver.set_device(on)
+            try:
+                cenote.install("pool:initial=9GiB", frameworks=())
+            except MemoryError:
+                pass
+            else:
+                raise AssertionError("it did not show")
+            assert registry.default_specification() == "cuda" and registry.devices_with_resource() == []
+            report = cenote.install("pool:initial=1GiB", frameworks=())
+            assert report.resource == "pool:initial=1GiB | cuda"
+            assert [each.device for each in report.devices if each.is_made] == [on]
+            """,
+            CENOTE_SIM=settings,
+        )
+
+
+@pytest.mark.parametrize(
+    ("specification", "message"),
+    [
+        ("pool:initial=lots", "'lots' is no size for 'initial'"),
+        ("limiting", "'limiting' needs a limit"),
+        ("sam_headroom", "'sam_headroom' needs a value for 'headroom'"),
+        ("binning:min=10", "'binning' needs both 'min' and 'max', or neither"),
+        ("fixed_size:preallocate=1GiB", "'1GiB' is no number for 'preallocate'"),
+        ("tracking:capture_stacks=maybe", "'maybe' is neither true nor false"),
+        ("arena:dump=maybe", "'maybe' is neither true nor false"),
+        ("guard:bytes=x", "'x' is no size"),
+        ("aligned:threshold=x", "'x' is no size"),
+        ("async:peers=x", "names no devices for 'peers'"),
+        ("cuda | pool", "nothing can stand under it"),
+        ("logging", "the logging adaptor needs a file"),
+        ('logging:file="a | cuda', "a quote stands at the beginning and at the end"),
+        ("", "a resource is missing"),
+    ],
+)
+def test_wrong_specification_shows_at_once_also_where_no_device_is_chosen(
+    specification: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RMM_LOG_FILE", raising=False)
+    before = {device: mr.get_per_device_resource(device) for device in (0, 1)}
+    with pytest.raises(ValueError, match=message):
+        cenote.install(specification, frameworks=())
+    assert {device: mr.get_per_device_resource(device) for device in (0, 1)} == before
+    assert registry.default_specification() == "cuda"
+
+
+def test_one_device_may_have_another_than_the_rest() -> None:
+    cenote.install("pool:initial=0", frameworks=())
+    report = cenote.install("managed", frameworks=(), device=1)
+    assert report.resource == "managed"
+    assert [str(each) for each in report.devices] == [
+        "device 0: pool:initial=0 | cuda, made when it is first used",
+        "device 1: managed",
+    ]
+    managed = mr.get_per_device_resource(1)
+    cenote.install("managed", frameworks=(), device=1)
+    assert mr.get_per_device_resource(1) is managed
+    pool = mr.get_per_device_resource(0)
+    cenote.install("pool:initial=0", frameworks=(), device=0)
+    assert mr.get_per_device_resource(0) is pool
+    cenote.install("pool:initial=0", frameworks=())
+    assert mr.get_per_device_resource(0) is pool
+    assert mr.get_per_device_resource(1).specification == "pool:initial=0 | cuda"
+
+
+def test_resource_object_holds_for_its_own_device_whatever_is_current() -> None:
+    before = mr.get_per_device_resource(0)
+    resource = mr.from_spec("statistics | cuda", 1)
+    report = cenote.install(resource, frameworks=())
+    assert mr.get_per_device_resource(1) is resource and mr.get_per_device_resource(0) is before
+    assert [str(each) for each in report.devices] == ["device 0: cuda", "device 1: statistics | cuda"]
+
+
+def test_what_was_installed_ends_with_a_reset_of_all_and_with_reinitialize() -> None:
+    cenote.install("pool:initial=0", frameworks=())
+    mr.reset_per_device_resource(0)
+    assert mr.get_per_device_resource(0).specification == "pool:initial=0 | cuda"
+    mr.reset_all_device_resources()
+    assert mr.get_per_device_resource(0).specification == registry.default_specification() == "cuda"
+    cenote.install("pool:initial=0", frameworks=())
+    cenote.reinitialize(managed_memory=True, devices=1)
+    assert [mr.get_per_device_resource(device).specification for device in (0, 1)] == ["cuda", "managed"]
+
+
+def test_environment_that_is_wrong_does_not_keep_one_device_from_being_given_a_resource(
+    run_fresh: Callable[..., CompletedProcess[str]],
+) -> None:
+    run_fresh(
+        """
+        import cenote
+        report = cenote.install("cuda", frameworks=(), device=1)
+        assert [each.specification for each in report.devices] == ["lake", "cuda"], report.devices
+        """,
+        CENOTE_RESOURCE="lake",
+    )
+
+
 def test_resource_of_another_device_is_a_value_error() -> None:
     with pytest.raises(ValueError, match="device 1 cannot serve device 0"):
         cenote.install(mr.from_spec("cuda", 1), device=0)
@@ -95,6 +268,15 @@ def test_report_prints_as_a_table() -> None:
     assert "<td>✓</td><td>torch</td>" in html
     assert "a &lt;b&gt; &amp; c" in html
     assert str(frameworks.InstallReport("", ())) == "current resource: none"
+    devices = (frameworks.InstallDevice(0, "cuda", True), frameworks.InstallDevice(1, "pool | cuda", False))
+    report = frameworks.InstallReport("pool | cuda", (), devices)
+    assert str(report).splitlines() == [
+        "current resource: pool | cuda",
+        "  device 0: cuda",
+        "  device 1: pool | cuda, made when it is first used",
+    ]
+    assert "<br>device 0: cuda<br>device 1: pool | cuda, made when it is first used" in report._repr_html_()
+    assert "device" not in str(frameworks.InstallReport("cuda", (), devices[:1]))
 
 
 def test_without_a_driver_every_row_says_so(run_fresh: Callable[..., CompletedProcess[str]]) -> None:

@@ -83,3 +83,12 @@ def test_buffers_are_counted_as_they_live(counted: mr.StatisticsResourceAdaptor)
     assert counted.allocation_counts.current_bytes == 1000
     del buffer
     assert counted.allocation_counts == Statistics(0, 0, 1000, 1, 1000, 1)
+
+
+def test_every_device_is_counted_also_one_that_is_used_later() -> None:
+    mr.reset_all_device_resources()
+    mr.get_per_device_resource(1)
+    cenote.statistics.enable_statistics()
+    cenote.statistics.enable_statistics()
+    for device in (0, 1):
+        assert mr.get_per_device_resource(device).specification == "statistics | cuda"

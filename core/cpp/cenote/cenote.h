@@ -66,8 +66,12 @@ CENOTE_API int cenote_set_device_resource(int device, const char* specification)
  * length of the whole text without it, negative on failure. `text` may be null if `capacity` is 0. */
 CENOTE_API int64_t cenote_get_device_resource(int device, char* text, size_t capacity);
 
-/* Takes the current resource of `device` away: the next one asked for is made anew, as the first was (CENOTE_RESOURCE,
- * else the driver's plain memory). 0, or negative on failure. */
+/* The same for every device of the process. The device that this thread has chosen, or the only one there is, gets its
+ * resource now; the others when they are first used. A resource that was made from the same text stays. */
+CENOTE_API int cenote_install_resource(const char* specification);
+
+/* Takes the current resource of `device` away: the next one asked for is made anew, from what was
+ * installed for all devices, else CENOTE_RESOURCE, else the driver's plain memory. 0, or negative on failure. */
 CENOTE_API int cenote_reset_device_resource(int device);
 
 /* Gives unused memory of the current resource of `device` back; returns the bytes given back, negative on failure. */
@@ -184,6 +188,7 @@ typedef struct cenote_api {
   void* (*allocate_holding_or_throw)(int client, int device, size_t bytes, void* stream, void* (*release)(void),
                                      void (*acquire)(void* released));
   int (*deallocate_holding)(void* pointer, void* stream, void* (*release)(void), void (*acquire)(void* released));
+  int (*install_resource)(const char* specification);
 } cenote_api;
 
 /* The functions of that version of the interface, for the life of the process; null if this library does not have it.

@@ -126,6 +126,7 @@ cdef extern from "cenote/driver/device.hpp" namespace "cenote" nogil:
     int device_count() except +raise_python_error
     void check_device(int device) except +raise_python_error
     int current_device() except +raise_python_error
+    optional[int] device_to_begin_with() except +raise_python_error
     void set_current_device(int device) except +raise_python_error
     int device_attribute(int device, int attribute) except +raise_python_error
     string device_name(int device) except +raise_python_error
@@ -471,6 +472,10 @@ cdef extern from "cenote/surface/registry.hpp" namespace "cenote" nogil:
     shared_ptr[memory_resource] get_per_device_resource(int device) except +raise_python_error
     shared_ptr[memory_resource] set_per_device_resource(
         int device, shared_ptr[memory_resource]) except +raise_python_error
+    void install_all_devices "cenote::install_resource"(const string& specification) except +raise_python_error
+    void install_on_device "cenote::install_resource"(int device, const string&) except +raise_python_error
+    string default_specification() except +raise_python_error
+    void set_default_specification(const string& specification) except +raise_python_error
     shared_ptr[memory_resource] get_current_device_resource() except +raise_python_error
     shared_ptr[memory_resource] set_current_device_resource(
         shared_ptr[memory_resource]) except +raise_python_error
@@ -481,9 +486,14 @@ cdef extern from "cenote/surface/registry.hpp" namespace "cenote" nogil:
     const void* registry_address()
 
 
+cdef extern from "cenote/ground/quoted.hpp" namespace "cenote" nogil:
+    string quoted(const string& text, const char* separators) except +raise_python_error
+
+
 cdef extern from "cenote/surface/specification.hpp" namespace "cenote" nogil:
     shared_ptr[memory_resource] make_resource(const string& specification, int device) except +raise_python_error
     void check_specification(const string& specification) except +raise_python_error
+    vector[string] specification_words(const string& specification) except +raise_python_error
     string known_specifications() except +raise_python_error
 
 

@@ -2,6 +2,7 @@
 from dataclasses import dataclass
 from libc.stdint cimport uintptr_t
 from libcpp.memory cimport shared_ptr
+from libcpp.optional cimport optional
 from libcpp.vector cimport vector
 
 from cenote cimport _libcenote as lib
@@ -57,7 +58,9 @@ def set_per_device_resource(device, mr) -> DeviceMemoryResource | None:
 
 
 def reset_per_device_resource(device) -> DeviceMemoryResource | None:
-    """Take the current resource of `device` away: the next one that is asked for is made anew, as the first was.
+    """Take the current resource of `device` away: the next one is made anew when it is asked for.
+
+    It is made from `default_specification`.
 
     Returns
     -------
@@ -74,6 +77,93 @@ def reset_per_device_resource(device) -> DeviceMemoryResource | None:
     with nogil:
         resource = lib.reset_per_device_resource(number)
     return wrap_or_none(resource)
+
+
+def install_resource(str specification not None, device=None) -> None:
+    """Have every device of the process, or one of them, use what a specification describes.
+
+    What is current is replaced, unless it was made from the same text. The device that is named, that the calling thread
+    has chosen, or that is the only one gets its resource now, the others when they are first used. Raises as `from_spec`
+    does; then nothing has changed.
+    """
+    cdef lib.string text = text_argument("specification", specification)
+    cdef bint given = device is not None
+    cdef int on = device_argument(device) if given else 0
+    cdef lib.interrupt_scope interrupts  # the end of a resource frees
+    with nogil:
+        if given:
+            lib.install_on_device(on, text)
+        else:
+            lib.install_all_devices(text)
+    interrupts.end()
+
+
+def default_specification() -> str:
+    """What the resource of a device is made from that has none.
+
+    Returns
+    -------
+    str
+        What was installed for all devices, else what the environment variable ``CENOTE_RESOURCE`` says, else ``"cuda"``.
+    """
+    cdef lib.string text
+    with nogil:
+        text = lib.default_specification()
+    return text.decode("utf-8", "surrogateescape")
+
+
+def set_default_specification(str specification) -> None:
+    """For devices that have no resource; None for what the process began with. ValueError for a wrong text."""
+    cdef lib.string text
+    if specification is not None:
+        specification_words(specification)  # an empty one is wrong here
+        text = text_argument("specification", specification)
+    with nogil:
+        lib.set_default_specification(text)
+
+
+def specification_value(str text not None) -> str:
+    """A text as the value of a parameter: in quotes where it holds what would end it."""
+    cdef lib.string value = text_argument("text", text)
+    cdef lib.string spelled
+    with nogil:
+        spelled = lib.quoted(value, b",|")
+    return spelled.decode("utf-8", "surrogateescape")
+
+
+def device_to_begin_with() -> int | None:
+    """The device that the calling thread has chosen, or the only one there is; None where it is not known yet."""
+    cdef optional[int] device
+    with nogil:
+        device = lib.device_to_begin_with()
+    return device.value() if device.has_value() else None
+
+
+def put_on_default(str word not None) -> None:
+    """Put an adaptor, as a word of a specification, onto what devices get that have no resource, unless it has one."""
+    words = specification_words(default_specification())
+    kind = word.partition(":")[0]
+    if kind not in [present.partition(":")[0].rstrip() for present in words]:
+        set_default_specification(" | ".join([word, *words]))
+
+
+def take_off_default(str kind not None) -> None:
+    """Take an adaptor off what devices get that have no resource, if it is the outermost one."""
+    words = specification_words(default_specification())
+    if words[0].partition(":")[0].rstrip() == kind:
+        set_default_specification(" | ".join(words[1:]))
+
+
+def specification_words(str specification not None) -> list[str]:
+    """The words of a specification, outermost first, with the ``cuda`` that stands under it where it names no source.
+
+    Makes no driver call. ValueError for what no device would take.
+    """
+    cdef lib.string text = text_argument("specification", specification)
+    cdef vector[lib.string] words
+    with nogil:
+        words = lib.specification_words(text)
+    return [word.decode("utf-8", "surrogateescape") for word in words]
 
 
 def get_current_device_resource() -> DeviceMemoryResource:
@@ -101,7 +191,10 @@ def reset_current_device_resource() -> DeviceMemoryResource | None:
 
 
 def reset_all_device_resources() -> None:
-    """Take the current resource of every device away. Makes no driver call of its own."""
+    """Take the current resource of every device away, and what was installed for all devices.
+
+    All is as it was when the process began. Makes no driver call of its own.
+    """
     cdef lib.interrupt_scope interrupts  # the end of a resource frees
     with nogil:
         lib.reset_all_device_resources()

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 
-from cenote import driver
 from cenote._adaptors import LoggingResourceAdaptor
 from cenote._memory_resource import DeviceMemoryResource, UpstreamResourceAdaptor
 from cenote._registry import (
+    device_to_begin_with,
     devices_with_resource,
     find_per_device_resource,
     get_per_device_resource,
+    put_on_default,
     set_per_device_resource,
+    specification_value,
+    specification_words,
+    take_off_default,
 )
 
 __all__ = ["disable_logging", "enable_logging", "get_log_filenames"]
@@ -20,9 +24,10 @@ __all__ = ["disable_logging", "enable_logging", "get_log_filenames"]
 def enable_logging(log_file_name: str | os.PathLike[str] | None = None) -> None:
     """Log every allocation and free of the current resources to files of CSV, one a device.
 
-    A `LoggingResourceAdaptor` is put onto the current resource of every device that has one, or of the current device
-    if none has. A resource that is logged already, at any place of its stack, is left as it is. Either all are put on
-    or, where one fails, none.
+    A `LoggingResourceAdaptor` is put onto the current resource of every device: now where there is one, else when the
+    device is first used. Where no device has one, the device that the calling thread has chosen, or the only one there
+    is, gets it now. A resource that is logged already, at any
+    place of its stack, is left as it is. Either all are put on or, where one fails, none.
 
     Parameters
     ----------
@@ -37,9 +42,12 @@ def enable_logging(log_file_name: str | os.PathLike[str] | None = None) -> None:
     RuntimeError
         If a file cannot be opened, or another process is writing it.
     """
+    word = "logging"
+    if log_file_name is not None:
+        word += ":file=" + specification_value(os.path.abspath(os.fsdecode(log_file_name)))
+    specification_words(word)  # which raises where there is no file
     resources = {device: get_per_device_resource(device) for device in devices_with_resource()}
-    if not resources:
-        device = driver.current_device()
+    if not resources and (device := device_to_begin_with()) is not None:
         resources[device] = get_per_device_resource(device)
     logged = {
         device: LoggingResourceAdaptor(resource, log_file_name)
@@ -48,17 +56,20 @@ def enable_logging(log_file_name: str | os.PathLike[str] | None = None) -> None:
     }
     for device, log in logged.items():
         set_per_device_resource(device, log)
+    put_on_default(word)
 
 
 def disable_logging() -> None:
     """Take the `LoggingResourceAdaptor` off every current resource whose outermost adaptor it is.
 
-    One that stands under another adaptor stays: the adaptor above it belongs to somebody else.
+    Devices that have no resource yet will not be logged either. One that stands under another adaptor stays: the
+    adaptor above it belongs to somebody else.
     """
     for device in devices_with_resource():
         resource = find_per_device_resource(device)
         if isinstance(resource, LoggingResourceAdaptor):
             set_per_device_resource(device, resource.upstream_mr)
+    take_off_default("logging")
 
 
 def get_log_filenames() -> dict[int, str | None]:
@@ -67,7 +78,7 @@ def get_log_filenames() -> dict[int, str | None]:
     Returns
     -------
     dict
-        By device, for every device that has a current resource; None where it is not logged.
+        By device, for every device that has a current resource by now; None where it is not logged.
     """
     logs = {device: _log_of(find_per_device_resource(device)) for device in devices_with_resource()}
     return {device: None if log is None else log.get_file_name() for device, log in logs.items()}

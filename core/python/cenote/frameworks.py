@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
 
-from cenote import driver, mr, registry
+from cenote import _registry, driver, mr, registry
 from cenote.errors import DriverUnavailableError
 
-__all__ = ["FRAMEWORKS", "InstallReport", "InstallRow", "install"]
+__all__ = ["FRAMEWORKS", "InstallDevice", "InstallReport", "InstallRow", "install"]
 
 FRAMEWORKS = ("torch", "cupy", "numba")
 """Frameworks that have a plugin, by the name of their package."""
@@ -27,12 +27,27 @@ class InstallRow:
 
 
 @dataclass(frozen=True)
+class InstallDevice:
+    """The resource of one device."""
+
+    device: int
+    specification: str
+    is_made: bool
+    """False: it is made when the device is first used."""
+
+    def __str__(self) -> str:
+        return f"device {self.device}: {self.specification}{'' if self.is_made else ', made when it is first used'}"
+
+
+@dataclass(frozen=True)
 class InstallReport:
     """What took effect, what did not and why; prints as a table."""
 
     resource: str
-    """The specification of the resource that is current now; empty if none could be made."""
+    """The specification of what was installed; empty if there is no device."""
     rows: tuple[InstallRow, ...]
+    devices: tuple[InstallDevice, ...] = ()
+    """Every device of the process, with what it has."""
 
     def __iter__(self) -> Iterator[InstallRow]:
         return iter(self.rows)
@@ -43,6 +58,7 @@ class InstallReport:
     def __str__(self) -> str:
         width = max((len(row.framework) for row in self.rows), default=0)
         lines = [f"current resource: {self.resource or 'none'}"]
+        lines += [f"  {each}" for each in self.devices if len(self.devices) > 1]
         lines += [f"  {'✓' if row.installed else '✗'} {row.framework:<{width}}  {row.detail}" for row in self.rows]
         return "\n".join(lines)
 
@@ -52,7 +68,9 @@ class InstallReport:
             f"<td>{escape(row.detail)}</td></tr>"
             for row in self.rows
         )
-        return f"<table><caption>current resource: {escape(self.resource or 'none')}</caption>{cells}</table>"
+        devices = "".join(f"<br>{escape(str(each))}" for each in self.devices if len(self.devices) > 1)
+        caption = f"current resource: {escape(self.resource or 'none')}{devices}"
+        return f"<table><caption>{caption}</caption>{cells}</table>"
 
 
 def install(
@@ -60,57 +78,73 @@ def install(
     frameworks: Iterable[str] | str = FRAMEWORKS,
     device: int | None = None,
 ) -> InstallReport:
-    """Make `resource` current on a device and put the frameworks onto it.
+    """Make `resource` current and put the frameworks onto it.
 
-    May be called again: what is in place already stays, and a specification that the current resource was made from
-    does not make another.
+    A specification holds for every device of the process: call this first thing, before a device is chosen, also where
+    each process is to use another one (``torchrun``). The device that the calling thread has chosen, or the only one
+    there is, gets its resource now; the others get theirs when they are first used, and are not touched before.
+
+    May be called again: what is in place already stays, and a specification that a device's resource was made from does
+    not make another.
 
     Parameters
     ----------
     resource : DeviceMemoryResource or str
-        A resource, or a specification of one (see `cenote.mr.from_spec`).
+        A specification (see `cenote.mr.from_spec`), or a resource, which holds for its own device.
     frameworks : str or iterable of str
         Any of ``"torch"``, ``"cupy"``, ``"numba"``.
     device : int, optional
-        The device; the current one if not given.
+        The one device that it holds for.
 
     Returns
     -------
     InstallReport
-        One row a framework: whether it took effect, and why not. A framework that is missing is no error.
+        One row a framework: whether it took effect, and why not. A framework that is missing is no error. What each
+        device has.
 
     Raises
     ------
     ValueError
-        A framework that is not known, or a specification that is wrong.
+        A framework that is not known, a specification that is wrong, or a resource of another device than `device`.
+    MemoryError
+        The device that gets its resource now does not have the initial size. Others raise it when they are first used.
     """
     frameworks = (frameworks,) if isinstance(frameworks, str) else tuple(frameworks)
     for name in frameworks:
         if name not in FRAMEWORKS:
             raise ValueError(f"{name!r} is not a framework that cenote knows; known are: {', '.join(FRAMEWORKS)}")
     try:
-        current = _make_current(resource, device)
+        spelled = _make_current(resource, device)
+        devices = _devices()
     except DriverUnavailableError as error:
         return InstallReport("", tuple(InstallRow(name, False, f"no GPU: {error}") for name in frameworks))
-    return InstallReport(current.specification, tuple(_install_framework(name) for name in frameworks))
+    return InstallReport(spelled, tuple(_install_framework(name) for name in frameworks), devices)
 
 
-# By device: the last specification, and what tells the resource that it gave from others. Not the resource itself,
-# which must go when it has been replaced and its last block is freed.
-_made_from: dict[int, tuple[str, int, str]] = {}
+def _make_current(resource: mr.DeviceMemoryResource | str, device: int | None) -> str:
+    """Make it current, and spell the resource of the device that is named, its own, or the current one."""
+    if not isinstance(resource, str):
+        mr.set_per_device_resource(resource.device if device is None else device, resource)
+        return resource.specification
+    _registry.install_resource(resource, device)
+    return _specification_of(driver.current_device() if device is None else device)
 
 
-def _make_current(resource: mr.DeviceMemoryResource | str, device: int | None) -> mr.DeviceMemoryResource:
-    on = driver.current_device() if device is None else device
-    if isinstance(resource, str):
-        current = registry.find_per_device_resource(on)
-        if current is not None and _made_from.get(on) == (resource, hash(current), current.specification):
-            return current
-        made = mr.from_spec(resource, on)
-        _made_from[on] = (resource, hash(made), made.specification)
-        resource = made
-    mr.set_per_device_resource(on, resource)
-    return resource
+def _specification_of(device: int) -> str:
+    """Spell the current resource; one that is not made yet is not made just to be named, as a pool takes memory."""
+    current = registry.find_per_device_resource(device)
+    if current is not None:
+        return current.specification
+    default = registry.default_specification()
+    try:
+        return " | ".join(_registry.specification_words(default))
+    except ValueError:  # what CENOTE_RESOURCE says is wrong; the first use of the device says why
+        return default
+
+
+def _devices() -> tuple[InstallDevice, ...]:
+    made = registry.devices_with_resource()
+    return tuple(InstallDevice(each, _specification_of(each), each in made) for each in range(driver.device_count()))
 
 
 def _install_framework(name: str) -> InstallRow:

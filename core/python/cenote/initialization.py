@@ -13,6 +13,7 @@ from cenote._registry import (
     devices_with_resource,
     find_per_device_resource,
     reset_per_device_resource,
+    set_default_specification,
     set_per_device_resource,
 )
 from cenote._resources import PoolMemoryResource
@@ -97,6 +98,7 @@ def reinitialize(
         made = {device: make_resource(device) for device in numbers}
     for device, resource in made.items():
         set_per_device_resource(device, resource)
+    set_default_specification(None)
     for device in devices_with_resource():
         if device not in made:
             reset_per_device_resource(device)

@@ -3,6 +3,7 @@
 from cenote._registry import (
     Client,
     Usage,
+    default_specification,
     devices_with_resource,
     find_per_device_resource,
     get_current_device_resource,
@@ -12,6 +13,7 @@ from cenote._registry import (
     reset_current_device_resource,
     reset_per_device_resource,
     set_current_device_resource,
+    set_default_specification,
     set_per_device_resource,
     usage,
 )
@@ -19,6 +21,7 @@ from cenote._registry import (
 __all__ = [
     "Client",
     "Usage",
+    "default_specification",
     "devices_with_resource",
     "find_per_device_resource",
     "get_current_device_resource",
@@ -28,6 +31,7 @@ __all__ = [
     "reset_current_device_resource",
     "reset_per_device_resource",
     "set_current_device_resource",
+    "set_default_specification",
     "set_per_device_resource",
     "usage",
 ]

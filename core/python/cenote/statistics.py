@@ -24,7 +24,7 @@ from types import TracebackType
 from typing import Literal, ParamSpec, TypeVar, cast
 
 # The adaptors import this module for `Statistics`; so their names are looked up when they are used.
-from cenote import _adaptors, mr
+from cenote import _adaptors, _registry, mr
 from cenote._memory_resource import whole_number
 from cenote.profiled_function import profiled_function
 
@@ -59,16 +59,25 @@ class Statistics:
 
 def _counting() -> mr.StatisticsResourceAdaptor | None:
     """Find the outermost statistics adaptor of the current resource."""
-    resource: mr.DeviceMemoryResource | None = mr.get_current_device_resource()
+    return _find_counting(mr.get_current_device_resource())
+
+
+def _find_counting(resource: mr.DeviceMemoryResource | None) -> mr.StatisticsResourceAdaptor | None:
     while resource is not None and not isinstance(resource, mr.StatisticsResourceAdaptor):
         resource = resource.upstream_mr if isinstance(resource, mr.UpstreamResourceAdaptor) else None
     return resource
 
 
 def enable_statistics() -> None:
-    """Count what the current resource allocates from now on; nothing changes if it is counted already."""
-    if _counting() is None:
-        mr.set_current_device_resource(mr.StatisticsResourceAdaptor(mr.get_current_device_resource()))
+    """Count what the current resource of every device allocates from now on.
+
+    A device that has no resource yet is counted from its first one on. One that is counted already is left as it is.
+    """
+    for device in _registry.devices_with_resource():
+        resource = mr.get_per_device_resource(device)
+        if _find_counting(resource) is None:
+            mr.set_per_device_resource(device, mr.StatisticsResourceAdaptor(resource))
+    _registry.put_on_default("statistics")
 
 
 def get_statistics() -> Statistics | None:

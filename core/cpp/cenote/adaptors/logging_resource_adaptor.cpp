@@ -83,6 +83,8 @@ logging_resource_adaptor::~logging_resource_adaptor() {
   }
 }
 
+void logging_resource_adaptor::check_file(const std::string& file_name) { name_or_default(file_name); }
+
 void logging_resource_adaptor::flush() {
   const std::lock_guard lock(mutex_);
   if (const int error = file_.flush(); error != 0) {

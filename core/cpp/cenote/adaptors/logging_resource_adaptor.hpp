@@ -17,6 +17,7 @@
 
 #include "cenote/ground/mutex.hpp"
 #include "cenote/ground/output_file.hpp"
+#include "cenote/ground/quoted.hpp"
 #include "cenote/memory_resource.hpp"
 
 namespace cenote {
@@ -30,13 +31,16 @@ class logging_resource_adaptor final : public resource_adaptor {
   logging_resource_adaptor(std::shared_ptr<memory_resource> upstream, const std::string& file_name);
   ~logging_resource_adaptor() override;
 
+  /// Throws as the constructor does where no file is named; opens none.
+  static void check_file(const std::string& file_name);
+
   void flush();
 
   /// The absolute path that is written, with the device in it.
   const std::string& file_name() const noexcept { return file_name_; }
 
   std::string kind() const override { return "logging"; }
-  std::string specification() const override { return spell_specification(kind(), {"file=" + named_}); }
+  std::string specification() const override { return spell_specification(kind(), {"file=" + quoted(named_, ",|")}); }
 
  private:
   void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;

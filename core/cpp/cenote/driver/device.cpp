@@ -49,10 +49,12 @@ int device_count() {
   return count;
 }
 
-int current_device() {
+int current_device() { return chosen_device().value_or(0); }
+
+std::optional<int> chosen_device() {
   CUcontext context = nullptr;
   CENOTE_DRIVER_CALL(cuCtxGetCurrent, &context);
-  if (context == nullptr) return 0;
+  if (context == nullptr) return std::nullopt;
   CUdevice device = 0;
   CENOTE_DRIVER_CALL(cuCtxGetDevice, &device);
   return device;
@@ -63,6 +65,11 @@ void check_device(int device) {
   if (device >= 0 && device < count) return;
   throw std::out_of_range("there is no device " + std::to_string(device) + ": this machine has " +
                           (count == 1 ? "device 0 only" : "devices 0 to " + std::to_string(count - 1)));
+}
+
+std::optional<int> device_to_begin_with() {
+  const bool is_only_one = device_count() == 1;
+  return is_only_one ? 0 : chosen_device();
 }
 
 void set_current_device(int device) {

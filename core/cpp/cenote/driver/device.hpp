@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <string>
 
 struct CUctx_st;
@@ -24,6 +25,12 @@ int device_count();
 
 /// The device of the calling thread's current context; 0 where there is none, as in the CUDA runtime.
 int current_device();
+
+/// The device of the calling thread's current context; none where it has not chosen one.
+std::optional<int> chosen_device();
+
+/// That one, or the only one there is: a device that may be used before the program has said more.
+std::optional<int> device_to_begin_with();
 
 /// Makes the device's primary context current on the calling thread, as cudaSetDevice does.
 void set_current_device(int device);

@@ -189,6 +189,7 @@ constexpr cenote_api functions = {
     cenote_registry_address,
     cenote_allocate_holding_or_throw,
     cenote_deallocate_holding,
+    cenote_install_resource,
 };
 
 }  // namespace
@@ -222,6 +223,10 @@ int cenote_set_device_resource(int device, const char* specification) {
   return guarded_status([=] {
     cenote::set_per_device_resource(device, cenote::make_resource(required(specification, "specification"), device));
   });
+}
+
+int cenote_install_resource(const char* specification) {
+  return guarded_status([=] { cenote::install_resource(required(specification, "specification")); });
 }
 
 int64_t cenote_get_device_resource(int device, char* text, size_t capacity) {

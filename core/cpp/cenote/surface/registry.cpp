@@ -1,6 +1,9 @@
 #include "cenote/surface/registry.hpp"
 
 #include <array>
+#include <cstdint>
+#include <mutex>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -9,12 +12,15 @@
 #include "cenote/driver/device.hpp"
 #include "cenote/ground/environment.hpp"
 #include "cenote/ground/error.hpp"
-#include "cenote/resources/cuda_memory_resource.hpp"
+#include "cenote/ground/immortal.hpp"
+#include "cenote/ground/mutex.hpp"
 #include "cenote/surface/resource_place.hpp"
 #include "cenote/surface/specification.hpp"
 
 namespace cenote {
 namespace {
+
+using resource_ptr = std::shared_ptr<memory_resource>;
 
 constexpr const char* default_variable = "CENOTE_RESOURCE";
 
@@ -25,16 +31,38 @@ resource_place& place_of(int device) {
   throw std::out_of_range("there is no device " + std::to_string(device));
 }
 
+/// What a resource was made from, as long as it lives.
+struct origin {
+  std::weak_ptr<memory_resource> made;
+  std::string specification;
+};
+
+struct default_resources {
+  std::array<driver_mutex, max_devices> making;  // a device's resource is made by one thread; taken before `mutex`
+  process_mutex mutex;                         // guards all below, and that they agree with the places
+  std::string specification;                   // empty: what the environment says
+  std::uint64_t changes = 0;                   // of the default specification
+  std::array<origin, max_devices> origins;
+};
+
+default_resources& defaults() {
+  static immortal<default_resources> all;
+  return *all;
+}
+
 std::string in_variable(const std::exception& error) {
   return std::string("in the environment variable ") + default_variable + ": " + error.what();
 }
 
-std::shared_ptr<memory_resource> default_resource(int device) {
-  check_device(device);
+std::string specification_of_environment() {
   const char* const specified = environment_variable(default_variable);
-  if (specified == nullptr) return std::make_shared<cuda_memory_resource>(device);
+  return specified != nullptr ? specified : "cuda";
+}
+
+resource_ptr make_of_environment(int device) {
+  const std::string specification = specification_of_environment();
   try {
-    return make_resource(specified, device);
+    return make_resource(specification, device);
   } catch (const std::invalid_argument& error) {
     throw std::invalid_argument(in_variable(error));
   } catch (const std::logic_error& error) {  // sizes that contradict each other
@@ -48,6 +76,46 @@ std::shared_ptr<memory_resource> default_resource(int device) {
   }
 }
 
+/// The caller holds `mutex` of the defaults.
+bool is_made_from(int device, const std::string& specification) {
+  const origin& known = defaults().origins[static_cast<std::size_t>(device)];
+  const resource_ptr current = place_of(device).find();
+  return current != nullptr && known.made.lock() == current && known.specification == specification;
+}
+
+bool is_in_place(int device, const std::string& specification) {
+  const std::lock_guard lock(defaults().mutex);
+  return is_made_from(device, specification);
+}
+
+/// Returns the one that was there. The caller holds `mutex` of the defaults.
+resource_ptr put(int device, resource_ptr made, const std::string& specification) {
+  origin fresh{made, specification};
+  resource_ptr replaced = place_of(device).exchange(std::move(made));
+  std::swap(defaults().origins[static_cast<std::size_t>(device)], fresh);
+  return replaced;
+}
+
+/// Puts a resource of the default specification there, unless one is there by then.
+void make_default(int device) {
+  check_device(device);
+  resource_place& place = place_of(device);
+  default_resources& known = defaults();
+  const std::lock_guard alone(known.making[static_cast<std::size_t>(device)]);
+  for (resource_ptr made; place.find() == nullptr;) {
+    std::unique_lock lock(known.mutex);
+    const std::uint64_t changes = known.changes;
+    origin fresh{{}, known.specification};
+    lock.unlock();
+    made = fresh.specification.empty() ? make_of_environment(device) : make_resource(fresh.specification, device);
+    fresh.made = made;
+    lock.lock();
+    if (known.changes != changes) continue;  // `made` is of what was the default before
+    place.fill(made);
+    if (place.find() == made) std::swap(known.origins[static_cast<std::size_t>(device)], fresh);
+  }
+}
+
 }  // namespace
 
 std::shared_ptr<memory_resource> find_per_device_resource(int device) { return place_of(device).find(); }
@@ -55,7 +123,7 @@ std::shared_ptr<memory_resource> find_per_device_resource(int device) { return p
 std::shared_ptr<memory_resource> get_per_device_resource(int device) {
   for (resource_place& place = place_of(device);;) {
     if (auto present = place.find()) return present;
-    place.fill(default_resource(device));  // which calls the driver; where two threads race, the first to arrive wins
+    make_default(device);
   }
 }
 
@@ -64,7 +132,7 @@ resource_hold find_resource_hold(int device) { return place_of(device).hold(); }
 resource_hold get_resource_hold(int device) {
   for (resource_place& place = place_of(device);;) {
     if (auto present = place.hold(); !present.is_empty()) return present;
-    place.fill(default_resource(device));
+    make_default(device);
   }
 }
 
@@ -92,7 +160,52 @@ std::shared_ptr<memory_resource> set_current_device_resource(std::shared_ptr<mem
 std::shared_ptr<memory_resource> reset_current_device_resource() { return reset_per_device_resource(current_device()); }
 
 void reset_all_device_resources() {
-  for (resource_place& place : places) place.exchange(nullptr);
+  std::array<resource_ptr, max_devices> replaced;  // which go once the lock is released
+  default_resources& known = defaults();
+  const std::lock_guard lock(known.mutex);
+  known.specification.clear();
+  ++known.changes;
+  for (std::size_t i = 0; i < places.size(); ++i) replaced[i] = places[i].exchange(nullptr);
+}
+
+void install_resource(const std::string& specification) {
+  specification_words(specification);  // throws for a text that no device could use
+  const std::optional<int> first = device_to_begin_with();
+  resource_ptr made;
+  if (first && !is_in_place(*first, specification)) made = make_resource(specification, *first);
+  std::string text = specification;
+  std::array<resource_ptr, max_devices> replaced;
+  default_resources& known = defaults();
+  const std::lock_guard lock(known.mutex);
+  if (made) replaced[static_cast<std::size_t>(*first)] = put(*first, std::move(made), specification);
+  std::swap(known.specification, text);
+  ++known.changes;
+  for (int device = 0; device < max_devices; ++device) {
+    if (!is_made_from(device, specification))
+      replaced[static_cast<std::size_t>(device)] = place_of(device).exchange(nullptr);
+  }
+}
+
+void install_resource(int device, const std::string& specification) {
+  check_device(device);
+  if (is_in_place(device, specification)) return;
+  resource_ptr made = make_resource(specification, device);
+  resource_ptr replaced;
+  const std::lock_guard lock(defaults().mutex);
+  replaced = put(device, std::move(made), specification);
+}
+
+std::string default_specification() {
+  const std::lock_guard lock(defaults().mutex);
+  return defaults().specification.empty() ? specification_of_environment() : defaults().specification;
+}
+
+void set_default_specification(const std::string& specification) {
+  if (!specification.empty()) specification_words(specification);
+  std::string text = specification;
+  const std::lock_guard lock(defaults().mutex);
+  std::swap(defaults().specification, text);
+  ++defaults().changes;
 }
 
 std::vector<int> devices_with_resource() {

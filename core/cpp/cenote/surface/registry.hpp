@@ -1,12 +1,18 @@
 // The current memory resource of each device: one table for the whole process, in libcenote.so.
 //
-// C++, C, Python and every plugin read and set this one. Until one is set, a device's resource is what the environment
-// variable CENOTE_RESOURCE specifies, else the driver's plain device memory. Setting affects new allocations only.
+// C++, C, Python and every plugin read and set this one. Setting affects new allocations only.
 //
-// Threads: all functions from any thread. The table is never destroyed.
+//   1. A resource is current on its own device. A specification may be installed for all devices of the process.
+//   2. A device that has no resource gets one when it is first asked for: from the default specification, which is the
+//      one that was installed, else what the environment variable CENOTE_RESOURCE says, else the driver's plain device
+//      memory. So a program may choose before it knows which devices it will use, and no other device is touched.
+//
+// Threads: all functions from any thread. The table is never destroyed. Where several threads ask for the resource of a
+// device that has none, one makes it and the others wait.
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "cenote/memory_resource.hpp"
@@ -31,8 +37,24 @@ std::shared_ptr<memory_resource> get_current_device_resource();
 std::shared_ptr<memory_resource> set_current_device_resource(std::shared_ptr<memory_resource> resource);
 std::shared_ptr<memory_resource> reset_current_device_resource();
 
-/// reset_per_device_resource for every device. Makes no driver call of its own.
+/// Takes the current resource of every device away, and the default specification that was set: all is as it was when
+/// the process began. Makes no driver call of its own.
 void reset_all_device_resources();
+
+/// Has every device of the process use `specification` (specification.hpp). What is current is replaced, unless it was
+/// made from that text. The device that the calling thread has chosen, or the only one there is, gets its resource now,
+/// so that what is wrong shows now; the others when they are first used. Throws as make_resource does; then nothing has
+/// changed.
+void install_resource(const std::string& specification);
+
+/// The same for one device, which gets its resource now.
+void install_resource(int device, const std::string& specification);
+
+/// What the resource of a device is made from that has none.
+std::string default_specification();
+
+/// For devices that have no resource; empty for what the process began with. std::invalid_argument for a wrong text.
+void set_default_specification(const std::string& specification);
 
 /// The devices that have a current resource, in order. Makes no driver call.
 std::vector<int> devices_with_resource();

@@ -16,6 +16,7 @@
 #include "cenote/adaptors/thread_safe_resource_adaptor.hpp"
 #include "cenote/adaptors/tracking_resource_adaptor.hpp"
 #include "cenote/driver/device.hpp"
+#include "cenote/ground/quoted.hpp"
 #include "cenote/resources/arena_memory_resource.hpp"
 #include "cenote/resources/binning_memory_resource.hpp"
 #include "cenote/resources/cuda_async_managed_memory_resource.hpp"
@@ -32,22 +33,6 @@ namespace cenote {
 namespace {
 
 using resource_ptr = std::shared_ptr<memory_resource>;
-
-std::string_view without_blanks(std::string_view text) {
-  const auto first = text.find_first_not_of(" \t\n");
-  if (first == std::string_view::npos) return {};
-  return text.substr(first, text.find_last_not_of(" \t\n") - first + 1);
-}
-
-std::vector<std::string_view> split(std::string_view text, char separator) {
-  std::vector<std::string_view> parts;
-  for (;;) {
-    const auto end = text.find(separator);
-    parts.push_back(without_blanks(text.substr(0, end)));
-    if (end == std::string_view::npos) return parts;
-    text.remove_prefix(end + 1);
-  }
-}
 
 std::string joined(const std::vector<std::string>& words) {
   std::string text;
@@ -115,7 +100,7 @@ peer_devices read_peers(const std::string& name, std::string_view value) {
   if (value == "all") return {peer_devices::choice::all, {}};
   peer_devices named{peer_devices::choice::named, {}};
   if (value == "none") return named;
-  for (const std::string_view part : split(value, ',')) {
+  for (const std::string_view part : split_unquoted(value, ',')) {
     int device = 0;
     const auto [end, error] = std::from_chars(part.data(), part.data() + part.size(), device);
     if (error != std::errc{} || end != part.data() + part.size()) {
@@ -135,6 +120,8 @@ class parameters {
   parameters(int device, std::map<std::string, std::string> values) : device_(device), values_(std::move(values)) {}
 
   int device() const noexcept { return device_; }
+
+  bool has(const std::string& name) const { return values_.contains(name); }
 
   std::string text(const std::string& name) const {
     const auto found = values_.find(name);
@@ -196,6 +183,7 @@ struct kind {
   bool needs_upstream;
   std::vector<parameter> takes;
   resource_ptr (*make)(const parameters&, resource_ptr upstream);
+  void (*check)(const parameters&) = [](const parameters&) {};  // throws where what it cannot do without is missing
 };
 
 resource_ptr make_async(const parameters& given, resource_ptr) {
@@ -228,21 +216,31 @@ resource_ptr make_fixed_size(const parameters& given, resource_ptr upstream) {
       given.number("preallocate").value_or(fixed_size_memory_resource::default_blocks_to_preallocate));
 }
 
+void check_binning(const parameters& given) {
+  if (given.has("min") != given.has("max")) {
+    throw std::invalid_argument("'binning' needs both 'min' and 'max', or neither");
+  }
+}
+
 resource_ptr make_binning(const parameters& given, resource_ptr upstream) {
   const auto least = given.number("min");
   const auto most = given.number("max");
-  if (!least && !most) return std::make_shared<binning_memory_resource>(std::move(upstream));
-  if (!least || !most) throw std::invalid_argument("'binning' needs both 'min' and 'max', or neither");
+  if (!least || !most) return std::make_shared<binning_memory_resource>(std::move(upstream));
   constexpr std::size_t beyond = 64;  // any exponent from here on is refused alike
   return std::make_shared<binning_memory_resource>(std::move(upstream), static_cast<int>(std::min(*least, beyond)),
                                                    static_cast<int>(std::min(*most, beyond)));
 }
 
-resource_ptr make_sam_headroom(const parameters& given, resource_ptr) {
-  const auto headroom = given.size("headroom");
-  if (!headroom) throw std::invalid_argument("'sam_headroom' needs a value for 'headroom', such as 1GiB");
-  return std::make_shared<sam_headroom_memory_resource>(given.device(), *headroom);
+void check_sam_headroom(const parameters& given) {
+  if (given.has("headroom")) return;
+  throw std::invalid_argument("'sam_headroom' needs a value for 'headroom', such as 1GiB");
 }
+
+resource_ptr make_sam_headroom(const parameters& given, resource_ptr) {
+  return std::make_shared<sam_headroom_memory_resource>(given.device(), given.size("headroom").value());
+}
+
+void check_logging(const parameters& given) { logging_resource_adaptor::check_file(given.text("file")); }
 
 resource_ptr make_logging(const parameters& given, resource_ptr upstream) {
   return std::make_shared<logging_resource_adaptor>(std::move(upstream), given.text("file"));
@@ -252,10 +250,12 @@ resource_ptr make_tracking(const parameters& given, resource_ptr upstream) {
   return std::make_shared<tracking_resource_adaptor>(std::move(upstream), given.flag("capture_stacks"));
 }
 
+void check_limiting(const parameters& given) {
+  if (!given.has("limit")) throw std::invalid_argument("'limiting' needs a limit: limiting:limit=1GiB");
+}
+
 resource_ptr make_limiting(const parameters& given, resource_ptr upstream) {
-  const auto limit = given.size("limit");
-  if (!limit) throw std::invalid_argument("'limiting' needs a limit: limiting:limit=1GiB");
-  return std::make_shared<limiting_resource_adaptor>(std::move(upstream), *limit,
+  return std::make_shared<limiting_resource_adaptor>(std::move(upstream), given.size("limit").value(),
                                                      given.size("alignment").value_or(default_alignment));
 }
 
@@ -290,15 +290,15 @@ const std::vector<kind>& kinds() {
        make_async},
       {"async_managed", false, {}, make_on_device<cuda_async_managed_memory_resource>},
       {"system", false, {}, make_on_device<system_memory_resource>},
-      {"sam_headroom", false, {size("headroom")}, make_sam_headroom},
+      {"sam_headroom", false, {size("headroom")}, make_sam_headroom, check_sam_headroom},
       {"pool", true, {size("initial"), size("max")}, make_pool},
       {"arena", true, {size("size"), flag("dump")}, make_arena},
       {"fixed_size", true, {size("block_size"), number("preallocate")}, make_fixed_size},
-      {"binning", true, {number("min"), number("max")}, make_binning},
+      {"binning", true, {number("min"), number("max")}, make_binning, check_binning},
       {"statistics", true, {}, make_adaptor<statistics_resource_adaptor>},
-      {"logging", true, {text("file")}, make_logging},
+      {"logging", true, {text("file")}, make_logging, check_logging},
       {"tracking", true, {flag("capture_stacks")}, make_tracking},
-      {"limiting", true, {size("limit"), size("alignment")}, make_limiting},
+      {"limiting", true, {size("limit"), size("alignment")}, make_limiting, check_limiting},
       {"prefetch", true, {}, make_adaptor<prefetch_resource_adaptor>},
       {"aligned", true, {size("alignment"), size("threshold")}, make_aligned},
       {"guard", true, {size("bytes")}, make_guard},
@@ -336,7 +336,7 @@ const parameter& find_parameter(const kind& of, const std::string& name) {
 parameters read_parameters(const kind& of, std::string_view text, int device) {
   std::map<std::string, std::string> values;
   std::string* list = nullptr;
-  for (const std::string_view part : split(text, ',')) {
+  for (const std::string_view part : split_unquoted(text, ',')) {
     if (list != nullptr && goes_on(part)) {
       *list += "," + std::string(part);
       continue;
@@ -348,7 +348,7 @@ parameters read_parameters(const kind& of, std::string_view text, int device) {
     if (value.empty()) {
       throw std::invalid_argument(in_quotes(name) + " of '" + of.name + "' needs a value: " + name + "=…");
     }
-    const auto [place, is_new] = values.emplace(name, value);
+    const auto [place, is_new] = values.emplace(name, unquoted(value));
     if (!is_new) throw std::invalid_argument(in_quotes(name) + " of '" + of.name + "' is given twice");
     list = known.is_list ? &place->second : nullptr;
   }
@@ -370,13 +370,14 @@ parsed_word parse_word(std::string_view word, int device) {
 
 /// The words, outermost first, all of them right; what only a device can say of them is found out when they are made.
 std::vector<parsed_word> parse(std::string_view specification, int device) {
-  const auto words = split(specification, '|');
+  const auto words = split_unquoted(specification, '|');
   if (words.size() > memory_resource::max_depth) {
     throw std::invalid_argument("a specification of " + std::to_string(words.size()) + " words: at most " +
                                 std::to_string(memory_resource::max_depth) + " resources can stand on each other");
   }
   std::vector<parsed_word> chain;
   for (const std::string_view word : words) chain.push_back(parse_word(word, device));
+  for (const parsed_word& word : chain) word.of->check(word.given);
   for (std::size_t i = 0; i + 1 < chain.size(); ++i) {
     if (chain[i].of->needs_upstream) continue;
     throw std::invalid_argument(in_quotes(chain[i].of->name) +
@@ -398,6 +399,14 @@ resource_ptr make_resource(std::string_view specification, int device) {
     resource = word->of->make(word->given, std::move(resource));
   }
   return resource;
+}
+
+std::vector<std::string> specification_words(std::string_view specification) {
+  const bool stands_on_cuda = parse(specification, 0).back().of->needs_upstream;
+  std::vector<std::string> words;
+  for (const std::string_view word : split_unquoted(specification, '|')) words.emplace_back(word);
+  if (stands_on_cuda) words.emplace_back("cuda");
+  return words;
 }
 
 std::string known_specifications() {

@@ -4,6 +4,7 @@
 //     word          = kind [ ":" parameter { "," parameter } ]
 //     parameter     = name "=" value
 //
+// A value with a comma, a bar or a quote in it stands in double quotes, with "" for a quote: logging:file="a,b.csv".
 // The devices of `peers` are a list, "peers=0,1"; all or none.
 //
 // A size is a number of bytes, a number with a unit (KB = 1000, KiB = 1024), or a percentage of the device's free
@@ -13,6 +14,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "cenote/memory_resource.hpp"
 
@@ -23,6 +25,10 @@ std::shared_ptr<memory_resource> make_resource(std::string_view specification, i
 
 /// Throws as make_resource does for a word or a value that is wrong. Makes nothing, and calls no driver.
 void check_specification(std::string_view specification);
+
+/// The words of a specification, outermost first, with the `cuda` that stands under it where it names no source. Throws
+/// as check_specification does.
+std::vector<std::string> specification_words(std::string_view specification);
 
 /// Each kind with its parameters, one a line, for people.
 std::string known_specifications();

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import os
 import platform
 from importlib import metadata
 from typing import Any
@@ -96,7 +95,7 @@ def _device(index: int) -> dict[str, Any]:
 def _resource(index: int) -> str:
     """Name the current resource; one that is not made yet is not made just to be named, as a pool takes memory."""
     current = cenote.registry.find_per_device_resource(index)
-    return current.specification if current else os.environ.get("CENOTE_RESOURCE") or "cuda"
+    return current.specification if current else cenote.registry.default_specification()
 
 
 def _framework(name: str, distributions: tuple[str, ...], needs: str) -> dict[str, Any]:
