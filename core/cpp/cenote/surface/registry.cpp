@@ -79,8 +79,7 @@ resource_ptr make_of_environment(int device) {
 /// The caller holds `mutex` of the defaults.
 bool is_made_from(int device, const std::string& specification) {
   const origin& known = defaults().origins[static_cast<std::size_t>(device)];
-  const resource_ptr current = place_of(device).find();
-  return current != nullptr && known.made.lock() == current && known.specification == specification;
+  return known.specification == specification && place_of(device).has(known.made);
 }
 
 bool is_in_place(int device, const std::string& specification) {
@@ -112,7 +111,7 @@ void make_default(int device) {
     lock.lock();
     if (known.changes != changes) continue;  // `made` is of what was the default before
     place.fill(made);
-    if (place.find() == made) std::swap(known.origins[static_cast<std::size_t>(device)], fresh);
+    if (place.has(made)) std::swap(known.origins[static_cast<std::size_t>(device)], fresh);
   }
 }
 

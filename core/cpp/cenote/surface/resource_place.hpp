@@ -86,6 +86,12 @@ class alignas(64) resource_place {
     return tenure_ != nullptr ? tenure_->resource : nullptr;
   }
 
+  /// Whether that is what lies there.
+  bool has(const std::weak_ptr<memory_resource>& resource) const noexcept {
+    const std::lock_guard lock(lock_);
+    return tenure_ != nullptr && !resource.owner_before(tenure_->resource) && !tenure_->resource.owner_before(resource);
+  }
+
   /// Puts `resource`, which may be null, in the place of the one that is returned.
   std::shared_ptr<memory_resource> exchange(std::shared_ptr<memory_resource> resource);
 
