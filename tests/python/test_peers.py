@@ -177,7 +177,7 @@ with sim.failing("cuMemPoolSetAccess", error="CUDA_ERROR_NOT_SUPPORTED"):
         assert error.call == "cuMemPoolSetAccess", error
     else:
         raise AssertionError
-assert sim.live().pools == 0
+assert sim.violations() == []
 """)
 
 

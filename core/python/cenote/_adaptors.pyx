@@ -183,6 +183,11 @@ cdef class LoggingResourceAdaptor(UpstreamResourceAdaptor):
         return (<lib.logging_resource_adaptor*> self.made()).file_name().decode(sys.getfilesystemencoding(), "surrogateescape")
 
 
+def log_path(log_file_name) -> str:
+    """`log_file_name` as text; raises as `LoggingResourceAdaptor` does for what cannot be the name of a file."""
+    return os.fsdecode(path_argument(log_file_name))
+
+
 cdef bytes path_argument(object path):
     """`log_file_name` as the system has it; TypeError for what is no text and no os.PathLike."""
     if not isinstance(path, (str, os.PathLike)):

@@ -7,7 +7,7 @@ from libcpp.memory cimport make_shared, shared_ptr, static_pointer_cast
 from libcpp.optional cimport optional
 
 from cenote cimport _libcenote as lib
-from cenote._arguments cimport address_argument, count_argument, device_argument, small_argument
+from cenote._arguments cimport address_argument, count_argument, int_argument, shown_number, small_argument
 from cenote._memory_resource cimport (
     DeviceMemoryResource,
     UpstreamResourceAdaptor,
@@ -134,6 +134,13 @@ cdef class CudaAsyncViewMemoryResource(DeviceMemoryResource):
         return <uintptr_t> (<lib.cuda_async_view_memory_resource*> self.made()).pool_handle()
 
 
+cdef int peer_argument(object device) except? -1:
+    try:
+        return small_argument("peers", int_argument("peers", device, "'all', 'none' or the numbers of devices"))
+    except OverflowError:
+        raise IndexError(f"peers: there is no device {shown_number(device)}") from None
+
+
 cdef lib.peer_devices peers_argument(object peers) except *:
     """None for the devices in use, "all", "none", or their numbers."""
     cdef lib.peer_devices chosen
@@ -144,11 +151,11 @@ cdef lib.peer_devices peers_argument(object peers) except *:
             raise ValueError(f"peers must be 'all', 'none' or the numbers of devices, not {peers!r}")
         chosen.which = lib.all_peers if peers == "all" else lib.named_peers
         return chosen
-    if not isinstance(peers, Iterable):
+    if not isinstance(peers, Iterable) or isinstance(peers, (bytes, bytearray, memoryview)):
         raise TypeError(f"peers must be 'all', 'none' or the numbers of devices, not {type(peers).__name__}")
     chosen.which = lib.named_peers
     for device in peers:
-        chosen.devices.push_back(device_argument(device))
+        chosen.devices.push_back(peer_argument(device))
     return chosen
 
 

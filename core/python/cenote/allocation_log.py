@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cenote._adaptors import LoggingResourceAdaptor
+from cenote._adaptors import LoggingResourceAdaptor, log_path
 from cenote._memory_resource import DeviceMemoryResource, UpstreamResourceAdaptor
 from cenote._registry import (
     device_to_begin_with,
@@ -44,7 +44,7 @@ def enable_logging(log_file_name: str | os.PathLike[str] | None = None) -> None:
     """
     word = "logging"
     if log_file_name is not None:
-        word += ":file=" + specification_value(os.path.abspath(os.fsdecode(log_file_name)))
+        word += ":file=" + specification_value(os.path.abspath(log_path(log_file_name)))
     specification_words(word)  # which raises where there is no file
     resources = {device: get_per_device_resource(device) for device in devices_with_resource()}
     if not resources and (device := device_to_begin_with()) is not None:

@@ -60,10 +60,10 @@ std::optional<int> chosen_device() {
   return device;
 }
 
-void check_device(int device) {
+void check_device(int device, const char* where) {
   const int count = device_count();
   if (device >= 0 && device < count) return;
-  throw std::out_of_range("there is no device " + std::to_string(device) + ": this machine has " +
+  throw std::out_of_range(std::string(where) + "there is no device " + std::to_string(device) + ": this machine has " +
                           (count == 1 ? "device 0 only" : "devices 0 to " + std::to_string(count - 1)));
 }
 

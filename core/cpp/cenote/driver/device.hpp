@@ -35,8 +35,8 @@ std::optional<int> device_to_begin_with();
 /// Makes the device's primary context current on the calling thread, as cudaSetDevice does.
 void set_current_device(int device);
 
-/// Throws std::out_of_range unless `device` is one of 0 … device_count() - 1.
-void check_device(int device);
+/// Throws std::out_of_range unless `device` is one of 0 … device_count() - 1; `where` begins its text.
+void check_device(int device, const char* where = "");
 
 std::string device_name(int device);
 

@@ -97,7 +97,7 @@ void follow(CUmemoryPool pool, open_pool& known, const device_set& in_use) noexc
 
 void check_peers(const peer_devices& peers, int device) {
   for (const int peer : peers.devices) {
-    check_device(peer);
+    check_device(peer, "peers: ");
     if (peer == device || can_reach(peer, device)) continue;
     throw std::invalid_argument("peers: device " + std::to_string(peer) + " cannot reach the memory of device " +
                                 std::to_string(device) + " on this machine; leave it out");
