@@ -63,6 +63,7 @@ NAMED_AS = {
     "pool_handle": ("handle of a memory pool",),
     "pool_size": ("stream pool's size",),
     "size": ("number of bytes",),
+    "specification": ("resource", "'initial'", "'cuda'"),
     "text": ("resource", "'initial'", "'max'", "initial pool size", "'cuda'"),
 }
 
@@ -127,6 +128,11 @@ READABLE = refuse(TypeError, None, "text", object(), 1.5, True, 7) + refuse(
     ValueError, np.zeros(4), np.zeros((2, 2), "u1")
 )
 LEVEL = refuse(TypeError, None, "text", b"", object(), [], 1.5, NAN, True, -1, 2, 99)
+PEERS = (
+    refuse(TypeError, None, b"", b"1", object(), 1.5, NAN, True, 1, ["text"], [1.5], [True], [None])
+    + refuse(ValueError, "text", "", "1")
+    + refuse(IndexError, [-1], [2], [0, 10**30])
+)
 PAIR = refuse(TypeError, object(), 1.5, True, 7, "ab", (1.5, 0), (None, None)) + refuse(ValueError, (), (1,), (1, 0, 0))
 ANYTHING: Refused = ()  # any value has a truth; a plain record keeps what it is given
 
@@ -175,12 +181,14 @@ TABLE: dict[str, dict[str, tuple[Any, Refused]]] = {
         "release_threshold": ("1MiB", OPTIONAL_SIZE),
         "enable_ipc": (False, ANYTHING),
         "enable_fabric": (False, ANYTHING),
+        "peers": ([1], but(PEERS, None)),
     },
     "mr.CudaAsyncViewMemoryResource": {
         "pool_handle": (
             Later(lambda: kept.driver_pool.pool_handle()),
             refuse(ValueError, None, "text", b"", object(), [], 1.5, NAN, True) + refuse(RuntimeError, 0) + NOT_64_BITS,
-        )
+        ),
+        "peers": ("none", but(PEERS, None)),
     },
     "mr.SamHeadroomMemoryResource": {"headroom": (MIB, SIZE)},
     "mr.CallbackMemoryResource": {
@@ -374,6 +382,12 @@ TABLE: dict[str, dict[str, tuple[Any, Refused]]] = {
     "driver.device_properties": {"device": (0, DEVICE)},
     # cenote.registry
     "registry.find_per_device_resource": {"device": (0, NOT_AN_INT + refuse(IndexError, -1, 2**31, 2**64))},
+    "registry.set_default_specification": {
+        "specification": (
+            "pool:initial=1MiB | cuda",
+            but(TEXT, None) + refuse(ValueError, "", "|", "text", "cuda | cuda", "pool:initial=-1 | cuda", "\ud800"),
+        )
+    },
     "registry.Usage": {name: (0, ANYTHING) for name in ("bytes", "peak_bytes", "allocations", "total_allocations")},
     "registry.Client": {"name": ("bad input", TEXT + refuse(ValueError, "\ud800"))},
     "registry.Client.allocate": {

@@ -43,8 +43,8 @@ def enable_logging(log_file_name: str | os.PathLike[str] | None = None) -> None:
         If a file cannot be opened, or another process is writing it.
     """
     word = "logging"
-    if log_file_name is not None:
-        word += ":file=" + specification_value(os.path.abspath(log_path(log_file_name)))
+    if log_file_name is not None and (path := log_path(log_file_name)):
+        word += ":file=" + specification_value(os.path.abspath(path))
     specification_words(word)  # which raises where there is no file
     resources = {device: get_per_device_resource(device) for device in devices_with_resource()}
     if not resources and (device := device_to_begin_with()) is not None:
