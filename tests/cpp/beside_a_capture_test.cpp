@@ -22,7 +22,8 @@ namespace cenote::test {
 namespace {
 
 struct driver_calls {
-  decltype(&::cuStreamBeginCapture) begin = driver_function<decltype(::cuStreamBeginCapture)>("cuStreamBeginCapture_v2");
+  decltype(&::cuStreamBeginCapture) begin =
+      driver_function<decltype(::cuStreamBeginCapture)>("cuStreamBeginCapture_v2");
   decltype(&::cuStreamEndCapture) end = driver_function<decltype(::cuStreamEndCapture)>("cuStreamEndCapture");
   decltype(&::cuGraphDestroy) destroy = driver_function<decltype(::cuGraphDestroy)>("cuGraphDestroy");
 };
@@ -75,7 +76,8 @@ const std::vector<call>& every_call() {
          void* const block = at.resource->allocate(at.other, block_bytes);
          at.resource->deallocate(at.other, block, block_bytes);
        }},
-      {"deallocate", [](scene& at) {
+      {"deallocate",
+       [](scene& at) {
          at.resource->deallocate(at.other, at.blocks.back(), block_bytes);
          at.blocks.pop_back();
        }},
@@ -124,10 +126,14 @@ const std::vector<call>& every_call() {
       {"free of a shared block in C",
        [](scene& at) {
          client_share(at.through_the_ledger);
-         must(cenote_deallocate(std::exchange(at.through_the_ledger, nullptr), at.other.value()) == CENOTE_OK, cenote_last_error());
+         must(cenote_deallocate(std::exchange(at.through_the_ledger, nullptr), at.other.value()) == CENOTE_OK,
+              cenote_last_error());
        },
        true},
-      {"run out in C", [](scene& at) { must(cenote_allocate(at.client, 0, too_much, at.other.value()) == nullptr, "there was as much"); },
+      {"run out in C",
+       [](scene& at) {
+         must(cenote_allocate(at.client, 0, too_much, at.other.value()) == nullptr, "there was as much");
+       },
        true},
       {"a buffer",
        [](scene& at) {
@@ -159,7 +165,8 @@ const std::vector<call>& every_call() {
          synchronize(per_thread_default_stream(), 0);
          identify(at.other, 0);
        }},
-      {"what the device is", [](scene&) {
+      {"what the device is",
+       [](scene&) {
          device_memory_info(0);
          device_name(0);
          current_device();
@@ -268,10 +275,13 @@ class beside_a_capture : public clients, public testing::WithParamInterface<stac
   }
 };
 
+/// On a real device, where a block takes longer to get, each resource is tried in a third of the settings.
 TEST_P(beside_a_capture, no_call_ends_it_that_is_not_said_to) {
-  for (const setting& with : every_setting()) {
+  const std::vector<setting> settings = every_setting();
+  const std::size_t step = simulator() != nullptr ? 1 : 3;
+  for (std::size_t i = GetParam().name().size() % step; i < settings.size(); i += step) {
     for (const call& made : every_call()) {
-      try_one(made, with);
+      try_one(made, settings[i]);
       if (HasFatalFailure() || HasNonfatalFailure()) return;  // the first says enough
     }
   }

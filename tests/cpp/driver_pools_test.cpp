@@ -1,5 +1,5 @@
-// Memory of the driver's pools that nobody uses: whoever was refused memory gets it, whatever it asks, and whoever freed
-// it; and no capture is ended for it.
+// Memory of the driver's pools that nobody uses: whoever was refused memory gets it, whatever it asks, and whoever
+// freed it; and no capture is ended for it.
 #include "cenote/driver/driver_pools.hpp"
 
 #include "cenote/containers/device_buffer.hpp"
@@ -75,13 +75,15 @@ TEST_P(driver_pools_memory_for, nobody_waits_for_what_would_not_be_enough) {
 
 INSTANTIATE_TEST_SUITE_P(asking, driver_pools_memory_for,
                          testing::Values("cuda", "async", "pool:initial=0 | cuda", "pool:initial=0 | async",
-                                         "limiting:limit=1TiB | cuda",
-                                         "prefetch | statistics | async", "binning:min=8,max=9 | cuda"),
+                                         "limiting:limit=1TiB | cuda", "prefetch | statistics | async",
+                                         "binning:min=8,max=9 | cuda"),
                          [](const auto& tested) { return "number_" + std::to_string(tested.index); });
 
 TEST_F(driver_pools_memory, of_a_current_resource_that_was_replaced_is_there_for_the_next) {
   set_per_device_resource(0, make_resource("async", 0));
-  { const device_buffer buffer(most_, {}, get_per_device_resource(0)); }
+  {
+    const device_buffer buffer(most_, {}, get_per_device_resource(0));
+  }
   set_per_device_resource(0, make_resource("pool:initial=" + std::to_string(most_) + " | cuda", 0));
   set_per_device_resource(0, std::make_shared<cuda_memory_resource>(0));
 }
@@ -198,7 +200,9 @@ TEST_F(managed_pool, keeps_what_is_freed_over_a_synchronisation_while_there_is_a
 
 TEST_F(managed_pool, keeps_as_much_as_somebody_else_has_said) {
   set_threshold(8 * MiB);
-  { cuda_async_managed_memory_resource(0); }
+  {
+    cuda_async_managed_memory_resource(0);
+  }
   EXPECT_EQ(threshold(), 8 * MiB);
   set_threshold(0);
   {

@@ -286,7 +286,8 @@ TEST_F(pool_capture, the_end_of_a_pool_beside_an_announced_capture_leaves_it_val
   EXPECT_EQ(said.text(), "");
 }
 
-TEST_F(pool_capture, the_end_of_a_pool_beside_a_blocking_streams_capture_leaves_it_valid_and_gives_its_memory_back_after) {
+TEST_F(pool_capture,
+       the_end_of_a_pool_beside_a_blocking_streams_capture_leaves_it_valid_and_gives_its_memory_back_after) {
   auto pool = make_resource("pool:initial=4MiB | cuda", 0);
   auto later = make_resource("pool:initial=4MiB | cuda", 0);
   const std::size_t free_before = device_memory_info(0).free_bytes;

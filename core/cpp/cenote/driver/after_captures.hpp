@@ -9,9 +9,9 @@
 
 namespace cenote {
 
-/// Does `what`, again and again until it returns true, once no capture of work of `device` is known of (is_capture_underway): at once; or where an announced
-/// capture ends, memory runs out, or something else is to be done after captures. Throws std::bad_alloc, and has
-/// done nothing then.
+/// Does `what`, again and again until it returns true, once no capture of work of `device` is known of
+/// (is_capture_underway): at once; or where an announced capture ends, memory runs out, or something else is to be done
+/// after captures. Throws std::bad_alloc, and has done nothing then.
 void do_after_captures(int device, std::function<bool()> what);
 
 /// Does what was put off, unless it has to wait still. Whether there was any.

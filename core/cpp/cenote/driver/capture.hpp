@@ -2,11 +2,13 @@
 //
 // An event over a whole context, and waiting for one, invalidate every capture in progress there, whatever the mode;
 // and the driver has no way to ask whether there is one on a stream that one does not hold, unless that is a blocking
-// stream: the legacy default stream may not be named meanwhile, and asking about that one does no harm. Those who capture
-// therefore say so: PyTorch does through its allocator's hooks. What would invalidate a capture is put off meanwhile.
+// stream: the legacy default stream may not be named meanwhile, and asking about that one does no harm. Those who
+// capture therefore say so: PyTorch does through its allocator's hooks. What would invalidate a capture is put off
+// meanwhile.
 //
-// Other calls are legal beside a capture of another stream only in a relaxed_capture_scope: asking a stream, an event or
-// a pool, waiting for a stream or an event, taking and giving memory. The functions of this layer enter one themselves.
+// Other calls are legal beside a capture of another stream only in a relaxed_capture_scope: asking a stream, an event
+// or a pool, waiting for a stream or an event, taking and giving memory. The functions of this layer enter one
+// themselves.
 //
 // Threads: all functions from any thread.
 // Source: measured, driver 580, H100 and H200.

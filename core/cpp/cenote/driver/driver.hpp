@@ -39,8 +39,8 @@ inline void check_driver(const char* call, CUresult result) {
 /// the host; nothing for CUDA_SUCCESS.
 void report_driver_failure(const char* call, CUresult result, const char* what_of_it = "") noexcept;
 
-/// As check_driver, for a call that ends every capture of the context. Where there was one after all, the error says so,
-/// and what to do.
+/// As check_driver, for a call that ends every capture of the context. Where there was one after all, the error says
+/// so, and what to do.
 void check_driver_beside_captures(const char* call, CUresult result);
 
 }  // namespace cenote

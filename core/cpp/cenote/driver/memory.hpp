@@ -31,8 +31,8 @@ void fill_async(void* to, unsigned char value, std::size_t bytes, stream_ref str
 constexpr int host_location = -1;  // CU_DEVICE_CPU
 
 /// Moves managed memory, or memory of the host that the device can use, to `location` in stream order. Does nothing for
-/// memory that does not move, where `device` has no concurrent managed access, on a stream that is being captured, and on
-/// the legacy default stream while a blocking one is: a prefetch would end the capture.
+/// memory that does not move, where `device` has no concurrent managed access, on a stream that is being captured, and
+/// on the legacy default stream while a blocking one is: a prefetch would end the capture.
 void prefetch_async(const void* pointer, std::size_t bytes, int location, stream_ref stream, int device);
 
 /// Where the driver should keep the memory, as far as it can (CU_MEM_ADVISE_SET_PREFERRED_LOCATION).

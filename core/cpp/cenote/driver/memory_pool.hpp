@@ -17,8 +17,8 @@ class memory_pool_ref {
  public:
   memory_pool_ref(CUmemPoolHandle_st* handle, int device) noexcept : handle_(handle), device_(device) {}
 
-  /// Null when memory ran out, also after what lies unused in pools was given back (driver_pools.hpp); throws cuda_error
-  /// for any other failure.
+  /// Null when memory ran out, also after what lies unused in pools was given back (driver_pools.hpp); throws
+  /// cuda_error for any other failure.
   void* allocate(stream_ref stream, std::size_t bytes) const;
   void free(stream_ref stream, void* pointer) const noexcept;
 
@@ -78,8 +78,8 @@ class memory_pool {
   CUmemPoolHandle_st* share() const noexcept;
 
  private:
-  /// Destroys the pool if it is shared; else it is kept for the next one of the device. Memory that is still being freed
-  /// goes back to the device at the next synchronisation, or where room is made; all other now.
+  /// Destroys the pool if it is shared; else it is kept for the next one of the device. Memory that is still being
+  /// freed goes back to the device at the next synchronisation, or where room is made; all other now.
   void end() const noexcept;
 
   CUmemPoolHandle_st* handle_ = nullptr;

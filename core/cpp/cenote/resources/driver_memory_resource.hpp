@@ -23,8 +23,8 @@ class driver_memory_resource : public memory_resource {
   using memory_resource::memory_resource;
 
   /// For memory that goes as soon as it is given back: waits for the work of `stream`. False, and reported, if that
-  /// failed, or if the stream is being captured: waiting would end the capture, and the graph may use the memory. It must
-  /// then be leaked.
+  /// failed, or if the stream is being captured: waiting would end the capture, and the graph may use the memory. It
+  /// must then be leaked.
   bool wait_before_give(stream_ref stream) const noexcept;
 
  private:

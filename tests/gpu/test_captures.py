@@ -1,0 +1,157 @@
+"""Captures into a graph on a device: what happens beside them ends none; unused memory of pools is for the next."""
+
+from __future__ import annotations
+
+CALLS = {
+    "state": "resource.state()",
+    "trim": "resource.trim()",
+    "running out": """
+try:
+    resource.allocate(1 << 50, side)
+    raise AssertionError("there was as much")
+except MemoryError:
+    pass
+""",
+    "making one": "mr.from_spec(specification)",
+    "allocate and deallocate": "resource.deallocate(resource.allocate(1000, side), 1000, side)",
+    "a buffer": """
+buffer = cenote.DeviceBuffer.to_device(b"x" * 5000, side, mr=resource)
+assert buffer.tobytes(side) == b"x" * 5000
+buffer.close()
+""",
+    "figures of all": "cenote.usage(); cenote.driver.device_properties(0)",
+    "waiting for a stream": "side.synchronize(); assert side.is_done()",
+}
+
+# What a pool needs an event over all work for ends a capture that is not announced, as the page of the pool says.
+NEED_ALL_WORK = {"trim", "running out", "making one"}
+
+
+def test_a_capture_of_pytorch_stays_valid_beside_calls_on_another_thread(run):
+    run(
+        f"""
+        import threading, cenote, torch
+        from cenote import mr
+        x = torch.ones(1000, device="cuda")
+        side = cenote.Stream(flags=cenote.CudaStreamFlags.NON_BLOCKING)
+        for specification in ("cuda", "async", "pool:initial=4MiB | cuda", "pool:initial=4MiB | async"):
+            resource = mr.from_spec(specification)
+            for mode in ("global", "thread_local", "relaxed"):
+                for name, code in {CALLS!r}.items():
+                    if "pool" in specification and name in {NEED_ALL_WORK!r}:
+                        continue
+                    failed = []
+                    def call():
+                        try:
+                            exec(code, globals())
+                        except BaseException as error:
+                            failed.append(error)
+                    graph = torch.cuda.CUDAGraph()
+                    with torch.cuda.graph(graph, capture_error_mode=mode):
+                        y = x + 1
+                        thread = threading.Thread(target=call)
+                        thread.start()
+                        thread.join()
+                        z = y * 2
+                    assert not failed, (specification, mode, name, failed)
+                    graph.replay()
+                    torch.cuda.synchronize()
+                    assert float(z[0]) == 4.0, (specification, mode, name)
+        """
+    )
+
+
+def test_an_announced_capture_stays_valid_also_beside_pools_that_run_out_and_end(run):
+    run(
+        """
+        import threading, cenote, torch
+        from cenote import mr
+        cenote.install("pool:initial=64MiB | cuda", frameworks=["torch"])
+        x = torch.ones(1000, device="cuda")
+        side = cenote.Stream(flags=cenote.CudaStreamFlags.NON_BLOCKING)
+        failed = []
+        def call(specification):
+            try:
+                resource = mr.from_spec(specification)
+                block = resource.allocate(3 << 20, side)
+                resource.deallocate(block, 3 << 20, side)
+                resource.trim()
+                try:
+                    resource.allocate(1 << 50, side)
+                except MemoryError:
+                    pass
+                del resource
+            except BaseException as error:
+                failed.append(error)
+        for specification in ("pool:initial=4MiB | cuda", "pool:initial=4MiB | async", "async", "arena | cuda"):
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                y = x + 1
+                thread = threading.Thread(target=call, args=(specification,))
+                thread.start()
+                thread.join()
+                z = y * 2
+            assert not failed, (specification, failed)
+            graph.replay()
+            torch.cuda.synchronize()
+            assert float(z[0]) == 4.0
+        """
+    )
+
+
+def test_memory_of_an_async_resource_that_is_gone_is_there_for_the_next(run):
+    run(
+        """
+        import cenote, torch
+        from cenote import mr
+        torch.cuda.init()
+        size = int(torch.cuda.mem_get_info()[0] * 0.7) & ~0x1FFFFF
+        streams = (torch.cuda.Stream(), torch.cuda.default_stream())
+        for specification in ("cuda", "async", "pool:initial=0 | cuda"):
+            for stream, is_busy in zip(streams * 2, (False, False, True, True)):
+                gone = mr.CudaAsyncMemoryResource()
+                block = gone.allocate(size, stream)
+                if is_busy:
+                    with torch.cuda.stream(stream):
+                        torch.cuda._sleep(200_000_000)  # a tenth of a second
+                gone.deallocate(block, size, stream)
+                del gone
+                resource = mr.from_spec(specification)
+                on = torch.cuda.Stream()
+                resource.deallocate(resource.allocate(size, on), size, on)
+                on.synchronize()
+                resource.trim()
+                del resource
+        """
+    )
+
+
+def test_a_resource_that_is_replaced_leaves_its_memory_to_the_next(run):
+    run(
+        """
+        import cenote, torch
+        size = int(torch.cuda.mem_get_info()[0] * 0.7) & ~0x1FFFFF
+        cenote.mr.set_current_device_resource(cenote.mr.CudaAsyncMemoryResource())
+        buffer = cenote.DeviceBuffer(size=size)
+        del buffer
+        cenote.reinitialize(pool_allocator=True, initial_pool_size=size)
+        """
+    )
+
+
+def test_the_drivers_managed_pool_keeps_what_is_freed_over_a_synchronisation(run):
+    run(
+        """
+        import cenote
+        try:
+            resource = cenote.mr.CudaAsyncManagedMemoryResource()
+        except RuntimeError as error:
+            assert "managed memory need" in str(error), error
+            raise SystemExit
+        stream = cenote.Stream(flags=cenote.CudaStreamFlags.NON_BLOCKING)
+        for _ in range(3):
+            resource.deallocate(resource.allocate(64 << 20, stream), 64 << 20, stream)
+            stream.synchronize()
+        assert resource.state()["held"] >= 64 << 20
+        """
+    )
