@@ -15,7 +15,8 @@ from cenote cimport _libcenote as lib
 from cenote._arguments cimport bytes_argument, count_argument
 from cenote._memory_resource cimport (
     UpstreamResourceAdaptor,
-    collect_cycles,
+    collect_calls,
+    last_calls,
     register_class,
     remember,
     required_size_argument,
@@ -282,11 +283,13 @@ cdef class LimitingResourceAdaptor(UpstreamResourceAdaptor):
         return (<lib.limiting_resource_adaptor*> self.made()).allocation_limit()
 
 
-cdef bool ask_with_bytes(object callback, size_t bytes, lib.stream_ref stream, size_t tries) except *:
+cdef bool ask_with_bytes(object calls, size_t bytes, lib.stream_ref stream, size_t tries) except *:
+    callback, = calls
     return callback(bytes)
 
 
-cdef bool ask_with_stream_and_try(object callback, size_t bytes, lib.stream_ref stream, size_t tries) except *:
+cdef bool ask_with_stream_and_try(object calls, size_t bytes, lib.stream_ref stream, size_t tries) except *:
+    callback, = calls
     return callback(bytes, Stream(<uintptr_t> stream.value()), tries)
 
 
@@ -338,16 +341,22 @@ cdef class FailureCallbackResourceAdaptor(UpstreamResourceAdaptor):
         If `callback` cannot be called so.
     """
 
+    cdef object _callback
+    cdef object _last_calls
+
     def __init__(self, upstream_mr, callback, max_tries=64):
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
         cdef lib.failure_callback_body body = body_for(callback)
         cdef size_t tries = count_argument("max_tries", max_tries)
-        self._calls = lib.make_shared[lib.python_object](<lib.PyObject*> callback)
+        calls = (callback,)
+        self._calls = lib.make_shared[lib.python_object](<lib.PyObject*> calls)
         self._resource = static_pointer_cast[lib.memory_resource, lib.failure_callback_resource_adaptor](
             lib.make_shared[lib.failure_callback_resource_adaptor](
                 upstream, lib.python_function(self._calls, body), tries))
         self.upstream_mr = upstream_mr
+        self._callback = callback
         remember(self)
+        self._last_calls = last_calls(self, self._last_calls)
 
 
 cdef class PrefetchResourceAdaptor(UpstreamResourceAdaptor):
@@ -471,7 +480,7 @@ cdef class ThreadSafeResourceAdaptor(UpstreamResourceAdaptor):
         remember(self)
 
 
-collect_cycles(FailureCallbackResourceAdaptor)
+collect_calls(FailureCallbackResourceAdaptor)
 
 register_class("statistics", StatisticsResourceAdaptor)
 register_class("logging", LoggingResourceAdaptor)

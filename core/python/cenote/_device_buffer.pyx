@@ -12,7 +12,14 @@ from libc.stdint cimport uintptr_t
 
 from cenote cimport _libcenote as lib
 from cenote._arguments cimport address_argument, bytes_argument, device_argument, int_argument
-from cenote._libcenote cimport PyObject, PyTypeObject, PyVectorcall_NARGS, vectorcallfunc
+from cenote._libcenote cimport (
+    PyObject,
+    PyTypeObject,
+    PyVectorcall_NARGS,
+    traverseproc,
+    vectorcallfunc,
+    visitproc,
+)
 from cenote._memory_resource cimport DeviceMemoryResource, known, resource_argument, wrap
 from cenote._stream cimport Stream, as_stream
 
@@ -61,6 +68,7 @@ cdef class DeviceBuffer:
     # One of these two keeps the resource, so that what the buffer itself has of it is hardly ever the last.
     cdef DeviceMemoryResource _mr  # None until somebody asks, where the program holds no object of it
     cdef lib.resource_hold _hold  # empty where a resource was given
+    cdef lib.leases _leases  # of a resource that calls Python functions (python_lease.hpp)
     cdef size_t _counted
     cdef Py_ssize_t _exports  # views and capsules that live
     cdef bint _is_shared  # others use it on streams that are not ours to name later
@@ -85,6 +93,10 @@ cdef class DeviceBuffer:
             self._hold_current_resource()
             resource = &self._hold.resource()
             self._mr = known(dereference(resource))
+            if self._mr is not None and self._mr._standing.get() != NULL:  # as if it had been given
+                given = resource_argument("mr", self._mr)
+                resource = &given
+                self._drop_hold()
         self._stream = on
         if source == NULL:
             self._buffer.emplace(0, on._handle, dereference(resource))
@@ -92,6 +104,8 @@ cdef class DeviceBuffer:
                 self._open_waiting(source, bytes, on, dereference(resource))
         else:
             self._open_waiting(source, bytes, on, dereference(resource))
+        if self._mr is not None and self._mr._standing.get() != NULL:
+            self._leases.hold(given, <PyObject*> self._mr, self._mr._standing, 1, <PyObject*> self, let_go)
         self._counted = bytes
         if bytes != 0:
             lib.client_allocated(_client, bytes)
@@ -129,6 +143,7 @@ cdef class DeviceBuffer:
         """Exchange the memory, and all that is known of it, for that of `other`."""
         self._buffer.swap(other._buffer)
         self._hold.swap(other._hold)
+        self._leases.swap(other._leases, <PyObject*> self, <PyObject*> other, let_go)
         self._stream, other._stream = other._stream, self._stream
         self._mr, other._mr = other._mr, self._mr
         self._counted, other._counted = other._counted, self._counted
@@ -142,6 +157,7 @@ cdef class DeviceBuffer:
         return &dereference(self._buffer)
 
     def __dealloc__(self):
+        self._leases.drop(<PyObject*> self)
         self._free()
         if self._buffer.has_value() and not self._keeps_resource():
             with nogil:
@@ -635,6 +651,26 @@ cdef object call_class_in_full(PyObject** arguments, Py_ssize_t positional, tupl
 
 
 (<PyTypeObject*> DeviceBuffer).tp_vectorcall = <vectorcallfunc> call_class
+
+
+# Counts no reference of its own: the collector forbids it. The argument is borrowed.
+cdef int traverse(DeviceBuffer self, visitproc visit, void* argument) noexcept:
+    cdef int result = _traversal(<PyObject*> self, visit, argument)
+    return result if result != 0 else self._leases.visit(visit, argument)
+
+
+cdef traverseproc _traversal = (<PyTypeObject*> DeviceBuffer).tp_traverse
+(<PyTypeObject*> DeviceBuffer).tp_traverse = <traverseproc> traverse
+
+
+cdef void let_go(object holder) noexcept:
+    """End a buffer that is garbage together with its resource (python_lease.hpp)."""
+    cdef DeviceBuffer self = holder
+    if self._exports != 0:
+        return
+    self._free()
+    self._buffer.reset()
+    self._leases.drop(<PyObject*> self)
 
 
 @cython.final

@@ -44,6 +44,26 @@ cdef extern from "python_callable.hpp" namespace "cenote":
         shared_ptr[python_object], void (*)(object, stream_ref, void*, size_t) except *)
 
 
+cdef extern from "python_lease.hpp" namespace "cenote":
+    ctypedef void (*let_go_function)(object) noexcept
+    cdef cppclass lease_holders "std::unordered_map<PyObject*, cenote::let_go_function>":
+        bool empty() noexcept
+    cdef cppclass standing:
+        lease_holders holders
+    shared_ptr[memory_resource] lease_of(const shared_ptr[memory_resource]& resource, PyObject* object,
+                                         const shared_ptr[standing]& others) except +raise_python_error
+    bool is_owned_alone(const shared_ptr[memory_resource]& resource, const shared_ptr[standing]& others) noexcept
+    cdef cppclass leases:
+        void hold(shared_ptr[memory_resource] lease, PyObject* of, shared_ptr[standing] others, long users,
+                  PyObject* holder, let_go_function let_go) except +raise_python_error
+        void set_users(long users) noexcept
+        long users_of_first() noexcept
+        void swap(leases& other, PyObject* mine, PyObject* others, let_go_function let_go) except +raise_python_error
+        void drop(PyObject* holder) noexcept
+        int visit(visitproc, void*) noexcept
+    void let_go_of_all(const standing& there) except +raise_python_error
+
+
 cdef extern from "python_stack.hpp" namespace "cenote" nogil:
     cdef cppclass interpreter:
         pass

@@ -8,6 +8,7 @@ from cenote._stream cimport Stream
 cdef class DeviceMemoryResource:
     cdef shared_ptr[lib.memory_resource] _resource
     cdef shared_ptr[lib.python_object] _calls  # what the C++ resource calls; null for most
+    cdef shared_ptr[lib.standing] _standing  # not null where functions of Python's are called, here or further down
     cdef object __weakref__
     cdef lib.memory_resource* made(self) except NULL nogil
     cdef void* _allocate_waiting(self, Stream on, size_t bytes, size_t alignment) except? NULL
@@ -16,6 +17,8 @@ cdef class DeviceMemoryResource:
 
 cdef class UpstreamResourceAdaptor(DeviceMemoryResource):
     cdef readonly DeviceMemoryResource upstream_mr
+    cdef lib.leases _leases  # those that the C++ resource has
+    cdef int hold_lease(self, shared_ptr[lib.memory_resource] lease, DeviceMemoryResource of, long users) except -1
 
 
 cdef size_t required_size_argument(str name, object size) except? <size_t> -1
@@ -23,7 +26,8 @@ cdef optional[size_t] size_argument(str name, object size) except *
 cdef shared_ptr[lib.memory_resource] resource_argument(str name, object resource) except *
 cdef shared_ptr[lib.memory_resource] upstream_argument(object upstream_mr) except *
 cdef register_class(str kind, object cls)
-cdef collect_cycles(object cls)
+cdef collect_calls(object cls)
+cdef object last_calls(DeviceMemoryResource resource, object before)
 cdef remember(DeviceMemoryResource resource)
 cdef DeviceMemoryResource known(const shared_ptr[lib.memory_resource]& resource)
 cdef DeviceMemoryResource wrap(shared_ptr[lib.memory_resource] resource)

@@ -1,11 +1,13 @@
 """What every memory resource can do, and how C++ resources become Python objects. Documented in `cenote.mr`."""
 from weakref import WeakValueDictionary, ref
 
+cimport cython
 from cython.operator cimport dereference
 from libc.stdint cimport uintptr_t
-from libcpp.memory cimport shared_ptr
+from libcpp.memory cimport make_shared, shared_ptr
 from libcpp.optional cimport make_optional, optional
 from libcpp.unordered_map cimport unordered_map
+from libcpp.vector cimport vector
 
 from cenote cimport _libcenote as lib
 from cenote._arguments cimport (
@@ -256,6 +258,20 @@ cdef class DeviceMemoryResource:
 cdef class UpstreamResourceAdaptor(DeviceMemoryResource):
     """A resource that stands on another one, `upstream_mr`, and keeps it alive."""
 
+    def __cinit__(self, *args, **kwargs):
+        pass  # as above
+
+    def __dealloc__(self):
+        self._leases.drop(<PyObject*> self)
+
+    cdef int hold_lease(self, shared_ptr[lib.memory_resource] lease, DeviceMemoryResource of, long users) except -1:
+        """The C++ resource has so many copies of a lease of another resource, which `resource_argument` made."""
+        if of._standing.get() != NULL:
+            if self._standing.get() == NULL:
+                self._standing = make_shared[lib.standing]()
+            self._leases.hold(lease, <PyObject*> of, of._standing, users, <PyObject*> self, let_go)
+        return 0
+
     def get_upstream(self) -> DeviceMemoryResource:
         """The resource under this one."""
         self.made()
@@ -263,11 +279,14 @@ cdef class UpstreamResourceAdaptor(DeviceMemoryResource):
 
 
 cdef shared_ptr[lib.memory_resource] resource_argument(str name, object resource) except *:
-    """The C++ resource of an argument; TypeError for what is no resource, RuntimeError for one that was never made."""
+    """The C++ resource of an argument, or a lease of it; TypeError for what is none, RuntimeError if it was never made."""
     if not isinstance(resource, DeviceMemoryResource):
         raise TypeError(f"{name} must be a memory resource, not {type(resource).__name__}")
     if (<DeviceMemoryResource> resource)._resource.get() == NULL:
         raise RuntimeError(f"{name}: this {type(resource).__name__} was never initialised: call super().__init__(…)")
+    if (<DeviceMemoryResource> resource)._standing.get() != NULL:
+        return lib.lease_of((<DeviceMemoryResource> resource)._resource, <PyObject*> resource,
+                            (<DeviceMemoryResource> resource)._standing)
     return (<DeviceMemoryResource> resource)._resource
 
 
@@ -279,46 +298,93 @@ cdef shared_ptr[lib.memory_resource] upstream_argument(object upstream_mr) excep
 
 ctypedef PyTypeObject* class_address
 
-# What each class visits and clears without what `collect_cycles` adds. Classes are never unloaded.
+# What each class visits and clears without what is added here. Classes are never unloaded.
 cdef unordered_map[class_address, traverseproc] _traversals
 cdef unordered_map[class_address, inquiry] _clears
 
 
-cdef PyTypeObject* collected_class(DeviceMemoryResource self) noexcept:
-    """The class of `self`, or the one that it derives from, that `collect_cycles` was told of."""
-    cdef PyTypeObject* cls = Py_TYPE(<PyObject*> self)
+cdef PyTypeObject* collected_class(PyTypeObject* cls) noexcept:
+    """The class, or the one that it derives from, that `collect_calls` was told of."""
     while _traversals.count(cls) == 0:
         cls = cls.tp_base
     return cls
 
 
-cdef bint owns_calls(DeviceMemoryResource self) noexcept:
-    return self._calls.get() != NULL and self._resource.use_count() == 1
+cdef bint owns_resource(DeviceMemoryResource self) noexcept:
+    return lib.is_owned_alone(self._resource, self._standing)
 
 
-# Neither counts a reference of its own: the collector forbids it. Arguments are borrowed.
-cdef int traverse(DeviceMemoryResource self, visitproc visit, void* argument) noexcept:
-    cdef int result = _traversals[collected_class(self)](<PyObject*> self, visit, argument)
-    if result == 0 and owns_calls(self):
+# None of these counts a reference of its own: the collector forbids it. Arguments are borrowed.
+cdef int traverse_calls(DeviceMemoryResource self, visitproc visit, void* argument) noexcept:
+    cdef int result = _traversals[collected_class(Py_TYPE(<PyObject*> self))](<PyObject*> self, visit, argument)
+    if result == 0 and self._calls.get() != NULL and owns_resource(self):
         result = self._calls.get().visit(visit, argument)
     return result
 
 
-cdef int clear(DeviceMemoryResource self) noexcept:
-    if owns_calls(self):
+cdef int clear_calls(DeviceMemoryResource self) noexcept:
+    cdef inquiry also = _clears[collected_class(Py_TYPE(<PyObject*> self))]
+    if self._calls.get() != NULL and owns_resource(self) and self._standing.get().holders.empty():
         self._calls.get().clear()
-    return _clears[collected_class(self)](<PyObject*> self)
+    return also(<PyObject*> self) if also != NULL else 0
 
 
-cdef collect_cycles(object cls):
-    """Let Python's collector see the `_calls` of a class while nobody but the Python object holds the C++ resource."""
+cdef int traverse_leases(UpstreamResourceAdaptor self, visitproc visit, void* argument) noexcept:
+    cdef int result = _traversal_of_adaptors(<PyObject*> self, visit, argument)
+    if result == 0 and owns_resource(self):
+        result = self._leases.visit(visit, argument)
+    return result
+
+
+cdef collect_calls(object cls):
+    """Let Python's collector see the `_calls` of a class (python_lease.hpp)."""
     cdef PyTypeObject* slots = <PyTypeObject*> cls
-    if slots.tp_traverse == NULL or slots.tp_clear == NULL:
+    if slots.tp_traverse == NULL:
         raise TypeError(f"{cls.__name__} is not known to the collector: it needs a member that is an object")
     _traversals[slots] = slots.tp_traverse
     _clears[slots] = slots.tp_clear
-    slots.tp_traverse = <traverseproc> traverse
-    slots.tp_clear = <inquiry> clear
+    slots.tp_traverse = <traverseproc> traverse_calls
+    slots.tp_clear = <inquiry> clear_calls
+
+
+# Classes that derive from this one call it.
+cdef traverseproc _traversal_of_adaptors = (<PyTypeObject*> UpstreamResourceAdaptor).tp_traverse
+(<PyTypeObject*> UpstreamResourceAdaptor).tp_traverse = <traverseproc> traverse_leases
+
+
+cdef void let_go(object holder) noexcept:
+    """End a resource that is garbage, after what stands on it (python_lease.hpp)."""
+    cdef UpstreamResourceAdaptor self = holder
+    cdef shared_ptr[lib.memory_resource] ended
+    lib.let_go_of_all(dereference(self._standing))
+    if self._resource.use_count() != 1:
+        return
+    ended.swap(self._resource)
+    with nogil:
+        ended.reset()
+    self._calls.reset()
+    self._leases.drop(<PyObject*> self)
+
+
+@cython.internal
+@cython.final
+cdef class LastCalls:
+    """Garbage together with the resource that has it: what stands on that lets go while its functions still work."""
+
+    cdef vector[shared_ptr[lib.standing]] _standing  # several where the resource was initialised anew
+    cdef object _unused  # the collector finalizes only what could be a part of a cycle
+
+    def __del__(self):
+        cdef size_t i
+        for i in range(self._standing.size()):
+            lib.let_go_of_all(dereference(self._standing[i]))
+
+
+cdef object last_calls(DeviceMemoryResource resource, object before):
+    """What the resource has for that; `before` is what it had when it was initialised last, or None."""
+    cdef LastCalls made = LastCalls.__new__(LastCalls) if before is None else before
+    made._standing.push_back(resource._standing)
+    return made
 
 
 # The Python class of each kind of C++ resource, added by the modules that define them.
@@ -330,7 +396,18 @@ cdef register_class(str kind, object cls):
 
 
 cdef remember(DeviceMemoryResource resource):
+    """A resource was made in Python: by ``__init__``, which has one more copy of the upstream."""
     global _last_unknown
+    cdef UpstreamResourceAdaptor adaptor
+    cdef shared_ptr[lib.memory_resource] under
+    resource._standing.reset()
+    if resource._calls.get() != NULL:
+        resource._standing = make_shared[lib.standing]()
+    if isinstance(resource, UpstreamResourceAdaptor):
+        adaptor = resource
+        adaptor._leases.drop(<PyObject*> adaptor)
+        under = resource._resource.get().upstream()
+        adaptor.hold_lease(under, adaptor.upstream_mr, under.use_count() - 2)
     _objects[<uintptr_t> resource._resource.get()] = resource
     _last_unknown = NULL
 

@@ -11,7 +11,8 @@ from cenote._arguments cimport address_argument, count_argument, int_argument, s
 from cenote._memory_resource cimport (
     DeviceMemoryResource,
     UpstreamResourceAdaptor,
-    collect_cycles,
+    collect_calls,
+    last_calls,
     register_class,
     remember,
     resource_argument,
@@ -365,10 +366,10 @@ cdef class BinningMemoryResource(UpstreamResourceAdaptor):
         Unless 0 <= `min_size_exponent` <= `max_size_exponent` <= 62.
     """
 
-    cdef list _bin_mrs
+    cdef tuple _bin_mrs
 
     def __cinit__(self, *args, **kwargs):
-        self._bin_mrs = []
+        self._bin_mrs = ()
 
     def __init__(self, upstream_mr, min_size_exponent=-1, max_size_exponent=-1):
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
@@ -409,14 +410,18 @@ cdef class BinningMemoryResource(UpstreamResourceAdaptor):
             resource = resource_argument("bin_resource", bin_resource)
         with nogil:
             (<lib.binning_memory_resource*> self.made()).add_bin(size, resource)
-        if bin_resource is not None:
-            self._bin_mrs.append(bin_resource)
+        if bin_resource is None:
+            if self.upstream_mr._standing.get() != NULL:
+                self._leases.set_users(self._leases.users_of_first())
+            return
+        self._bin_mrs = (*self._bin_mrs, bin_resource)
+        self.hold_lease(resource, bin_resource, resource.use_count() - 1)
 
     @property
     def bin_mrs(self) -> list:
         """The resources that `add_bin` was given, in that order."""
         self.made()
-        return self._bin_mrs
+        return list(self._bin_mrs)
 
 
 cdef class CallbackMemoryResource(DeviceMemoryResource):
@@ -444,6 +449,7 @@ cdef class CallbackMemoryResource(DeviceMemoryResource):
 
     cdef readonly object allocate_func
     cdef readonly object deallocate_func
+    cdef object _last_calls
 
     def __init__(self, allocate_func, deallocate_func):
         aligned = takes_alignment("allocate_func", allocate_func, 2), takes_alignment("deallocate_func",
@@ -458,6 +464,7 @@ cdef class CallbackMemoryResource(DeviceMemoryResource):
         self.allocate_func = allocate_func
         self.deallocate_func = deallocate_func
         remember(self)
+        self._last_calls = last_calls(self, self._last_calls)
 
 
 cdef takes_alignment(str name, object function, int fewest):
@@ -502,7 +509,7 @@ cdef void call_deallocate(object calls, lib.stream_ref on, void* pointer, size_t
 
 
 _alignment = 256  # what the functions are asked for; more is made of it in C++
-collect_cycles(CallbackMemoryResource)
+collect_calls(CallbackMemoryResource)
 
 register_class("callback", CallbackMemoryResource)
 register_class("cuda", CudaMemoryResource)

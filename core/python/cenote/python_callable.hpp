@@ -12,10 +12,9 @@
 //      and what is no Exception (an interrupt: KeyboardInterrupt, SystemExit, …), as it was.
 //   4. A `body` that frees memory (void) cannot throw. An interrupt goes to the Python caller all the same, if one has
 //      opened an interrupt_scope; in destructors it goes to sys.unraisablehook, as any Exception does.
-//   5. `collect_cycles(TheClass)` (_memory_resource.pxd), once per class, lets Python's collector see `_calls` while
-//      nobody but the Python object holds the C++ resource. So a callable that refers to its own resource is freed with
-//      it, and one that C++ may still call is never taken apart. A cycle through C++ owners only (the callable refers
-//      to an adaptor that stands on the resource) is not seen: it is kept until the process ends.
+//   5. `collect_calls(TheClass)` (_memory_resource.pxd), once per class, lets Python's collector see `_calls`: a tuple,
+//      which the collector cannot take apart, of what the Python object has as its own members too. So a callable that
+//      refers to its own resource, or to what stands on that, is freed with it (python_lease.hpp).
 //
 // Threads: any, with or without the GIL, which is taken here: call under no lock that a holder of the GIL may wait for.
 // After Python has started to end nothing of it is called or released any more: a function that frees does nothing
