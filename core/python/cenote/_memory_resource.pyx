@@ -279,7 +279,7 @@ cdef class UpstreamResourceAdaptor(DeviceMemoryResource):
 
 
 cdef shared_ptr[lib.memory_resource] resource_argument(str name, object resource) except *:
-    """The C++ resource of an argument, or a lease of it; TypeError for what is none, RuntimeError if it was never made."""
+    """The C++ resource of an argument, or a lease of it; TypeError if it is none, RuntimeError if it was never made."""
     if not isinstance(resource, DeviceMemoryResource):
         raise TypeError(f"{name} must be a memory resource, not {type(resource).__name__}")
     if (<DeviceMemoryResource> resource)._resource.get() == NULL:
