@@ -1,0 +1,70 @@
+"""Files that Python writes in one go: whole, and where the user meant them to be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from cenote.output_file import write_whole
+
+
+def test_content_replaces_what_was_there(tmp_path: Path) -> None:
+    for content in (b"long content", b"short", b""):
+        write_whole(tmp_path / "file", content)
+        assert (tmp_path / "file").read_bytes() == content
+
+
+def test_content_of_one_of_many_writers_is_there_whole(tmp_path: Path) -> None:
+    contents = [bytes([number]) * size for number, size in enumerate((10, 300_000, 1_000, 2_000_000))]
+    with ThreadPoolExecutor(4) as threads:
+        for _ in range(10):
+            list(threads.map(lambda content: write_whole(tmp_path / "file", content), contents))
+            assert (tmp_path / "file").read_bytes() in contents
+
+
+def test_own_link_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "link").symlink_to("../target")
+    write_whole(tmp_path / "folder" / "link", b"content")
+    assert (tmp_path / "target").read_bytes() == b"content"
+    assert (tmp_path / "folder" / "link").is_symlink()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make another user's link")
+def test_link_of_another_user_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_bytes(b"precious")
+    (tmp_path / "link").symlink_to("precious")
+    os.lchown(tmp_path / "link", 65534, 65534)
+    with pytest.raises(OSError, match="another user has made") as caught:
+        write_whole(tmp_path / "link", b"content")
+    assert caught.value.filename == str(tmp_path / "link")
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+
+
+def test_stdout_keeps_what_it_has(tmp_path: Path, run_fresh: Callable[..., CompletedProcess[str]]) -> None:
+    run_fresh(
+        f"""
+        import os
+        from cenote.output_file import write_whole
+        file = os.open({str(tmp_path / "out")!r}, os.O_WRONLY | os.O_CREAT)
+        os.write(file, b"before,")
+        os.dup2(file, 1)
+        write_whole("/dev/stdout", b"content")
+        """
+    )
+    assert (tmp_path / "out").read_bytes() == b"before,content"
+
+
+def test_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as missing:
+        write_whole(tmp_path / "no" / "file", b"")
+    assert missing.value.filename == str(tmp_path / "no" / "file")
+    with pytest.raises(IsADirectoryError):
+        write_whole(tmp_path, b"")
+    with pytest.raises(ValueError, match="null character"):
+        write_whole("a\0b", b"")
