@@ -119,7 +119,8 @@ def test_info_is_json_with_stable_keys(tmp_path: Path) -> None:
     done = cenote("info", "--json", cwd=tmp_path, CENOTE_CUDA_DRIVER="sim", CENOTE_SIM="devices=2,memory=24GiB")
     assert done.returncode == 0
     facts = json.loads(done.stdout)
-    assert set(facts) == {"cenote", "python", "driver", "devices", "frameworks"}
+    assert set(facts) == {"cenote", "python", "driver", "environment", "devices", "frameworks"}
+    assert [each["error"] for each in facts["environment"]] == [None, None]
     assert facts["driver"]["simulated"] is True
     assert facts["driver"]["devices"] == len(facts["devices"]) == 2
     assert facts["devices"][1]["total_bytes"] == 24 * 1024**3
@@ -128,14 +129,113 @@ def test_info_is_json_with_stable_keys(tmp_path: Path) -> None:
 
 
 def test_info_without_a_driver_says_what_is_missing(tmp_path: Path) -> None:
-    nowhere = {"CENOTE_CUDA_DRIVER": "/no/such/libcuda.so.1"}
+    nowhere = {"CENOTE_CUDA_DRIVER": "sim", "CENOTE_SIM": "devices=0"}
     done = cenote("info", cwd=tmp_path, **nowhere)
     assert done.returncode == 0
     assert "No driver" in done.stdout
     facts = json.loads(cenote("info", "--json", cwd=tmp_path, **nowhere).stdout)
     assert facts["driver"]["available"] is False
-    assert "libcuda" in facts["driver"]["error"]
+    assert "no device" in facts["driver"]["error"]
     assert facts["devices"] == []
+
+
+SIMULATED = {"CENOTE_CUDA_DRIVER": "sim"}
+
+WRONG_VARIABLES = {
+    "CENOTE_CAPTURES": "anounced",
+    "CENOTE_CUDA_DRIVER": "/no/such/libcuda.so.1",
+    "CENOTE_DEBUG_LOG_FILE": "no/such/folder/log.txt",
+    "CENOTE_LOG_FILE": "no/such/folder/log.csv",
+    "CENOTE_LOG_LEVEL": "loud",
+    "CENOTE_NVTX": "off",
+    "CENOTE_RESOURCE": "lake | cuda",
+    "CENOTE_RESORCE": "cuda",
+    "CENOTE_SIM": "devices=many",
+}
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG_VARIABLES.items())
+def test_info_names_each_variable_that_is_wrong_with_exit_status_2(tmp_path: Path, name: str, value: str) -> None:
+    done = cenote("info", "--json", cwd=tmp_path, **(SIMULATED | {name: value}))
+    assert done.returncode == 2
+    (wrong,) = [each for each in json.loads(done.stdout)["environment"] if each["error"] is not None]
+    assert (wrong["name"], wrong["value"]) == (name, value)
+    shown = cenote("info", cwd=tmp_path, **(SIMULATED | {name: value}))
+    assert shown.returncode == 2
+    assert name in shown.stdout
+
+
+def test_info_shows_no_resource_as_current_where_none_can_be_made(tmp_path: Path) -> None:
+    for text in ("lake | cuda", "pool:max= | cuda", "pool:initial=12x", "statistics|" * 200 + "cuda"):
+        done = cenote("info", "--json", cwd=tmp_path, **SIMULATED, CENOTE_RESOURCE=text)
+        (device,) = json.loads(done.stdout)["devices"]
+        assert (done.returncode, device["resource"]) == (2, None), text
+        assert device["error"].startswith("CENOTE_RESOURCE: "), text
+
+
+def test_variable_that_is_empty_counts_as_not_set(tmp_path: Path) -> None:
+    empty = dict.fromkeys(WRONG_VARIABLES, "") | SIMULATED
+    done = cenote("info", "--json", cwd=tmp_path, **empty)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [each["name"] for each in json.loads(done.stdout)["environment"]] == ["CENOTE_CUDA_DRIVER"]
+    assert json.loads(done.stdout)["devices"][0]["resource"] == "cuda"
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "-5", "nonsense", "", "9" * 30, "\u00b2", "10.5"])
+@pytest.mark.parametrize("missing", [(), ("rich",)])
+def test_nonsense_about_the_terminal_keeps_nothing_back(tmp_path: Path, columns: str, missing: tuple[str, ...]) -> None:
+    blocked = {"PYTHONPATH": without(tmp_path, *missing)} if missing else {}
+    done = cenote("info", cwd=tmp_path, **SIMULATED, **blocked, COLUMNS=columns, LINES=columns, TERM="nonsense")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "compute capability" in done.stdout
+    assert "80.00 GiB free of" in done.stdout
+
+
+OPTIONS = [
+    ("replay", "--limit"),
+    ("replay", "--resource"),
+    ("replay", "--output"),
+    ("replay", "--device"),
+    ("demo", "--output"),
+    ("demo", "--trace"),
+    ("demo", "--device"),
+]
+
+
+@pytest.mark.parametrize(("command", "option"), OPTIONS)
+def test_option_given_empty_is_named_with_exit_status_2(tmp_path: Path, command: str, option: str) -> None:
+    traces = (trace.example(),) if command == "replay" else ()
+    done = cenote(command, *traces, "--simulate", option, "", cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"argument {option}: " in done.stderr
+    assert done.stdout == ""
+
+
+def test_empty_name_of_a_trace_is_named(tmp_path: Path) -> None:
+    done = cenote("replay", "", "--simulate", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "argument TRACE: a name is needed" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(
+            ("--limit", text)
+            for text in ("1MiB | managed", "8GiB,initial=1", "lots", "-1", "101%", "nan%", "1e9", "50 %")
+        ),
+        *(("--resource", text) for text in ("pool:max=", "pool:max=lots", "cuda | pool", "x" * 5000)),
+        *(("--output", text) for text in ("run", "run.jpg", "run.csv", ".png", "run.png/")),
+        *(("--device", text) for text in ("-1", "one", "0x1", "9" * 400, "1.0")),
+    ],
+)
+def test_option_that_is_wrong_is_named_before_anything_is_done(tmp_path: Path, option: str, value: str) -> None:
+    done = cenote("replay", trace.example(), "--simulate", f"{option}={value}", cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"argument {option}: " in done.stderr
+    assert len(done.stderr) < 1500
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_info_imports_no_framework(tmp_path: Path) -> None:
@@ -149,6 +249,83 @@ def test_replay_reports_and_draws(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "7.46 GiB" in done.stdout
     assert (tmp_path / "run.png").read_bytes().startswith(PNG)
+
+
+@pytest.mark.parametrize(("ending", "begins"), [("png", PNG), ("svg", b"<?xml"), ("PDF", b"%PDF")])
+def test_replay_draws_what_the_ending_says(tmp_path: Path, ending: str, begins: bytes) -> None:
+    small = tmp_path / "small.csv"
+    small.write_text("Thread,Time,Action,Pointer,Size,Stream\n1,00:00:00.000001,allocate,0x10,1000000,0x5\n")
+    done = cenote("replay", small, "--simulate", "--output", f"run.{ending}", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / f"run.{ending}").read_bytes().startswith(begins)
+
+
+@pytest.mark.parametrize("output", ["no/such/folder/run.png", "folder.png"])
+def test_picture_that_cannot_be_written_is_told_before_the_replay(tmp_path: Path, output: str) -> None:
+    (tmp_path / "folder.png").mkdir()
+    done = cenote("replay", trace.example(), "--simulate", "--output", output, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+
+
+RECORDED = """\
+Thread,Time,Action,Pointer,Size,Stream
+1,00:00:00.000001,allocate,0x1000,1000,0
+1,00:00:00.000002,allocate failure,(nil),10737418240,0
+1,00:00:00.000003,free,0x9999000,5000,0
+1,00:00:00.000004,free,0x1000,500,0
+"""
+
+
+@pytest.mark.parametrize("command", ["demo", "replay"])
+def test_replay_says_what_it_did_not_make(tmp_path: Path, command: str) -> None:
+    recorded = tmp_path / "run.csv"
+    recorded.write_text(RECORDED + "1,00:00:00.0000")
+    done = cenote(command, *(("--trace",) if command == "demo" else ()), recorded, "--simulate", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "Allocations that had failed in the recorded run: 1, the largest of 10.00 GiB" in done.stdout
+    assert "Frees of blocks whose allocation is not in the trace: 1." in done.stdout
+    assert "Frees of another size than their allocation, whose size is taken: 1." in done.stdout
+    (line,) = done.stderr.splitlines()
+    assert f"{recorded}, line 6: left out, as it is cut short" in line
+
+
+def in_shell(command: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    run = f"{sys.executable} -m cenote"
+    everything = {**os.environ, "COLUMNS": "100", "CENOTE_SIM": "devices=2", **environment}
+    return subprocess.run(
+        ["bash", "-c", command.replace("cenote", run)],
+        cwd=cwd,
+        env=everything,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_reader_that_has_seen_enough_is_no_traceback(tmp_path: Path) -> None:
+    for arguments in ("info", "--help", "info --json"):
+        done = in_shell(f"cenote {arguments} | true; exit ${{PIPESTATUS[0]}}", tmp_path)
+        assert done.returncode in (0, 1), arguments
+        assert done.stderr == "", arguments
+
+
+def test_output_that_is_full_or_closed_is_an_error_in_one_line(tmp_path: Path) -> None:
+    for redirection in (">/dev/full", ">&-"):
+        for arguments in ("info", "--help", "--version"):
+            done = in_shell(f"cenote {arguments} {redirection}", tmp_path)
+            assert done.returncode == 1, (redirection, arguments)
+            (line,) = done.stderr.splitlines()
+            assert "output" in line, (redirection, arguments)
+
+
+def test_encoding_that_lacks_letters_keeps_nothing_back(tmp_path: Path) -> None:
+    for command in (("info",), ("replay", trace.example(), "--simulate", "--limit", "12GiB"), ("--help",)):
+        done = cenote(
+            *command, cwd=tmp_path, PYTHONIOENCODING="ascii", CENOTE_CUDA_DRIVER="sim", CENOTE_SIM="name=k\u00e4rtchen"
+        )
+        assert (done.returncode, done.stderr) == (0, ""), command
+        assert done.stdout, command
 
 
 def test_replay_that_does_not_fit_is_exit_status_1(tmp_path: Path) -> None:

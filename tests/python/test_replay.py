@@ -63,7 +63,14 @@ def test_recorded_failures_unknown_frees_and_empty_allocations_are_skipped() -> 
         mr,
     )
     assert (result.allocations, result.frees, result.failures, result.unknown_frees) == (0, 0, 1, 1)
+    assert result.largest_failure == 2**60
     assert mr.allocation_counts.total_count == 0
+
+
+def test_free_of_another_size_frees_what_was_allocated_and_is_counted() -> None:
+    mr = counted()
+    result = replay(events((Action.ALLOCATE, 1, 1000, 0), (Action.FREE, 1, 5000, 0)), mr)
+    assert (result.frees, result.wrong_sizes, mr.allocation_counts.current_bytes) == (1, 1, 0)
 
 
 def test_each_recorded_stream_has_a_stream_of_its_own() -> None:

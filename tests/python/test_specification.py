@@ -235,7 +235,7 @@ def test_every_error_of_the_environment_variable_names_it(
 
 def test_adaptors_put_on_again_and_again_come_to_an_end() -> None:
     resource: mr.DeviceMemoryResource = mr.CudaMemoryResource()
-    with pytest.raises(ValueError, match="at most 128 stand on each other.*again and again"):
+    with pytest.raises(ValueError, match=r"at most 128 stand on each other.*again and again"):
         for _ in range(100_000):
             resource = mr.StatisticsResourceAdaptor(resource)
     resource.deallocate(resource.allocate(1000), 1000)

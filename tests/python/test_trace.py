@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cenote import trace
-from cenote.trace import Action, TraceError
+from cenote.trace import Action, TraceError, TraceWarning
 
 HEADER = "Thread,Time,Action,Pointer,Size,Stream\n"
 ALLOCATE = "7,00:00:01:000002,allocate,0x7f0000000000,1024,0\n"
@@ -78,7 +81,9 @@ def test_example_is_the_run_that_its_readme_describes() -> None:
         ((), 1, "empty"),
         (("time,bytes\n",), 1, "header"),
         ((ALLOCATE,), 1, "header"),
-        ((HEADER, ALLOCATE, "7,00:00:01:0000"), 3, "cut short"),
+        ((HEADER[:20],), 1, "header"),
+        ((HEADER, "7" * 2000 + "\n"), 2, "a line of 1024 bytes or more"),
+        ((HEADER, ALLOCATE.replace("allocate", "alloc\u00e4te")), 2, "not the text of a trace"),
         ((HEADER, "7,00:00:01:000002,allocate\n"), 2, "6 fields"),
         ((HEADER, "\n"), 2, "6 fields"),
         ((HEADER, ALLOCATE.replace("allocate", "grow")), 2, "'grow' is not an action"),
@@ -102,13 +107,82 @@ def test_damage_is_reported_with_file_line_and_reason(
     assert "\n" not in str(caught.value)
 
 
-def test_truncated_gzip_is_reported(tmp_path: Path) -> None:
-    whole = trace.example().read_bytes()
-    for kept in (5, 40, len(whole) // 2, len(whole) - 4):
+@pytest.mark.parametrize("kept", range(1, len(FREE)))
+def test_all_but_the_last_line_is_read_where_that_is_cut(tmp_path: Path, kept: int) -> None:
+    path = write(tmp_path / "killed.csv", HEADER, ALLOCATE, FREE[:kept])
+    is_whole = kept >= len(FREE) - 1  # only the end of the line may be missing
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        events = trace.read(path)
+    assert len(events) == 2 if is_whole else 1
+    assert [str(each.message).startswith(f"{path}, line 3: left out") for each in warned] == [True] * (not is_whole)
+
+
+def test_last_line_needs_no_end(tmp_path: Path) -> None:
+    whole = trace.read(write(tmp_path / "run.csv", HEADER, ALLOCATE, FREE))
+    assert np.array_equal(trace.read(write(tmp_path / "other.csv", HEADER, ALLOCATE, FREE.rstrip())), whole)
+
+
+def test_line_that_is_cut_in_the_midst_of_a_trace_is_damage(tmp_path: Path) -> None:
+    with pytest.raises(TraceError, match="line 2"):
+        trace.read(write(tmp_path / "run.csv", HEADER, ALLOCATE[:20] + "\n", FREE))
+
+
+def test_what_is_whole_of_a_truncated_gzip_is_read(tmp_path: Path) -> None:
+    whole, events = trace.example().read_bytes(), trace.read(trace.example())
+    for kept in (len(whole) // 2, len(whole) - 4):
         path = tmp_path / f"cut{kept}.csv.gz"
         path.write_bytes(whole[:kept])
-        with pytest.raises(TraceError, match="line"):
+        with pytest.warns(TraceWarning, match="cut short"):
+            read = trace.read(path)
+        assert 10_000 < len(read) <= len(events)
+        assert np.array_equal(read, events[: len(read)])
+    for kept in (5, 40):
+        path = tmp_path / f"cut{kept}.csv.gz"
+        path.write_bytes(whole[:kept])
+        with pytest.raises(TraceError, match="line 1: damaged gzip data"):
             trace.read(path)
+
+
+def test_compression_is_seen_by_the_contents_and_not_by_the_name(tmp_path: Path) -> None:
+    whole = trace.read(write(tmp_path / "run.csv.gz", HEADER, ALLOCATE, FREE))
+    packed = tmp_path / "packed.csv"
+    packed.write_bytes(gzip.compress((tmp_path / "run.csv.gz").read_bytes()))
+    assert np.array_equal(trace.read(packed), whole)
+
+
+def test_mark_of_utf_8_and_ends_of_lines_of_other_systems_do_not_matter(tmp_path: Path) -> None:
+    whole = trace.read(write(tmp_path / "run.csv", HEADER, ALLOCATE, FREE))
+    windows = tmp_path / "windows.csv"
+    windows.write_bytes(b"\xef\xbb\xbf" + (HEADER + ALLOCATE + FREE).replace("\n", "\r\n").encode())
+    assert np.array_equal(trace.read(windows), whole)
+
+
+@pytest.mark.parametrize(
+    ("contents", "complaint"),
+    [
+        pytest.param((HEADER + ALLOCATE).encode("utf-16"), "UTF-16.*iconv", id="UTF-16 with a mark"),
+        pytest.param((HEADER + ALLOCATE).encode("utf-16-le"), "UTF-16", id="UTF-16 LE"),
+        pytest.param((HEADER + ALLOCATE).encode("utf-16-be"), "UTF-16", id="UTF-16 BE"),
+        pytest.param(bz2.compress(HEADER.encode()), "compressed with bzip2", id="bzip2"),
+        pytest.param(lzma.compress(HEADER.encode()), "compressed with xz", id="xz"),
+        pytest.param(b"PK\x03\x04" + bytes(100), "compressed with zip", id="zip"),
+        pytest.param(b"\x28\xb5\x2f\xfd" + bytes(100), "compressed with zstd", id="zstd"),
+        pytest.param(bytes(10_000), "not|header|1024", id="zeroes"),
+    ],
+)
+def test_other_encodings_and_archives_are_named_with_what_to_do(
+    tmp_path: Path, contents: bytes, complaint: str
+) -> None:
+    path = tmp_path / "run.csv"
+    path.write_bytes(contents)
+    with pytest.raises(TraceError, match=rf"line 1: .*({complaint})"):
+        trace.read(path)
+
+
+def test_device_that_never_ends_is_no_trace() -> None:
+    with pytest.raises(TraceError, match="line 1"):
+        trace.read("/dev/zero")
 
 
 def test_flipped_byte_in_gzip_is_reported(tmp_path: Path) -> None:

@@ -33,10 +33,12 @@ class ReplayResult:
     ----------
     allocations, frees : int
         Of the trace, that were made.
-    failures : int
-        Allocations that had failed when the trace was recorded; they are skipped.
+    failures, largest_failure : int
+        Allocations that had failed when the trace was recorded, and the bytes of the largest; they are skipped.
     unknown_frees : int
         Frees of what was allocated before the recording began; they are skipped.
+    wrong_sizes : int
+        Frees with another size than that of the allocation; what was allocated is freed.
     peak_bytes : int
         The most bytes that were in use at once, as requested.
     leaked, leaked_bytes : int
@@ -48,7 +50,9 @@ class ReplayResult:
     allocations: int
     frees: int
     failures: int
+    largest_failure: int
     unknown_frees: int
+    wrong_sizes: int
     peak_bytes: int
     leaked: int
     leaked_bytes: int
@@ -107,7 +111,8 @@ class Replay:
         self._mr = mr
         self._streams = streams
         self._live: dict[int, tuple[int, int, int]] = {}  # recorded pointer -> (our pointer, bytes, recorded stream)
-        self._allocations = self._frees = self._failures = self._unknown_frees = 0
+        self._allocations = self._frees = self._failures = self._unknown_frees = self._wrong_sizes = 0
+        self._largest_failure = 0
         self._in_use = self._peak_bytes = 0
         self._seconds = 0.0
 
@@ -175,7 +180,9 @@ class Replay:
             allocations=self._allocations,
             frees=self._frees,
             failures=self._failures,
+            largest_failure=self._largest_failure,
             unknown_frees=self._unknown_frees,
+            wrong_sizes=self._wrong_sizes,
             peak_bytes=self._peak_bytes,
             leaked=leaked,
             leaked_bytes=leaked_bytes,
@@ -188,9 +195,10 @@ class Replay:
         if action == Action.ALLOCATE:
             self._allocate(pointer, nbytes, stream)
         elif action == Action.FREE:
-            self._free(pointer, stream)
+            self._free(pointer, nbytes, stream)
         else:
             self._failures += 1
+            self._largest_failure = max(self._largest_failure, nbytes)
 
     def _allocate(self, pointer: int, nbytes: int, stream: int) -> None:
         if pointer in self._live:
@@ -200,11 +208,12 @@ class Replay:
         self._in_use += nbytes
         self._peak_bytes = max(self._peak_bytes, self._in_use)
 
-    def _free(self, pointer: int, stream: int) -> None:
+    def _free(self, pointer: int, freed_bytes: int, stream: int) -> None:
         if pointer not in self._live:
             self._unknown_frees += 1
             return
         ours, nbytes, _ = self._live.pop(pointer)
+        self._wrong_sizes += freed_bytes != nbytes
         self._mr.deallocate(ours, nbytes, self._streams[stream])
         self._frees += 1
         self._in_use -= nbytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,10 @@ from cenote.units import format_bytes
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Steps", "draw", "from_trace"]
+__all__ = ["FORMATS", "Steps", "draw", "from_trace", "picture_format"]
+
+FORMATS = ("png", "svg", "pdf")
+"""What `draw` writes, by the ending of the file's name."""
 
 _UNITS = [(1024**4, "TiB"), (1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB"), (1, "B")]
 
@@ -52,6 +56,15 @@ def from_trace(trace: Trace) -> Steps:
     return Steps(trace["time_us"], bytes_in_use(trace))
 
 
+def picture_format(path: str | os.PathLike[str]) -> str:
+    """Give the one of `FORMATS` that the name of a file asks for; ValueError if it asks for none of them."""
+    ending = Path(path).suffix.lower().removeprefix(".")
+    if ending not in FORMATS:
+        known = ", ".join(f".{name}" for name in FORMATS)
+        raise ValueError(f"the picture '{path}' must have a name that ends in one of {known}")
+    return ending
+
+
 def draw(
     path: str | os.PathLike[str],
     in_use: Steps,
@@ -60,12 +73,12 @@ def draw(
     subtitle: str = "",
     by_event: bool = False,
 ) -> None:
-    """Write a PNG of bytes against time, or against the number of allocations and frees.
+    """Draw bytes against time, or against the number of allocations and frees.
 
     Parameters
     ----------
     path : path-like
-        The file to write.
+        The file to write: a PNG, an SVG or a PDF, as its name ends in ``.png``, ``.svg`` or ``.pdf``.
     in_use : Steps
         Bytes handed out; drawn as an area, with its peak marked.
     held : Steps, optional
@@ -77,9 +90,12 @@ def draw(
 
     Raises
     ------
+    ValueError
+        If the name of the file has another ending.
     ModuleNotFoundError
         Without matplotlib; ``pip install 'cenote[cli]'`` brings it.
     """
+    written_as = picture_format(path)
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -114,7 +130,7 @@ def draw(
     axes.set_xlim(0, max((end - start) / tick_us, 1e-3))
     axes.set_ylim(0, max(most / unit_bytes * 1.12, 1e-3))
     picture = io.BytesIO()
-    figure.savefig(picture, format="png")
+    figure.savefig(picture, format=written_as)
     write_whole(path, picture.getvalue())
 
 

@@ -8,7 +8,10 @@
 
 A time is ``HH:MM:SS.micros`` or ``HH:MM:SS:micros``, either of the wall clock or since the start of the recording.
 Actions are ``allocate``, ``free`` and ``allocate failure``, whose pointer is ``(nil)``. Streams are decimal or
-hexadecimal. Files whose name ends in ``.gz`` are decompressed.
+hexadecimal. A file that was compressed with gzip is decompressed, whatever its name.
+
+The log of a process that was killed ends where its last write did, mostly in the midst of a line. All that is whole is
+read, and a `TraceWarning` says what is not.
 """
 
 from __future__ import annotations
@@ -16,17 +19,17 @@ from __future__ import annotations
 import gzip
 import os
 import re
+import warnings
 import zlib
 from collections.abc import Iterator
 from datetime import timedelta
 from enum import IntEnum
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DTYPE", "Action", "Trace", "TraceError", "bytes_in_use", "example", "read"]
+__all__ = ["DTYPE", "Action", "Trace", "TraceError", "TraceWarning", "bytes_in_use", "example", "read"]
 
 HEADER = "Thread,Time,Action,Pointer,Size,Stream"
 
@@ -44,6 +47,14 @@ DTYPE = np.dtype(
 
 Trace = npt.NDArray[np.void]
 """Events in the order of the file: an array of `DTYPE`, shape ``(events,)``."""
+
+_LONGEST_LINE = 1024
+"""Bytes; the logging adaptors write less than 200."""
+
+_GZIP = b"\x1f\x8b"
+_UTF_8_MARK = b"\xef\xbb\xbf"
+_UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_OTHER_ARCHIVES = {b"PK": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
 
 _DAY_US = 24 * 3600 * 1_000_000
 _INTEGER = re.compile(r"0x[0-9a-fA-F]+|[0-9]+")
@@ -65,13 +76,17 @@ class TraceError(ValueError):
     """A file is no trace, or is damaged. The text names the file, the line and what is wrong there."""
 
 
+class TraceWarning(UserWarning):
+    """The end of a trace is missing, and was left out. The text names the file, the line and what is missing."""
+
+
 def read(path: str | os.PathLike[str]) -> Trace:
     """Read a trace.
 
     Parameters
     ----------
     path : path-like
-        A CSV file, or one compressed with gzip if the name ends in ``.gz``.
+        A CSV file, or one compressed with gzip.
 
     Returns
     -------
@@ -81,27 +96,41 @@ def read(path: str | os.PathLike[str]) -> Trace:
     Raises
     ------
     TraceError
-        If the file cannot be read, or a line of it is malformed or cut short.
+        If the file cannot be read, has no whole line, or has a malformed one that is not its last.
+
+    Warns
+    -----
+    TraceWarning
+        If the last line, or the end of the compressed data, is cut off. All that is whole is returned.
     """
     file = Path(path)
     number = 0
     rows = []
     try:
         for number, line in enumerate(_lines(file), start=1):
-            if number > 1:
-                rows.append(_parse(line))
-            elif line.rstrip() != HEADER:
-                raise ValueError(f"expected the header '{HEADER}', found {_excerpt(line)}")
+            if len(line) == _LONGEST_LINE:
+                raise ValueError(f"a line of {_LONGEST_LINE} bytes or more, which no trace has: {_excerpt(line)}")
+            if number == 1:
+                _require_header(line)
+                continue
+            try:
+                rows.append(_parse(_text_of(line)))
+            except ValueError:
+                if line.endswith(b"\n"):
+                    raise
+                _warn_of_end(f"{file}, line {number}: left out, as it is cut short: {_excerpt(line)}")
+    except EOFError as error:
+        if number == 0:
+            raise TraceError(f"{file}, line 1: damaged gzip data ({error})") from error
+        _warn_of_end(f"{file}: the compressed data is cut short; {number:,} lines of it are whole")
     except OSError as error:
         if error.strerror:
             raise TraceError(f"{file}: {error.strerror}") from error
         raise TraceError(f"{file}, line {number + 1}: damaged gzip data ({error})") from error
-    except (EOFError, zlib.error) as error:
+    except zlib.error as error:
         raise TraceError(f"{file}, line {number + 1}: damaged gzip data ({error})") from error
-    except UnicodeDecodeError as error:
-        raise TraceError(f"{file}, line {number + 1}: not text ({error.reason})") from error
     except ValueError as error:
-        raise TraceError(f"{file}, line {number}: {error}") from error
+        raise TraceError(f"{file}, line {max(number, 1)}: {error}") from error
     if number == 0:
         raise TraceError(f"{file}, line 1: the file is empty; expected the header '{HEADER}'")
     trace = np.array(rows, dtype=DTYPE)
@@ -139,20 +168,39 @@ def bytes_in_use(trace: Trace) -> npt.NDArray[np.int64]:
     return in_use - min(0, int(in_use.min(initial=0)))
 
 
-def _lines(file: Path) -> Iterator[str]:
-    def opened() -> Any:
-        return gzip.open(file, "rt", encoding="ascii") if file.suffix == ".gz" else file.open(encoding="ascii")
+def _lines(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as raw:
+        lines = gzip.GzipFile(fileobj=raw) if raw.peek(2).startswith(_GZIP) else raw
+        while line := lines.readline(_LONGEST_LINE):
+            yield line
 
-    with opened() as lines:
-        yield from lines
+
+def _warn_of_end(text: str) -> None:
+    warnings.warn(text, TraceWarning, stacklevel=3)
+
+
+def _require_header(line: bytes) -> None:
+    """Say what a file is that does not begin as a trace does."""
+    for mark, archive in _OTHER_ARCHIVES.items():
+        if line.startswith(mark):
+            raise ValueError(f"the file is compressed with {archive}: decompress it first, or use gzip")
+    if line.startswith(_UTF_16_MARKS) or line[:2] in (b"T\0", b"\0T"):
+        raise ValueError("the file is text in UTF-16: convert it first, as with iconv -f UTF-16 -t UTF-8")
+    text = _text_of(line.removeprefix(_UTF_8_MARK))
+    if text.rstrip() != HEADER:
+        raise ValueError(f"expected the header '{HEADER}', found {_excerpt(line)}")
+
+
+def _text_of(line: bytes) -> str:
+    if not line.isascii():
+        raise ValueError(f"not the text of a trace: {_excerpt(line)}")
+    return line.decode("ascii")
 
 
 def _parse(line: str) -> tuple[int, int, int, int, int, int]:
-    if not line.endswith("\n"):
-        raise ValueError(f"cut short: {_excerpt(line)}")
     fields = line.rstrip().split(",")
     if len(fields) != 6:
-        raise ValueError(f"expected 6 fields, found {len(fields)}: {_excerpt(line)}")
+        raise ValueError(f"expected 6 fields, found {len(fields)}: {_excerpt(line.encode())}")
     thread, time, action, pointer, size, stream = fields
     if action not in _ACTIONS:
         raise ValueError(f"'{action}' is not an action; known are: {', '.join(_ACTIONS)}")
@@ -191,6 +239,6 @@ def _midnights(time_us: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.cumsum(passed, dtype=np.int64)
 
 
-def _excerpt(line: str) -> str:
-    text = line.rstrip()
+def _excerpt(line: bytes) -> str:
+    text = line.decode("utf-8", "backslashreplace").rstrip()
     return repr(text if len(text) <= 60 else text[:57] + "...")

@@ -1,5 +1,6 @@
 #include "cenote/driver/nvtx.hpp"
 
+#include <cstdio>
 #include <string_view>
 
 #include "cenote/ground/environment.hpp"
@@ -15,7 +16,10 @@ namespace {
 
 bool is_asked_for() noexcept {
   const char* const value = environment_variable("CENOTE_NVTX");
-  return value != nullptr && std::string_view(value) != "0";
+  if (value == nullptr || std::string_view(value) == "0") return false;
+  if (std::string_view(value) == "1") return true;
+  std::fprintf(stderr, "cenote: CENOTE_NVTX is '%s' and has no effect: it must be 1 or 0\n", value);
+  return false;
 }
 
 /// What the calling thread is in the midst of.

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
+import warnings
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import cenote
+from cenote.cli import arguments
 from cenote.cli.terminal import open_terminal
 
 __all__ = ["main"]
@@ -49,8 +52,9 @@ writes into the output folder:
 """
 
 _INFO = """\
-Shows the driver, the devices with the resource that is current on each, and the frameworks that are installed, and says
-what the others need. Imports none of them. The exit status is 0 without a driver, too.
+Shows the driver, the devices with the resource that is current on each, the environment variables that are set for
+cenote, and the frameworks that are installed, and says what the others need. Imports none of them. The exit status is 0
+without a driver, too, and 2 if a variable is wrong.
 """
 
 _INFO_EPILOG = """\
@@ -61,7 +65,8 @@ examples:
 
 _REPLAY = """\
 Makes the allocations and frees of a recorded trace, to see how much a resource holds and whether the workload fits. A
-trace is a CSV file as the logging adaptors of cenote and RMM write it, or one compressed with gzip.
+trace is a CSV file as the logging adaptors of cenote and RMM write it, or one compressed with gzip. Where a killed
+process left the last line unfinished, the rest is replayed.
 """
 
 _REPLAY_EPILOG = """\
@@ -87,20 +92,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         The exit status: 0, 1 if something failed, 2 if the arguments or an input file are wrong.
     """
-    args = _parser().parse_args(argv)
+    if sys.stdout is None:
+        return _fail("standard output is closed", EXIT_FAILURE)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # an encoding that lacks a letter is no reason to say nothing
+        sys.stdout.reconfigure(errors="replace")
     try:
-        return int(importlib.import_module(args.command).run(args, open_terminal()))
+        status = _run(argv)
+        sys.stdout.flush()
+        return status
     except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()
         return EXIT_FAILURE
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}" if error.filename else error, EXIT_BAD_INPUT)
+        if error.filename is not None:
+            return _fail(f"{error.filename}: {error.strerror}", EXIT_BAD_INPUT)
+        _write_no_more()
+        return _fail(f"the output cannot be written: {error.strerror or error}", EXIT_FAILURE)
     except ValueError as error:
         return _fail(error, EXIT_BAD_INPUT)
     except (MemoryError, RuntimeError) as error:
         return _fail(error, EXIT_FAILURE)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    try:
+        args = _parser().parse_args(argv)
+    except SystemExit as end:  # after --help, --version and what is wrong with the arguments
+        return int(end.code or 0)
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(f"cenote: {message}", file=sys.stderr)
+        warnings.simplefilter("always", cenote.trace.TraceWarning)
+        return int(importlib.import_module(args.command).run(args, open_terminal()))
+
+
+def _write_no_more() -> None:
+    """Or Python would try once more at its end to write what could not be written, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(why: object, status: int) -> int:
@@ -108,11 +137,26 @@ def _fail(why: object, status: int) -> int:
     return status
 
 
+class _Parser(argparse.ArgumentParser):
+    """One whose help is not lost in silence where it cannot be written."""
+
+    def print_help(self, file: Any = None) -> None:
+        print(self.format_help(), end="", file=file)
+
+
+class _Version(argparse.Action):
+    """Show the version, likewise."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"cenote {cenote.__version__}")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="cenote", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--version", action="version", version=f"cenote {cenote.__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def add(name: str, summary: str, description: str, epilog: str) -> argparse.ArgumentParser:
@@ -129,29 +173,44 @@ def _parser() -> argparse.ArgumentParser:
     demo = add("demo", "see one pool at work", _DEMO, _DEMO_EPILOG)
     demo.add_argument(
         "--output",
-        type=Path,
-        default=Path("cenote-demo"),
+        type=arguments.path,
+        default="cenote-demo",
         metavar="DIR",
         help="where to write (default: ./cenote-demo)",
     )
-    demo.add_argument("--trace", type=Path, metavar="FILE", help="replay this trace")
+    demo.add_argument("--trace", type=arguments.path, metavar="FILE", help="replay this trace")
     _add_device_arguments(demo)
 
     info = add("info", "show driver, devices and frameworks", _INFO, _INFO_EPILOG)
     info.add_argument("--json", action="store_true", help="write JSON with stable keys, sizes in bytes")
 
     replay = add("replay", "replay a recorded trace on any resource", _REPLAY, _REPLAY_EPILOG)
-    replay.add_argument("file", type=Path, metavar="TRACE", help="a CSV file, or one that ends in .csv.gz")
+    replay.add_argument("file", type=arguments.path, metavar="TRACE", help="a CSV file, or one compressed with gzip")
     chosen = replay.add_mutually_exclusive_group()
     chosen.add_argument(
-        "--resource", metavar="SPEC", help='such as "pool:max=8GiB | cuda" (default: a pool that grows)'
+        "--resource",
+        type=arguments.specification,
+        metavar="SPEC",
+        help='such as "pool:max=8GiB | cuda" (default: a pool that grows)',
     )
-    chosen.add_argument("--limit", metavar="SIZE", help="the most that the pool may hold, such as 8GiB or 50%%")
-    replay.add_argument("--output", type=Path, metavar="PNG", help="draw the timeline, in the time of the trace")
+    chosen.add_argument(
+        "--limit",
+        type=arguments.limit,
+        metavar="SIZE",
+        help="the most that the pool may hold, such as 8GiB or 50%%",
+    )
+    replay.add_argument(
+        "--output",
+        type=arguments.picture,
+        metavar="FILE",
+        help="draw the timeline, in the time of the trace: a .png, .svg or .pdf",
+    )
     _add_device_arguments(replay)
     return parser
 
 
 def _add_device_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--device", type=int, default=0, metavar="N", help="the device's number (default: 0)")
+    command.add_argument(
+        "--device", type=arguments.device, default=0, metavar="N", help="the device's number (default: 0)"
+    )
     command.add_argument("--simulate", action="store_true", help="on a simulated device, even if there is a GPU")

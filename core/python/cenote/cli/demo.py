@@ -11,6 +11,7 @@ from cenote import mr, trace
 from cenote.cli.device import Device, choose_device
 from cenote.cli.gpu_work import WORK, Done, work
 from cenote.cli.observed_pool import ObservedPool
+from cenote.cli.replay import remarks
 from cenote.cli.report import report_savings, report_usage
 from cenote.cli.terminal import Terminal
 from cenote.registry import Client
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     """
     device = choose_device(args.device, args.simulate)
     device.announce(terminal)
-    recorded = trace.read(args.trace or trace.example()) if device.why_simulated or args.trace else None
+    recorded = trace.read(args.trace or trace.example()) if device.why_simulated or args.trace is not None else None
     args.output.mkdir(parents=True, exist_ok=True)
     observed = ObservedPool(device.index, args.output)
     terminal.line("Its pool: statistics | logging | pool | logging | cuda")
@@ -73,13 +74,15 @@ def _replay(
             replay.play(recorded, start=peak, progress=progress)
             del buffer
     finally:
-        replay.finish()
+        result = replay.finish()
         if previous is None:
             mr.reset_per_device_resource(device.index)
         else:
             mr.set_per_device_resource(device.index, previous)
     terminal.line()
     report_usage(terminal, "Who holds the pool, at the peak of the replay", at_peak)
+    for remark in remarks(result):
+        terminal.line(remark, "yellow")
     return f"replay of {name}"
 
 

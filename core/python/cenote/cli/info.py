@@ -6,12 +6,16 @@ import argparse
 import importlib.util
 import json
 import platform
+from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
 import cenote
+from cenote.cli.environment import variables
 from cenote.cli.terminal import Terminal
 from cenote.units import format_bytes
+
+RESOURCE_VARIABLE = "CENOTE_RESOURCE"
 
 # What is imported, the distributions that may bring it, and how to get it.
 _FRAMEWORKS = (
@@ -35,14 +39,14 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     Returns
     -------
     int
-        The exit status.
+        The exit status: 2 if an environment variable is wrong.
     """
     facts = collect()
     if args.json:
         print(json.dumps(facts, indent=2))
     else:
         _show(terminal, facts)
-    return 0
+    return 2 if any(variable["error"] for variable in facts["environment"]) else 0
 
 
 def collect() -> dict[str, Any]:
@@ -51,15 +55,18 @@ def collect() -> dict[str, Any]:
     Returns
     -------
     dict
-        ``cenote`` and ``python`` (versions), ``driver``, ``devices`` and ``frameworks``. The keys are stable, sizes are
-        in bytes, and what is unknown or missing is None.
+        ``cenote`` and ``python`` (versions), ``driver``, ``environment``, ``devices`` and ``frameworks``. The keys are
+        stable, sizes are in bytes, and what is unknown or missing is None.
     """
     driver = _driver()
+    environment = [asdict(variable) for variable in variables(driver["error"])]
+    wrong = {variable["name"]: variable["error"] for variable in environment}
     return {
         "cenote": cenote.__version__,
         "python": platform.python_version(),
         "driver": driver,
-        "devices": [_device(index) for index in range(driver["devices"])],
+        "environment": environment,
+        "devices": [_device(index, wrong.get(RESOURCE_VARIABLE)) for index in range(driver["devices"])],
         "frameworks": [_framework(*framework) for framework in _FRAMEWORKS],
     }
 
@@ -80,22 +87,29 @@ def _driver() -> dict[str, Any]:
         return {"available": False, **unknown, "devices": 0, "error": str(error)}
 
 
-def _device(index: int) -> dict[str, Any]:
+def _device(index: int, wrong_resource: str | None) -> dict[str, Any]:
     facts: dict[str, Any] = {"index": index, "name": cenote.driver.device_name(index)}
     facts["compute_capability"] = list(cenote.driver.compute_capability(index))
     facts.update(dict.fromkeys(("free_bytes", "total_bytes", "resource", "error")))
     try:
         facts["free_bytes"], facts["total_bytes"] = cenote.driver.memory_info(index)
-        facts["resource"] = _resource(index)
+        facts["resource"] = _resource(index, wrong_resource)
+        if facts["resource"] is None:
+            facts["error"] = f"{RESOURCE_VARIABLE}: {wrong_resource}"
     except cenote.CudaError as error:  # a device that others use up, or that is closed to this process
         facts["error"] = str(error)
     return facts
 
 
-def _resource(index: int) -> str:
-    """Name the current resource; one that is not made yet is not made just to be named, as a pool takes memory."""
+def _resource(index: int, wrong_resource: str | None) -> str | None:
+    """Name the current resource; one that is not made yet is not made just to be named, as a pool takes memory.
+
+    None if there is none and the variable that says what to make is wrong.
+    """
     current = cenote.registry.find_per_device_resource(index)
-    return current.specification if current else cenote.registry.default_specification()
+    if current is not None:
+        return current.specification
+    return None if wrong_resource is not None else cenote.registry.default_specification()
 
 
 def _framework(name: str, distributions: tuple[str, ...], needs: str) -> dict[str, Any]:
@@ -119,6 +133,9 @@ def _show(terminal: Terminal, facts: dict[str, Any]) -> None:
     else:
         terminal.line(f"No driver: {driver['error']}", "yellow")
     terminal.line()
+    if facts["environment"]:
+        rows = [(each["name"], each["value"], each["error"] or "") for each in facts["environment"]]
+        terminal.table("Environment", ("", "value", "what is wrong"), rows)
     for device in facts["devices"]:
         _show_device(terminal, device)
     rows = [
@@ -131,9 +148,10 @@ def _show(terminal: Terminal, facts: dict[str, Any]) -> None:
 def _show_device(terminal: Terminal, device: dict[str, Any]) -> None:
     major, minor = device["compute_capability"]
     rows = [("compute capability", f"{major}.{minor}")]
+    if device["total_bytes"] is not None:
+        rows.append(("memory", f"{format_bytes(device['free_bytes'])} free of {format_bytes(device['total_bytes'])}"))
+    if device["resource"] is not None:
+        rows.append(("current resource", device["resource"]))
     if device["error"]:
         rows.append(("error", device["error"]))
-    else:
-        memory = f"{format_bytes(device['free_bytes'])} free of {format_bytes(device['total_bytes'])}"
-        rows += [("memory", memory), ("current resource", device["resource"])]
     terminal.table(f"Device {device['index']}: {device['name']}", ("", ""), rows)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+from errno import EACCES, EISDIR, ENOENT
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import numpy as np
 from cenote import mr
 from cenote.cli.device import Device, choose_device
 from cenote.cli.terminal import Terminal
-from cenote.replay import replay
+from cenote.replay import ReplayResult, replay
 from cenote.timeline import Steps, draw, from_trace
 from cenote.trace import Trace, read
 from cenote.units import format_bytes
@@ -36,11 +38,13 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     int
         The exit status.
     """
+    if args.output is not None:
+        _require_writable(args.output)
     recorded = read(args.file)
     device = choose_device(args.device, args.simulate)
     device.announce(terminal)
-    limited = f"{DEFAULT_RESOURCE},max={args.limit}" if args.limit else DEFAULT_RESOURCE
-    resource = mr.from_spec(args.resource or limited, device.index)
+    limited = DEFAULT_RESOURCE if args.limit is None else f"{DEFAULT_RESOURCE},max={args.limit}"
+    resource = mr.from_spec(limited if args.resource is None else args.resource, device.index)
     terminal.line(f"Resource: {resource.specification}")
     terminal.line()
 
@@ -54,7 +58,9 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
             if pool is not None:
                 held.append((done, pool.pool_size()))
 
-        result = replay(recorded, resource, progress=progress, progress_every=1 if args.output else PROGRESS_EVERY)
+        result = replay(
+            recorded, resource, progress=progress, progress_every=1 if args.output is not None else PROGRESS_EVERY
+        )
 
     terminal.line()
     rows = [
@@ -68,9 +74,39 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
         rows.append(("allocations made by the driver", f"{pool.counters()['upstream_allocations']:,}"))
     rows.append(("time", f"{result.seconds:.2f} s"))
     terminal.table("Replay", ("", " "), rows)
-    if args.output:
+    for remark in remarks(result):
+        terminal.line(remark, "yellow")
+    if args.output is not None:
         _draw(terminal, args.output, recorded, held, f"{args.file.name} on {_kinds(resource.specification)}", device)
     return 0
+
+
+def remarks(result: ReplayResult) -> list[str]:
+    """Say what of a trace was not made as it was recorded, and what that does to the figures."""
+    lines = []
+    if result.failures:
+        lines.append(
+            f"Allocations that had failed in the recorded run: {result.failures:,}, the largest of "
+            f"{format_bytes(result.largest_failure)}. They are not made, and the figures are without them."
+        )
+    if result.unknown_frees:
+        lines.append(
+            f"Frees of blocks whose allocation is not in the trace: {result.unknown_frees:,}. They are not made; the "
+            "recorded run held more than the figures say."
+        )
+    if result.wrong_sizes:
+        lines.append(f"Frees of another size than their allocation, whose size is taken: {result.wrong_sizes:,}.")
+    return lines
+
+
+def _require_writable(path: Path) -> None:
+    """Raise OSError now, and not when the replay is done."""
+    if path.is_dir():
+        raise IsADirectoryError(EISDIR, os.strerror(EISDIR), str(path))
+    if not path.parent.is_dir():
+        raise FileNotFoundError(ENOENT, "there is no such folder", str(path.parent))
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise PermissionError(EACCES, os.strerror(EACCES), str(path))
 
 
 def _pool_of(resource: mr.DeviceMemoryResource) -> mr.PoolMemoryResource | None:

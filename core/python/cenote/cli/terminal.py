@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 Row = Sequence[str]
+
+NARROWEST, WIDEST = 40, 1000
+"""Columns. In less, a table has no room for its text; more is no terminal's."""
 
 
 def open_terminal() -> Terminal:
@@ -63,7 +67,9 @@ class RichTerminal(Terminal):
     def __init__(self) -> None:
         from rich.console import Console
 
-        self._console = Console(highlight=False, markup=False, emoji=False)
+        columns, lines = shutil.get_terminal_size()  # of COLUMNS and LINES, unless they are no sizes
+        width, height = min(max(columns, NARROWEST), WIDEST), min(max(lines, 1), WIDEST)
+        self._console = Console(highlight=False, markup=False, emoji=False, width=width, height=height)
 
     def line(self, text: str = "", style: str = "") -> None:
         """Write one line, which is never wrapped: paths stay in one piece."""
