@@ -15,7 +15,8 @@ except MemoryError:
     "making one": "mr.from_spec(specification)",
     "allocate and deallocate": "resource.deallocate(resource.allocate(1000, side), 1000, side)",
     "a buffer": """
-buffer = cenote.DeviceBuffer.to_device(b"x" * 5000, side, mr=resource)
+buffer = cenote.DeviceBuffer(size=5000, stream=side, mr=resource)
+buffer.copy_from_host(b"x" * 5000, side)
 assert buffer.tobytes(side) == b"x" * 5000
 buffer.close()
 """,
