@@ -19,6 +19,7 @@ sys.path.append(str(ROOT))
 from tests.bench.build import BuildError, build  # noqa: E402  found through the line above
 from tests.bench.cases import CASES  # noqa: E402
 from tests.bench.cores import Cores, time_of_work  # noqa: E402
+from tests.bench.distributed import as_table, order_of_round, parse, summarize  # noqa: E402
 from tests.bench.goals import Goal  # noqa: E402
 from tests.bench.peers import PEERS, choose  # noqa: E402
 from tests.bench.report import number, ratio_to_baseline  # noqa: E402
@@ -221,3 +222,44 @@ def test_run_on_the_simulated_device_writes_page_figures_and_plots(bench: Comman
     assert pool["figures"]["waits"] == 1, "each block that changes its stream is waited for"
     assert (tmp_path / "pair.png").is_file()
     assert "| compare-and-swap, uncontended |" in page
+
+
+def test_distributed_launches_begin_with_another_arm_in_each_round() -> None:
+    rounds = ["".join(order_of_round("abc", number)) for number in range(4)]
+    assert rounds == ["abc", "bca", "cab", "abc"]
+
+
+def test_distributed_ratios_are_those_of_launches_in_one_round() -> None:
+    def launched(number: int, arm: str, *seconds: float) -> dict[str, Any]:
+        return {"round": number, "arm": arm, "ddp": {"seconds": list(seconds)}}
+
+    launches = [
+        launched(0, "torch", 1.0, 2.0, 9.0),
+        launched(0, "cenote", 4.0),
+        launched(1, "torch", 4.0),
+        launched(1, "cenote", 4.0),
+        launched(2, "cenote", 100.0),  # PyTorch's own failed in that round
+    ]
+    torch, cenote = summarize(launches, ["torch", "cenote", "cenote-device"], ["ddp"])
+    assert (torch["median"], torch["least"], torch["most"], torch["ratio"]) == (3.0, 2.0, 4.0, 1.0)
+    assert (cenote["median"], cenote["ratio"], cenote["ratios"]) == (4.0, 1.5, [2.0, 1.0])
+    table = as_table([torch, cenote]).splitlines()
+    assert "| 3.00000 | 2.00000 … 4.00000 |  |  |" in table[2]
+    assert "| 4.00000 | 4.00000 … 100.00000 | 1.500 | 1.000 … 2.000 |" in table[3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--arms", "torch,lake"], "--arms: 'lake' is not known; known are: torch, cenote, cenote-device"),
+        (["--modes", ""], "--modes: '' is not known"),
+        (["--rounds", "0"], "--rounds must be at least 1"),
+        (["--device", "cpu"], "--device cpu is for --arms torch"),
+    ],
+)
+def test_distributed_arguments_that_make_no_sense_are_named(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse(arguments)
+    assert message in capsys.readouterr().err
