@@ -228,6 +228,7 @@ void Pool::forget_memory() {
   settled_.clear();
   free_.clear();
   unseen_.clear();
+  access_.clear();
   reserved_bytes_ = reserved_high_ = used_bytes_ = used_high_ = 0;
 }
 

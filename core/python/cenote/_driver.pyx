@@ -46,6 +46,15 @@ def is_simulated() -> bool:
     return simulated
 
 
+def forget() -> None:
+    """Load the driver anew at its next use: for another simulated machine, or after an attempt to load that failed.
+
+    No other thread may use the driver meanwhile. ValueError where a driver is in use that is not simulated.
+    """
+    with nogil:
+        lib.forget_driver()
+
+
 def device_count() -> int:
     """The number of devices."""
     cdef int count

@@ -102,6 +102,12 @@ cdef extern from "cenote/ground/error.hpp" namespace "cenote" nogil:
         optional[size_t] device_total
 
 
+cdef extern from "cenote/ground/reports.hpp" namespace "cenote" nogil:
+    uint64_t report_count()
+    vector[string] kept_reports() except +raise_python_error
+    void clear_reports()
+
+
 cdef extern from "cenote/ground/foreign_exception.hpp" namespace "cenote" nogil:
     cdef cppclass interrupt_scope:
         interrupt_scope() noexcept
@@ -137,6 +143,7 @@ cdef extern from "cenote/driver/driver_info.hpp" namespace "cenote" nogil:
     int driver_version() except +raise_python_error
     int usable_cuda_version() except +raise_python_error
     bool driver_is_simulated() except +raise_python_error
+    void forget_driver() except +raise_python_error
 
 
 cdef extern from "cenote/driver/device.hpp" namespace "cenote" nogil:

@@ -40,6 +40,24 @@ def flush() -> None:
         lib.flush_log()
 
 
+def report_count() -> int:
+    """How many reports the core has made since `clear_reports`, those included that its log does not repeat."""
+    return lib.report_count()
+
+
+def kept_reports() -> list[str]:
+    """The texts of the first of them, oldest first."""
+    cdef vector[lib.string] kept
+    with nogil:
+        kept = lib.kept_reports()
+    return [text.decode(errors="replace") for text in kept]
+
+
+def clear_reports() -> None:
+    with nogil:
+        lib.clear_reports()
+
+
 def start_listening() -> None:
     with nogil:
         lib.start_listening()

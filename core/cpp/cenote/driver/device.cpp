@@ -114,6 +114,10 @@ void synchronize_device(int device) {
   check_driver_beside_captures("cuCtxSynchronize", driver().cuCtxSynchronize());
 }
 
+void forget_primary_contexts() noexcept {
+  for (auto& context : primary_contexts) context.store(nullptr, std::memory_order_release);
+}
+
 device_scope::device_scope(int device) : context_(primary_context(device)), pushed_(false) {
   CUcontext current = nullptr;
   CENOTE_DRIVER_CALL(cuCtxGetCurrent, &current);

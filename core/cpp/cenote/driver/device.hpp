@@ -58,6 +58,9 @@ device_memory device_memory_info(int device);
 /// Waits, on the host, for all work of the device's primary context.
 void synchronize_device(int device);
 
+/// Asks for them again (driver_info.hpp: forget_driver).
+void forget_primary_contexts() noexcept;
+
 class device_scope {
  public:
   explicit device_scope(int device);

@@ -11,7 +11,9 @@
 #include <new>
 #include <optional>
 
+#include "cenote/driver/device.hpp"
 #include "cenote/driver/driver_info.hpp"
+#include "cenote/driver/peer_access.hpp"
 #include "cenote/ground/environment.hpp"
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/process.hpp"
@@ -203,6 +205,15 @@ int driver_version() {
 }
 
 int usable_cuda_version() { return std::min(driver_version(), CUDA_VERSION); }
+
+void forget_driver() {
+  if (driver_is_loaded() && !driver_is_simulated()) {
+    throw std::logic_error("the CUDA driver '" + driver_library() + "' is in use in this process and stays so");
+  }
+  outcome.store(nullptr, std::memory_order_release);  // the old one is leaked: a caller may still hold its table
+  forget_primary_contexts();
+  forget_devices_in_use();
+}
 
 bool driver_is_simulated() { return is_simulator(driver_library()); }
 

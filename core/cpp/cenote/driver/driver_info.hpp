@@ -21,4 +21,9 @@ int usable_cuda_version();
 /// Whether that is cenote's simulated device.
 bool driver_is_simulated();
 
+/// The next use loads the driver anew, and what has been asked of it is asked again: for another simulated machine in
+/// the same process, or after an attempt to load that failed. No other thread uses the driver meanwhile.
+/// Throws std::logic_error where a driver is in use that is not simulated.
+void forget_driver();
+
 }  // namespace cenote

@@ -141,4 +141,11 @@ void open_pools_to(int device) noexcept {
   }
 }
 
+void forget_devices_in_use() noexcept {
+  access_table& all = table();
+  const std::lock_guard lock(all.mutex);
+  all.in_use.reset();
+  for (auto& [pool, known] : all.pools) known.open.reset();
+}
+
 }  // namespace cenote

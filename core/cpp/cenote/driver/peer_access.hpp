@@ -44,4 +44,7 @@ void forget_pool(CUmemPoolHandle_st* pool) noexcept;
 /// Opens the pools that follow the process to `device`, which is about to be used for the first time.
 void open_pools_to(int device) noexcept;
 
+/// No device has been used, and no pool is open (driver_info.hpp: forget_driver).
+void forget_devices_in_use() noexcept;
+
 }  // namespace cenote

@@ -7,6 +7,7 @@
 #include "cenote/ground/bytes.hpp"
 #include "cenote/ground/log.hpp"
 #include "cenote/ground/process.hpp"
+#include "cenote/ground/reports.hpp"
 
 namespace cenote {
 namespace {
@@ -66,7 +67,9 @@ cuda_error::cuda_error(const std::string& call, int code, const std::string& nam
       code_(code) {}
 
 void report_text_once(std::initializer_list<text_part> parts) noexcept {
-  if (!process_is_exiting() && remember_report(hash_of(parts))) log_text(log_level::error, parts);
+  if (process_is_exiting()) return;
+  note_report(parts);
+  if (remember_report(hash_of(parts))) log_text(log_level::error, parts);
 }
 
 }  // namespace cenote

@@ -64,7 +64,8 @@ class driver_unavailable : public std::runtime_error {
 };
 
 /// The channel for what cannot be thrown (frees, destructors): one line of the log (log.hpp; stderr unless somebody
-/// listens), each distinct text once per process, silent while the process exits. The parts make one text:
+/// listens), each distinct text once per process, silent while the process exits. All are counted (reports.hpp). The
+/// parts make one text:
 ///
 ///     report_once("a block is leaked, as freeing it failed: ", error.what());
 ///

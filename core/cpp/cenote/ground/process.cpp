@@ -29,7 +29,8 @@ void start_life_as_child() noexcept {
 void driver_use_begins() noexcept { driver_is_used = true; }
 
 void watch_exit() noexcept {
-  std::atexit([] { process_fate.fetch_or(process_exits, std::memory_order_release); });
+  [[maybe_unused]] static const int registered =
+      std::atexit([] { process_fate.fetch_or(process_exits, std::memory_order_release); });
 }
 
 void refuse_in_forked_child() {

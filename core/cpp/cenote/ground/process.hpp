@@ -12,8 +12,8 @@ namespace cenote {
 /// Called right before the driver is initialised: what is forked from now on is a child of a process that uses it.
 void driver_use_begins() noexcept;
 
-/// Starts watching for the exit. Called once, right after the driver was initialised: handlers run in reverse order of
-/// registration, so that this one runs before the driver's own.
+/// Starts watching for the exit, if it has not been called before. It is called right after the driver was initialised:
+/// handlers run in reverse order of registration, so that this one runs before the driver's own.
 void watch_exit() noexcept;
 
 /// What has become of the process, read at every call: bits of the first two, and how many forks lie between this
