@@ -8,6 +8,7 @@
 #include "cenote/driver/nvtx.hpp"
 #include "cenote/driver/nvtx_memory.hpp"
 #include "cenote/driver/unnamed_stream.hpp"
+#include "cenote/ground/free_correction.hpp"
 #include "cenote/ground/log.hpp"
 
 namespace cenote {
@@ -78,13 +79,16 @@ void memory_resource::deallocate(stream_ref stream, void* pointer, std::size_t b
   if (pointer == nullptr || is_gone()) return;
   if (bytes > max_allocation) [[unlikely]]
     bytes = report_impossible_size(bytes);
+  free_correction::forget();
   try {
     if (nvtx::is_on()) [[unlikely]]
       return deallocate_in_range(stream, pointer, bytes, std::max(alignment, default_alignment));
     do_deallocate(stream, pointer, bytes, std::max(alignment, default_alignment));
   } catch (const std::exception& error) {
+    free_correction::say(pointer, 0);
     report_once("a block is leaked, as freeing it failed: ", error.what());
   } catch (...) {
+    free_correction::say(pointer, 0);
     report_once("a block is leaked, as freeing it failed");
   }
 }
@@ -105,6 +109,7 @@ bool memory_resource::deallocate_at_once(stream_ref stream, void* pointer, std::
   if (pointer == nullptr || is_gone()) return true;
   if (nvtx::is_on() || bytes > max_allocation) [[unlikely]]
     return false;
+  free_correction::forget();
   try {
     return do_deallocate_at_once(stream, pointer, bytes, std::max(alignment, default_alignment));
   } catch (...) {

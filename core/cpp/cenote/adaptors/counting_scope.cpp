@@ -39,6 +39,11 @@ void allocation_counters::freed(std::size_t size) noexcept {
   count.subtract(1);
 }
 
+void allocation_counters::not_freed(std::size_t size) noexcept {
+  bytes.current += static_cast<std::int64_t>(size);
+  count.current += 1;
+}
+
 counting_scope::counting_scope(std::shared_ptr<scope_books> books) : books_(std::move(books)) { ++books_->open; }
 
 allocation_counters counting_scope::counters() const {

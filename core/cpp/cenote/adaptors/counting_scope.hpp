@@ -33,6 +33,7 @@ struct allocation_counters {
 
   void allocated(std::size_t size) noexcept;
   void freed(std::size_t size) noexcept;
+  void not_freed(std::size_t size) noexcept;  ///< what was counted as freed and was not
 };
 
 /// What the scopes of one adaptor share with it, and outlives both.

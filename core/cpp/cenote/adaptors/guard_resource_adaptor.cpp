@@ -7,6 +7,7 @@
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/memory.hpp"
+#include "cenote/ground/free_correction.hpp"
 
 namespace cenote {
 namespace {
@@ -119,7 +120,7 @@ void guard_resource_adaptor::do_deallocate(stream_ref stream, void* pointer, std
   if (!known) {
     report("the block of ", bytes, " bytes at ", pointer,
            " was freed, but it is not outstanding: freed twice, or allocated elsewhere");
-    return;
+    return free_correction::say(pointer, 0);
   }
   if (known->bytes != bytes) {
     report("the block of ", known->bytes, " bytes at ", pointer, " was freed as one of ", bytes, " bytes");
@@ -128,6 +129,7 @@ void guard_resource_adaptor::do_deallocate(stream_ref stream, void* pointer, std
   look_before_free(stream, block, *known);
   next().deallocate(stream, block - room_before(known->alignment), room_for(known->bytes, known->alignment),
                     known->alignment);
+  if (known->bytes != bytes) free_correction::say(pointer, known->bytes);
 }
 
 std::optional<guard_resource_adaptor::guarded_block> guard_resource_adaptor::take_out(void* pointer) noexcept {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "cenote/ground/free_correction.hpp"
+
 namespace cenote {
 namespace {
 
@@ -75,7 +77,7 @@ void limiting_resource_adaptor::do_deallocate(stream_ref stream, void* pointer, 
                                               std::size_t alignment) {
   // After the upstream has the memory back: who may take the bytes from now on finds them there.
   pass_on(stream, pointer, bytes, alignment);
-  release(align_up(bytes, alignment_));
+  release(align_up(free_correction::of(pointer).value_or(bytes), alignment_));
 }
 
 void* limiting_resource_adaptor::do_allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) {
@@ -89,7 +91,7 @@ void* limiting_resource_adaptor::do_allocate_at_once(stream_ref stream, std::siz
 bool limiting_resource_adaptor::do_deallocate_at_once(stream_ref stream, void* pointer, std::size_t bytes,
                                                       std::size_t alignment) {
   if (!next().deallocate_at_once(stream, pointer, bytes, alignment)) return false;
-  release(align_up(bytes, alignment_));
+  release(align_up(free_correction::of(pointer).value_or(bytes), alignment_));
   return true;
 }
 

@@ -4,8 +4,13 @@
 #include <mutex>
 #include <stdexcept>
 
+#include "cenote/ground/free_correction.hpp"
+
 namespace cenote {
 namespace {
+
+/// No block has more, whatever size its free may say.
+constexpr auto largest_block = static_cast<std::size_t>(-leased_quota::least_in_use);
 
 counter counter_of(const leased_quota::figures& seen) noexcept { return {seen.taken, seen.limit, seen.taken_in_all}; }
 
@@ -74,11 +79,23 @@ void* statistics_resource_adaptor::do_allocate_at_once(stream_ref stream, std::s
 void statistics_resource_adaptor::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes,
                                                 std::size_t alignment) {
   // Before the memory can be another thread's: it is never counted twice in a peak.
-  bytes_.give(static_cast<std::int64_t>(bytes));
+  const std::size_t said = std::min(bytes, largest_block);
+  bytes_.give(static_cast<std::int64_t>(said));
   count_.give(1);
   if (has_scopes()) [[unlikely]]
-    count_in_scopes(&allocation_counters::freed, bytes);
+    count_in_scopes(&allocation_counters::freed, said);
   pass_on(stream, pointer, bytes, alignment);
+  if (const auto freed = free_correction::of(pointer)) [[unlikely]]
+    correct(said, *freed);
+}
+
+/// After a free that said a wrong size, or that freed nothing: `freed` is 0 then.
+void statistics_resource_adaptor::correct(std::size_t said, std::size_t freed) noexcept {
+  bytes_.give(static_cast<std::int64_t>(freed) - static_cast<std::int64_t>(said));
+  if (freed == 0) count_.give(-1);
+  if (!has_scopes()) return;
+  count_in_scopes(&allocation_counters::not_freed, said);
+  if (freed != 0) count_in_scopes(&allocation_counters::freed, freed);
 }
 
 }  // namespace cenote

@@ -57,6 +57,7 @@ class statistics_resource_adaptor final : public resource_adaptor {
   void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) override;
   void* do_allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
   inline void* counted(void* pointer, std::size_t bytes) noexcept;
+  void correct(std::size_t said, std::size_t freed) noexcept;
   void count_in_scopes(void (allocation_counters::*count)(std::size_t) noexcept, std::size_t bytes) noexcept;
   bool has_scopes() const noexcept { return books_->open.load(std::memory_order_relaxed) != 0; }
 

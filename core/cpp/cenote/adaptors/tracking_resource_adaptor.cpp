@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "cenote/ground/free_correction.hpp"
 #include "cenote/ground/process.hpp"
 
 namespace cenote {
@@ -152,8 +153,10 @@ void tracking_resource_adaptor::do_deallocate(stream_ref stream, void* pointer, 
       allocated_bytes_ -= freed->bytes;
     }
   }
-  if (!freed || freed->bytes != bytes) report_bad_free(pointer, bytes, freed);
   next().deallocate(stream, pointer, freed ? freed->bytes : bytes, alignment);
+  if (freed && freed->bytes == bytes) return;
+  report_bad_free(pointer, bytes, freed);
+  if (freed) free_correction::say(pointer, freed->bytes);
 }
 
 }  // namespace cenote

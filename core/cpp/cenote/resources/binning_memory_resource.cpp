@@ -4,6 +4,7 @@
 #include <mutex>
 #include <stdexcept>
 
+#include "cenote/ground/free_correction.hpp"
 #include "cenote/resources/fixed_size_memory_resource.hpp"
 
 namespace cenote {
@@ -108,8 +109,10 @@ void binning_memory_resource::do_deallocate(stream_ref stream, void* pointer, st
     chosen = &bin_for(bytes);
   }
   chosen->resource->deallocate(stream, pointer, bytes, alignment);
+  const std::size_t freed = free_correction::of(pointer).value_or(bytes);
+  if (freed == 0) return;  // of another bin, or of nobody
   subtract(chosen->blocks_in_use, 1);
-  if (!chosen->own) subtract(chosen->bytes_in_use, align_up(bytes, default_alignment));
+  if (!chosen->own) subtract(chosen->bytes_in_use, align_up(freed, default_alignment));
 }
 
 std::size_t binning_memory_resource::bin_count() const {

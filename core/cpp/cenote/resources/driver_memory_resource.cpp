@@ -1,6 +1,7 @@
 #include "cenote/resources/driver_memory_resource.hpp"
 
 #include "cenote/driver/unnamed_stream.hpp"
+#include "cenote/ground/free_correction.hpp"
 
 namespace cenote {
 namespace {
@@ -63,6 +64,7 @@ void driver_memory_resource::do_deallocate(stream_ref stream, void* pointer, std
     if (found) base = found.mapped();
   }
   if (base != nullptr) return give(stream, base, with_room_to_align(bytes, alignment));
+  free_correction::say(pointer, 0);
   report_once("a pointer was freed with an alignment of ", alignment,
               " that it was not allocated with, or twice; it is leaked");
 }

@@ -69,16 +69,17 @@ class front_caches {
     remembered_->by_handle[place_of(handle)] = {number_, handle.value(), stream.value};
   }
 
-  /// A block of `bytes`, a multiple of 256, that this thread has freed on this stream; null if none is cached.
-  void* take(stream_id stream, std::size_t bytes) noexcept {
+  /// A block of `bytes`, a multiple of 256, that this thread has freed on this stream, and of which so many were not
+  /// asked for; null if none is cached.
+  void* take(stream_id stream, std::size_t bytes, std::uint8_t unasked = 0) noexcept {
     front_cache* const own = remembered(stream);
-    return own == nullptr ? nullptr : own->take(stream.value, bytes);
+    return own == nullptr ? nullptr : own->take(stream.value, bytes, unasked);
   }
 
-  /// See front_cache::give; false as well if open() has not been called.
-  bool give(stream_id stream, const void* address, block_index* spilled) noexcept {
+  /// See front_cache::give; 0 as well if open() has not been called.
+  std::size_t give(stream_id stream, const void* address, block_index* spilled) noexcept {
     front_cache* const own = remembered(stream);
-    return own != nullptr && own->give(stream.value, address, budget_.load(std::memory_order_relaxed), spilled);
+    return own == nullptr ? 0 : own->give(stream.value, address, budget_.load(std::memory_order_relaxed), spilled);
   }
 
   /// See front_cache::restock and stock; 1 and false as well if open() has not been called.

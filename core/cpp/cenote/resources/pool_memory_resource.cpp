@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <utility>
 
 #include "cenote/driver/after_captures.hpp"
 #include "cenote/driver/capture.hpp"
@@ -9,6 +10,7 @@
 #include "cenote/driver/nvtx.hpp"
 #include "cenote/driver/own_streams.hpp"
 #include "cenote/driver/unnamed_stream.hpp"
+#include "cenote/ground/free_correction.hpp"
 #include "cenote/ground/log.hpp"
 #include "cenote/ground/process.hpp"
 
@@ -49,6 +51,12 @@ bool is_known_to_be_without_captures(int device) noexcept {
     report_once(error.what());
     return false;
   }
+}
+
+/// What of a block for so many bytes is not asked for.
+std::uint8_t unasked_of(std::size_t bytes) noexcept {
+  static_assert(block_granularity == 256, "a block has a byte for it");
+  return static_cast<std::uint8_t>((std::size_t{0} - bytes) % block_granularity);
 }
 
 std::size_t half_of_free_memory(int device) {
@@ -167,20 +175,35 @@ void* pool_memory_resource::do_allocate(stream_ref stream, std::size_t bytes, st
   const std::size_t rounded = align_up(bytes, block_granularity);
   caches_.meet(stream, id);
   if (alignment == default_alignment && caches_.keeps(rounded)) {
-    if (void* p = caches_.take(id, rounded)) return p;
+    if (void* p = caches_.take(id, rounded, unasked_of(bytes))) return p;
   }
-  return take_from_heap({{id, rounded, alignment}, stream});
+  request wanted{{id, rounded, alignment}, stream};
+  wanted.unasked = unasked_of(bytes);
+  return take_from_heap(std::move(wanted));
 }
 
 void* pool_memory_resource::do_allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) {
   if (alignment != default_alignment || !caches_.keeps(bytes)) return nullptr;
   const stream_id id = identify(stream, device());
   caches_.meet(stream, id);
-  return caches_.take(id, align_up(bytes, block_granularity));
+  return caches_.take(id, align_up(bytes, block_granularity), unasked_of(bytes));
 }
 
 bool pool_memory_resource::do_deallocate_at_once(stream_ref stream, void* pointer, std::size_t bytes, std::size_t) {
-  return caches_.keeps(bytes) && caches_.give(recognise(stream).id, pointer, nullptr);
+  if (!caches_.keeps(bytes)) return false;
+  const std::size_t asked = caches_.give(recognise(stream).id, pointer, nullptr);
+  if (asked == 0) return false;
+  compare_sizes(pointer, bytes, asked);
+  return true;
+}
+
+/// A block is freed with the size that it has, whatever size its free says.
+inline void pool_memory_resource::compare_sizes(const void* pointer, std::size_t said, std::size_t asked) noexcept {
+  if (said == asked) [[likely]]
+    return;
+  free_correction::say(pointer, asked);
+  if (has_compared_in_vain_.exchange(true, std::memory_order_relaxed)) return;
+  report_once("a block of ", asked, " bytes was freed as one of ", said, ": the former are freed");
 }
 
 /// Who the stream is, or, where that would have to be asked, who this thread takes it for (front_caches::recognise).
@@ -238,14 +261,16 @@ void* pool_memory_resource::take_from_heap(request wanted) {
 }
 
 void pool_memory_resource::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t) {
-  if (!caches_.keeps(bytes)) return give_to_heap(stream, identify_or_report(stream), pointer);
+  if (!caches_.keeps(bytes)) return give_to_heap(stream, identify_or_report(stream), pointer, bytes);
   const sighting seen = recognise_or_report(stream);
   block_index spilled = no_block;
-  if (!caches_.give(seen.id, pointer, &spilled)) {
-    give_to_heap(stream, seen.is_certain ? seen.id : identify_or_report(stream), pointer);
-  } else if (spilled != no_block) [[unlikely]] {
-    give_spilled(stream, seen, spilled);
+  const std::size_t asked = caches_.give(seen.id, pointer, &spilled);
+  if (asked == 0) {
+    return give_to_heap(stream, seen.is_certain ? seen.id : identify_or_report(stream), pointer, bytes);
   }
+  compare_sizes(pointer, bytes, asked);
+  if (spilled != no_block) [[unlikely]]
+    give_spilled(stream, seen, spilled);
 }
 
 // Returned, not assigned inside a try: where the right side throws, g++ 12.2 at -O1 and -O2 assigns all the same.
@@ -267,7 +292,7 @@ auto pool_memory_resource::recognise_or_report(stream_ref stream) const noexcept
   }
 }
 
-void pool_memory_resource::give_to_heap(stream_ref stream, stream_id id, void* pointer) noexcept {
+void pool_memory_resource::give_to_heap(stream_ref stream, stream_id id, void* pointer, std::size_t said) noexcept {
   try {
     std::optional<stream_ordered_heap::freed_block> freed;
     {
@@ -276,13 +301,16 @@ void pool_memory_resource::give_to_heap(stream_ref stream, stream_id id, void* p
       freed = memory_.free(id, pointer);
     }
     if (!freed) {
+      free_correction::say(pointer, 0);
       return report_once(
           "a pointer was freed that the pool did not give out, or that was freed already; it is ignored");
     }
+    compare_sizes(pointer, said, freed->asked_bytes);
     if (id != orphans && caches_.keeps(freed->bytes)) caches_.open(id);
     if (freed->offered != nullptr) return publish(stream, *freed->offered);
     if (freed->due) place_mark(stream, id, *std::move(freed->due));
   } catch (const std::exception& error) {
+    free_correction::say(pointer, 0);
     report_once("a block is leaked, as freeing it failed: ", error.what());
   }
 }

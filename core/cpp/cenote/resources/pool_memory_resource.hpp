@@ -39,6 +39,7 @@
 // the upstream does.
 #pragma once
 
+#include <atomic>
 #include <exception>
 #include <memory>
 #include <optional>
@@ -143,7 +144,8 @@ class pool_memory_resource final : public memory_resource {
   sighting recognise_or_report(stream_ref stream) const noexcept;
   stream_id identify_freeing(stream_ref stream) const;
   stream_id identify_or_report(stream_ref stream) const noexcept;
-  void give_to_heap(stream_ref stream, stream_id id, void* pointer) noexcept;
+  void give_to_heap(stream_ref stream, stream_id id, void* pointer, std::size_t said) noexcept;
+  inline void compare_sizes(const void* pointer, std::size_t said, std::size_t asked) noexcept;
   void publish(stream_ref stream, offer& made) noexcept;
   void give_spilled(stream_ref stream, sighting seen, block_index spilled) noexcept;
 
@@ -183,6 +185,7 @@ class pool_memory_resource final : public memory_resource {
 
   chunk_source chunks_;  // by itself
   std::optional<std::size_t> initial_;
+  std::atomic<bool> has_compared_in_vain_{false};  // a free came with a wrong size, which is reported once
 
   // Taken in this order: growth_, then mutex_. The upstream is called under growth_, and what it calls of the program's
   // may allocate from this very pool: to the outer growth that is as if another thread had grown the pool.

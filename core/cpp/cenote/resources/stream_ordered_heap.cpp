@@ -28,7 +28,7 @@ void* stream_ordered_heap::take(const request& wanted) {
   if (wanted.alignment == default_alignment) {
     if (offer* const own = offers_.find_own(wanted.id, wanted.bytes)) {
       offers_.remove(*own);
-      return accept(own->block, counters_.from_own_stream);
+      return accept(own->block, wanted, counters_.from_own_stream);
     }
   }
   const owner_index own = owner_of(wanted.id);
@@ -77,7 +77,7 @@ bool stream_ordered_heap::leaves_whole(block_index found, const request& wanted)
 void* stream_ordered_heap::take_found(block_index found, const request& wanted, std::uint64_t& path) {
   std::optional<owner_index> keeper;
   if (wanted.id.is_capturing() && !wanted.id.is_nobody()) keeper = owner_of(wanted.id);  // a graph will use it again
-  void* const pointer = heap_.take(found, wanted.bytes, wanted.alignment, keeper, this_thread_slot());
+  void* const pointer = heap_.take(found, wanted.bytes, wanted.alignment, keeper, this_thread_slot(), wanted.unasked);
   if (heap_.has_outgrown_tables()) [[unlikely]]
     caches_.alone([&] { heap_.release_outgrown_tables(); });
   ++counters_.allocations;
@@ -104,9 +104,10 @@ void stream_ordered_heap::restock(const request& wanted, owner_index from) noexc
 }
 
 /// The block is in use from now on.
-void* stream_ordered_heap::accept(block_index offered, std::uint64_t& path) noexcept {
+void* stream_ordered_heap::accept(block_index offered, const request& wanted, std::uint64_t& path) noexcept {
   block& taken = heap_.blocks()[offered];
   taken.is_cached = false;
+  taken.unasked = wanted.unasked;
   ++counters_.allocations;
   ++path;
   return taken.address;
@@ -128,7 +129,7 @@ auto stream_ordered_heap::accept_offer(const request& wanted) -> std::optional<b
   if (found == nullptr) return std::nullopt;
   const stream_id lender = found->lender;
   const bool is_known = found->freed.epoch <= timelines_.meet(wanted.id, heap_).known_of(lender);
-  void* const pointer = accept(found->block, counters_.from_other_stream);
+  void* const pointer = accept(found->block, wanted, counters_.from_other_stream);
   if (is_known || lender == wanted.id) {
     offers_.remove(*found);
     return borrowed{pointer};
@@ -236,7 +237,7 @@ auto stream_ordered_heap::free(stream_id id, const void* pointer) -> std::option
   const block_index freed = heap_.taken_at(pointer);
   if (freed == no_block) return std::nullopt;
   stream_timeline& mine = timelines_.meet(id, heap_);
-  freed_block outcome{heap_[freed].bytes(), std::nullopt};
+  freed_block outcome{heap_[freed].bytes(), heap_[freed].asked_bytes(), std::nullopt};
   outcome.offered = make_offer(mine, freed);
   if (outcome.offered != nullptr) return outcome;
   give(mine, freed);

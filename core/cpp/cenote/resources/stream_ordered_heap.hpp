@@ -47,13 +47,14 @@ class stream_ordered_heap {
 
   using due_mark = stream_timelines::due_mark;
 
-  /// Who wants how much: bytes in multiples of 256.
+  /// Who wants how much: bytes in multiples of 256, of which so many are not asked for.
   struct request {
     stream_id id;
     std::size_t bytes;
     std::size_t alignment;
     bool may_split_idle_chunks = false;  // if false, small requests leave chunks whole for large ones
     bool is_thorough = false;            // if true, no block that fits is missed, however long the search
+    std::uint8_t unasked = 0;
   };
 
   using offer = offered_blocks::offer;
@@ -81,6 +82,7 @@ class stream_ordered_heap {
   /// What became of a block that was freed: which mark is due, or the offer that is to be published.
   struct freed_block {
     std::size_t bytes;
+    std::size_t asked_bytes;
     std::optional<due_mark> due;
     offer* offered = nullptr;
   };
@@ -190,7 +192,7 @@ class stream_ordered_heap {
   void* take_from(owner_index owner, const request& wanted, std::uint64_t& path);
   bool leaves_whole(block_index found, const request& wanted) const noexcept;
   void* take_found(block_index found, const request& wanted, std::uint64_t& path);
-  void* accept(block_index offered, std::uint64_t& path) noexcept;
+  void* accept(block_index offered, const request& wanted, std::uint64_t& path) noexcept;
   offer* make_offer(stream_timeline& of, block_index freed) noexcept;
   std::optional<borrowed> accept_offer(const request& wanted);
   void harvest() noexcept;

@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "cenote/driver/device.hpp"
+#include "cenote/ground/free_correction.hpp"
 
 namespace cenote {
 namespace {
@@ -41,6 +42,7 @@ void system_memory_resource::give(stream_ref stream, void* pointer, std::size_t)
     is_ours = in_use_.erase(pointer) != 0;
   }
   if (!is_ours) {
+    free_correction::say(pointer, 0);
     report_once(
         "a pointer was freed that the system memory resource did not give out, or that was freed already; it is "
         "ignored");

@@ -38,10 +38,11 @@ constexpr std::size_t most_owners = std::size_t{1} << owner_bits;
 struct block {
   std::byte* address = nullptr;
   std::uint32_t granules = 0;  // its size
-  bool is_free = false;
-  bool is_kept = false;              // taken by `owner`, which alone may ever have it again
+  bool is_free : 1 = false;
+  bool is_kept : 1 = false;          // taken by `owner`, which alone may ever have it again
+  bool is_grown : 1 = false;         // in a chunk that the pool grew by, not in its first memory
   bool is_cached = false;            // taken, and in a front cache: nobody's at the moment
-  bool is_grown = false;             // in a chunk that the pool grew by, not in its first memory
+  std::uint8_t unasked = 0;          // while in use: bytes at its end that were not asked for
   block_index free_next = no_block;  // neighbours in a bin of the free index, while free;
   block_index free_prev = no_block;  // `free_next` also: the block below in a front cache, while cached
   block_index prev = no_block;       // neighbour at the lower address, in the same chunk
@@ -50,6 +51,7 @@ struct block {
   std::uint64_t freed_at : 64 - owner_bits = 0;
 
   std::size_t bytes() const noexcept { return std::size_t{granules} * block_granularity; }
+  std::size_t asked_bytes() const noexcept { return bytes() - unasked; }
   void set_bytes(std::size_t bytes) noexcept { granules = static_cast<std::uint32_t>(bytes / block_granularity); }
 };
 

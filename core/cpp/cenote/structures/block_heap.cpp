@@ -63,7 +63,7 @@ block_index block_heap::find(owner_index owner, std::size_t bytes, std::size_t a
 }
 
 void* block_heap::take(block_index index, std::size_t bytes, std::size_t alignment, std::optional<owner_index> keeper,
-                       std::size_t taker) {
+                       std::size_t taker, std::uint8_t unasked) {
   blocks_.reserve(2);
   taken_.reserve_one();  // nothing below throws
   const block& whole = blocks_[index];
@@ -80,6 +80,7 @@ void* block_heap::take(block_index index, std::size_t bytes, std::size_t alignme
 
   block& taken = blocks_[index];
   taken.is_kept = keeper.has_value();
+  taken.unasked = unasked;
   if (keeper) taken.owner = *keeper;
   taken_.insert(index);
   bytes_in_use_ += bytes;

@@ -61,10 +61,10 @@ class block_heap {
                    bool is_thorough = false) const noexcept;
 
   /// Takes `bytes` out of a block that find() returned for the same arguments. With a `keeper`, no other
-  /// owner will ever get the block (see give). `taker` is as in block_table. Nothing has changed if it throws
-  /// std::bad_alloc.
+  /// owner will ever get the block (see give). `taker` is as in block_table; so many bytes were not asked for. Nothing
+  /// has changed if it throws std::bad_alloc.
   void* take(block_index index, std::size_t bytes, std::size_t alignment, std::optional<owner_index> keeper = {},
-             std::size_t taker = 0);
+             std::size_t taker = 0, std::uint8_t unasked = 0);
 
   /// The block that is in use at `address`; no_block if none is.
   block_index taken_at(const void* address) const noexcept;

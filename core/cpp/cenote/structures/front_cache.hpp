@@ -44,8 +44,9 @@ class alignas(64) front_cache {  // caches of two threads share no cache line
 
   bool serves(std::uint64_t stream) const noexcept { return stream_ == stream; }
 
-  /// A block of `bytes`, a multiple of 256; null if there is none, or if the cache serves another stream.
-  void* take(std::uint64_t stream, std::size_t bytes) noexcept {
+  /// A block of `bytes`, a multiple of 256, of which so many were not asked for; null if there is none, or if the cache
+  /// serves another stream.
+  void* take(std::uint64_t stream, std::size_t bytes, std::uint8_t unasked = 0) noexcept {
     const std::unique_lock lock(lock_, std::try_to_lock);
     if (!lock) [[unlikely]]
       return nullptr;
@@ -55,33 +56,34 @@ class alignas(64) front_cache {  // caches of two threads share no cache line
     from.top = taken.free_next;
     --from.count;
     taken.is_cached = false;
+    taken.unasked = unasked;
     add(bytes_, std::size_t{0} - bytes);
     add(hits_, std::uint64_t{1});
     return taken.address;
   }
 
-  /// Keeps the block in use at `address` if it may: false if there is none, if it is kept for a capture or larger than
-  /// an eighth of `budget`, or if the cache serves another stream. The blocks that had
-  /// to go for it are linked by free_next from `*spilled` on; without `spilled` none may have to.
-  bool give(std::uint64_t stream, const void* address, std::size_t budget, block_index* spilled) noexcept {
+  /// Keeps the block in use at `address` if it may, and returns the bytes that were asked for: 0 if there is none, if
+  /// it is kept for a capture or larger than an eighth of `budget`, or if the cache serves another stream. The blocks
+  /// that had to go for it are linked by free_next from `*spilled` on; without `spilled` none may have to.
+  std::size_t give(std::uint64_t stream, const void* address, std::size_t budget, block_index* spilled) noexcept {
     const std::unique_lock lock(lock_, std::try_to_lock);
     if (!lock) [[unlikely]]
-      return false;
+      return 0;
     const block_index index = directory_.find(address);
-    if (index == no_block || stream_ != stream) return false;
+    if (index == no_block || stream_ != stream) return 0;
     block& given = blocks_[index];
     const std::size_t bytes = given.bytes();
-    if (given.is_cached || given.is_kept || bytes > largest(budget)) return false;
+    if (given.is_cached || given.is_kept || bytes > largest(budget)) return 0;
     shelf& onto = shelf_for(bytes);
     const bool has_room = onto.bytes == bytes && onto.count != depth && this->bytes() + bytes <= budget;
     if (!has_room) [[unlikely]] {
-      if (spilled == nullptr) return false;
+      if (spilled == nullptr) return 0;
       keep_newest(onto, onto.bytes == bytes ? depth / 2 : 0, *spilled);
       onto.bytes = bytes;
       if (this->bytes() + bytes > budget) clear_all(*spilled);
     }
     push(onto, index);
-    return true;
+    return given.asked_bytes();
   }
 
   /// After take() had none: how many blocks of `bytes` are worth bringing from the heap, the asked one included.
