@@ -294,13 +294,14 @@ def test_other_threads_may_use_a_resource_while_cycles_are_collected() -> None:
     threads = [threading.Thread(target=work) for _ in range(3)]
     for thread in threads:
         thread.start()
+    owners = []
     for _ in range(30):
-        owner = weakref.ref(Owner(lambda owner: used(mr.PoolMemoryResource(owner.mr, 0))))
+        owners.append(weakref.ref(Owner(lambda owner: used(mr.PoolMemoryResource(owner.mr, 0)))))
         gc.collect()
-        assert owner() is None
     done.set()
     for thread in threads:
         thread.join()
     assert failures == []
+    assert [owner() for owner in owners if owner() is not None] == []
     assert shared.upstream.in_use() == 0
     stack.deallocate(stack.allocate(100), 100)

@@ -137,6 +137,32 @@ inline void report_unraisable(const python_object& raised) noexcept {
   });
 }
 
+/// A class whose instance, asked for without arguments, is `raised`: the interpreter asks for one when it raises what
+/// another thread, or code without it, has sent to a thread. Null with an error set.
+inline PyObject* class_that_makes(PyObject* raised) {
+  static PyMethodDef definition = {
+      "__new__",
+      reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(
+          +[](PyObject* made, PyObject*, PyObject*) -> PyObject* { return Py_NewRef(made); })),
+      METH_VARARGS | METH_KEYWORDS, nullptr};
+  PyObject* const make = PyCFunction_New(&definition, raised);
+  if (make == nullptr) return nullptr;
+  return PyObject_CallFunction(reinterpret_cast<PyObject*>(&PyType_Type), "s(O){s:N}", Py_TYPE(raised)->tp_name,
+                               PyExc_BaseException, "__new__", make);
+}
+
+/// The thread raises it as soon as it runs Python again; reported where it never does.
+inline void raise_in_this_thread(const python_object& raised) noexcept {
+  if (!python_is_alive()) return;
+  if (PyGILState_GetThisThreadState() == nullptr) return report_unraisable(raised);
+  const gil_scope gil;
+  const pending_exception pending;
+  PyObject* const sent = class_that_makes(raised.get());
+  if (sent != nullptr) PyThreadState_SetAsyncExc(PyThread_get_thread_ident(), sent);
+  Py_XDECREF(sent);
+  PyErr_Clear();
+}
+
 /// What a Python function raised.
 class python_exception : public std::runtime_error, public foreign_exception {
  public:
@@ -145,6 +171,9 @@ class python_exception : public std::runtime_error, public foreign_exception {
   void raise_again() const override {
     if (is_interrupt(raised_->get())) return raise_taken(raised_->get());
     raise_from(what(), raised_->get());
+  }
+  void raise_later() const noexcept override {
+    if (is_interrupt(raised_->get())) raise_in_this_thread(*raised_);
   }
   void report() const noexcept override { report_unraisable(*raised_); }
 
@@ -159,6 +188,7 @@ class python_out_of_memory : public out_of_memory, public foreign_exception {
       : out_of_memory("a Python function", 0, {}), raised_(std::move(raised)), text_(text) {}
   const char* what() const noexcept override { return text_.c_str(); }
   void raise_again() const override { raise_taken(raised_->get()); }
+  void raise_later() const noexcept override {}
   void report() const noexcept override { report_unraisable(*raised_); }
 
  private:

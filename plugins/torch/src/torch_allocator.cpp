@@ -2,7 +2,9 @@
 //
 // They are called from any thread, with and without the GIL, and also while the interpreter finalizes: nothing here
 // knows Python. PyTorch does not look at a null pointer for a size above 0, so that allocate throws; PyTorch turns it
-// into a Python exception with this text. Libraries that retry look for its first four words.
+// into a Python exception with this text. Libraries that retry look for its first four words. An interrupt (Ctrl-C)
+// that a Python function under the current resource has raised would become a RuntimeError: it is raised once more
+// behind that.
 #include <cstddef>
 #include <cstdint>
 #include <new>
@@ -11,6 +13,7 @@
 
 #include "cenote/cenote.h"
 #include "cenote/ground/error.hpp"
+#include "cenote/ground/foreign_exception.hpp"
 #include "out_of_memory.hpp"
 
 namespace {
@@ -40,6 +43,9 @@ CENOTE_API void* cenote_torch_allocate(std::size_t bytes, int device, void* stre
     return api().allocate_or_throw(client(), device, bytes, stream);
   } catch (const cenote::out_of_memory& error) {
     cenote::torch::throw_out_of_memory(std::string("CUDA out of memory. ") + error.what());
+  } catch (const cenote::foreign_exception& interrupt) {
+    interrupt.raise_later();
+    throw;
   }
 }
 

@@ -23,6 +23,10 @@ class foreign_exception {
   /// Raises it in its own language. Whoever calls holds what that takes, such as an interpreter's lock.
   virtual void raise_again() const = 0;
 
+  /// For a caller that would make another exception of it on its way: raises an interrupt in its own language as soon
+  /// as this thread runs that again. Nothing happens for what is no interrupt.
+  virtual void raise_later() const noexcept = 0;
+
   /// Reports it, as nobody is there to whom it could be raised.
   virtual void report() const noexcept = 0;
 };
