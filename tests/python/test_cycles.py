@@ -286,7 +286,9 @@ def test_other_threads_may_use_a_resource_while_cycles_are_collected() -> None:
         try:
             while not done.is_set():
                 made = [buffer(stack) for _ in range(4)]
-                stack.trim(), stack.state(), stack.check()
+                stack.trim()
+                stack.state()
+                stack.check()
                 made[0].resize(1000)
         except BaseException as error:
             failures.append(error)
