@@ -88,6 +88,59 @@ TEST_F(reclaiming, a_free_on_another_stream_comes_after_all_work) {
   client_deallocate(again, b());
 }
 
+TEST_F(reclaiming, a_free_on_another_devices_stream_comes_after_its_work) {
+  const cuda_stream far(1, cuda_stream::kind::non_blocking);
+  void* const witness = device_allocate(0, bytes);
+  fill_async(witness, 0xAA, bytes, far, 0);
+  void* const block = client_allocate(client_, 0, bytes, a());
+  copy_async(block, witness, bytes, far, 0);
+  client_deallocate(block, far);
+  void* const again = client_allocate(client_, 0, bytes, b());
+  fill_async(again, 0xBB, bytes, b(), 0);
+  synchronize(b(), 0);
+  cenote_sim_drain();
+  EXPECT_TRUE(all_are(read(again, bytes, b()), 0xBB));
+  client_deallocate(again, b());
+  device_free(0, witness);
+}
+
+TEST_F(reclaiming, a_recorded_stream_may_be_another_devices) {
+  const cuda_stream far(1, cuda_stream::kind::non_blocking);
+  void* const witness = device_allocate(0, bytes);
+  fill_async(witness, 0xAA, bytes, far, 0);
+  for (const bool is_default : {false, true}) {
+    void* const block = client_allocate(client_, 0, bytes, a());
+    const device_scope there(1);
+    const stream_ref used_on = is_default ? stream_ref{} : far.view();
+    copy_async(block, witness, bytes, used_on, 1);
+    client_record_stream(block, used_on);
+    client_deallocate(block, a());
+    void* const again = client_allocate(client_, 0, bytes, a());
+    fill_async(again, 0xBB, bytes, a(), 0);
+    synchronize(a(), 0);
+    cenote_sim_drain();
+    EXPECT_TRUE(all_are(read(again, bytes, a()), 0xBB)) << (is_default ? "its default stream" : "one of its streams");
+    client_deallocate(again, a());
+  }
+  device_free(0, witness);
+}
+
+TEST_F(reclaiming, frees_that_wait_for_another_device_are_held_back_during_its_captures) {
+  const cuda_stream far(1, cuda_stream::kind::non_blocking);
+  void* const everywhere = client_allocate(client_, 0, 256, a());
+  void* const here = client_allocate(client_, 0, 256, a());
+  client_record_stream(everywhere, far);
+  client_share(here);
+  cenote_capture_begin(1);
+  client_deallocate(everywhere, a());
+  EXPECT_EQ(reclaimer::of(0).held_back(), 1u);
+  client_deallocate(here, a());
+  EXPECT_EQ(reclaimer::of(0).held_back(), 1u) << "the other waits for its own device alone";
+  cenote_capture_end(1);
+  EXPECT_EQ(cenote_trim(0) >= 0, true);
+  EXPECT_EQ(reclaimer::of(0).held_back(), 0u);
+}
+
 TEST_F(reclaiming, no_stream_of_the_users_is_made_to_wait) {
   void* const block = client_allocate(client_, 0, bytes, a());
   client_share(block);

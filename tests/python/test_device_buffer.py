@@ -542,8 +542,10 @@ def test_prefetch_moves_what_can_move(spec: str, moves: int, device: int | None)
     buffer = DeviceBuffer(size=1000, mr=mr.from_spec(spec), stream=own)
     buffer.prefetch(device)
     assert (own.is_done(), other.is_done()) == (not moves, True)
-    buffer.prefetch(device=device, stream=other)
+    fresh = DeviceBuffer(size=1000, mr=mr.from_spec(spec), stream=other)
+    fresh.prefetch(device=device, stream=other)
     assert other.is_done() == (not moves)
+    buffer.prefetch(device=device, stream=other)
     assert buffer.stream == other
     DeviceBuffer(mr=mr.from_spec(spec)).prefetch()
 

@@ -131,7 +131,7 @@ CENOTE_API void* cenote_allocate_or_throw(int client, int device, size_t bytes, 
 
 /* Frees to the resource that made the block, whatever is current by now. `stream` is a live stream on which the
  * caller's uses of the block are queued or finished; if the block was allocated on another one, it is reused only after
- * all work that the device has been given by now. 0, also for null; CENOTE_UNKNOWN_POINTER for any other pointer that
+ * all work that the device has been given by now, and the other devices in use if the stream is of one. 0, also for null; CENOTE_UNKNOWN_POINTER for any other pointer that
  * is not outstanding, which is logged too and does no harm. */
 CENOTE_API int cenote_deallocate(void* pointer, void* stream);
 
@@ -148,8 +148,9 @@ CENOTE_API int cenote_deallocate_holding(void* pointer, void* stream, void* (*re
 CENOTE_API void* cenote_allocate_sync(int client, int device, size_t bytes);
 CENOTE_API int cenote_deallocate_sync(void* pointer);
 
-/* The block is used on `stream` too: it is not reused before the work that is queued there when it is freed. 0, or
- * negative on failure. */
+/* The block is used on `stream` too: it is not reused before the work that is queued there when it is freed. The stream
+ * may be another device's; a default one is taken for the block's device's and the current device's. 0, or negative on
+ * failure. */
 CENOTE_API int cenote_record_stream(void* pointer, void* stream);
 
 /* A stream capture of work on `device` begins, or has ended: frees that would invalidate it are held back between. */

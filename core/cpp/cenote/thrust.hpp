@@ -59,24 +59,25 @@ class thrust_allocator {
 
   template <class Other>
   thrust_allocator(const thrust_allocator<Other>& other) noexcept
-      : allocator_(other.resource()), stream_(other.stream()) {}
+      : allocator_(other.resource()), stream_(other.kept()) {}
 
-  pointer allocate(size_type count) { return pointer(allocator_.allocate(count, stream_)); }
+  pointer allocate(size_type count) { return pointer(allocator_.allocate(count, stream())); }
   void deallocate(pointer memory, size_type count) noexcept { allocator_.deallocate(memory.get(), count, stream_); }
 
   const std::shared_ptr<memory_resource>& resource() const noexcept { return allocator_.resource(); }
-  stream_ref stream() const noexcept { return stream_; }
+  stream_ref stream() const noexcept { return stream_.handle(); }
+  const kept_stream& kept() const noexcept { return stream_; }
   int device() const noexcept { return resource()->device(); }
 
   /// The stream counts: memory of one is not freed in the order of another.
   template <class Other>
   friend bool operator==(const thrust_allocator& a, const thrust_allocator<Other>& b) noexcept {
-    return a.resource() == b.resource() && a.stream() == b.stream();
+    return a.resource() == b.resource() && a.kept() == b.kept();
   }
 
  private:
   polymorphic_allocator<T> allocator_;
-  stream_ref stream_;
+  kept_stream stream_{stream_ref{}};
 };
 
 /// Thrust's vector in memory of a resource; of the one that is current when it is made, on the legacy default stream,

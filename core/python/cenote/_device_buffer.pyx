@@ -6,12 +6,15 @@ import numpy as np
 
 cimport cython
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cython.operator cimport dereference
 from libc.stdint cimport uintptr_t
+from libcpp.utility cimport move
 
 from cenote cimport _libcenote as lib
 from cenote._arguments cimport address_argument, bytes_argument, device_argument, int_argument
+from cenote._device_array cimport device_array
+from cenote._host_memory cimport readable_argument, writable_argument
 from cenote._libcenote cimport (
     PyObject,
     PyTypeObject,
@@ -23,8 +26,9 @@ from cenote._libcenote cimport (
 from cenote._memory_resource cimport DeviceMemoryResource, known, resource_argument, wrap
 from cenote._stream cimport Stream, as_stream
 
-from cenote._stream import DEFAULT_STREAM
+from cenote._stream import DEFAULT_STREAM, PER_THREAD_DEFAULT_STREAM
 
+cdef Stream PER_THREAD = PER_THREAD_DEFAULT_STREAM
 cdef int _client = lib.register_client(b"cenote")
 cdef object _size_keyword = intern("size"), _stream_keyword = intern("stream"), _mr_keyword = intern("mr")
 cdef char* _unsigned_byte = b"B"  # the buffer protocol's word for it
@@ -72,11 +76,17 @@ cdef class DeviceBuffer:
     cdef size_t _counted
     cdef Py_ssize_t _exports  # views and capsules that live
     cdef bint _is_shared  # others use it on streams that are not ours to name later
+    cdef lib.reach _used_by  # whose streams those may be
+
+    # Calls let go of the interpreter's lock. What they need of the object they take before; what changes in it they
+    # change after, under the lock. Meanwhile they are written down here, so that the memory stays where it is.
+    cdef Py_ssize_t _users  # calls underway that use the memory
+    cdef bint _is_moving  # a call is underway that moves or frees it
 
     def __init__(self, *, ptr=0, size=0, stream=DEFAULT_STREAM, mr=None):
         cdef DeviceBuffer made = DeviceBuffer.__new__(DeviceBuffer)
         made._make(ptr, size, stream, mr)
-        self._require_no_exports()  # only now: meanwhile others ran
+        self._require_unused()  # only now: meanwhile others ran
         self._swap(made)  # which frees what was here
 
     cdef int _make(self, object ptr, object size, object stream, object mr) except -1:
@@ -110,7 +120,7 @@ cdef class DeviceBuffer:
         if bytes != 0:
             lib.client_allocated(_client, bytes)
         if source != NULL:
-            self._finish(on)
+            finish(on, dereference(resource).get().device())
         return 0
 
     cdef int _open_waiting(self, const void* source, size_t bytes, Stream on,
@@ -148,17 +158,80 @@ cdef class DeviceBuffer:
         self._mr, other._mr = other._mr, self._mr
         self._counted, other._counted = other._counted, self._counted
         self._is_shared, other._is_shared = other._is_shared, self._is_shared
+        self._used_by, other._used_by = other._used_by, self._used_by
 
-    cdef lib.device_buffer* made(self) except NULL nogil:
+    cdef lib.device_buffer* made(self) except NULL:
         """The C++ buffer; RuntimeError if ``__init__`` has not made it."""
         if not self._buffer.has_value():
-            with gil:
-                raise RuntimeError(f"this {type(self).__name__} was never initialised: call super().__init__(…)")
+            raise RuntimeError(f"this {type(self).__name__} was never initialised: call super().__init__(…)")
         return &dereference(self._buffer)
+
+    cdef lib.device_buffer* _begin(self) except NULL:
+        """The C++ buffer, for a call that uses its memory and lets others run; `_users` is to be counted down again."""
+        cdef lib.device_buffer* buffer = self.made()
+        if self._is_moving:
+            raise RuntimeError(self._busy())
+        self._users += 1
+        return buffer
+
+    cdef lib.device_buffer* _begin_move(self) except NULL:
+        """The same for one that moves or frees the memory; `_is_moving` is to be taken back."""
+        cdef lib.device_buffer* buffer = self.made()
+        self._require_unused()
+        self._is_moving = True
+        return buffer
+
+    cdef _require_unused(self):
+        if self._users != 0 or self._is_moving:
+            raise RuntimeError(self._busy())
+        if self._exports != 0:
+            raise BufferError("the memory cannot move or be freed: a view of it (memoryview, array, DLPack) is alive")
+
+    cdef _busy(self):
+        return (f"this {type(self).__name__} is in use by another call: while one thread resizes, closes or initialises "
+                "a buffer no other may use it; give each thread a buffer of its own, or guard it with a lock")
+
+    cdef _was_used_on(self, Stream on):
+        """The call's work is queued on `on`, which is the buffer's stream now: its memory will be freed there.
+
+        Another call that is underway may have queued work on a stream of its own. Then the host waits for ours, as no
+        one stream comes after both.
+        """
+        if self._users == 1:
+            self._use(on)
+        else:
+            wait_for(on, self.made().device())
+
+    cdef _use(self, Stream stream):
+        dereference(self._buffer).set_stream(stream._handle)
+        self._stream = stream
+
+    cdef Stream _stream_here(self):
+        """The buffer's stream, or the calling thread's own after that of another thread, which nothing names here."""
+        cdef lib.device_buffer* buffer = self.made()
+        if buffer.kept().is_known_here():
+            return self._stream
+        buffer = self._begin()
+        try:
+            with nogil:
+                buffer.begin_use(PER_THREAD._handle)
+            self._was_used_on(PER_THREAD)
+        finally:
+            self._users -= 1
+        return PER_THREAD
+
+    cdef _synchronize(self):
+        """Wait until the buffer's work is done."""
+        cdef lib.device_buffer* buffer = self._begin()
+        try:
+            with nogil:
+                buffer.synchronize()
+        finally:
+            self._users -= 1
 
     def __dealloc__(self):
         self._leases.drop(<PyObject*> self)
-        self._free()
+        self._end()
         if self._buffer.has_value() and not self._keeps_resource():
             with nogil:
                 self._buffer.reset()
@@ -170,61 +243,47 @@ cdef class DeviceBuffer:
         return not self._hold.is_empty() or (
             self._mr is not None and self._mr._resource.get() == dereference(self._buffer).resource().get())
 
-    cdef int _free(self) except -1:
-        """Give the memory back: in the order of the stream, or after all work of the device where that is not enough.
-
-        It is not enough where others used the memory by DLPack, on streams of theirs. And a stream of somebody else's
-        may have been destroyed before us, in a reference cycle: a dead handle must not be touched.
-        """
-        cdef lib.device_buffer* buffer
-        cdef size_t bytes
-        if not self._buffer.has_value():
-            return 0
-        buffer = &dereference(self._buffer)
-        if buffer.data() == NULL:
-            return 0
+    cdef int _end(self) except -1:
         if self._counted != 0:
             lib.client_freed(_client, self._counted)
             self._counted = 0
-        if not self._is_shared and not self._stream.may_be_gone():
-            if not buffer.close_at_once():
+        return self._free(&dereference(self._buffer)) if self._buffer.has_value() else 0
+
+    cdef int _free(self, lib.device_buffer* memory) except -1:
+        """Give memory back: in the order of its stream, or after all work of the device where that is not enough.
+
+        It is not enough where others used the memory by DLPack, on streams of theirs. And a stream of somebody else's
+        may have been destroyed before us, in a reference cycle: a dead handle must not be touched. `memory` is what
+        nobody else knows any more.
+        """
+        cdef bint is_late = self._is_shared or self._stream.may_be_gone()
+        cdef lib.reach used_by = self._used_by
+        cdef size_t bytes
+        self._is_shared = False
+        self._used_by = lib.reach.its_device
+        if memory.data() == NULL:
+            return 0
+        if not is_late:
+            if not memory.close_at_once():
                 with nogil:
-                    buffer.close()
+                    memory.close()
             return 0
         with nogil:
-            bytes = buffer.capacity()
-            lib.reclaimer.of(buffer.device()).free_after_all_work(
-                buffer.resource(), buffer.release(), bytes, lib.stream_ref())
-        self._is_shared = False
+            bytes = memory.capacity()
+            lib.reclaimer.of(memory.device()).free_after_all_work(
+                memory.resource(), memory.release(), bytes, lib.stream_ref(), used_by)
         return 0
 
-    cdef _count(self):
+    cdef int _count(self) except -1:
         """Count the buffer's present capacity for the client "cenote"."""
-        if self._counted != self.made().capacity():
+        cdef size_t held = dereference(self._buffer).capacity()
+        if self._counted != held:
             if self._counted != 0:
                 lib.client_freed(_client, self._counted)
-            self._counted = self.made().capacity()
-            if self._counted != 0:
-                lib.client_allocated(_client, self._counted)
-
-    cdef _finish(self, Stream stream):
-        """A call on the default stream is finished when it returns."""
-        if stream._handle.is_legacy_default():
-            self._wait_for(stream)
-
-    cdef _wait_for(self, Stream stream):
-        """Wait until the work queued on a stream is done."""
-        with nogil:
-            lib.synchronize(stream._handle, self.made().device())
-
-    cdef _use(self, Stream stream):
-        """The buffer was used on `stream` last: it will be freed there."""
-        self.made().set_stream(stream._handle)
-        self._stream = stream
-
-    cdef _require_no_exports(self):
-        if self._exports != 0:
-            raise BufferError("the memory cannot move or be freed: a view of it (memoryview, array, DLPack) is alive")
+            self._counted = held
+            if held != 0:
+                lib.client_allocated(_client, held)
+        return 0
 
     @property
     def ptr(self) -> int:
@@ -276,14 +335,19 @@ cdef class DeviceBuffer:
     @property
     def __cuda_array_interface__(self) -> dict:
         """The protocol (version 3) by which array libraries see the buffer as unsigned bytes, shape ``(size,)``."""
+        cdef Stream on = self._stream_here()
         return {
-            "data": (self.ptr, False),
+            "data": (<uintptr_t> self._address(), False),
             "shape": (self.size,),
             "strides": None,
             "typestr": "|u1",
             "version": 3,
-            "stream": self._stream.handle or 1,  # the protocol forbids 0; 1 is the legacy default stream
+            "stream": on.handle or 1,  # the protocol forbids 0; 1 is the legacy default stream
         }
+
+    cdef void* _address(self) except? NULL:
+        """What array libraries are told: null where there are no bytes, whatever memory is kept."""
+        return self.made().data() if self.made().size() != 0 else NULL
 
     def __getbuffer__(self, Py_buffer* view, int flags):
         """The buffer protocol, where the host can reach the memory; waits for the buffer's stream first."""
@@ -293,12 +357,8 @@ cdef class DeviceBuffer:
                 f"the host cannot reach memory of device {self.device}: copy it with tobytes() or copy_to_host(), or "
                 "take the buffer from managed or pinned memory"
             )
-        self._exports += 1  # before the wait, in which other threads run
-        try:
-            self._wait_for(self._stream)
-        except BaseException:
-            self._exports -= 1
-            raise
+        self._synchronize()
+        self._exports += 1
         view.obj = self
         view.buf = self.made().data()
         view.len = self.made().size()
@@ -325,11 +385,13 @@ cdef class DeviceBuffer:
     def __dlpack_device__(self) -> tuple[int, int]:
         """What DLPack calls the memory: a device type (2 device, 3 pinned, 13 managed, 1 other host) and a number."""
         cdef lib.memory_kind kind
-        if self.made().data() == NULL:
+        cdef void* data = self.made().data()
+        cdef int device = self.made().device()
+        if data == NULL:
             kind = lib.memory_kind.pinned if self.mr.is_host_accessible else lib.memory_kind.device
         else:
             with nogil:
-                kind = lib.kind_of(self.made().data(), self.made().device())
+                kind = lib.kind_of(data, device)
         if kind == lib.memory_kind.device:
             return <int> lib.dl_device_type.cuda, self.device
         if kind == lib.memory_kind.managed:
@@ -375,30 +437,42 @@ cdef class DeviceBuffer:
         if wanted == on_host and (is_copy or not is_shareable):
             if copy is not None and not copy:
                 raise BufferError(f"memory of device {self.device} cannot be shared with the host without a copy")
-            return host_capsule(self.copy_to_host(stream=self._stream), self._stream, versioned)
+            return host_capsule(self, versioned)
         if not is_shareable:
             raise BufferError(f"memory of DLPack device {own} cannot be exported to DLPack device {wanted}")
         cdef DeviceBuffer exported = self.copy() if is_copy else self
+        owner = Export(exported)  # from here on the memory stays where it is
         exported._hand_over(stream, wanted == on_host, own != on_device and wanted != on_device)
-        return lib.make_dl_capsule(Export(exported), exported.made().data(), exported.made().size(),
+        return lib.make_dl_capsule(owner, exported._address(), exported.made().size(),
                                    <lib.dl_device_type> <int> wanted[0], wanted[1], versioned, is_copy)
 
     cdef _hand_over(self, stream, bint to_host, bint maybe_to_host):
         """Make the memory ready for a consumer on `stream`, or on the host."""
         cdef Stream on
+        cdef int device = self.made().device()
+        cdef int its_device
+        cdef lib.device_buffer* buffer
         if stream is not None and stream == -1:
             self._is_shared = True
             return
         on = as_stream(1 if stream is None else stream)
         if to_host or (maybe_to_host and stream is None):
-            self._wait_for(self._stream)
+            self._synchronize()
             return
         if on._handle.is_legacy_default() and self._stream._handle.is_legacy_default():
             return
-        if on._handle.value() != self._stream._handle.value():
+        if on._handle.value() == self._stream._handle.value() and self.made().kept().is_known_here():
+            return
+        buffer = self._begin()
+        try:
             with nogil:
-                lib.order_after(on._handle, self._stream._handle, self.made().device())
-            self._is_shared = True
+                its_device = lib.device_of_stream(on._handle, device)
+                buffer.begin_use(on._handle)
+        finally:
+            self._users -= 1
+        self._is_shared = True
+        if its_device != device:
+            self._used_by = lib.reach.every_device
 
     @classmethod
     def to_device(cls, b, stream=DEFAULT_STREAM) -> DeviceBuffer:
@@ -427,30 +501,64 @@ cdef class DeviceBuffer:
             If `ary` is too small.
         """
         cdef Stream on = as_stream(stream)
-        cdef size_t size = self.made().size()
-        if ary is None:
-            ary = np.empty(size, dtype="u1")
-        cdef unsigned char[::1] target = writable_argument("ary", ary)
-        if <size_t> target.shape[0] < size:
-            raise ValueError(f"the host buffer is too small. Need space for {size} bytes, not {target.shape[0]}")
-        cdef void* to = <void*> &target[0] if target.shape[0] != 0 else NULL
-        with nogil:
-            self.made().copy_to(to, size, on._handle)
-        self._use(on)
-        self._finish(on)
+        cdef unsigned char[::1] target
+        cdef lib.device_buffer* buffer = self._begin()
+        try:
+            size = buffer.size()
+            if ary is None:
+                ary = np.empty(size, dtype="u1")
+            target = writable_argument("ary", ary)
+            if <size_t> target.shape[0] < buffer.size():
+                raise ValueError(f"the host buffer is too small. Need space for {size} bytes, not {target.shape[0]}")
+            if target.shape[0] != 0:
+                self._copy_out(buffer, <void*> &target[0], on)
+        finally:
+            self._users -= 1
+        finish(on, buffer.device())
         return ary
+
+    cdef _copy_out(self, lib.device_buffer* buffer, void* target, Stream on):
+        """Queue a copy of all bytes. `buffer` is in use by the caller."""
+        with nogil:
+            buffer.begin_use(on._handle)
+            lib.copy_async(target, buffer.data(), buffer.size(), on._handle, buffer.device())
+        self._was_used_on(on)
+
+    cdef _copy_in(self, const void* source, size_t count, Stream on, DeviceBuffer written_by=None,
+                  Stream written_on=None):
+        """Overwrite the first bytes; of a source that another buffer, or another stream, may still be writing."""
+        cdef int device = self.made().device()
+        cdef int its_device = device
+        cdef bint is_written = written_on is not None
+        cdef lib.stream_ref writer = written_on._handle if is_written else on._handle
+        cdef lib.device_buffer* buffer = self._begin()
+        cdef lib.device_buffer* other = NULL
+        try:
+            self._check_room(count)  # again: before, others may have run
+            if written_by is not None:
+                other = written_by._begin()
+            with nogil:
+                buffer.begin_use(on._handle)
+                if other != NULL:
+                    other.begin_use(on._handle, device)
+                elif is_written:
+                    its_device = lib.device_of(source, device).value_or(device)
+                    lib.order_after(lib.kept_stream(on._handle), device, lib.kept_stream(writer), its_device)
+                lib.copy_async(buffer.data(), source, count, on._handle, device)
+                if other != NULL:
+                    other.end_use(on._handle, device)
+            self._was_used_on(on)
+        finally:
+            self._users -= 1
+            if other != NULL:
+                written_by._users -= 1
+        finish(on, device)
 
     def copy_from_host(self, ary, stream=DEFAULT_STREAM) -> None:
         """Overwrite the first bytes with those of `ary`; ValueError if they are more than `size`."""
         cdef Stream on = as_stream(stream)
         cdef const unsigned char[::1] host = readable_argument("ary", ary)
-        cdef size_t count = host.shape[0]
-        self._check_room(count)
-        cdef const void* source = <const void*> &host[0] if count != 0 else NULL
-        with nogil:
-            self.made().copy_from(source, count, on._handle)
-        self._use(on)
-        self._finish(on)
+        self._copy_in(<const void*> &host[0] if host.shape[0] != 0 else NULL, host.shape[0], on)
 
     def copy_from_device(self, cuda_ary, stream=DEFAULT_STREAM) -> None:
         """Overwrite the first bytes with those of a one-dimensional contiguous array in device memory.
@@ -460,37 +568,10 @@ cdef class DeviceBuffer:
         names.
         """
         cdef Stream on = as_stream(stream)
-        interface = getattr(cuda_ary, "__cuda_array_interface__", None)
-        if interface is None:
-            raise ValueError("cuda_ary must be an array in device memory (__cuda_array_interface__), "
-                             f"not {type(cuda_ary).__name__}")
-        cdef uintptr_t source
-        try:
-            if not isinstance(interface["typestr"], str):
-                raise TypeError(f"typestr is {type(interface['typestr']).__name__}")
-            item = np.dtype(interface["typestr"]).itemsize
-            shape = [int_argument("an extent", extent) for extent in interface["shape"]]
-            strides, mask = interface.get("strides"), interface.get("mask")
-            source = address_argument("its address", interface["data"][0])
-        except (AttributeError, LookupError, OverflowError, TypeError) as error:
-            raise ValueError(f"the array has a malformed __cuda_array_interface__: {error!r}") from error
-        if len(shape) > 1 or (strides and strides[0] != item) or (shape and shape[0] < 0):
-            raise ValueError("expected a one-dimensional contiguous array")
-        if mask is not None:
-            raise ValueError("expected an array without a mask")
-        wanted = item * (shape[0] if shape else 1)
-        cdef Stream written_on = on
-        if isinstance(cuda_ary, DeviceBuffer):
-            written_on = (<DeviceBuffer> cuda_ary)._stream
-        elif interface.get("stream") is not None:
-            written_on = as_stream(interface["stream"])
-        self._check_room(wanted)
-        cdef size_t count = wanted
-        with nogil:
-            lib.order_after(on._handle, written_on._handle, self.made().device())
-            self.made().copy_from(<const void*> source, count, on._handle)
-        self._use(on)
-        self._finish(on)
+        address, count, written_on = device_array(cuda_ary)
+        self._check_room(count)  # which may be more than a size_t
+        self._copy_in(<const void*> <uintptr_t> address, count, on,
+                      cuda_ary if isinstance(cuda_ary, DeviceBuffer) else None, written_on)
 
     cdef _check_room(self, object count):
         if count > self.made().size():
@@ -499,31 +580,39 @@ cdef class DeviceBuffer:
     def tobytes(self, stream=DEFAULT_STREAM) -> bytes:
         """The contents as ``bytes``."""
         cdef Stream on = as_stream(stream)
-        cdef size_t size = self.made().size()
-        copied = PyBytes_FromStringAndSize(NULL, size)
-        cdef char* target = copied
-        with nogil:
-            self.made().copy_to(target, size, on._handle)
-        self._use(on)
-        self._wait_for(on)
+        cdef lib.device_buffer* buffer = self._begin()
+        try:
+            copied = PyBytes_FromStringAndSize(NULL, buffer.size())
+            self._copy_out(buffer, PyBytes_AS_STRING(copied), on)
+        finally:
+            self._users -= 1
+        wait_for(on, buffer.device())
         return copied
 
     def __bytes__(self) -> bytes:
-        return self.tobytes(self.stream)
+        return self.tobytes(self._stream_here())
 
     def __reduce_ex__(self, protocol):
         """Pickle the bytes, as the buffer's own stream leaves them; protocol 5 hands them over out of band.
 
         What is unpickled lies on the current device, in its current resource.
         """
-        contents = self.tobytes(self.stream)
+        contents = self.tobytes(self._stream_here())
         attributes = getattr(self, "__dict__", None) or None
         return rebuild, (type(self), PickleBuffer(contents) if protocol >= 5 else contents), attributes
 
     def copy(self) -> DeviceBuffer:
         """A buffer of its own with the same bytes, from the same resource, on the same stream."""
+        cdef Stream on = self._stream_here()
         copied = type(self).__new__(type(self))  # a class derived from this one may have an __init__ of its own
-        DeviceBuffer.__init__(copied, ptr=self.ptr, size=self.size, stream=self._stream, mr=self.mr)
+        cdef lib.device_buffer* buffer = self._begin()
+        try:
+            with nogil:
+                buffer.begin_use(on._handle)
+            DeviceBuffer.__init__(copied, ptr=self.ptr, size=self.size, stream=on, mr=self.mr)
+            self._was_used_on(on)
+        finally:
+            self._users -= 1
         return copied
 
     def __copy__(self) -> DeviceBuffer:
@@ -547,31 +636,36 @@ cdef class DeviceBuffer:
         IndexError
             If there is no such device.
         """
-        cdef Stream on = self.stream if stream is None else as_stream(stream)
+        cdef Stream on = self._stream_here() if stream is None else as_stream(stream)
         cdef bint given = device is not None
         cdef int location = device_argument(device) if given else 0
-        with nogil:
-            if not given:
-                location = lib.current_device()
-            elif location != lib.host_location:
-                lib.check_device(location)
-            self.made().prefetch(location, on._handle)
-        self._use(on)
+        cdef lib.device_buffer* buffer = self._begin()
+        try:
+            with nogil:
+                if not given:
+                    location = lib.current_device()
+                elif location != lib.host_location:
+                    lib.check_device(location)
+                buffer.begin_use(on._handle)
+                lib.prefetch_async(buffer.data(), buffer.size(), location, on._handle, buffer.device())
+            self._was_used_on(on)
+        finally:
+            self._users -= 1
 
     def reserve(self, new_capacity, stream=DEFAULT_STREAM) -> None:
         """Make room for `new_capacity` bytes; the contents are kept.
 
-        `stream` comes after all that uses the buffer still, and becomes its stream; so with `resize` and
+        `stream` is made to wait, on the device, for the buffer's own, and becomes it; so with `resize` and
         `shrink_to_fit`.
         """
         cdef Stream on = as_stream(stream)
         cdef size_t capacity = bytes_argument("new_capacity", new_capacity)
         cdef lib.interrupt_scope interrupts
-        self._require_no_exports()
-        with nogil:
-            self.made().reserve(capacity, on._handle)
-        self._use(on)
-        self._count()
+        cdef lib.device_buffer* buffer = self._begin_move()
+        try:
+            self._reserve(buffer, capacity, on)
+        finally:
+            self._is_moving = False
         interrupts.end()
 
     def resize(self, new_size, stream=DEFAULT_STREAM) -> None:
@@ -582,23 +676,50 @@ cdef class DeviceBuffer:
         cdef Stream on = as_stream(stream)
         cdef size_t size = bytes_argument("new_size", new_size)
         cdef lib.interrupt_scope interrupts
-        self._require_no_exports()
-        with nogil:
-            self.made().resize(size, on._handle)
-        self._use(on)
-        self._count()
+        cdef lib.device_buffer* buffer = self._begin_move()
+        try:
+            self._reserve(buffer, size, on)
+            buffer.resize(size, on._handle)
+        finally:
+            self._is_moving = False
         interrupts.end()
 
     def shrink_to_fit(self, stream=DEFAULT_STREAM) -> None:
         """Move the contents into memory of just their size; nothing happens if they have it."""
         cdef Stream on = as_stream(stream)
         cdef lib.interrupt_scope interrupts
-        self._require_no_exports()
-        with nogil:
-            self.made().shrink_to_fit(on._handle)
-        self._use(on)
-        self._count()
+        cdef lib.device_buffer* buffer = self._begin_move()
+        try:
+            if buffer.size() < buffer.capacity():
+                self._move(buffer, buffer.size(), on)
+            else:
+                self._follow(buffer, on)
+        finally:
+            self._is_moving = False
         interrupts.end()
+
+    cdef _reserve(self, lib.device_buffer* buffer, size_t capacity, Stream on):
+        if capacity > buffer.capacity():
+            self._move(buffer, capacity, on)
+        else:
+            self._follow(buffer, on)
+
+    cdef _follow(self, lib.device_buffer* buffer, Stream on):
+        """`on` comes after the buffer's stream, and becomes it."""
+        with nogil:
+            buffer.begin_use(on._handle)
+        self._use(on)
+
+    cdef _move(self, lib.device_buffer* buffer, size_t capacity, Stream on):
+        """Move the contents to memory of another capacity, which is put in place of the old under the lock."""
+        cdef lib.optional_device_buffer memory
+        with nogil:
+            memory.emplace(dereference(buffer), capacity, on._handle)
+        self._buffer.swap(memory)
+        self._stream = on
+        dereference(memory).set_stream(on._handle)  # the old memory goes after the copy out of it
+        self._count()
+        self._free(&dereference(memory))
 
     def close(self) -> None:
         """Free the memory now, in the order of the buffer's stream.
@@ -606,9 +727,12 @@ cdef class DeviceBuffer:
         An empty buffer is left, with the same resource and stream; `resize` gives it memory again.
         """
         cdef lib.interrupt_scope interrupts
+        cdef lib.optional_device_buffer memory
         self.made()
-        self._require_no_exports()
-        self._free()
+        self._require_unused()
+        memory.emplace(move(dereference(self._buffer)))  # nobody else sees it from here on
+        self._count()
+        self._free(&dereference(memory))
         interrupts.end()
 
     def __enter__(self) -> DeviceBuffer:
@@ -668,7 +792,7 @@ cdef void let_go(object holder) noexcept:
     cdef DeviceBuffer self = holder
     if self._exports != 0:
         return
-    self._free()
+    self._end()
     self._buffer.reset()
     self._leases.drop(<PyObject*> self)
 
@@ -689,34 +813,6 @@ cdef class Export:
         self.buffer._exports -= 1
 
 
-cdef const unsigned char[::1] readable_argument(str name, object host) except *:
-    """The memory of the host that can be read."""
-    if host is None:
-        raise TypeError(refusal_of_host(name, host, "must not be None"))
-    try:
-        return host
-    except BufferError as error:
-        raise BufferError(refusal_of_host(name, host, error)) from None
-    except ValueError as error:
-        raise ValueError(refusal_of_host(name, host, error)) from None
-    except TypeError as error:
-        raise TypeError(refusal_of_host(name, host, error)) from None
-
-
-cdef unsigned char[::1] writable_argument(str name, object host) except *:
-    """The memory of the host that can be written."""
-    readable_argument(name, host)  # whose errors say more
-    try:
-        return host
-    except (BufferError, ValueError):  # NumPy's arrays raise the second
-        raise BufferError(f"{name} cannot be written: this {type(host).__name__} is read-only") from None
-
-
-cdef str refusal_of_host(str name, object host, object why):
-    return (f"{name} must be a contiguous buffer of unsigned bytes, such as bytes or a numpy array of uint8, "
-            f"not {type(host).__name__} ({why})")
-
-
 cdef tuple pair_argument(str name, object pair):
     """Two ints; ValueError unless there are two, TypeError for what is no sequence of them."""
     if not hasattr(pair, "__iter__"):
@@ -727,11 +823,25 @@ cdef tuple pair_argument(str name, object pair):
     return numbers
 
 
-cdef object host_capsule(unsigned char[::1] copied, Stream stream, bint versioned):
-    """A DLPack capsule of a copy on the host that is underway on `stream`; finished on return."""
-    stream.synchronize()
+cdef object host_capsule(DeviceBuffer buffer, bint versioned):
+    """A DLPack capsule of a copy on the host, finished on return."""
+    cdef Stream on = buffer._stream_here()
+    cdef unsigned char[::1] copied = buffer.copy_to_host(stream=on)
+    wait_for(on, buffer.device)
     cdef void* data = <void*> &copied[0] if copied.shape[0] != 0 else NULL
     return lib.make_dl_capsule(copied.base, data, copied.shape[0], lib.dl_device_type.cpu, 0, versioned, True)
+
+
+cdef wait_for(Stream stream, int device):
+    """Wait until the work queued on a stream is done; `device` is that of a default stream."""
+    with nogil:
+        lib.synchronize(stream._handle, device)
+
+
+cdef finish(Stream stream, int device):
+    """A call on the default stream is finished when it returns."""
+    if stream._handle.is_legacy_default():
+        wait_for(stream, device)
 
 
 def rebuild(cls, contents) -> DeviceBuffer:
@@ -745,70 +855,3 @@ def rebuild(cls, contents) -> DeviceBuffer:
 def to_device(b, stream=DEFAULT_STREAM) -> DeviceBuffer:
     """A new buffer with the bytes of `b`, a contiguous buffer of unsigned bytes such as ``bytes``."""
     return DeviceBuffer.to_device(b, stream)
-
-
-cdef copy(void* to, const void* source, size_t count, Stream stream, bint finish):
-    """Queue a copy; where `finish` is set, one on the default stream is finished on return."""
-    cdef int device = stream.device
-    with nogil:
-        if device < 0:
-            device = lib.current_device()
-        lib.copy_async(to, source, count, stream._handle, device)
-        if finish and stream._handle.is_legacy_default():
-            lib.synchronize(stream._handle, device)
-
-
-def copy_ptr_to_host(db, hb, stream=DEFAULT_STREAM) -> None:
-    """Fill a writable buffer of the host from device memory; finished on return on the default stream.
-
-    Parameters
-    ----------
-    db : int
-        Address in device memory.
-    hb : writable buffer of unsigned bytes
-        Where to; its length says how many bytes are copied.
-    stream : Stream or any framework's stream
-        On any other than the default stream, synchronise it before reading.
-    """
-    cdef Stream on = as_stream(stream)
-    cdef uintptr_t source = address_argument("db", db)
-    cdef unsigned char[::1] host = writable_argument("hb", hb)
-    if host.shape[0] != 0:
-        copy(<void*> &host[0], <const void*> source, host.shape[0], on, True)
-
-
-def copy_host_to_ptr(hb, db, stream=DEFAULT_STREAM) -> None:
-    """Fill device memory from a buffer of the host; finished on return on the default stream.
-
-    Parameters
-    ----------
-    hb : buffer of unsigned bytes
-        Where from; its length says how many bytes are copied.
-    db : int
-        Address in device memory.
-    stream : Stream or any framework's stream
-        On any other than the default stream the copy is only queued.
-    """
-    cdef Stream on = as_stream(stream)
-    cdef uintptr_t target = address_argument("db", db)
-    cdef const unsigned char[::1] host = readable_argument("hb", hb)
-    if host.shape[0] != 0:
-        copy(<void*> target, <const void*> &host[0], host.shape[0], on, True)
-
-
-def copy_device_to_ptr(d_src, d_dst, count, stream=DEFAULT_STREAM) -> None:
-    """Queue a copy from device memory to device memory; it is never waited for.
-
-    Parameters
-    ----------
-    d_src, d_dst : int
-        Addresses in device memory: from, to.
-    count : int
-        Bytes.
-    stream : Stream or any framework's stream
-        Where the copy is queued.
-    """
-    cdef Stream on = as_stream(stream)
-    cdef uintptr_t source = address_argument("d_src", d_src)
-    cdef uintptr_t target = address_argument("d_dst", d_dst)
-    copy(<void*> target, <const void*> source, bytes_argument("count", count), on, False)

@@ -183,6 +183,7 @@ cdef extern from "cenote/driver/stream.hpp" namespace "cenote" nogil:
         cuda_stream(int device, stream_kind kind) except +raise_python_error
         stream_ref view()
 
+    int device_of_stream(stream_ref stream, int device) except +raise_python_error
     void synchronize(stream_ref stream, int device) except +raise_python_error
     bool is_done(stream_ref stream, int device) except +raise_python_error
 
@@ -196,8 +197,12 @@ cdef extern from "cenote/driver/stream_pool.hpp" namespace "cenote" nogil:
         int device()
 
 
-cdef extern from "cenote/driver/event.hpp" namespace "cenote" nogil:
-    void order_after(stream_ref later, stream_ref earlier, int device) except +raise_python_error
+cdef extern from "cenote/driver/kept_stream.hpp" namespace "cenote" nogil:
+    cdef cppclass kept_stream:
+        kept_stream(stream_ref stream)
+        bool is_known_here()
+    void order_after(const kept_stream& later, int later_device, const kept_stream& earlier,
+                     int earlier_device) except +raise_python_error
 
 
 cdef extern from "cenote/driver/memory.hpp" namespace "cenote" nogil:
@@ -216,6 +221,7 @@ cdef extern from "cenote/driver/memory.hpp" namespace "cenote" nogil:
         pinned
         managed
     memory_kind kind_of(const void* pointer, int device) except +raise_python_error
+    optional[int] device_of(const void* pointer, int device) except +raise_python_error
 
 
 cdef extern from "cenote/driver/memory_pool.hpp" namespace "cenote" nogil:
@@ -447,16 +453,15 @@ cdef extern from "cenote/containers/device_buffer.hpp" namespace "cenote" nogil:
         void* data()
         size_t size()
         size_t capacity()
-        stream_ref stream()
         int device()
         const shared_ptr[memory_resource]& resource()
+        const kept_stream& kept()
         void set_stream(stream_ref stream)
-        void reserve(size_t capacity, stream_ref stream) except +raise_python_error
+        void begin_use(stream_ref stream) except +raise_python_error
+        void begin_use(stream_ref stream, int device) except +raise_python_error
+        void end_use(stream_ref stream, int device) except +raise_python_error
+        void synchronize() except +raise_python_error
         void resize(size_t size, stream_ref stream) except +raise_python_error
-        void copy_from(const void* source, size_t bytes, stream_ref stream) except +raise_python_error
-        void copy_to(void* target, size_t bytes, stream_ref stream) except +raise_python_error
-        void shrink_to_fit(stream_ref stream) except +raise_python_error
-        void prefetch(int location, stream_ref stream) except +raise_python_error
         void close()
         bool open_at_once(size_t bytes)
         bool close_at_once()
@@ -471,6 +476,8 @@ cdef extern from "<optional>" nogil:
         void emplace(size_t bytes, stream_ref stream, shared_ptr[memory_resource]) except +raise_python_error
         void emplace(const void* source, size_t bytes, stream_ref stream,
                      shared_ptr[memory_resource]) except +raise_python_error
+        void emplace(const device_buffer& other, size_t capacity, stream_ref stream) except +raise_python_error
+        void emplace(device_buffer)  # which is moved into it
         void reset()
         void swap(optional_device_buffer&)
 
@@ -487,11 +494,14 @@ cdef extern from "cenote/surface/resource_place.hpp" namespace "cenote" nogil:
 
 
 cdef extern from "cenote/surface/reclaimer.hpp" namespace "cenote" nogil:
+    cdef enum class reach(int):
+        its_device
+        every_device
     cdef cppclass reclaimer:
         @staticmethod
         reclaimer& of(int device) except +raise_python_error
         void free_after_all_work(shared_ptr[memory_resource] resource, void* pointer, size_t bytes,
-                                 stream_ref freed_on)
+                                 stream_ref freed_on, reach used_by)
 
 
 cdef extern from "cenote/surface/registry.hpp" namespace "cenote" nogil:

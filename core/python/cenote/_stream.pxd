@@ -10,6 +10,7 @@ cdef class Stream:
     cdef object _witness
     cdef bint is_made(self)
     cdef int require_made(self) except -1
+    cdef int require_unmade(self) except -1
     cdef bint may_be_gone(self)
 
 

@@ -46,20 +46,23 @@ cdef class Stream:
         cdef bint given = device is not None
         cdef int on = device_argument(device) if given else 0
         cdef int kind
-        if self.is_made():
-            raise RuntimeError("this Stream was initialised already")
+        cdef lib.shared_ptr[lib.cuda_stream] fresh
+        self.require_unmade()
         if obj is None:
             kind = CudaStreamFlags.SYNC_DEFAULT if flags is None else flags_argument(flags)
             with nogil:
                 if not given:
                     on = lib.current_device()
-                self._owned = lib.make_shared[lib.cuda_stream](on, <lib.stream_kind> kind)
+                fresh = lib.make_shared[lib.cuda_stream](on, <lib.stream_kind> kind)
+            self.require_unmade()  # again: meanwhile others ran
+            self._owned.swap(fresh)
             self._handle = self._owned.get().view()
             self.device = on
             return
         if flags is not None or device is not None:
             raise ValueError("flags and device are for a new stream; they cannot be given with an existing one")
         cdef uintptr_t handle = address_argument("a stream's handle", stream_handle(obj))
+        self.require_unmade()
         self._handle = lib.stream_ref(<lib.CUstream_st*> handle)
         self.owner = obj
         self.device = -1
@@ -76,6 +79,11 @@ cdef class Stream:
     cdef bint is_made(self):
         """Whether ``__init__``, or somebody in its place, has made it."""
         return self.owner is not None or self._owned.get() != NULL
+
+    cdef int require_unmade(self) except -1:
+        if self.is_made():
+            raise RuntimeError("this Stream was initialised already")
+        return 0
 
     cdef int require_made(self) except -1:
         if not self.is_made():

@@ -38,10 +38,17 @@ cdef class CudaStreamPool:
     def __init__(self, pool_size=16, flags=CudaStreamFlags.SYNC_DEFAULT):
         cdef size_t size = count_argument("pool_size", pool_size)
         cdef int kind = flags_argument(flags)
+        cdef unique_ptr[lib.cuda_stream_pool] fresh
+        self._require_unmade()
+        with nogil:
+            fresh = lib.make_unique[lib.cuda_stream_pool](lib.current_device(), size, <lib.stream_kind> kind)
+        self._require_unmade()  # again: meanwhile others ran
+        self._pool.swap(fresh)
+
+    cdef int _require_unmade(self) except -1:
         if self._pool.get() != NULL:
             raise RuntimeError("this CudaStreamPool was initialised already")
-        with nogil:
-            self._pool = lib.make_unique[lib.cuda_stream_pool](lib.current_device(), size, <lib.stream_kind> kind)
+        return 0
 
     def __dealloc__(self):
         with nogil:

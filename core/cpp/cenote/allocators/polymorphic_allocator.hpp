@@ -14,7 +14,9 @@
 #include <stdexcept>
 #include <utility>
 
+#include "cenote/driver/kept_stream.hpp"
 #include "cenote/memory_resource.hpp"
+#include "cenote/surface/reclaimer.hpp"
 #include "cenote/surface/registry.hpp"
 
 namespace cenote {
@@ -48,6 +50,14 @@ class polymorphic_allocator {
 
   void deallocate(T* pointer, std::size_t count, stream_ref stream) noexcept {
     resource_->deallocate(stream, pointer, count * sizeof(T), alignof(T));
+  }
+
+  /// The same for a stream that was kept: after all work of the device if it is another thread's own.
+  void deallocate(T* pointer, std::size_t count, const kept_stream& stream) noexcept {
+    if (stream.is_known_here()) return deallocate(pointer, count, stream.handle());
+    if (pointer == nullptr) return;
+    reclaimer& late = reclaimer::of(resource_->device());
+    late.free_after_all_work(resource_, pointer, count * sizeof(T), {}, reach::its_device, alignof(T));
   }
 
   const std::shared_ptr<memory_resource>& resource() const noexcept { return resource_; }

@@ -7,7 +7,8 @@
 // stream before the container is filled.
 //
 // A container takes memory and stream along when it is moved or swapped, so that a block is freed on the stream that it
-// was allocated on; a copy-assigned one keeps its own.
+// was allocated on; a copy-assigned one keeps its own. A container on the per-thread default stream is filled by the
+// thread that made it; where another thread frees its memory, that comes after all work of the device.
 //
 // Threads: as the allocator's.
 #pragma once
@@ -17,11 +18,12 @@
 #include <type_traits>
 #include <utility>
 
-#include "cenote/driver/stream.hpp"
+#include "cenote/driver/kept_stream.hpp"
 
 namespace cenote {
 
-/// `Allocator` has allocate(count, stream) and deallocate(pointer, count, stream), as polymorphic_allocator has.
+/// `Allocator` has allocate(count, stream) and deallocate(pointer, count, stream). One that frees on a kept_stream, as
+/// polymorphic_allocator does, may have its containers destroyed by any thread.
 template <class Allocator>
 class stream_allocator_adaptor {
  public:
@@ -39,23 +41,30 @@ class stream_allocator_adaptor {
 
   template <class Other>
   stream_allocator_adaptor(const stream_allocator_adaptor<Other>& other)
-      : allocator_(other.allocator()), stream_(other.stream()) {}
+      : allocator_(other.allocator()), stream_(other.kept()) {}
 
-  value_type* allocate(std::size_t count) { return allocator_.allocate(count, stream_); }
-  void deallocate(value_type* pointer, std::size_t count) noexcept { allocator_.deallocate(pointer, count, stream_); }
+  value_type* allocate(std::size_t count) { return allocator_.allocate(count, stream()); }
+  void deallocate(value_type* pointer, std::size_t count) noexcept {
+    if constexpr (requires { allocator_.deallocate(pointer, count, stream_); }) {
+      allocator_.deallocate(pointer, count, stream_);
+    } else {
+      allocator_.deallocate(pointer, count, stream());
+    }
+  }
 
   const Allocator& allocator() const noexcept { return allocator_; }
-  stream_ref stream() const noexcept { return stream_; }
+  stream_ref stream() const noexcept { return stream_.handle(); }
+  const kept_stream& kept() const noexcept { return stream_; }
 
   /// The stream counts: memory of one is not freed in the order of another.
   template <class Other>
   friend bool operator==(const stream_allocator_adaptor& a, const stream_allocator_adaptor<Other>& b) noexcept {
-    return a.allocator() == b.allocator() && a.stream() == b.stream();
+    return a.allocator() == b.allocator() && a.kept() == b.kept();
   }
 
  private:
   Allocator allocator_;
-  stream_ref stream_;
+  kept_stream stream_;
 };
 
 }  // namespace cenote

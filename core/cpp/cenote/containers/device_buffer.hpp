@@ -4,6 +4,11 @@
 // it used last, whatever device is current. Contents are not initialised. capacity() ≥ size(); shrinking keeps the
 // memory. A buffer that was moved from is empty, of the same resource, and can be used again.
 //
+// Order. A function that takes a stream orders itself with stream(): its work comes after what is queued there, and what
+// is queued there later comes after its work. That costs nothing where the two are one stream, an event and a wait each
+// way where they are not. If stream() is the per-thread default stream of another thread, the work comes after all work
+// of the device, and so does the end of the memory (driver/kept_stream.hpp).
+//
 // Threads: as std::vector: reading from several, changing from one.
 #pragma once
 
@@ -12,6 +17,7 @@
 #include <utility>
 
 #include "cenote/containers/current_resource.hpp"
+#include "cenote/driver/kept_stream.hpp"
 #include "cenote/memory_resource.hpp"
 
 namespace cenote {
@@ -30,9 +36,13 @@ class device_buffer {
   device_buffer(const void* source, std::size_t bytes, std::size_t alignment, stream_ref stream,
                 std::shared_ptr<memory_resource> resource = get_current_device_resource());
 
-  /// Copies the size() bytes of `other`, with its alignment. `stream` must be ordered after other.stream().
+  /// Copies the size() bytes of `other`, with its alignment, in order with other.stream().
   device_buffer(const device_buffer& other, stream_ref stream,
                 std::shared_ptr<memory_resource> resource = get_current_device_resource());
+
+  /// The contents of `other` in memory of `capacity` bytes, not less than its size(), of the same resource, in order with
+  /// other.stream() so far. `other` must not be used or freed before the copy on `stream` is done.
+  device_buffer(const device_buffer& other, std::size_t capacity, stream_ref stream);
 
   device_buffer(const device_buffer&) = delete;  // a copy needs a stream
   device_buffer& operator=(const device_buffer&) = delete;
@@ -46,20 +56,37 @@ class device_buffer {
   bool is_empty() const noexcept { return size_ == 0; }
   std::size_t capacity() const noexcept { return capacity_; }
   std::size_t alignment() const noexcept { return alignment_; }
-  stream_ref stream() const noexcept { return stream_; }
+
+  /// The stream that it was used on last. The per-thread default stream means the thread's that used it: on another
+  /// thread begin_use() orders with it.
+  stream_ref stream() const noexcept { return stream_.handle(); }
   int device() const noexcept { return resource_->device(); }
   const std::shared_ptr<memory_resource>& resource() const noexcept { return resource_; }
+
+  /// The same, for whoever orders with it (driver/kept_stream.hpp).
+  const kept_stream& kept() const noexcept { return stream_; }
 
   /// From now on the buffer is used on, and freed on, `stream`; ordering the two is the caller's affair.
   void set_stream(stream_ref stream) noexcept { stream_ = stream; }
 
-  /// Contents are kept. Nothing has changed if it throws. `stream` must be ordered after stream(), and becomes it.
+  /// For work on the memory that others queue on `stream`, between these two: it comes after the work queued on stream()
+  /// so far, and what is queued there afterwards comes after it. stream() stays. `device` is that of a default stream,
+  /// the buffer's own if not given. Throw std::runtime_error where only an event could help that would end a capture.
+  void begin_use(stream_ref stream) const { begin_use(stream, device()); }
+  void begin_use(stream_ref stream, int device) const;
+  void end_use(stream_ref stream) const { end_use(stream, device()); }
+  void end_use(stream_ref stream, int device) const;
+
+  /// Waits on the host for the work queued on stream(), also where that is another thread's.
+  void synchronize() const;
+
+  /// Contents are kept. Nothing has changed if it throws. `stream` becomes stream().
   void reserve(std::size_t capacity, stream_ref stream);
   void resize(std::size_t size, stream_ref stream);
   void shrink_to_fit(stream_ref stream);
 
   /// Copies into, or out of, the first bytes of the buffer; the other side is host or device memory. The caller keeps
-  /// within size(), and orders a stream other than stream() after it; the buffer is freed on stream().
+  /// within size(). The stream of copy_from becomes stream(); that of copy_to and prefetch does not.
   void copy_from(const void* source, std::size_t bytes, stream_ref stream);
   void copy_to(void* target, std::size_t bytes, stream_ref stream) const;
 
@@ -84,8 +111,11 @@ class device_buffer {
   /// Memory of another size, with the contents.
   void reallocate(std::size_t capacity, stream_ref stream);
 
+  /// `stream` comes after stream(), and becomes it.
+  void move_to(stream_ref stream);
+
   std::shared_ptr<memory_resource> resource_;
-  stream_ref stream_;
+  kept_stream stream_;
   std::size_t alignment_ = default_alignment;
   void* data_ = nullptr;
   std::size_t size_ = 0;

@@ -1,6 +1,6 @@
 // One value in memory of a resource, for what a kernel takes or leaves: a device_uvector of one element.
 //
-// Reading and setting the value does not change stream(): work on another stream is ordered with it by the caller.
+// Reading and setting the value orders itself with stream() and does not change it (device_buffer).
 //
 // Threads: as device_uvector.
 #pragma once
@@ -31,7 +31,7 @@ class device_scalar {
   device_scalar(const T&& value, stream_ref stream,
                 std::shared_ptr<memory_resource> resource = get_current_device_resource()) = delete;
 
-  /// Copies the value of `other`. `stream` must be ordered after other.stream().
+  /// Copies the value of `other`, in order with other.stream().
   device_scalar(const device_scalar& other, stream_ref stream,
                 std::shared_ptr<memory_resource> resource = get_current_device_resource())
       : element_(other.element_, stream, std::move(resource)) {}
@@ -56,6 +56,8 @@ class device_scalar {
   std::size_t size() const noexcept { return element_.size(); }  ///< 1; 0 of one that was moved from
   stream_ref stream() const noexcept { return element_.stream(); }
   void set_stream(stream_ref stream) noexcept { element_.set_stream(stream); }
+  void begin_use(stream_ref stream) const { element_.begin_use(stream); }
+  void end_use(stream_ref stream) const { element_.end_use(stream); }
   int device() const noexcept { return element_.device(); }
   const std::shared_ptr<memory_resource>& resource() const noexcept { return element_.resource(); }
 

@@ -5,8 +5,7 @@
 // algorithms that run on the device take begin() and end(); the host must not read through them unless the resource is
 // host-accessible.
 //
-// Reading and setting an element does not change stream(): work on another stream is ordered with it by the caller.
-// A row that was moved from is empty, of the same resource, and can be used again.
+// Reading and setting an element orders itself with stream() and does not change it (device_buffer). A row that was moved from is empty, of the same resource, and can be used again.
 //
 // Threads: as std::vector: reading from several, changing from one.
 #pragma once
@@ -54,7 +53,7 @@ class device_uvector {
                  std::shared_ptr<memory_resource> resource = get_current_device_resource())
       : buffer_(bytes_of(size), alignment, stream, std::move(resource)) {}
 
-  /// Copies the elements of `other`. `stream` must be ordered after other.stream().
+  /// Copies the elements of `other`, in order with other.stream().
   device_uvector(const device_uvector& other, stream_ref stream,
                  std::shared_ptr<memory_resource> resource = get_current_device_resource())
       : buffer_(other.buffer_, stream, std::move(resource)) {}
@@ -77,8 +76,11 @@ class device_uvector {
   /// From now on the elements are used on, and freed on, `stream`; ordering the two is the caller's affair.
   void set_stream(stream_ref stream) noexcept { buffer_.set_stream(stream); }
 
-  /// Elements are kept, new ones are not initialised. Nothing has changed if it throws. `stream` must be ordered after
-  /// stream(), and becomes it.
+  /// For work on the elements that others queue on `stream`, between these two (device_buffer).
+  void begin_use(stream_ref stream) const { buffer_.begin_use(stream); }
+  void end_use(stream_ref stream) const { buffer_.end_use(stream); }
+
+  /// Elements are kept, new ones are not initialised. Nothing has changed if it throws. `stream` becomes stream().
   void reserve(std::size_t capacity, stream_ref stream) { buffer_.reserve(bytes_of(capacity), stream); }
   void resize(std::size_t size, stream_ref stream) { buffer_.resize(bytes_of(size), stream); }
   void shrink_to_fit(stream_ref stream) { buffer_.shrink_to_fit(stream); }
@@ -92,8 +94,10 @@ class device_uvector {
 
   /// An element's value; waits for `stream`.
   T element(std::size_t index, stream_ref stream) const {
+    const T* const source = element_ptr(index);
     std::array<std::byte, sizeof(T)> bytes;
-    copy_async(bytes.data(), element_ptr(index), sizeof(T), stream, device());
+    begin_use(stream);
+    copy_async(bytes.data(), source, sizeof(T), stream, device());
     synchronize(stream, device());
     return std::bit_cast<T>(bytes);
   }
@@ -108,13 +112,19 @@ class device_uvector {
 
   /// Sets an element in stream order. `value` must live, unchanged, until the copy is done, and is no temporary.
   void set_element_async(std::size_t index, const T& value, stream_ref stream) {
-    copy_async(element_ptr(index), std::addressof(value), sizeof(T), stream, device());
+    T* const target = element_ptr(index);
+    begin_use(stream);
+    copy_async(target, std::addressof(value), sizeof(T), stream, device());
+    end_use(stream);
   }
   void set_element_async(std::size_t index, const T&& value, stream_ref stream) = delete;
 
   /// Sets each byte of an element to 0 in stream order.
   void set_element_to_zero_async(std::size_t index, stream_ref stream) {
-    fill_async(element_ptr(index), 0, sizeof(T), stream, device());
+    T* const target = element_ptr(index);
+    begin_use(stream);
+    fill_async(target, 0, sizeof(T), stream, device());
+    end_use(stream);
   }
 
   iterator begin() noexcept { return data(); }

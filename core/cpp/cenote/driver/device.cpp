@@ -60,6 +60,10 @@ std::optional<int> chosen_device() {
   return device;
 }
 
+bool is_in_use(int device) noexcept {
+  return primary_contexts[static_cast<std::size_t>(device)].load(std::memory_order_acquire) != nullptr;
+}
+
 void check_device(int device, const char* where) {
   const int count = device_count();
   if (device >= 0 && device < count) return;

@@ -35,6 +35,9 @@ std::optional<int> device_to_begin_with();
 /// Makes the device's primary context current on the calling thread, as cudaSetDevice does.
 void set_current_device(int device);
 
+/// Whether cenote has used the device in this process.
+bool is_in_use(int device) noexcept;
+
 /// Throws std::out_of_range unless `device` is one of 0 … device_count() - 1; `where` begins its text.
 void check_device(int device, const char* where = "");
 

@@ -26,6 +26,10 @@ std::shared_ptr<event> event::record(stream_ref stream, int device) {
   return recorded;
 }
 
+std::shared_ptr<event> event::record_anywhere(stream_ref stream, int device) {
+  return record(stream, device_of_stream(stream, device));  // an event is of one context, and of that stream's
+}
+
 void event::record_again(stream_ref stream, int device) {
   const stream_scope scope(stream, device);
   CENOTE_DRIVER_CALL(cuEventRecord, handle_, stream.value());
@@ -53,14 +57,16 @@ void event::synchronize() const {
 }
 
 void order_after(stream_ref later, stream_ref earlier, int device) {
-  if (later != earlier) wait(later, *event::record(earlier, device), device);
+  if (later != earlier) wait(later, *event::record_anywhere(earlier, device), device);
 }
 
-void wait_for_all_work(stream_ref stream, int device) {
-  if (const auto all_work = event::record_context(device)) {
+void wait_for_all_work(stream_ref stream, int device) { wait_for_all_work_of(device, stream, device); }
+
+void wait_for_all_work_of(int other, stream_ref stream, int device) {
+  if (const auto all_work = event::record_context(other)) {
     wait(stream, *all_work, device);
   } else {
-    synchronize_device(device);
+    synchronize_device(other);
   }
 }
 

@@ -18,6 +18,9 @@ class event {
   /// The moment after all work queued on `stream` so far.
   static std::shared_ptr<event> record(stream_ref stream, int device);
 
+  /// The same for a stream that may be another device's; `device` is that of a default stream.
+  static std::shared_ptr<event> record_anywhere(stream_ref stream, int device);
+
   /// From now on the event is the moment after all work queued on `stream` so far. Who waited for it before waited for
   /// the moment that it was. Only for an event that nobody else holds.
   void record_again(stream_ref stream, int device);
@@ -42,11 +45,14 @@ class event {
 };
 
 /// Work queued on `later` from now on runs after the work queued on `earlier` so far. The device waits, the host does
-/// not.
+/// not. `device` is that of a default stream; the others may be any device's.
 void order_after(stream_ref later, stream_ref earlier, int device);
 
 /// Work queued on `stream` from now on runs after all work that the device has been given by now. The device waits; the
 /// host does where the driver has no event over a context. Not while anything is being captured (capture.hpp).
 void wait_for_all_work(stream_ref stream, int device);
+
+/// The same where the work is that of `other`, and `stream` is of `device`.
+void wait_for_all_work_of(int other, stream_ref stream, int device);
 
 }  // namespace cenote

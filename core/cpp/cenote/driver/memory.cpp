@@ -39,6 +39,17 @@ bool may_move(const void* pointer, int device) {
 
 constexpr const char* block_is_leaked = "a block is leaked, as freeing it failed: ";
 
+/// Whether the stream may have work that is no part of a graph, and that a wait for `device` does not cover.
+bool may_be_at_work_elsewhere(stream_ref stream, int device) noexcept {
+  try {
+    if (stream.is_legacy_default() || device_count() == 1 || is_capturing(stream, device)) return false;
+    return device_of_stream(stream, device) != device;
+  } catch (const std::exception& error) {
+    report_once(error.what());
+    return true;
+  }
+}
+
 template <class Free>
 void free_quietly(int device, const char* call, Free&& free) noexcept {
   if (driver_is_gone()) return;
@@ -64,8 +75,11 @@ void* managed_allocate(int device, std::size_t bytes, stream_ref stream) {
                [=](CUdeviceptr* pointer) { return driver().cuMemAllocManaged(pointer, bytes, CU_MEM_ATTACH_GLOBAL); });
 }
 
-void device_free(int device, void* pointer) noexcept {
-  free_quietly(device, "cuMemFree", [=] { return driver().cuMemFree(device_pointer(pointer)); });
+void device_free(int device, void* pointer, stream_ref used_on) noexcept {
+  free_quietly(device, "cuMemFree", [=] {
+    if (may_be_at_work_elsewhere(used_on, device)) synchronize(used_on, device);
+    return driver().cuMemFree(device_pointer(pointer));
+  });
 }
 
 void* pinned_allocate(int device, std::size_t bytes) {

@@ -15,7 +15,9 @@ namespace cenote {
 /// what lies unused in its pools was given back (driver_pools.hpp): the host may wait for work of the device.
 void* device_allocate(int device, std::size_t bytes, stream_ref stream = {});
 void* managed_allocate(int device, std::size_t bytes, stream_ref stream = {});
-void device_free(int device, void* pointer) noexcept;  // managed memory too; waits for the device
+
+/// Frees managed memory too. Waits for all work of the device, and for that of `used_on` where it is another device's.
+void device_free(int device, void* pointer, stream_ref used_on = {}) noexcept;
 
 void* pinned_allocate(int device, std::size_t bytes);
 void pinned_free(int device, void* pointer) noexcept;

@@ -13,6 +13,7 @@
 #include "cenote/driver/stream_scope.hpp"
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/process.hpp"
+#include "cenote/ground/thread_number.hpp"
 
 namespace cenote {
 namespace {
@@ -42,13 +43,20 @@ stream_id known_or_asked_id(CUstream handle) {
   return {value};
 }
 
-stream_id id_in_capture(CUstream handle) {
+/// Tells apart what one handle means on several threads and devices: an odd number, which is no address of a stream.
+CUstream per_thread_branch(int device) noexcept {
+  const std::uint64_t which = this_thread_number() * max_devices + static_cast<std::uint64_t>(device);
+  return reinterpret_cast<CUstream>(2 * which + 1);  // NOLINT: compared, never used
+}
+
+stream_id id_in_capture(CUstream handle, int device) {
   CUstreamCaptureStatus status{};
   cuuint64_t value = 0;
   CENOTE_DRIVER_CALL(cuStreamGetCaptureInfo, handle, &status, &value, nullptr, nullptr, nullptr);
-  if (status == CU_STREAM_CAPTURE_STATUS_ACTIVE) return {value, handle};
+  const CUstream branch = stream_ref(handle).is_per_thread_default() ? per_thread_branch(device) : handle;
+  if (status == CU_STREAM_CAPTURE_STATUS_ACTIVE) return {value, branch};
   static constinit std::atomic<std::uint64_t> next_nobody{stream_id::first_nobody};  // also if it ended meanwhile
-  return {next_nobody.fetch_add(1, std::memory_order_relaxed), handle};
+  return {next_nobody.fetch_add(1, std::memory_order_relaxed), branch};
 }
 
 /// The per-thread default stream is one of the current context; a handle of its own carries its context with it.
@@ -80,7 +88,7 @@ stream_id ask_who_it_is(stream_ref stream, int device) {
   if (const stream_id* const known = known_from_scope(stream, device)) return *known;
   return ask_in_context(stream, device, [device](CUstream handle) {
     const bool captures = may_be_capturing(device) && capture_status(handle) != CU_STREAM_CAPTURE_STATUS_NONE;
-    return captures ? id_in_capture(handle) : known_or_asked_id(handle);
+    return captures ? id_in_capture(handle, device) : known_or_asked_id(handle);
   });
 }
 
@@ -90,8 +98,8 @@ bool is_capturing(stream_ref stream, int device) {
   return ask_in_context(stream, device, capture_status) != CU_STREAM_CAPTURE_STATUS_NONE;
 }
 
-void require_stream_of_device(stream_ref stream, int device) {
-  if (stream.is_legacy_default() || stream.is_per_thread_default()) return;
+int device_of_stream(stream_ref stream, int device) {
+  if (stream.is_legacy_default() || stream.is_per_thread_default()) return device;
   CUcontext context = nullptr;
   CENOTE_DRIVER_CALL(cuStreamGetCtx, stream.value(), &context);
   CENOTE_DRIVER_CALL(cuCtxPushCurrent, context);
@@ -99,6 +107,12 @@ void require_stream_of_device(stream_ref stream, int device) {
   const CUresult result = driver().cuCtxGetDevice(&its_device);
   CENOTE_DRIVER_CALL(cuCtxPopCurrent, &context);
   check_driver("cuCtxGetDevice", result);
+  if (its_device != device) const device_scope used(its_device);
+  return its_device;
+}
+
+void require_stream_of_device(stream_ref stream, int device) {
+  const int its_device = device_of_stream(stream, device);
   if (its_device == device) return;
   throw std::invalid_argument("a stream of device " + std::to_string(its_device) + " cannot order memory of device " +
                               std::to_string(device) + ": use a stream of device " + std::to_string(device));

@@ -124,8 +124,11 @@ class unidentified_scope {
   const identified_scope* outer_;
 };
 
-/// Throws std::invalid_argument if `stream` is another device's: an event over this one's work would not cover it. The
-/// default streams are each device's own. Not while the stream is being captured.
+/// The device whose stream it is: `device` for the default streams, which are each device's own. Any other device is in
+/// use by cenote from then on.
+int device_of_stream(stream_ref stream, int device);
+
+/// Throws std::invalid_argument if `stream` is another device's: an event over this one's work would not cover it.
 void require_stream_of_device(stream_ref stream, int device);
 
 /// False for the legacy default stream while a blocking stream of the device is being captured: naming it in any other

@@ -13,8 +13,8 @@ void* cuda_memory_resource::take(stream_ref stream, std::size_t bytes) {
   return device_allocate(device(), bytes, stream);
 }
 
-void cuda_memory_resource::give(stream_ref, void* pointer, std::size_t) noexcept {
-  device_free(device(), pointer);  // waits for all work of the device, and so for `stream`
+void cuda_memory_resource::give(stream_ref stream, void* pointer, std::size_t) noexcept {
+  device_free(device(), pointer, stream);
 }
 
 }  // namespace cenote

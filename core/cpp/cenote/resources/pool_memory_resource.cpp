@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <tuple>
 #include <utility>
 
 #include "cenote/driver/after_captures.hpp"
+#include "cenote/driver/aside_stream.hpp"
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/nvtx.hpp"
@@ -297,6 +299,7 @@ void pool_memory_resource::give_to_heap(stream_ref stream, stream_id id, void* p
     std::optional<stream_ordered_heap::freed_block> freed;
     {
       section here(*this);
+      std::tie(stream, id) = stand_in(stream, id, here);
       id = meet_or_report(stream, id, here);
       freed = memory_.free(id, pointer);
     }
@@ -361,6 +364,30 @@ void pool_memory_resource::meet(stream_ref stream, stream_id id, section& here) 
     here.lock();
   }
   memory_.meet(id);
+}
+
+/// In whose order memory is freed: that of `stream`, or, where it is another device's, of a stream of this device that
+/// waits for it. What covers all work of this device then covers that work as well.
+auto pool_memory_resource::stand_in(stream_ref stream, stream_id id, section& here) -> std::pair<stream_ref, stream_id> {
+  if (memory_.knows(id) || id.is_capturing() || id == orphans) return {stream, id};
+  here.unlock();
+  const auto its_device = device_or_report(stream);
+  if (!its_device) id = orphans;
+  if (its_device && *its_device != device()) {
+    stream = aside_stream_after(stream, device());
+    id = identify(stream, device());
+  }
+  here.lock();
+  return {stream, id};
+}
+
+std::optional<int> pool_memory_resource::device_or_report(stream_ref stream) const noexcept {
+  try {
+    return device_of_stream(stream, device());
+  } catch (const std::exception& error) {
+    report_once(error.what());
+    return std::nullopt;
+  }
 }
 
 /// As meet(); a stream that the driver would not tell about is nobody from now on.

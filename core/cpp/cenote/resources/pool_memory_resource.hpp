@@ -166,6 +166,8 @@ class pool_memory_resource final : public memory_resource {
   void* make_room_and_grow(const request& wanted);
 
   void meet(stream_ref stream, stream_id id, section& here);
+  std::pair<stream_ref, stream_id> stand_in(stream_ref stream, stream_id id, section& here);
+  std::optional<int> device_or_report(stream_ref stream) const noexcept;
   stream_id meet_or_report(stream_ref stream, stream_id id, section& here);
   bool has_plenty(const request& wanted) const;
   void* add_chunk_and_take(const request& wanted, chunk fresh);

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "cenote/driver/device.hpp"
 #include "cenote/driver/unnamed_stream.hpp"
 #include "cenote/ground/immortal.hpp"
 #include "cenote/ground/process.hpp"
@@ -67,6 +68,18 @@ bool is_ordered_by(const allocation& made, stream_ref stream) noexcept {
   } catch (const std::exception& error) {
     report_once(error.what());
     return false;
+  }
+}
+
+/// Whose work the free of a block comes after. A stream that the driver tells nothing of may be any device's.
+reach reach_of(const allocation& made, stream_ref stream) noexcept {
+  if (made.is_used_by_others) return reach::every_device;
+  try {
+    const int its_device = made.resource->device();
+    return device_of_stream(stream, its_device) == its_device ? reach::its_device : reach::every_device;
+  } catch (const std::exception& error) {
+    report_once(error.what());
+    return reach::every_device;
   }
 }
 
@@ -163,7 +176,9 @@ bool client_deallocate(void* pointer, stream_ref stream, caller_lock held) noexc
   if (is_ordered) {
     made.resource->deallocate(stream, pointer, made.bytes);
   } else {
-    reclaimer::of(made.resource->device()).free_after_all_work(made.resource.resource(), pointer, made.bytes, stream);
+    const reach used_by = reach_of(made, stream);
+    reclaimer& its = reclaimer::of(made.resource->device());
+    its.free_after_all_work(made.resource.resource(), pointer, made.bytes, stream, used_by);
   }
   made.resource.drop();
   return true;
@@ -196,17 +211,17 @@ bool client_deallocate_sync(void* pointer) noexcept {
 }
 
 void client_record_stream(void* pointer, stream_ref stream) {
+  const auto device = device_of_block(pointer);
+  if (!device) return;
+  const bool is_default = stream.is_legacy_default() || stream.is_per_thread_default();
+  const int its_device = is_default ? current_device() : device_of_stream(stream, *device);
+  const stream_id used_on = identify(stream, *device);
   shard& place = shard_of(pointer);
-  int device = 0;
-  stream_id allocated_on;
-  {
-    const std::lock_guard lock(place.lock);
-    allocation* const found = place.allocations.find(pointer);
-    if (found == nullptr || found->is_shared) return;
-    device = found->resource->device();
-    allocated_on = found->stream;
-  }
-  if (identify(stream, device) != allocated_on) client_share(pointer);
+  const std::lock_guard lock(place.lock);
+  allocation* const found = place.allocations.find(pointer);
+  if (found == nullptr) return;
+  found->is_used_by_others = found->is_used_by_others || its_device != *device;
+  found->is_shared = found->is_shared || found->is_used_by_others || used_on != found->stream;
 }
 
 void client_share(void* pointer) noexcept {

@@ -6,7 +6,8 @@
 //
 // How a block is freed
 //   * on the stream that it was allocated on, and never used on another: in the order of that stream;
-//   * otherwise after all work of the device (reclaimer): correct whatever streams used it, alive or not.
+//   * otherwise after all work of the device (reclaimer): correct whatever streams used it, alive or not; where one of
+//     them is another device's, after all work of every device that is in use.
 //
 // A caller may hold a lock that others wait for, such as an interpreter's, and pass the functions that release it and
 // take it back. What can be had at once (memory_resource::allocate_at_once) is then done under it, and all else without
@@ -44,10 +45,11 @@ void* client_allocate_sync(client_index client, int device, std::size_t bytes);
 bool client_deallocate_sync(void* pointer) noexcept;
 
 /// The block is used on `stream` too: when it is freed, it is not reused before the work queued there by then is done.
-/// An unknown pointer is ignored, as PyTorch does.
+/// `stream` may be another device's; a default one is the block's device's and the current device's. An unknown pointer
+/// is ignored, as PyTorch does.
 void client_record_stream(void* pointer, stream_ref stream);
 
-/// The block may be used on any stream, at any time until it is freed.
+/// The block may be used on any stream of its device, at any time until it is freed.
 void client_share(void* pointer) noexcept;
 
 }  // namespace cenote

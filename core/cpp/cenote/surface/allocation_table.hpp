@@ -34,7 +34,8 @@ struct allocation {
   std::size_t bytes = 0;
   stream_id stream;
   client_index client = 0;
-  bool is_shared = false;  ///< used on other streams too
+  bool is_shared = false;          ///< used on other streams too
+  bool is_used_by_others = false;  ///< on streams of other devices
 };
 
 class allocation_table {

@@ -1,9 +1,12 @@
 #include "cenote/surface/reclaimer.hpp"
 
+#include <algorithm>
 #include <array>
 #include <optional>
 #include <utility>
 
+#include "cenote/containers/late_free.hpp"  // the function defined here
+#include "cenote/driver/aside_stream.hpp"
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/event.hpp"
@@ -24,11 +27,19 @@ reclaimer& reclaimer::of(int device) {
   return place ? *place : place.emplace(device);
 }
 
+/// Of the devices that are in use.
+template <class Body>
+void reclaimer::for_each_other_device(Body&& body) const {
+  for (int device = 0; device < max_devices; ++device) {
+    if (device != device_ && is_in_use(device)) body(device);
+  }
+}
+
 void reclaimer::free_after_all_work(std::shared_ptr<memory_resource> resource, void* pointer, std::size_t bytes,
-                                    stream_ref freed_on) noexcept {
+                                    stream_ref freed_on, reach used_by, std::size_t alignment) noexcept {
   if (driver_is_gone()) return;
   try {
-    if (!hold_back({std::move(resource), pointer, bytes}, freed_on)) return;
+    if (!hold_back({std::move(resource), pointer, bytes, alignment, used_by}, freed_on)) return;
     if (!is_capturing(freed_on, device_)) free_pending();
   } catch (const std::exception& error) {
     report_once("a block is leaked, as freeing it on another stream than its own failed: ", error.what());
@@ -42,10 +53,12 @@ bool reclaimer::hold_back(pending_free freed, stream_ref freed_on) {
     pending_.push_back(freed);
     return true;
   } catch (const std::bad_alloc&) {
-    if (is_capture_underway(device_) || is_capturing(freed_on, device_)) throw;  // waiting would invalidate it
+    const bool is_elsewhere = freed.used_by == reach::every_device && is_capture_underway_elsewhere();
+    if (is_elsewhere || is_capture_underway(device_) || is_capturing(freed_on, device_)) throw;  // or end the capture
   }
   synchronize_device(device_);
-  freed.resource->deallocate({}, freed.pointer, freed.bytes);
+  if (freed.used_by == reach::every_device) for_each_other_device(synchronize_device);
+  freed.resource->deallocate({}, freed.pointer, freed.bytes, freed.alignment);
   return false;
 }
 
@@ -56,15 +69,12 @@ std::size_t reclaimer::held_back() const {
 
 void reclaimer::free_pending() noexcept {
   if (driver_is_gone()) return;
+  std::list<pending_free> frees;
   try {
     if (is_capture_underway(device_)) return;
+    frees = take_what_may_be_freed();
   } catch (const std::exception& error) {
     return report_once(error.what());
-  }
-  std::list<pending_free> frees;
-  {
-    const std::lock_guard lock(mutex_);
-    frees.swap(pending_);
   }
   if (frees.empty()) return;
   try {
@@ -75,10 +85,31 @@ void reclaimer::free_pending() noexcept {
   }
 }
 
+bool reclaimer::is_capture_underway_elsewhere() const {
+  bool is_any = false;
+  for_each_other_device([&](int device) { is_any = is_any || is_capture_underway(device); });
+  return is_any;
+}
+
+auto reclaimer::take_what_may_be_freed() -> std::list<pending_free> {
+  const bool must_spare_others = is_capture_underway_elsewhere();
+  std::list<pending_free> taken;
+  const std::lock_guard lock(mutex_);
+  for (auto next = pending_.begin(); next != pending_.end();) {
+    const auto current = next++;
+    if (must_spare_others && current->used_by == reach::every_device) continue;
+    taken.splice(taken.end(), pending_, current);
+  }
+  return taken;
+}
+
 void reclaimer::free_now(const std::list<pending_free>& frees) {
-  const stream_ref ours = own_stream();
-  wait_for_all_work(ours, device_);
-  for (const pending_free& f : frees) f.resource->deallocate(ours, f.pointer, f.bytes);
+  const stream_ref aside = aside_stream(device_);
+  wait_for_all_work(aside, device_);
+  if (std::any_of(frees.begin(), frees.end(), [](const auto& f) { return f.used_by == reach::every_device; })) {
+    for_each_other_device([&](int device) { wait_for_all_work_of(device, aside, device_); });
+  }
+  for (const pending_free& f : frees) f.resource->deallocate(aside, f.pointer, f.bytes, f.alignment);
 }
 
 void reclaimer::put_back(std::list<pending_free> frees) noexcept {
@@ -86,15 +117,10 @@ void reclaimer::put_back(std::list<pending_free> frees) noexcept {
   pending_.splice(pending_.end(), frees);
 }
 
-stream_ref reclaimer::own_stream() {
-  {
-    const std::lock_guard lock(mutex_);
-    if (stream_) return stream_->view();
-  }
-  auto fresh = std::make_unique<cuda_stream>(device_, cuda_stream::kind::non_blocking);
-  const std::lock_guard lock(mutex_);
-  if (!stream_) stream_.swap(fresh);
-  return stream_->view();
+void free_after_all_work(std::shared_ptr<memory_resource> resource, void* pointer, std::size_t bytes,
+                         std::size_t alignment) noexcept {
+  reclaimer& its = reclaimer::of(resource->device());
+  its.free_after_all_work(std::move(resource), pointer, bytes, {}, reach::its_device, alignment);
 }
 
 }  // namespace cenote

@@ -41,13 +41,9 @@ class DeviceBuffer(cenote.DeviceBuffer):
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
         """The protocol by which array libraries see the buffer as unsigned bytes, without its stream."""
-        return {
-            "data": (self.ptr, False),
-            "shape": (self.size,),
-            "strides": None,
-            "typestr": "|u1",
-            "version": 0,
-        }
+        interface = super().__cuda_array_interface__
+        del interface["stream"]
+        return {**interface, "version": 0}
 
 
 to_device = DeviceBuffer.to_device

@@ -1,0 +1,1 @@
+cdef tuple device_array(object array)
