@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 
+#include "cenote/driver/aside_stream.hpp"
 #include "cenote/resources/cuda_memory_resource.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
 #include "simulated.hpp"
@@ -19,6 +20,7 @@ class pool_streams : public simulated_device {
   static constexpr std::size_t block_bytes = 31 * unit;
 
   void SetUp() override {
+    aside_stream(0);  // kept for the process
     simulated_device::SetUp();
     pool_ = std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), pool_bytes, maximum());
     a_.emplace(0, cuda_stream::kind::non_blocking);

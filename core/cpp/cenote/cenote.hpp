@@ -24,6 +24,7 @@
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/driver_info.hpp"
 #include "cenote/driver/event.hpp"
+#include "cenote/driver/kept_stream.hpp"
 #include "cenote/driver/memory.hpp"
 #include "cenote/driver/memory_pool.hpp"
 #include "cenote/driver/peer_devices.hpp"
