@@ -62,7 +62,8 @@ class kept_streams : public simulated_device {
     return *std::move(buffer);
   }
 
-  /// Whether memory of the same sizes that is written now keeps what it was given, whatever older work still has to run.
+  /// Whether memory of the same sizes that is written now keeps what it was given, whatever older work still has to
+  /// run.
   bool keeps_new_contents() {
     std::list<device_buffer> fresh;
     for (const std::size_t bytes : {std::size_t{1}, size}) {
@@ -71,9 +72,8 @@ class kept_streams : public simulated_device {
     }
     synchronize(own(), 0);
     cenote_sim_drain();
-    return std::all_of(fresh.begin(), fresh.end(), [](const device_buffer& each) {
-      return all_are(read(each.data(), each.size(), own()), 'B');
-    });
+    return std::all_of(fresh.begin(), fresh.end(),
+                       [](const device_buffer& each) { return all_are(read(each.data(), each.size(), own()), 'B'); });
   }
 
   std::shared_ptr<pool_memory_resource> pool_;
@@ -378,8 +378,9 @@ TEST_P(on_a_stream_of_another_device, memory_is_freed_after_its_work_and_not_los
 INSTANTIATE_TEST_SUITE_P(of, on_a_stream_of_another_device,
                          testing::Values("pool:initial=1MiB,max=1MiB", "pool:initial=8KiB,max=8KiB", "arena:size=1MiB",
                                          "binning:min=10,max=13 | pool:initial=1MiB", "fixed_size:preallocate=1",
-                                         "cuda", "managed", "pinned", "system", "async", "statistics | pool:initial=1MiB",
-                                         "pool:initial=1MiB | async", "guard | pool:initial=1MiB"));
+                                         "cuda", "managed", "pinned", "system", "async",
+                                         "statistics | pool:initial=1MiB", "pool:initial=1MiB | async",
+                                         "guard | pool:initial=1MiB"));
 
 TEST_F(kept_streams, capture_of_another_devices_stream_that_frees_goes_on) {
   const cuda_stream far(1, cuda_stream::kind::non_blocking);

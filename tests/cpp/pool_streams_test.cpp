@@ -327,7 +327,7 @@ TEST_F(pool_streams, a_stream_of_another_device_may_free_and_not_allocate) {
   EXPECT_THROW(pool_->allocate(foreign.view(), 256), std::invalid_argument);
   void* const block = pool_->allocate(a(), block_bytes);
   pool_->deallocate(foreign.view(), block, block_bytes);
-  EXPECT_EQ(pool_->state().in_use, 0u);
+  EXPECT_EQ(pool_->state().in_use, 1 * unit) << "it is not lost";
   void* const again = pool_->try_allocate(b(), block_bytes);
   EXPECT_EQ(again, block) << "after that stream's work";
   pool_->deallocate(b(), again, block_bytes);

@@ -31,14 +31,14 @@ class program_resource final : public memory_resource {
     ++allocations;
     last_bytes = bytes;
     last_alignment = alignment;
-    return has_memory() ? source_->try_allocate(stream, bytes) : nullptr;
+    return has_memory() ? source_->try_allocate(stream, bytes, alignment) : nullptr;
   }
 
   void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept override {
     last_bytes = bytes;
     last_alignment = alignment;
     before_free();
-    source_->deallocate(stream, pointer, bytes);
+    source_->deallocate(stream, pointer, bytes, alignment);
   }
 
   std::shared_ptr<memory_resource> source_;

@@ -4,10 +4,10 @@
 // it used last, whatever device is current. Contents are not initialised. capacity() ≥ size(); shrinking keeps the
 // memory. A buffer that was moved from is empty, of the same resource, and can be used again.
 //
-// Order. A function that takes a stream orders itself with stream(): its work comes after what is queued there, and what
-// is queued there later comes after its work. That costs nothing where the two are one stream, an event and a wait each
-// way where they are not. If stream() is the per-thread default stream of another thread, the work comes after all work
-// of the device, and so does the end of the memory (driver/kept_stream.hpp).
+// Order. A function that takes a stream orders itself with stream(): its work comes after what is queued there, and
+// what is queued there later comes after its work. That costs nothing where the two are one stream, an event and a wait
+// each way where they are not. If stream() is the per-thread default stream of another thread, the work comes after all
+// work of the device, and so does the end of the memory (driver/kept_stream.hpp).
 //
 // Threads: as std::vector: reading from several, changing from one.
 #pragma once
@@ -40,8 +40,8 @@ class device_buffer {
   device_buffer(const device_buffer& other, stream_ref stream,
                 std::shared_ptr<memory_resource> resource = get_current_device_resource());
 
-  /// The contents of `other` in memory of `capacity` bytes, not less than its size(), of the same resource, in order with
-  /// other.stream() so far. `other` must not be used or freed before the copy on `stream` is done.
+  /// The contents of `other` in memory of `capacity` bytes, not less than its size(), of the same resource, in order
+  /// with other.stream() so far. `other` must not be used or freed before the copy on `stream` is done.
   device_buffer(const device_buffer& other, std::size_t capacity, stream_ref stream);
 
   device_buffer(const device_buffer&) = delete;  // a copy needs a stream
@@ -69,9 +69,10 @@ class device_buffer {
   /// From now on the buffer is used on, and freed on, `stream`; ordering the two is the caller's affair.
   void set_stream(stream_ref stream) noexcept { stream_ = stream; }
 
-  /// For work on the memory that others queue on `stream`, between these two: it comes after the work queued on stream()
-  /// so far, and what is queued there afterwards comes after it. stream() stays. `device` is that of a default stream,
-  /// the buffer's own if not given. Throw std::runtime_error where only an event could help that would end a capture.
+  /// For work on the memory that others queue on `stream`, between these two: it comes after the work queued on
+  /// stream() so far, and what is queued there afterwards comes after it. stream() stays. `device` is that of a default
+  /// stream, the buffer's own if not given. Throw std::runtime_error where only an event could help that would end a
+  /// capture.
   void begin_use(stream_ref stream) const { begin_use(stream, device()); }
   void begin_use(stream_ref stream, int device) const;
   void end_use(stream_ref stream) const { end_use(stream, device()); }

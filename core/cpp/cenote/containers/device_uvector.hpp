@@ -5,7 +5,8 @@
 // algorithms that run on the device take begin() and end(); the host must not read through them unless the resource is
 // host-accessible.
 //
-// Reading and setting an element orders itself with stream() and does not change it (device_buffer). A row that was moved from is empty, of the same resource, and can be used again.
+// Reading and setting an element orders itself with stream() and does not change it (device_buffer). A row that was
+// moved from is empty, of the same resource, and can be used again.
 //
 // Threads: as std::vector: reading from several, changing from one.
 #pragma once

@@ -28,8 +28,8 @@ void require_no_capture(int device) {
       " is being captured nothing can be ordered after that: use the memory on this thread before the capture begins");
 }
 
-/// The moment after what is queued on `stream` so far. Beside the capture of a blocking stream the legacy default stream
-/// may not be named: an unnamed_stream comes after it all the same.
+/// The moment after what is queued on `stream` so far. Beside the capture of a blocking stream the legacy default
+/// stream may not be named: an unnamed_stream comes after it all the same.
 std::shared_ptr<event> moment_of(const kept_stream& stream, int device) {
   if (!stream.handle().is_legacy_default()) return event::record_anywhere(stream.handle(), device);
   const unnamed_stream same(device);
@@ -46,7 +46,8 @@ bool kept_stream::is_known_here() const noexcept { return thread_ == 0 || thread
 void order_after(const kept_stream& later, int later_device, const kept_stream& earlier, int earlier_device) {
   if (is_one_stream(later, later_device, earlier, earlier_device)) return;
   if (!later.is_known_here()) {
-    if (!earlier.is_known_here() || !is_capturing(earlier.handle(), earlier_device)) synchronize(earlier, earlier_device);
+    if (!earlier.is_known_here() || !is_capturing(earlier.handle(), earlier_device))
+      synchronize(earlier, earlier_device);
     return;
   }
   const stream_id waiting = identify(later.handle(), later_device);

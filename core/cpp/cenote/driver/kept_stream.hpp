@@ -1,9 +1,9 @@
 // A stream as an owner remembers it, beyond the call that passed it: the handle, and which thread's stream it means.
 //
 // The per-thread default stream has one handle, 2, on every thread. On another thread the same handle means that
-// thread's stream, and nothing names the stream that was meant: not its handle, not its id. Only an event over the whole
-// context covers its work, also after its thread has ended. So whoever keeps a stream keeps the thread with it, and asks
-// is_known_here() before using the handle.
+// thread's stream, and nothing names the stream that was meant: not its handle, not its id. Only an event over the
+// whole context covers its work, also after its thread has ended. So whoever keeps a stream keeps the thread with it,
+// and asks is_known_here() before using the handle.
 //
 //     is_known_here()     the handle is the stream              order by an event on it
 //     otherwise           some other thread's default stream    order after all work of the device
@@ -39,8 +39,9 @@ class kept_stream {
 };
 
 /// Work queued on `later` from now on runs after the work queued on `earlier` so far. The devices say whose a default
-/// stream is; a handle of its own may be any device's. The device waits; the host does where `later` is not known here, or
-/// may not be named beside the capture of a blocking stream. Throws std::runtime_error where only an event could help that would end a capture.
+/// stream is; a handle of its own may be any device's. The device waits; the host does where `later` is not known here,
+/// or may not be named beside the capture of a blocking stream. Throws std::runtime_error where only an event could
+/// help that would end a capture.
 void order_after(const kept_stream& later, int later_device, const kept_stream& earlier, int earlier_device);
 
 /// Waits on the host for the work queued on `stream` so far. Throws as order_after does.

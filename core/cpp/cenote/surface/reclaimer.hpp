@@ -1,10 +1,10 @@
 // Frees blocks whose last use is on streams that nobody names any more: after all work that the device has been given.
 //
-// Such are blocks passed to record_stream, blocks whose allocation stream may be gone when they are freed, and those that
-// were used last on another thread's per-thread default stream. No user stream is touched, and none is made to wait: one
-// event over the whole context is awaited by a stream of our own (aside_stream), and the block is freed in the order of
-// that stream. It becomes reusable as that work completes. Where streams of other devices used the block, an event over
-// the context of each device that is in use is awaited.
+// Such are blocks passed to record_stream, blocks whose allocation stream may be gone when they are freed, and those
+// that were used last on another thread's per-thread default stream. No user stream is touched, and none is made to
+// wait: one event over the whole context is awaited by a stream of our own (aside_stream), and the block is freed in
+// the order of that stream. It becomes reusable as that work completes. Where streams of other devices used the block,
+// an event over the context of each device that is in use is awaited.
 //
 // Where the host has no memory to hold a free back, the host waits for all work at once, and frees then.
 //
