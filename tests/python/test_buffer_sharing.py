@@ -316,7 +316,8 @@ driver = ctypes.CDLL(str(pathlib.Path(_driver.__file__).parent / "lib" / "libcen
 libc.sem_init(semaphore, 0, 0)
 stream = cenote.Stream()
 buffer = cenote.DeviceBuffer(size=1000, stream=stream, mr=mr.PinnedHostMemoryResource())
-assert driver.cuLaunchHostFunc(ctypes.c_void_p(stream.handle), ctypes.cast(libc.sem_wait, ctypes.c_void_p), semaphore) == 0
+wait = ctypes.cast(libc.sem_wait, ctypes.c_void_p)
+assert driver.cuLaunchHostFunc(ctypes.c_void_p(stream.handle), wait, semaphore) == 0
 viewer = threading.Thread(target=lambda: memoryview(buffer).release())
 viewer.start()
 while True:
@@ -406,7 +407,6 @@ def test_threads_that_share_a_buffer_lose_nothing(spec: str) -> None:
         sys.setswitchinterval(interval)
     assert failures == []
     buffer.close()
-    del buffer
     sim.drain()
     assert not resource.in_use()
     resource.check()
