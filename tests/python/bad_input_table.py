@@ -6,6 +6,7 @@ A row gives each parameter a good value and what is refused in its place.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from collections.abc import Callable
@@ -15,10 +16,26 @@ from typing import Any
 import numpy as np
 
 import cenote
-from cenote import device_buffer, driver, initialization, logger, mr, registry, statistics, stream, units
+from cenote import (
+    device_buffer,
+    driver,
+    initialization,
+    logger,
+    mr,
+    registry,
+    replay,
+    statistics,
+    stream,
+    timeline,
+    trace,
+    units,
+)
 
 KIB, MIB = 1024, 1024**2
-MODULES = (mr, device_buffer, stream, statistics, logger, driver, registry, initialization, units)
+MODULES = (
+    *(mr, device_buffer, stream, statistics, logger, driver, registry, initialization, units),
+    *(replay, timeline, trace),
+)
 
 # What is refused: pairs of a value and the exception that it raises.
 Refused = tuple[tuple[Any, type[Exception]], ...]
@@ -60,6 +77,7 @@ NAMED_AS = {
     "maximum_pool_size": ("maximum pool size",),
     "mr": ("a resource",),
     "obj": ("stream",),
+    "path": ("no/such/path", "the picture"),
     "pool_handle": ("handle of a memory pool",),
     "pool_size": ("stream pool's size",),
     "size": ("number of bytes",),
@@ -136,6 +154,18 @@ PEERS = (
 PAIR = refuse(TypeError, object(), 1.5, True, 7, "ab", (1.5, 0), (None, None)) + refuse(ValueError, (), (1,), (1, 0, 0))
 ANYTHING: Refused = ()  # any value has a truth; a plain record keeps what it is given
 
+EVENTS = np.array([(1, at, action, 16, 256, 0) for at, action in enumerate((0, 1))], dtype=trace.DTYPE)
+NO_STREAMS = refuse(TypeError, None, "text", b"", [], 7, object())
+TRACE = refuse(TypeError, None, "text", b"", [], 7, object(), np.zeros(3), EVENTS.reshape(2, 1))
+STEPS = timeline.from_trace(EVENTS)
+PATH_OF_PICTURE = refuse(TypeError, None, b"run.png", object(), [], 1.5, True, 7) + refuse(
+    ValueError, "", "run", "run.jpg", "null\0character.png"
+)
+PLAYED = {
+    "trace": (EVENTS, TRACE),
+    "progress": (None, but(CALLABLE, None)),
+    "progress_every": (1, NOT_AN_INT + refuse(ValueError, 0, -1)),
+}
 CUDA, MANAGED, HOST = Later(mr.CudaMemoryResource), Later(mr.ManagedMemoryResource), Later(lambda: bytearray(64))
 DEFAULT = stream.DEFAULT_STREAM
 COUNTS = statistics.Statistics(1, 1, 1, 1, 1, 1)
@@ -418,6 +448,43 @@ TABLE: dict[str, dict[str, tuple[Any, Refused]]] = {
     },
     "initialization.register_reinitialize_hook": {"func": (give, CALLABLE)},
     "initialization.unregister_reinitialize_hook": {"func": (give, ANYTHING)},  # who never was a hook is none
+    # cenote.trace, cenote.replay, cenote.timeline
+    "trace.read": {
+        "path": (
+            trace.example(),
+            refuse(TypeError, None, b"run.csv", object(), [], 1.5, NAN, True, 7)
+            + refuse(ValueError, "", "null\0character")
+            + refuse(trace.TraceError, "no/such/path.csv"),
+        )
+    },
+    "trace.bytes_in_use": {"trace": (EVENTS, TRACE)},
+    "replay.Replay": {
+        "mr": (CUDA, NO_RESOURCE),
+        "streams": ({0: DEFAULT}, NO_STREAMS),
+    },
+    "replay.Replay.play": PLAYED
+    | {
+        "start": (0, NOT_AN_INT),
+        "stop": (None, but(NOT_AN_INT, None)),
+    },
+    "replay.ReplayOutOfMemoryError": {name: (0, ANYTHING) for name in ("message", "event", "requested", "in_use")},
+    "replay.ReplayResult": {field.name: (0, ANYTHING) for field in dataclasses.fields(replay.ReplayResult)},
+    "replay.replay": PLAYED
+    | {
+        "mr": (CUDA, NO_RESOURCE),
+        "streams": (None, but(NO_STREAMS, None) + refuse(ValueError, {})),
+    },
+    "replay.streams_of": {"trace": (EVENTS, TRACE), "device": (0, but(NOT_AN_INT, None))},
+    "timeline.draw": {
+        "path": ("run.png", PATH_OF_PICTURE),
+        "in_use": (STEPS, refuse(TypeError, None, "text", [], 7, object(), timeline.Steps)),
+        "held": (None, refuse(TypeError, "text", [], 7, object(), timeline.Steps)),
+        "title": ("", ANYTHING),
+        "subtitle": ("", ANYTHING),
+        "by_event": (False, ANYTHING),
+    },
+    "timeline.from_trace": {"trace": (EVENTS, TRACE)},
+    "timeline.picture_format": {"path": ("run.png", PATH_OF_PICTURE)},
     # cenote.units
     "units.format_bytes": {"nbytes": (1536, but(NOT_AN_INT, None))},
     "units.parse_bytes": {"size": ("1.5 GiB", but(NOT_AN_INT, "text", True) + NO_SIZE)},

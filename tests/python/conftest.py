@@ -24,6 +24,7 @@ os.environ["CENOTE_SIM"] = "devices=2,memory=8GiB,pageable=1"
 from cenote import mr, registry, sim  # noqa: E402  the driver is chosen above
 
 DEVICES = (0, 1)
+_driver = ctypes.CDLL(str(sim._find_library()))
 TIMEOUT_SECONDS = 300
 
 
@@ -43,6 +44,7 @@ def device_left_as_it_was() -> Iterator[None]:
     registry.set_default_specification(None)
     for device, resource in before.items():
         mr.set_per_device_resource(device, resource)
+    assert _driver.cuCtxSetCurrent(None) == 0  # no device is chosen on this thread
     if "cenote.logger" in sys.modules:
         sys.modules["cenote.logger"]._stop()  # reports go to stderr again
     gc.enable()
@@ -74,18 +76,17 @@ def run_fresh() -> Callable[..., subprocess.CompletedProcess[str]]:
 @pytest.fixture
 def on_device() -> Callable[[int], AbstractContextManager[None]]:
     """``with on_device(1):`` makes a device current on this thread, as a framework does: by its primary context."""
-    driver = ctypes.CDLL(str(sim._find_library()))
 
     @contextmanager
     def current(device: int) -> Iterator[None]:
         context, popped = ctypes.c_void_p(), ctypes.c_void_p()
-        assert driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device) == 0
-        assert driver.cuCtxPushCurrent_v2(context) == 0
+        assert _driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device) == 0
+        assert _driver.cuCtxPushCurrent_v2(context) == 0
         try:
             yield
         finally:
-            assert driver.cuCtxPopCurrent_v2(ctypes.byref(popped)) == 0
-            assert driver.cuDevicePrimaryCtxRelease_v2(device) == 0
+            assert _driver.cuCtxPopCurrent_v2(ctypes.byref(popped)) == 0
+            assert _driver.cuDevicePrimaryCtxRelease_v2(device) == 0
 
     return current
 

@@ -7,11 +7,24 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 
 import cenote
 from cenote import frameworks, mr, registry
+
+
+@pytest.mark.parametrize("resource", [None, 7, b"cuda", object(), mr.CudaMemoryResource, True])
+def test_what_is_no_resource_is_refused_by_name(resource: Any) -> None:
+    with pytest.raises(TypeError, match="resource must be a specification or a memory resource"):
+        cenote.install(resource)
+
+
+@pytest.mark.parametrize("frameworks", [None, 7, b"torch", object(), True])
+def test_what_names_no_frameworks_is_refused_by_name(frameworks: Any) -> None:
+    with pytest.raises(TypeError, match="frameworks must be names of frameworks"):
+        cenote.install("cuda", frameworks)
 
 
 def test_each_framework_has_a_row_that_says_why_it_is_not_there() -> None:

@@ -104,11 +104,17 @@ def install(
 
     Raises
     ------
+    TypeError
+        What is neither a specification nor a resource.
     ValueError
         A framework that is not known, a specification that is wrong, or a resource of another device than `device`.
     MemoryError
         The device that gets its resource now does not have the initial size. Others raise it when they are first used.
     """
+    if not isinstance(resource, str | mr.DeviceMemoryResource):
+        raise TypeError(f"resource must be a specification or a memory resource, not {type(resource).__name__}")
+    if not isinstance(frameworks, Iterable) or isinstance(frameworks, bytes):
+        raise TypeError(f"frameworks must be names of frameworks, not {type(frameworks).__name__}")
     frameworks = (frameworks,) if isinstance(frameworks, str) else tuple(frameworks)
     for name in frameworks:
         if name not in FRAMEWORKS:

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from cenote._memory_resource import whole_number
 from cenote.stream import DEFAULT_STREAM, Stream
-from cenote.trace import Action, Trace
+from cenote.trace import Action, Trace, trace_argument
 
 __all__ = ["Replay", "ReplayOutOfMemoryError", "ReplayResult", "replay", "streams_of"]
 
@@ -92,8 +93,15 @@ def streams_of(trace: Trace, device: int | None = None) -> dict[int, Any]:
     dict
         From the stream's number in the trace to a new `cenote.Stream`; 0 is the default stream.
     """
-    names = np.unique(trace["stream"]).tolist()
+    if device is not None:
+        whole_number("device", device, "the number of a device as int")
+    names = np.unique(trace_argument(trace)["stream"]).tolist()
     return {name: Stream(device=device) if name else DEFAULT_STREAM for name in names}
+
+
+def _require_resource(mr: Resource) -> None:
+    if isinstance(mr, type) or not callable(getattr(mr, "allocate", None)):
+        raise TypeError(f"mr must be a memory resource, not {type(mr).__name__}")
 
 
 class Replay:
@@ -108,6 +116,9 @@ class Replay:
     """
 
     def __init__(self, mr: Resource, streams: Mapping[int, Any]) -> None:
+        _require_resource(mr)
+        if not isinstance(streams, Mapping):
+            raise TypeError(f"streams must be a mapping, as streams_of makes it, not {type(streams).__name__}")
         self._mr = mr
         self._streams = streams
         self._live: dict[int, tuple[int, int, int]] = {}  # recorded pointer -> (our pointer, bytes, recorded stream)
@@ -142,10 +153,19 @@ class Replay:
         ReplayOutOfMemoryError
             If the resource runs out of memory. What is allocated stays so until `finish`.
         ValueError
-            If the trace allocates an address that it has not freed.
+            If the trace allocates an address that it has not freed, or names a stream that is not in `streams`.
         """
         begin = time.perf_counter()
+        start = whole_number("start", start, "the index of an event")
+        stop = len(trace_argument(trace)) if stop is None else whole_number("stop", stop, "the index of an event")
+        if progress is not None and not callable(progress):
+            raise TypeError(f"progress must be callable, not {type(progress).__name__}")
+        if whole_number("progress_every", progress_every, "a number of events") < 1:
+            raise ValueError(f"progress_every must be at least 1, not {progress_every}")
         part = trace[start:stop]
+        for name in np.unique(part["stream"]).tolist():
+            if name not in self._streams:
+                raise ValueError(f"streams has none for the stream {name:#x} of the trace")
         columns = (part[name].tolist() for name in ("action", "pointer", "bytes", "stream"))
         for event, (action, pointer, nbytes, stream) in enumerate(zip(*columns, strict=True), start):
             try:
@@ -252,6 +272,7 @@ def replay(
     ValueError
         If the trace allocates an address that it has not freed, or as `streams_of` says.
     """
+    _require_resource(mr)
     run = Replay(mr, streams_of(trace, getattr(mr, "device", None)) if streams is None else streams)
     try:
         run.play(trace, progress=progress, progress_every=progress_every)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from cenote.output_file import write_whole
-from cenote.trace import Trace, bytes_in_use
+from cenote.trace import Trace, bytes_in_use, path_argument, trace_argument
 from cenote.units import format_bytes
 
 if TYPE_CHECKING:
@@ -53,12 +52,12 @@ def from_trace(trace: Trace) -> Steps:
     -------
     Steps
     """
-    return Steps(trace["time_us"], bytes_in_use(trace))
+    return Steps(trace_argument(trace)["time_us"], bytes_in_use(trace))
 
 
 def picture_format(path: str | os.PathLike[str]) -> str:
     """Give the one of `FORMATS` that the name of a file asks for; ValueError if it asks for none of them."""
-    ending = Path(path).suffix.lower().removeprefix(".")
+    ending = path_argument(path).suffix.lower().removeprefix(".")
     if ending not in FORMATS:
         known = ", ".join(f".{name}" for name in FORMATS)
         raise ValueError(f"the picture '{path}' must have a name that ends in one of {known}")
@@ -90,12 +89,17 @@ def draw(
 
     Raises
     ------
+    TypeError
+        If `path` is no path, or a curve no `Steps`.
     ValueError
         If the name of the file has another ending.
     ModuleNotFoundError
         Without matplotlib; ``pip install 'cenote[cli]'`` brings it.
     """
     written_as = picture_format(path)
+    for name, curve in (("in_use", in_use), ("held", held)):
+        if not isinstance(curve, Steps) and not (name == "held" and curve is None):
+            raise TypeError(f"{name} must be Steps, not {type(curve).__name__}")
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 

@@ -95,6 +95,8 @@ def read(path: str | os.PathLike[str]) -> Trace:
 
     Raises
     ------
+    TypeError
+        If `path` is no path.
     TraceError
         If the file cannot be read, has no whole line, or has a malformed one that is not its last.
 
@@ -103,7 +105,7 @@ def read(path: str | os.PathLike[str]) -> Trace:
     TraceWarning
         If the last line, or the end of the compressed data, is cut off. All that is whole is returned.
     """
-    file = Path(path)
+    file = path_argument(path)
     number = 0
     rows = []
     try:
@@ -163,9 +165,29 @@ def bytes_in_use(trace: Trace) -> npt.NDArray[np.int64]:
         Bytes, int64, shape ``(events,)``. If the recording frees what it did not see allocated, the curve is lifted so
         that it never falls below zero.
     """
+    trace_argument(trace)
     sign = np.select([trace["action"] == Action.ALLOCATE, trace["action"] == Action.FREE], [1, -1], 0)
     in_use = np.cumsum(sign * trace["bytes"], dtype=np.int64)
     return in_use - min(0, int(in_use.min(initial=0)))
+
+
+def path_argument(path: str | os.PathLike[str]) -> Path:
+    """Give the path that an argument is; TypeError for what is none, ValueError for one that no file can have."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path must be a str or os.PathLike, not {type(path).__name__}")
+    name = os.fspath(path)
+    if not isinstance(name, str):
+        raise TypeError(f"path must be text, not {type(name).__name__}")
+    if not name or "\0" in name:
+        raise ValueError(f"path cannot be {'empty' if not name else 'a text with a null character'}")
+    return Path(name)
+
+
+def trace_argument(trace: Trace) -> Trace:
+    """Give the trace that an argument is; TypeError for what is none."""
+    if not isinstance(trace, np.ndarray) or trace.dtype != DTYPE or trace.ndim != 1:
+        raise TypeError(f"trace must be a row of events, as cenote.trace.read returns it, not {type(trace).__name__}")
+    return trace
 
 
 def _lines(file: Path) -> Iterator[bytes]:
