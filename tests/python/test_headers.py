@@ -82,6 +82,7 @@ MADE_OF = {
     "ground/check",
     "ground/environment",
     "ground/host_table",
+    "ground/free_correction",
     "ground/immortal",
     "ground/mutex",
     "ground/output_file",

@@ -34,6 +34,7 @@
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/foreign_exception.hpp"
 #include "cenote/ground/log.hpp"
+#include "cenote/ground/reports.hpp"
 #include "cenote/memory_resource.hpp"
 #include "cenote/resources/arena_memory_resource.hpp"
 #include "cenote/resources/binning_memory_resource.hpp"
