@@ -19,6 +19,7 @@ buffer = cenote.DeviceBuffer(size=5000, stream=side, mr=resource)
 buffer.copy_from_host(b"x" * 5000, side)
 assert buffer.tobytes(side) == b"x" * 5000
 buffer.close()
+del buffer  # it keeps its resource, and the end of a pool would end a later capture
 """,
     "figures of all": "cenote.usage(); cenote.driver.device_properties(0)",
     "waiting for a stream": "side.synchronize(); assert side.is_done()",
