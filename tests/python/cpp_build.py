@@ -54,6 +54,7 @@ def build_cpp_tree(name: str, sanitize: str, target: str, *settings: str) -> Cpp
     def configure(tests: str) -> subprocess.CompletedProcess[str]:
         return run_build(
             *(cmake, "-S", str(ROOT / "core"), "-B", str(folder), "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"),
+            "-DCMAKE_COMPILE_WARNING_AS_ERROR=ON",
             *(f"-DCENOTE_TESTS={tests}", "-DCENOTE_CHECK=2", "-DCMAKE_DISABLE_FIND_PACKAGE_CUDAToolkit=ON"),
             *("-DCMAKE_BUILD_TYPE=Debug", f"-DCENOTE_SANITIZE={sanitize}", *settings),
             *(f"-DPython_EXECUTABLE={sys.executable}", "-DCENOTE_CUDA_INCLUDE="),  # empty: look for the headers anew

@@ -35,8 +35,9 @@ std::vector<call_site> by_call_site(const std::vector<outstanding_allocation>& a
   }
   std::vector<call_site> sites;
   for (const auto& [stack, site] : found) sites.push_back(site);
-  std::stable_sort(sites.begin(), sites.end(),
-                   [](const call_site& a, const call_site& b) { return a.bytes > b.bytes; });
+  std::sort(sites.begin(), sites.end(), [](const call_site& a, const call_site& b) {
+    return a.bytes != b.bytes ? a.bytes > b.bytes : *a.stack < *b.stack;
+  });
   return sites;
 }
 

@@ -32,7 +32,7 @@ void subtract(std::atomic<std::size_t>& count, std::size_t amount) noexcept {
 
 binning_memory_resource::binning_memory_resource(std::shared_ptr<memory_resource> upstream)
     : memory_resource(upstream, "binning", depth_of_bins), upstream_(std::move(upstream)) {
-  bins_.push_back(std::make_unique<bin>(any_size, upstream_));
+  bins_.push_back(std::unique_ptr<bin>(new bin{any_size, upstream_}));
 }
 
 binning_memory_resource::binning_memory_resource(std::shared_ptr<memory_resource> upstream, int min_size_exponent,
@@ -62,7 +62,7 @@ void binning_memory_resource::add_bin(std::size_t bytes, std::shared_ptr<memory_
   const std::size_t size = std::min(align_up(bytes, default_alignment), any_size - 1);
   std::shared_ptr<fixed_size_memory_resource> own;
   if (!resource) resource = own = std::make_shared<fixed_size_memory_resource>(upstream_, size, 0);
-  auto added = std::make_unique<bin>(size, std::move(resource), std::move(own));
+  auto added = std::unique_ptr<bin>(new bin{size, std::move(resource), std::move(own)});
 
   const std::unique_lock alone(mutex_);
   const auto place = std::ranges::lower_bound(bins_, size, {}, &bin::bytes);

@@ -31,7 +31,7 @@ std::shared_ptr<memory_resource> resource_place::exchange(std::shared_ptr<memory
 }
 
 void resource_place::fill(std::shared_ptr<memory_resource> resource) {
-  auto fresh = std::make_unique<resource_tenure>(std::move(resource), *this);
+  auto fresh = std::unique_ptr<resource_tenure>(new resource_tenure{std::move(resource), *this});
   const std::lock_guard lock(lock_);
   if (tenure_ == nullptr) tenure_ = fresh.release();
 }

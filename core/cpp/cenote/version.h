@@ -1,0 +1,13 @@
+// The version of cenote, for programs in C and C++ to compare with, and the only place where it is written: CMake and
+// pyproject.toml read it from here.
+#ifndef CENOTE_VERSION_H
+#define CENOTE_VERSION_H
+
+#define CENOTE_VERSION_MAJOR 0
+#define CENOTE_VERSION_MINOR 1
+#define CENOTE_VERSION_PATCH 0
+
+/// One number to compare: 1 000 000 * major + 1 000 * minor + patch.
+#define CENOTE_VERSION (CENOTE_VERSION_MAJOR * 1000000 + CENOTE_VERSION_MINOR * 1000 + CENOTE_VERSION_PATCH)
+
+#endif
