@@ -92,7 +92,7 @@ def _where_text(buffer):
     resource = _resource_of(buffer["resource_"])
     if not resource:
         return "moved from"
-    return f"{_resource_text(resource)}, {_stream_text(buffer['stream_'])}"
+    return f"{_resource_text(resource)}, {_stream_text(buffer['stream_']['handle_'])}"
 
 
 class DeviceBuffer:

@@ -455,3 +455,67 @@ def test_an_object_that_several_threads_initialise_is_made_once(cls: type) -> No
         assert sorted(outcomes) == sorted(["made", *[f"this {cls.__name__} was initialised already"] * 3])
         assert sim.live().streams - before == (1 if cls is Stream else 16)
         del made, initialise
+
+
+MADE_ANEW_WITHIN = """
+from cenote import mr
+
+base = mr.CudaMemoryResource()
+
+
+def allocate(nbytes, stream):
+    if grows:
+        pool.__init__(base, "1MiB", "1MiB")
+    return base.allocate(nbytes, stream)
+
+
+grows = []
+pool = mr.PoolMemoryResource(mr.CallbackMemoryResource(allocate, base.deallocate), 0)
+grows.append(True)
+assert pool.allocate(1000) != 0  # of the pool that it was; which ends, and says what was left in it
+grows.clear()
+pool.deallocate(pool.allocate(1000), 1000)
+print(pool.specification, pool.in_use())
+"""
+
+
+def test_a_resource_that_is_made_anew_within_a_call_is_there_to_its_end(run_fresh: Any) -> None:
+    assert run_fresh(MADE_ANEW_WITHIN).stdout == "pool:initial=1MiB,max=1MiB | cuda 0\n"
+
+
+@pytest.mark.parametrize("spec", ["pool", "statistics", "tracking"])
+def test_a_resource_that_is_made_anew_while_others_use_it_loses_nothing(spec: str) -> None:
+    make: dict[str, Callable[[Any], None]] = {
+        "pool": lambda made: mr.PoolMemoryResource.__init__(made, mr.CudaMemoryResource(), "1MiB"),
+        "statistics": lambda made: mr.StatisticsResourceAdaptor.__init__(made, mr.CudaMemoryResource()),
+        "tracking": lambda made: mr.TrackingResourceAdaptor.__init__(made, mr.CudaMemoryResource()),
+    }
+    cls = {
+        "pool": mr.PoolMemoryResource,
+        "statistics": mr.StatisticsResourceAdaptor,
+        "tracking": mr.TrackingResourceAdaptor,
+    }
+    before = sim.live().device_bytes
+    made: list[Any] = [cls[spec].__new__(cls[spec])]
+    make[spec](made[0])
+    start = threading.Barrier(4)
+    failures: list[BaseException] = []
+
+    def work(seed: int) -> None:
+        choose = random.Random(seed)
+        calls = [make[spec], lambda m: m.state(), lambda m: m.trim(), lambda m: m.check(), lambda m: m.specification]
+        start.wait()
+        for _ in range(100):
+            try:
+                choose.choice(calls)(made[0])
+            except BaseException as error:
+                failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    made.clear()
+    assert failures == []
+    assert sim.live().device_bytes == before

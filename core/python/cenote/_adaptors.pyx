@@ -15,10 +15,10 @@ from cenote cimport _libcenote as lib
 from cenote._arguments cimport bytes_argument, count_argument
 from cenote._memory_resource cimport (
     UpstreamResourceAdaptor,
+    become,
     collect_calls,
     last_calls,
     register_class,
-    remember,
     required_size_argument,
     upstream_argument,
 )
@@ -119,11 +119,12 @@ cdef class StatisticsResourceAdaptor(UpstreamResourceAdaptor):
     """
 
     def __init__(self, upstream_mr):
+        cdef shared_ptr[lib.memory_resource] fresh
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
-        self._resource = static_pointer_cast[lib.memory_resource, lib.statistics_resource_adaptor](
+        fresh = static_pointer_cast[lib.memory_resource, lib.statistics_resource_adaptor](
             lib.make_shared[lib.statistics_resource_adaptor](upstream))
         self.upstream_mr = upstream_mr
-        remember(self)
+        become(self, fresh)
 
     @property
     def allocation_counts(self) -> Statistics:
@@ -167,17 +168,20 @@ cdef class LoggingResourceAdaptor(UpstreamResourceAdaptor):
     """
 
     def __init__(self, upstream_mr, log_file_name=None):
+        cdef shared_ptr[lib.memory_resource] fresh
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
         cdef lib.string name = b"" if log_file_name is None else path_argument(log_file_name)
-        self._resource = static_pointer_cast[lib.memory_resource, lib.logging_resource_adaptor](
+        fresh = static_pointer_cast[lib.memory_resource, lib.logging_resource_adaptor](
             lib.make_shared[lib.logging_resource_adaptor](upstream, name))
         self.upstream_mr = upstream_mr
-        remember(self)
+        become(self, fresh)
 
     def flush(self) -> None:
         """Write out the lines that are still buffered."""
+        cdef shared_ptr[lib.memory_resource] held = self.held()
         with nogil:
-            (<lib.logging_resource_adaptor*> self.made()).flush()
+            (<lib.logging_resource_adaptor*> held.get()).flush()
+            held.reset()
 
     def get_file_name(self) -> str:
         """The absolute path that is written, with the device in it."""
@@ -218,31 +222,38 @@ cdef class TrackingResourceAdaptor(UpstreamResourceAdaptor):
     """
 
     def __init__(self, upstream_mr, bool capture_stacks=False):
+        cdef shared_ptr[lib.memory_resource] fresh
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
-        self._resource = static_pointer_cast[lib.memory_resource, lib.tracking_resource_adaptor](
+        fresh = static_pointer_cast[lib.memory_resource, lib.tracking_resource_adaptor](
             lib.make_shared[lib.tracking_resource_adaptor](upstream, capture_stacks, lib.python_interpreter()))
         self.upstream_mr = upstream_mr
-        remember(self)
+        become(self, fresh)
 
     def get_allocated_bytes(self) -> int:
         """The bytes that are outstanding, as requested."""
         cdef size_t allocated
+        cdef shared_ptr[lib.memory_resource] held = self.held()
         with nogil:
-            allocated = (<lib.tracking_resource_adaptor*> self.made()).allocated_bytes()
+            allocated = (<lib.tracking_resource_adaptor*> held.get()).allocated_bytes()
+            held.reset()
         return allocated
 
     def get_outstanding_allocations_str(self) -> str:
         """Each outstanding allocation in the order of allocation, with its stack if captured; empty if there is none."""
         cdef lib.string text
+        cdef shared_ptr[lib.memory_resource] held = self.held()
         with nogil:
-            text = (<lib.tracking_resource_adaptor*> self.made()).outstanding_allocations_str()
+            text = (<lib.tracking_resource_adaptor*> held.get()).outstanding_allocations_str()
+            held.reset()
         return text.decode("utf-8", "replace")
 
     def leak_report(self) -> str:
         """What is outstanding by where it comes from: count and bytes, most bytes first; empty if there is nothing."""
         cdef lib.string text
+        cdef shared_ptr[lib.memory_resource] held = self.held()
         with nogil:
-            text = (<lib.tracking_resource_adaptor*> self.made()).leak_report()
+            text = (<lib.tracking_resource_adaptor*> held.get()).leak_report()
+            held.reset()
         return text.decode("utf-8", "replace")
 
     def log_outstanding_allocations(self) -> None:
@@ -267,12 +278,13 @@ cdef class LimitingResourceAdaptor(UpstreamResourceAdaptor):
     """
 
     def __init__(self, upstream_mr, allocation_limit):
+        cdef shared_ptr[lib.memory_resource] fresh
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
         cdef size_t limit = required_size_argument("allocation_limit", allocation_limit)
-        self._resource = static_pointer_cast[lib.memory_resource, lib.limiting_resource_adaptor](
+        fresh = static_pointer_cast[lib.memory_resource, lib.limiting_resource_adaptor](
             lib.make_shared[lib.limiting_resource_adaptor](upstream, limit))
         self.upstream_mr = upstream_mr
-        remember(self)
+        become(self, fresh)
 
     def get_allocated_bytes(self) -> int:
         """The bytes that count: handed out and not yet freed, each allocation rounded up."""
@@ -345,17 +357,19 @@ cdef class FailureCallbackResourceAdaptor(UpstreamResourceAdaptor):
     cdef object _last_calls
 
     def __init__(self, upstream_mr, callback, max_tries=64):
+        cdef shared_ptr[lib.memory_resource] fresh
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
         cdef lib.failure_callback_body body = body_for(callback)
         cdef size_t tries = count_argument("max_tries", max_tries)
         calls = (callback,)
-        self._calls = lib.make_shared[lib.python_object](<lib.PyObject*> calls)
-        self._resource = static_pointer_cast[lib.memory_resource, lib.failure_callback_resource_adaptor](
+        cdef shared_ptr[lib.python_object] shared = lib.make_shared[lib.python_object](<lib.PyObject*> calls)
+        fresh = static_pointer_cast[lib.memory_resource, lib.failure_callback_resource_adaptor](
             lib.make_shared[lib.failure_callback_resource_adaptor](
-                upstream, lib.python_function(self._calls, body), tries))
+                upstream, lib.python_function(shared, body), tries))
+        self._calls = shared
         self.upstream_mr = upstream_mr
         self._callback = callback
-        remember(self)
+        become(self, fresh)
         self._last_calls = last_calls(self, self._last_calls)
 
 
@@ -369,11 +383,12 @@ cdef class PrefetchResourceAdaptor(UpstreamResourceAdaptor):
     """
 
     def __init__(self, upstream_mr):
+        cdef shared_ptr[lib.memory_resource] fresh
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
-        self._resource = static_pointer_cast[lib.memory_resource, lib.prefetch_resource_adaptor](
+        fresh = static_pointer_cast[lib.memory_resource, lib.prefetch_resource_adaptor](
             lib.make_shared[lib.prefetch_resource_adaptor](upstream))
         self.upstream_mr = upstream_mr
-        remember(self)
+        become(self, fresh)
 
 
 cdef class AlignedResourceAdaptor(UpstreamResourceAdaptor):
@@ -395,13 +410,14 @@ cdef class AlignedResourceAdaptor(UpstreamResourceAdaptor):
     """
 
     def __init__(self, upstream_mr, alignment=256, threshold=0):
+        cdef shared_ptr[lib.memory_resource] fresh
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
         cdef size_t aligned = bytes_argument("alignment", alignment)
         cdef size_t least = bytes_argument("threshold", threshold)
-        self._resource = static_pointer_cast[lib.memory_resource, lib.aligned_resource_adaptor](
+        fresh = static_pointer_cast[lib.memory_resource, lib.aligned_resource_adaptor](
             lib.make_shared[lib.aligned_resource_adaptor](upstream, aligned, least))
         self.upstream_mr = upstream_mr
-        remember(self)
+        become(self, fresh)
 
 
 cdef class GuardResourceAdaptor(UpstreamResourceAdaptor):
@@ -425,12 +441,13 @@ cdef class GuardResourceAdaptor(UpstreamResourceAdaptor):
     """
 
     def __init__(self, upstream_mr, guard_bytes=256):
+        cdef shared_ptr[lib.memory_resource] fresh
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
         cdef size_t size = bytes_argument("guard_bytes", guard_bytes)
-        self._resource = static_pointer_cast[lib.memory_resource, lib.guard_resource_adaptor](
+        fresh = static_pointer_cast[lib.memory_resource, lib.guard_resource_adaptor](
             lib.make_shared[lib.guard_resource_adaptor](upstream, size))
         self.upstream_mr = upstream_mr
-        remember(self)
+        become(self, fresh)
 
     @property
     def guard_bytes(self) -> int:
@@ -457,8 +474,10 @@ cdef class GuardResourceAdaptor(UpstreamResourceAdaptor):
             A stream of the device is known to be captured.
         """
         cdef lib.vector[lib.overrun] found
+        cdef shared_ptr[lib.memory_resource] held = self.held()
         with nogil:
-            found = (<lib.guard_resource_adaptor*> self.made()).find_overruns()
+            found = (<lib.guard_resource_adaptor*> held.get()).find_overruns()
+            held.reset()
         return [one.text().decode("utf-8", "replace") for one in found]
 
 
@@ -473,11 +492,12 @@ cdef class ThreadSafeResourceAdaptor(UpstreamResourceAdaptor):
     """
 
     def __init__(self, upstream_mr):
+        cdef shared_ptr[lib.memory_resource] fresh
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
-        self._resource = static_pointer_cast[lib.memory_resource, lib.thread_safe_resource_adaptor](
+        fresh = static_pointer_cast[lib.memory_resource, lib.thread_safe_resource_adaptor](
             lib.make_shared[lib.thread_safe_resource_adaptor](upstream))
         self.upstream_mr = upstream_mr
-        remember(self)
+        become(self, fresh)
 
 
 collect_calls(FailureCallbackResourceAdaptor)

@@ -11,6 +11,7 @@ cdef class DeviceMemoryResource:
     cdef shared_ptr[lib.standing] _standing  # not null where functions of Python's are called, here or further down
     cdef object __weakref__
     cdef lib.memory_resource* made(self) except NULL nogil
+    cdef shared_ptr[lib.memory_resource] held(self) except *
     cdef void* _allocate_waiting(self, Stream on, size_t bytes, size_t alignment) except? NULL
     cdef int _deallocate_waiting(self, Stream on, void* pointer, size_t bytes, size_t alignment) except -1
 
@@ -28,6 +29,7 @@ cdef shared_ptr[lib.memory_resource] upstream_argument(object upstream_mr) excep
 cdef register_class(str kind, object cls)
 cdef collect_calls(object cls)
 cdef object last_calls(DeviceMemoryResource resource, object before)
+cdef become(DeviceMemoryResource resource, shared_ptr[lib.memory_resource]& made)
 cdef remember(DeviceMemoryResource resource)
 cdef DeviceMemoryResource known(const shared_ptr[lib.memory_resource]& resource)
 cdef DeviceMemoryResource wrap(shared_ptr[lib.memory_resource] resource)

@@ -123,14 +123,21 @@ cdef class DeviceMemoryResource:
             pointer = self._allocate_waiting(on, bytes, aligned)
         return <uintptr_t> pointer
 
+    cdef shared_ptr[lib.memory_resource] held(self) except *:
+        """As `made`, for a call that lets others run: one of them may initialise this object anew."""
+        self.made()
+        return self._resource
+
     cdef void* _allocate_waiting(self, Stream on, size_t bytes, size_t alignment) except? NULL:
         """Allocate where that may wait, or call functions of the program's."""
         cdef lib.interrupt_scope interrupts
         cdef void* pointer
+        cdef shared_ptr[lib.memory_resource] held = self.held()
         with nogil:
-            pointer = self.made().allocate(on._handle, bytes, alignment)
+            pointer = held.get().allocate(on._handle, bytes, alignment)
             if interrupts.has_interrupt():
-                self.made().deallocate(on._handle, pointer, bytes, alignment)
+                held.get().deallocate(on._handle, pointer, bytes, alignment)
+            held.reset()  # which may end it, and wait
         interrupts.end()
         return pointer
 
@@ -169,8 +176,10 @@ cdef class DeviceMemoryResource:
     cdef int _deallocate_waiting(self, Stream on, void* pointer, size_t bytes, size_t alignment) except -1:
         """Free where that may wait, or call functions of the program's."""
         cdef lib.interrupt_scope interrupts
+        cdef shared_ptr[lib.memory_resource] held = self.held()
         with nogil:
-            self.made().deallocate(on._handle, pointer, bytes, alignment)
+            held.get().deallocate(on._handle, pointer, bytes, alignment)
+            held.reset()
         interrupts.end()
         return 0
 
@@ -198,8 +207,10 @@ cdef class DeviceMemoryResource:
             ``in_use``, ``held``, ``limit``, ``largest_free``, ``device_free``, ``device_total``.
         """
         cdef lib.memory_state s
+        cdef shared_ptr[lib.memory_resource] held = self.held()
         with nogil:
-            s = self.made().state()
+            s = held.get().state()
+            held.reset()
         return {
             "in_use": figure(s.in_use),
             "held": figure(s.held),
@@ -228,15 +239,19 @@ cdef class DeviceMemoryResource:
         cdef size_t kept = bytes_argument("keep_bytes", keep_bytes)
         cdef size_t released
         cdef lib.interrupt_scope interrupts
+        cdef shared_ptr[lib.memory_resource] held = self.held()
         with nogil:
-            released = self.made().trim(kept)
+            released = held.get().trim(kept)
+            held.reset()
         interrupts.end()
         return released
 
     def check(self) -> None:
         """Verify the bookkeeping of the whole stack; RuntimeError names the invariant that does not hold."""
+        cdef shared_ptr[lib.memory_resource] held = self.held()
         with nogil:
-            self.made().check()
+            held.get().check()
+            held.reset()
 
     def __reduce_ex__(self, protocol):
         raise TypeError(f"a {type(self).__name__} cannot be pickled or copied: its memory is this process's. Pickle a "
@@ -393,6 +408,14 @@ _classes = {}
 
 cdef register_class(str kind, object cls):
     _classes[kind] = cls
+
+
+cdef become(DeviceMemoryResource resource, shared_ptr[lib.memory_resource]& made):
+    """The resource is from now on what ``__init__`` has made; what it was before is left in `made`, and ended."""
+    resource._resource.swap(made)
+    remember(resource)
+    with nogil:
+        made.reset()
 
 
 cdef remember(DeviceMemoryResource resource):

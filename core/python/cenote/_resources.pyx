@@ -11,10 +11,10 @@ from cenote._arguments cimport address_argument, count_argument, int_argument, s
 from cenote._memory_resource cimport (
     DeviceMemoryResource,
     UpstreamResourceAdaptor,
+    become,
     collect_calls,
     last_calls,
     register_class,
-    remember,
     resource_argument,
     required_size_argument,
     size_argument,
@@ -30,30 +30,33 @@ cdef class CudaMemoryResource(DeviceMemoryResource):
     """
 
     def __init__(self):
+        cdef shared_ptr[lib.memory_resource] fresh
         with nogil:
-            self._resource = static_pointer_cast[lib.memory_resource, lib.cuda_memory_resource](
+            fresh = static_pointer_cast[lib.memory_resource, lib.cuda_memory_resource](
                 lib.make_shared[lib.cuda_memory_resource]())
-        remember(self)
+        become(self, fresh)
 
 
 cdef class ManagedMemoryResource(DeviceMemoryResource):
     """Managed memory (``cuMemAllocManaged``): one address for host and device, may exceed the device's memory."""
 
     def __init__(self):
+        cdef shared_ptr[lib.memory_resource] fresh
         with nogil:
-            self._resource = static_pointer_cast[lib.memory_resource, lib.managed_memory_resource](
+            fresh = static_pointer_cast[lib.memory_resource, lib.managed_memory_resource](
                 lib.make_shared[lib.managed_memory_resource]())
-        remember(self)
+        become(self, fresh)
 
 
 cdef class PinnedHostMemoryResource(DeviceMemoryResource):
     """Page-locked host memory (``cuMemHostAlloc``) that every device can use. Slow to allocate; put a pool over it."""
 
     def __init__(self):
+        cdef shared_ptr[lib.memory_resource] fresh
         with nogil:
-            self._resource = static_pointer_cast[lib.memory_resource, lib.pinned_host_memory_resource](
+            fresh = static_pointer_cast[lib.memory_resource, lib.pinned_host_memory_resource](
                 lib.make_shared[lib.pinned_host_memory_resource]())
-        remember(self)
+        become(self, fresh)
 
 
 cdef class CudaAsyncMemoryResource(DeviceMemoryResource):
@@ -85,6 +88,7 @@ cdef class CudaAsyncMemoryResource(DeviceMemoryResource):
 
     def __init__(self, initial_pool_size=None, release_threshold=None, bint enable_ipc=False,
                  bint enable_fabric=False, peers=None):
+        cdef shared_ptr[lib.memory_resource] fresh
         cdef lib.async_options options
         options.initial_pool_size = size_argument("initial_pool_size", initial_pool_size).value_or(0)
         options.release_threshold = size_argument("release_threshold", release_threshold).value_or(<uint64_t> -1)
@@ -92,9 +96,9 @@ cdef class CudaAsyncMemoryResource(DeviceMemoryResource):
         options.handles.fabric = enable_fabric
         options.peers = peers_argument(peers)
         with nogil:
-            self._resource = static_pointer_cast[lib.memory_resource, lib.cuda_async_memory_resource](
+            fresh = static_pointer_cast[lib.memory_resource, lib.cuda_async_memory_resource](
                 lib.make_shared[lib.cuda_async_memory_resource](options))
-        remember(self)
+        become(self, fresh)
 
     def pool_handle(self) -> int:
         """The driver's ``CUmemoryPool``; it lives as long as this resource."""
@@ -123,12 +127,13 @@ cdef class CudaAsyncViewMemoryResource(DeviceMemoryResource):
     """
 
     def __init__(self, pool_handle, peers=None):
+        cdef shared_ptr[lib.memory_resource] fresh
         cdef lib.CUmemPoolHandle_st* pool = <lib.CUmemPoolHandle_st*> pool_argument(pool_handle)
         cdef lib.peer_devices opened = peers_argument(() if peers is None else peers)
         with nogil:
-            self._resource = static_pointer_cast[lib.memory_resource, lib.cuda_async_view_memory_resource](
+            fresh = static_pointer_cast[lib.memory_resource, lib.cuda_async_view_memory_resource](
                 lib.make_shared[lib.cuda_async_view_memory_resource](lib.current_device(), pool, opened))
-        remember(self)
+        become(self, fresh)
 
     def pool_handle(self) -> int:
         """The driver's ``CUmemoryPool``."""
@@ -180,10 +185,11 @@ cdef class CudaAsyncManagedMemoryResource(DeviceMemoryResource):
     """
 
     def __init__(self):
+        cdef shared_ptr[lib.memory_resource] fresh
         with nogil:
-            self._resource = static_pointer_cast[lib.memory_resource, lib.cuda_async_managed_memory_resource](
+            fresh = static_pointer_cast[lib.memory_resource, lib.cuda_async_managed_memory_resource](
                 lib.make_shared[lib.cuda_async_managed_memory_resource]())
-        remember(self)
+        become(self, fresh)
 
     def pool_handle(self) -> int:
         """The driver's ``CUmemoryPool``; it lives as long as the process."""
@@ -202,10 +208,11 @@ cdef class SystemMemoryResource(DeviceMemoryResource):
     """
 
     def __init__(self):
+        cdef shared_ptr[lib.memory_resource] fresh
         with nogil:
-            self._resource = static_pointer_cast[lib.memory_resource, lib.system_memory_resource](
+            fresh = static_pointer_cast[lib.memory_resource, lib.system_memory_resource](
                 lib.make_shared[lib.system_memory_resource]())
-        remember(self)
+        become(self, fresh)
 
 
 cdef class SamHeadroomMemoryResource(DeviceMemoryResource):
@@ -223,11 +230,12 @@ cdef class SamHeadroomMemoryResource(DeviceMemoryResource):
     """
 
     def __init__(self, headroom):
+        cdef shared_ptr[lib.memory_resource] fresh
         cdef size_t bytes = required_size_argument("headroom", headroom)
         with nogil:
-            self._resource = static_pointer_cast[lib.memory_resource, lib.sam_headroom_memory_resource](
+            fresh = static_pointer_cast[lib.memory_resource, lib.sam_headroom_memory_resource](
                 lib.make_shared[lib.sam_headroom_memory_resource](bytes))
-        remember(self)
+        become(self, fresh)
 
 
 cdef class PoolMemoryResource(UpstreamResourceAdaptor):
@@ -249,15 +257,16 @@ cdef class PoolMemoryResource(UpstreamResourceAdaptor):
     """
 
     def __init__(self, upstream_mr, initial_pool_size=None, maximum_pool_size=None):
+        cdef shared_ptr[lib.memory_resource] fresh
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
         cdef optional[size_t] initial = size_argument("initial_pool_size", initial_pool_size)
         cdef optional[size_t] maximum = size_argument("maximum_pool_size", maximum_pool_size)
         cdef lib.interrupt_scope interrupts  # what it cannot keep it frees
         with nogil:
-            self._resource = static_pointer_cast[lib.memory_resource, lib.pool_memory_resource](
+            fresh = static_pointer_cast[lib.memory_resource, lib.pool_memory_resource](
                 lib.make_shared[lib.pool_memory_resource](upstream, initial, maximum))
         self.upstream_mr = upstream_mr
-        remember(self)
+        become(self, fresh)
         interrupts.end()
 
     def pool_size(self) -> int:
@@ -298,14 +307,15 @@ cdef class ArenaMemoryResource(UpstreamResourceAdaptor):
     """
 
     def __init__(self, upstream_mr, arena_size=None, bint dump_log_on_failure=False):
+        cdef shared_ptr[lib.memory_resource] fresh
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
         cdef optional[size_t] size = size_argument("arena_size", arena_size)
         cdef lib.interrupt_scope interrupts  # what it cannot keep it frees
         with nogil:
-            self._resource = static_pointer_cast[lib.memory_resource, lib.arena_memory_resource](
+            fresh = static_pointer_cast[lib.memory_resource, lib.arena_memory_resource](
                 lib.make_shared[lib.arena_memory_resource](upstream, size, dump_log_on_failure))
         self.upstream_mr = upstream_mr
-        remember(self)
+        become(self, fresh)
         interrupts.end()
 
     def arena_size(self) -> int:
@@ -333,15 +343,16 @@ cdef class FixedSizeMemoryResource(UpstreamResourceAdaptor):
     """
 
     def __init__(self, upstream_mr, block_size=1 << 20, blocks_to_preallocate=128):
+        cdef shared_ptr[lib.memory_resource] fresh
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
         cdef size_t size = required_size_argument("block_size", block_size)
         cdef size_t blocks = count_argument("blocks_to_preallocate", blocks_to_preallocate)
         cdef lib.interrupt_scope interrupts  # what it cannot keep it frees
         with nogil:
-            self._resource = static_pointer_cast[lib.memory_resource, lib.fixed_size_memory_resource](
+            fresh = static_pointer_cast[lib.memory_resource, lib.fixed_size_memory_resource](
                 lib.make_shared[lib.fixed_size_memory_resource](upstream, size, blocks))
         self.upstream_mr = upstream_mr
-        remember(self)
+        become(self, fresh)
         interrupts.end()
 
     def get_block_size(self) -> int:
@@ -372,19 +383,20 @@ cdef class BinningMemoryResource(UpstreamResourceAdaptor):
         self._bin_mrs = ()
 
     def __init__(self, upstream_mr, min_size_exponent=-1, max_size_exponent=-1):
+        cdef shared_ptr[lib.memory_resource] fresh
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
         cdef int least = small_argument("min_size_exponent", min_size_exponent)
         cdef int most = small_argument("max_size_exponent", max_size_exponent)
         cdef lib.interrupt_scope interrupts  # what it cannot keep it frees
         with nogil:
             if least == -1 or most == -1:
-                self._resource = static_pointer_cast[lib.memory_resource, lib.binning_memory_resource](
+                fresh = static_pointer_cast[lib.memory_resource, lib.binning_memory_resource](
                     lib.make_shared[lib.binning_memory_resource](upstream))
             else:
-                self._resource = static_pointer_cast[lib.memory_resource, lib.binning_memory_resource](
+                fresh = static_pointer_cast[lib.memory_resource, lib.binning_memory_resource](
                     lib.make_shared[lib.binning_memory_resource](upstream, least, most))
         self.upstream_mr = upstream_mr
-        remember(self)
+        become(self, fresh)
         interrupts.end()
 
     def add_bin(self, allocation_size, bin_resource=None) -> None:
@@ -408,8 +420,10 @@ cdef class BinningMemoryResource(UpstreamResourceAdaptor):
         cdef shared_ptr[lib.memory_resource] resource
         if bin_resource is not None:
             resource = resource_argument("bin_resource", bin_resource)
+        cdef shared_ptr[lib.memory_resource] held = self.held()
         with nogil:
-            (<lib.binning_memory_resource*> self.made()).add_bin(size, resource)
+            (<lib.binning_memory_resource*> held.get()).add_bin(size, resource)
+            held.reset()
         if bin_resource is None:
             if self.upstream_mr._standing.get() != NULL:
                 self._leases.set_users(self._leases.users_of_first())
@@ -452,18 +466,20 @@ cdef class CallbackMemoryResource(DeviceMemoryResource):
     cdef object _last_calls
 
     def __init__(self, allocate_func, deallocate_func):
+        cdef shared_ptr[lib.memory_resource] fresh
         aligned = takes_alignment("allocate_func", allocate_func, 2), takes_alignment("deallocate_func",
                                                                                      deallocate_func, 3)
         calls = (allocate_func, deallocate_func, *aligned)
-        self._calls = make_shared[lib.python_object](<lib.PyObject*> calls)
-        cdef lib.allocate_function allocate = lib.python_allocate_function(self._calls, call_allocate)
-        cdef lib.deallocate_function deallocate = lib.python_free_function(self._calls, call_deallocate)
+        cdef shared_ptr[lib.python_object] shared = make_shared[lib.python_object](<lib.PyObject*> calls)
+        cdef lib.allocate_function allocate = lib.python_allocate_function(shared, call_allocate)
+        cdef lib.deallocate_function deallocate = lib.python_free_function(shared, call_deallocate)
         with nogil:
-            self._resource = static_pointer_cast[lib.memory_resource, lib.callback_memory_resource](
+            fresh = static_pointer_cast[lib.memory_resource, lib.callback_memory_resource](
                 lib.make_shared[lib.callback_memory_resource](allocate, deallocate))
+        self._calls = shared
         self.allocate_func = allocate_func
         self.deallocate_func = deallocate_func
-        remember(self)
+        become(self, fresh)
         self._last_calls = last_calls(self, self._last_calls)
 
 

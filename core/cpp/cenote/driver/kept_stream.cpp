@@ -38,10 +38,7 @@ std::shared_ptr<event> moment_of(const kept_stream& stream, int device) {
 
 }  // namespace
 
-kept_stream::kept_stream(stream_ref stream) noexcept
-    : handle_(stream), thread_(stream.is_per_thread_default() ? this_thread_number() : 0) {}
-
-bool kept_stream::is_known_here() const noexcept { return thread_ == 0 || thread_ == this_thread_number(); }
+std::uint64_t kept_stream::this_thread() noexcept { return this_thread_number(); }
 
 void order_after(const kept_stream& later, int later_device, const kept_stream& earlier, int earlier_device) {
   if (is_one_stream(later, later_device, earlier, earlier_device)) return;

@@ -23,17 +23,20 @@ namespace cenote {
 
 class kept_stream {
  public:
-  kept_stream(stream_ref stream) noexcept;  // implicit: as the calling thread means it
+  kept_stream(stream_ref stream) noexcept  // implicit: as the calling thread means it
+      : handle_(stream), thread_(stream.is_per_thread_default() ? this_thread() : 0) {}
 
   /// Means the stream only where it is known.
   stream_ref handle() const noexcept { return handle_; }
 
   /// Whether the handle means the same stream on the calling thread.
-  bool is_known_here() const noexcept;
+  bool is_known_here() const noexcept { return thread_ == 0 || thread_ == this_thread(); }
 
   friend bool operator==(const kept_stream&, const kept_stream&) noexcept = default;
 
  private:
+  static std::uint64_t this_thread() noexcept;
+
   stream_ref handle_;
   std::uint64_t thread_;  // the one whose per-thread default stream it is; 0 for every other stream
 };
