@@ -2,7 +2,7 @@
 //
 // 1. Address space is reserved from the operating system in chunks (readable, writable, MAP_NORESERVE): 80 GiB of it
 //    cost nothing until they are written.
-// 2. A piece is taken from the lowest chunk that has room; what is given back is handed out again.
+// 2. A piece is taken from the smallest range that has room; what is given back is handed out again.
 // 3. Chunks are never returned to the operating system, so that an address in one of them is the simulator's for good:
 //    a pointer is either known, or dead, or the host's own.
 //

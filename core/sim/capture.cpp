@@ -8,6 +8,21 @@
 
 namespace cenote::sim {
 
+namespace {
+
+/// `visit(Stream&)` for each that is there and still in the capture.
+template <class Visit>
+void for_each_stream_in(const Capture& capture, Visit&& visit) {
+  for (const auto& joined : capture.streams) {
+    const auto stream = joined.lock();
+    if (stream && stream->capture.get() == &capture) {
+      visit(*stream);
+    }
+  }
+}
+
+}  // namespace
+
 Graph::~Graph() {
   for (const auto& block : blocks) {
     free_block(*block);
@@ -49,7 +64,8 @@ void Captures::begin(const std::shared_ptr<Stream>& stream, CUstreamCaptureMode 
                                                    .context = &stream->context,
                                                    .graph_handle = driver().graphs.insert(graph),
                                                    .graph = graph,
-                                                   .clocks = {{stream->id, {}}}});
+                                                   .clocks = {{stream->id, {}}},
+                                                   .streams = {stream}});
   ongoing_.push_back(capture);
   stream->capture = std::move(capture);
 }
@@ -113,18 +129,17 @@ void Captures::forbid(Context& context) {
 }
 
 void Captures::require_no_implied_wait(Context& context, bool invalidates) {
-  const auto check = [&](const std::shared_ptr<Stream>& stream) {
-    if (&stream->context != &context || !stream->blocking() || !stream->capture) {
-      return;
-    }
-    if (invalidates) {
-      refuse(*stream->capture, CUDA_ERROR_STREAM_CAPTURE_IMPLICIT,
-             "the legacy stream would wait for a blocking stream that is capturing; the capture is invalidated");
-    }
-    fail(CUDA_ERROR_STREAM_CAPTURE_IMPLICIT);
-  };
-  if (!ongoing_.empty()) {
-    driver().for_each_stream(check);
+  for (const auto& capture : ongoing_) {
+    for_each_stream_in(*capture, [&](const Stream& stream) {
+      if (&stream.context != &context || !stream.blocking()) {
+        return;
+      }
+      if (invalidates) {
+        refuse(*capture, CUDA_ERROR_STREAM_CAPTURE_IMPLICIT,
+               "the legacy stream would wait for a blocking stream that is capturing; the capture is invalidated");
+      }
+      fail(CUDA_ERROR_STREAM_CAPTURE_IMPLICIT);
+    });
   }
 }
 
@@ -158,11 +173,7 @@ void Captures::forget(const Context& context) {
 
 void Captures::drop(const std::shared_ptr<Capture>& capture) {
   capture->ended = true;
-  driver().for_each_stream([&](const std::shared_ptr<Stream>& stream) {
-    if (stream->capture == capture) {
-      stream->capture = nullptr;
-    }
-  });
+  for_each_stream_in(*capture, [](Stream& stream) { stream.capture = nullptr; });
   std::erase(ongoing_, capture);
 }
 

@@ -54,7 +54,8 @@ struct Capture {
   std::shared_ptr<Graph> graph;
   bool invalidated = false;
   bool ended = false;
-  std::map<std::uint64_t, Clock> clocks;  ///< by stream id
+  std::map<std::uint64_t, Clock> clocks;         ///< by stream id
+  std::vector<std::weak_ptr<Stream>> streams{};  ///< that have joined it, the origin first
 
   /// Throws Failure(CUDA_ERROR_STREAM_CAPTURE_INVALIDATED).
   void require_valid() const { require(!invalidated, CUDA_ERROR_STREAM_CAPTURE_INVALIDATED); }

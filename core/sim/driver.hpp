@@ -68,17 +68,6 @@ struct Driver {
   /// The CUDA version that the driver implements, known before cuInit as well.
   int version() const;
 
-  /// Every stream, default streams included; `visit(const std::shared_ptr<Stream>&)`.
-  template <class Visit>
-  void for_each_stream(Visit&& visit) {
-    streams.for_each([&](CUstream, const std::shared_ptr<Stream>& stream) { visit(stream); });
-    for (const auto& device : all_devices) {
-      for (const auto& [thread, stream] : device->context.thread_streams) {
-        visit(stream);
-      }
-    }
-  }
-
   /// What a synchronisation does for every pool: memory above the release threshold goes back to its device.
   void note_synchronisation();
 };

@@ -32,7 +32,10 @@ void wait_for_captured(Stream& stream, const Record& record) {
     stream.capture->invalidated = true;
     captures.refuse(capture, CUDA_ERROR_STREAM_CAPTURE_MERGE, "the wait would merge two captures");
   }
-  stream.capture = record.capture;
+  if (!stream.capture) {
+    stream.capture = record.capture;
+    capture.streams.push_back(stream.weak_from_this());
+  }
   capture.order_after(stream, record.clock);
 }
 

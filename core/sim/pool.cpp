@@ -100,7 +100,7 @@ void Pool::hand_over(std::uintptr_t base, std::size_t bytes) {
 
 /// The lowest run of free and parked memory that is long enough; the stream waits for the frees in it.
 std::optional<std::uintptr_t> Pool::take_behind_frees(std::size_t bytes, Stream& stream) {
-  if (allow_internal_dependencies_ == 0) {
+  if (allow_internal_dependencies_ == 0 || parked_.empty()) {
     return std::nullopt;
   }
   std::map<std::uintptr_t, std::size_t> pieces = free_.all();
@@ -253,6 +253,9 @@ std::size_t Pool::unused_bytes() const { return releasable_bytes(Seen::by_progra
 
 std::size_t Pool::releasable_bytes(Seen seen) const {
   std::size_t sum = 0;
+  if (free_.empty()) {
+    return sum;
+  }
   for (const auto& [base, bytes] : segments_) {
     sum += releasable(base, bytes, seen) ? bytes : 0;
   }

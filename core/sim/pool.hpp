@@ -1,6 +1,6 @@
 // A stream-ordered memory pool.
 //
-// 1. The pool takes segments from its place (pool_place.hpp) and hands out pieces of them, first fit.
+// 1. The pool takes segments from its place (pool_place.hpp) and hands out pieces of them, the smallest that fits.
 // 2. A piece freed on a stream is parked: it may be handed out again at once on that stream. Once the free has run in
 // the
 //    stream's queue (settle), it is free for every stream, if CU_MEMPOOL_ATTR_REUSE_ALLOW_OPPORTUNISTIC allows that;

@@ -4,24 +4,36 @@
 
 namespace cenote::sim {
 
+void Ranges::add(std::uintptr_t start, std::size_t bytes) {
+  bytes_at_.emplace(start, bytes);
+  by_bytes_.emplace(bytes, start);
+}
+
+Ranges::ByStart::iterator Ranges::erase(ByStart::iterator range) {
+  by_bytes_.erase({range->second, range->first});
+  return bytes_at_.erase(range);
+}
+
 void Ranges::insert(std::uintptr_t start, std::size_t bytes) {
   auto next = bytes_at_.lower_bound(start);
   if (next != bytes_at_.end() && next->first == start + bytes) {
     bytes += next->second;
-    next = bytes_at_.erase(next);
+    next = erase(next);
   }
   if (next != bytes_at_.begin()) {
     const auto previous = std::prev(next);
     if (previous->first + previous->second == start) {
-      previous->second += bytes;
-      return;
+      start = previous->first;
+      bytes += previous->second;
+      erase(previous);
     }
   }
-  bytes_at_.emplace_hint(next, start, bytes);
+  add(start, bytes);
 }
 
 std::optional<std::uintptr_t> Ranges::take(std::size_t bytes, std::size_t alignment) {
-  for (const auto& [start, held] : bytes_at_) {
+  for (auto at = by_bytes_.lower_bound({bytes, 0}); at != by_bytes_.end(); ++at) {
+    const auto [held, start] = *at;
     const auto aligned = round_up(start, alignment);
     if (aligned - start < held && held - (aligned - start) >= bytes) {
       take_exactly(aligned, bytes);
@@ -62,12 +74,12 @@ void Ranges::remove(std::uintptr_t start, std::size_t bytes) {
   while (touches(start, bytes)) {
     const auto last = std::prev(bytes_at_.lower_bound(end));
     const auto [range_start, held] = *last;
-    bytes_at_.erase(last);
+    erase(last);
     if (range_start < start) {
-      bytes_at_.emplace(range_start, start - range_start);
+      add(range_start, start - range_start);
     }
     if (range_start + held > end) {
-      bytes_at_.emplace(end, range_start + held - end);
+      add(end, range_start + held - end);
     }
   }
 }

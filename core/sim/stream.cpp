@@ -58,6 +58,16 @@ Points Stream::horizon() const {
   return points;
 }
 
+std::optional<Point> Stream::unreached() const {
+  if (kind == StreamKind::legacy && !context.busy.new_to_legacy.empty()) {
+    return context.busy.new_to_legacy.begin()->second->end();
+  }
+  if (blocking() && context.legacy_stream && !context.legacy_stream->queue->idle()) {
+    return context.legacy_stream->queue->end();
+  }
+  return queue->idle() ? std::nullopt : std::optional(queue->end());
+}
+
 Point Stream::submit(Work work) {
   if (capture) {
     capture->record(*this);
@@ -121,11 +131,11 @@ CUresult cuStreamQuery(CUstream handle) {
   return call(Entry::cuStreamQuery, [&] {
     const auto stream = stream_of(handle);
     require_observable(*stream);
-    const Points points = stream->horizon();
-    if (all_reached(points)) {
+    const auto next = stream->unreached();
+    if (!next) {
       return CUDA_SUCCESS;
     }
-    step(points);
+    step({*next});
     return CUDA_ERROR_NOT_READY;
   });
 }

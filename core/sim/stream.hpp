@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "capture.hpp"
 #include "context.hpp"
@@ -20,13 +21,16 @@ namespace cenote::sim {
 
 enum class StreamKind { created, legacy, per_thread };
 
-struct Stream {
+struct Stream : std::enable_shared_from_this<Stream> {
   Stream(Context& context, StreamKind kind, unsigned int flags, int priority);
 
   bool blocking() const { return queue->blocking(); }
 
   /// What comes before anything that is issued on this stream now.
   Points horizon() const;
+
+  /// A point that comes before it and is not reached; nothing where all are. One of many costs as much as all of one.
+  std::optional<Point> unreached() const;
 
   /// Queues the work behind the horizon, or records it where the stream captures.
   /// Returns the point that is reached once it is done; a captured one is reached already.
