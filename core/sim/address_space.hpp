@@ -5,10 +5,8 @@
 // 2. A piece is taken from the smallest range that has room; what is given back is handed out again.
 // 3. Chunks are never returned to the operating system, so that an address in one of them is the simulator's for good:
 //    a pointer is either known, or dead, or the host's own.
-//
 // 4. retire_all() ends a machine (reset.cpp): the pieces that are out are nobody's from then on. They are handed out
-// again
-//    once many machines have come after theirs.
+//    again once many machines have come after theirs.
 //
 // Contents: fresh memory is no zeros by promise. The first bytes of a taken piece are overwritten with a pattern, and
 // large pieces lose their pages when they are given back; the rest is whatever was there. With `poison_everything`,

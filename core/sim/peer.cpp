@@ -2,8 +2,7 @@
 //
 // 1. cuDeviceCanAccessPeer: whether it could at all (settings.hpp). All cards of one machine can, or none.
 // 2. cuCtxEnablePeerAccess opens the memory that a context takes with cuMemAlloc to the context that is current. It
-// does
-//    not open memory of pools; that is cuMemPoolSetAccess (pool.cpp).
+//    does not open memory of pools; that is cuMemPoolSetAccess (pool.cpp).
 //
 // Copies between plain memory of two cards need neither: where the cards do not reach each other, the driver goes by
 // the host.

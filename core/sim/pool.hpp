@@ -2,9 +2,8 @@
 //
 // 1. The pool takes segments from its place (pool_place.hpp) and hands out pieces of them, the smallest that fits.
 // 2. A piece freed on a stream is parked: it may be handed out again at once on that stream. Once the free has run in
-// the
-//    stream's queue (settle), it is free for every stream, if CU_MEMPOOL_ATTR_REUSE_ALLOW_OPPORTUNISTIC allows that;
-//    but the program has not seen it yet: it does at the next synchronisation, and only then does it count as unused.
+//    the stream's queue (settle), it is free for every stream, if CU_MEMPOOL_ATTR_REUSE_ALLOW_OPPORTUNISTIC allows
+//    that; but the program has not seen it yet: it does at the next synchronisation, and only then is it unused.
 // 3. A segment that is unused goes back to the device when the pool is trimmed, and every synchronisation trims to the
 //    release threshold. It goes as well when anything else on the device would find no memory otherwise.
 // 4. An allocation for which there is no room, and for which the pool cannot grow, is given pieces that are still

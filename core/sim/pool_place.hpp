@@ -3,8 +3,7 @@
 // 1. Places that have pools, with CUDA 13: pinned and managed memory of each card, of the host and of each of its NUMA
 //    nodes, and managed memory that is preferred nowhere. "Pinned" on a card is what a driver's pool has always been.
 // 2. Every place has a default pool from cuInit on, which cannot be destroyed. The current pool is the default one
-// until
-//    another is set; where that is destroyed, it is the default one again.
+//    until another is set; where that is destroyed, it is the default one again.
 // 3. A pool that a program makes is in one of these places. One more is allowed to it alone: managed memory on the NUMA
 //    node of the thread.
 //

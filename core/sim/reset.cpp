@@ -2,9 +2,8 @@
 //
 // 1. All work runs, and captures are dropped.
 // 2. Memory of every kind is gone: allocations, reservations, physical memory, graphs. Its addresses and handles are
-// not
-//    given out again soon, so that a program that still has them harms nobody: to free them is taken and does nothing,
-//    to use them is refused and written down.
+//    not given out again soon, so that a program that still has them harms nobody: to free them is taken and does
+//    nothing, to use them is refused and written down.
 // 3. Streams, events, pools and contexts stay, with the handles that they had: pools are empty, events are complete.
 //    Those of a card that the new machine does not have cannot be used, until there is such a card again.
 // 4. The calling thread has no current context. Counts, armed failures and violations start anew.
