@@ -70,6 +70,97 @@ def test_memory_that_torch_uses_by_dlpack_is_reused_after_that_use(run):
     )
 
 
+def test_a_buffer_on_the_per_thread_default_stream_is_ordered_on_every_thread(run):
+    """Another thread reads, exports or drops what a thread's own stream has not written yet."""
+    run(
+        """
+        import threading
+        import cenote, cupy, torch
+        own = cenote.stream.PER_THREAD_DEFAULT_STREAM
+        pool = cenote.mr.from_spec("pool:initial=8MiB,max=8MiB | cuda")
+        size = 6 << 20
+        sevens, nines = (torch.full((size,), value, dtype=torch.uint8, device="cuda") for value in (7, 9))
+        zeros = torch.zeros(size, dtype=torch.uint8, device="cuda")
+        spin = cupy.RawKernel("extern \\"C\\" __global__ void spin() { long long b = clock64();"
+                              " while (clock64() - b < 40000000) {} }", "spin")
+        spin((1,), (1,), ())
+        torch.cuda.synchronize()
+        kept = []
+
+        def write():
+            cupy.cuda.Device(0).use()
+            buffer = cenote.DeviceBuffer(size=size, stream=own, mr=pool)
+            cenote.device_buffer.copy_device_to_ptr(zeros.data_ptr(), buffer.ptr, size, own)
+            with cupy.cuda.Stream.ptds:
+                spin((1,), (1,), ())
+            cenote.device_buffer.copy_device_to_ptr(sevens.data_ptr(), buffer.ptr, size, own)
+            kept.append(buffer)
+
+        def written():
+            thread = threading.Thread(target=write)
+            thread.start()
+            thread.join()
+            return kept.pop()
+
+        side = cenote.Stream(flags=cenote.CudaStreamFlags.NON_BLOCKING)
+        for trial in range(10):
+            assert written().tobytes(side) == b"\\x07" * size, (trial, "tobytes")
+            with torch.cuda.stream(torch.cuda.ExternalStream(side.handle)):
+                tensor = torch.from_dlpack(written())
+                assert bool((tensor == 7).all().item()), (trial, "DLPack")
+                del tensor
+            torch.cuda.synchronize()
+            buffer = written()
+            del buffer                                     # dropped by this thread, whose own stream is idle
+            other = cenote.DeviceBuffer(size=size, stream=own, mr=pool)
+            cenote.device_buffer.copy_device_to_ptr(nines.data_ptr(), other.ptr, size, own)
+            torch.cuda.synchronize()
+            assert other.tobytes() == b"\\x09" * size, (trial, "dropped")
+            del other
+        pool.check()
+        """
+    )
+
+
+def test_buffers_of_two_devices_are_ordered_and_lose_nothing(run):
+    run(
+        """
+        import cenote, torch
+        if torch.cuda.device_count() < 2:
+            raise SystemExit(0)
+        size = 6 << 20
+        with torch.cuda.device(1):
+            there = cenote.mr.from_spec("pool:initial=8MiB,max=8MiB | cuda")
+            far, zeros, sevens = torch.cuda.Stream(), *(
+                torch.full((size,), value, dtype=torch.uint8, device="cuda:1") for value in (0, 7))
+        here = cenote.mr.from_spec("pool:initial=8MiB,max=8MiB | cuda")
+        near = cenote.Stream(flags=cenote.CudaStreamFlags.NON_BLOCKING)
+        nines = torch.full((size,), 9, dtype=torch.uint8, device="cuda:0")
+        for trial in range(10):
+            source = cenote.DeviceBuffer(size=size, stream=far, mr=there)
+            source.copy_from_device(zeros, far)
+            torch.cuda.synchronize(1)
+            with torch.cuda.stream(far):
+                torch.cuda._sleep(40_000_000)
+            source.copy_from_device(sevens, far)
+            target = cenote.DeviceBuffer(size=size, stream=near, mr=here)
+            target.copy_from_device(source, near)
+            assert target.tobytes(near) == b"\\x07" * size, trial
+            with torch.cuda.stream(far):
+                torch.cuda._sleep(40_000_000)
+            target.copy_from_device(sevens, far)           # used last on the other device's stream
+            del target                                     # and freed there
+            again = cenote.DeviceBuffer(size=size, stream=near, mr=here)
+            again.copy_from_device(nines, near)
+            torch.cuda.synchronize(0)
+            torch.cuda.synchronize(1)
+            assert again.tobytes(near) == b"\\x09" * size, trial
+            del again, source
+        assert here.in_use() == 0 and there.in_use() == 0
+        """
+    )
+
+
 @pytest.mark.parametrize("spec", ["managed", "pinned", "pool:initial=1MiB | pinned"])
 def test_numpy_shares_memory_that_the_host_reaches(run, spec):
     run(
