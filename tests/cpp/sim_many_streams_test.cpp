@@ -25,7 +25,7 @@ class SimManyStreams : public Sim {
   static void expect_cost_in_proportion(Work&& work) {
     const double once = heap_bytes_of(1000, work);
     const double twice = heap_bytes_of(2000, work);
-    EXPECT_LT(twice, 2.5 * once);
+    EXPECT_LE(twice, 2.5 * once);  // under a sanitizer, both are 0
   }
 };
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <mutex>
@@ -105,6 +106,12 @@ std::string version_text(int version) {
   return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
 }
 
+/// The driver's own variable, which may hide all devices, or name one twice.
+std::string visible_devices_text() {
+  const char* const text = std::getenv("CUDA_VISIBLE_DEVICES");
+  return text == nullptr ? "" : " CUDA_VISIBLE_DEVICES is '" + std::string(text) + "'.";
+}
+
 loaded_driver load() {
   const std::string name = library_name();
   void* const library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
@@ -133,11 +140,12 @@ loaded_driver load() {
   driver_use_begins();
   const CUresult result = init(0);
   if (result == CUDA_ERROR_NO_DEVICE) {
-    unavailable(name, "the CUDA driver finds no device (cuInit: CUDA_ERROR_NO_DEVICE).");
+    unavailable(name, "the CUDA driver finds no device (cuInit: CUDA_ERROR_NO_DEVICE)." + visible_devices_text());
   }
   loaded_driver loaded{fill_table(source, name), name};
   if (result != CUDA_SUCCESS) {
-    unavailable(name, "the CUDA driver could not be initialised (cuInit: " + text_of(loaded.table, result) + ").");
+    unavailable(name, "the CUDA driver could not be initialised (cuInit: " + text_of(loaded.table, result) + ")." +
+                          (result == CUDA_ERROR_INVALID_DEVICE ? visible_devices_text() : ""));
   }
   watch_exit();
   return loaded;
