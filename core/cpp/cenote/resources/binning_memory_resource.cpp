@@ -32,7 +32,7 @@ void subtract(std::atomic<std::size_t>& count, std::size_t amount) noexcept {
 
 binning_memory_resource::binning_memory_resource(std::shared_ptr<memory_resource> upstream)
     : memory_resource(upstream, "binning", depth_of_bins), upstream_(std::move(upstream)) {
-  bins_.push_back(std::unique_ptr<bin>(new bin{any_size, upstream_}));
+  bins_.push_back(std::unique_ptr<bin>(new bin{any_size, upstream_, {}}));
 }
 
 binning_memory_resource::binning_memory_resource(std::shared_ptr<memory_resource> upstream, int min_size_exponent,
