@@ -338,7 +338,7 @@ parameters read_parameters(const kind& of, std::string_view text, int device) {
   std::string* list = nullptr;
   for (const std::string_view part : split_unquoted(text, ',')) {
     if (list != nullptr && goes_on(part)) {
-      *list += "," + std::string(part);
+      list->append(",").append(part);
       continue;
     }
     const auto equals = part.find('=');
