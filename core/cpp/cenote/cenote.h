@@ -22,6 +22,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "cenote/ground/version.h"
+
 #if defined(__GNUC__)
 #define CENOTE_API __attribute__((visibility("default")))
 #else

@@ -35,6 +35,7 @@
 #include "cenote/ground/foreign_exception.hpp"
 #include "cenote/ground/log.hpp"
 #include "cenote/ground/reports.hpp"
+#include "cenote/ground/version.h"
 #include "cenote/memory_resource.hpp"
 #include "cenote/resources/arena_memory_resource.hpp"
 #include "cenote/resources/binning_memory_resource.hpp"
