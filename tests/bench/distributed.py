@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=230, help="begin no round that would end later (default: 230)")
     parser.add_argument("--steps", type=int, default=10, help="steps between two looks at the clock (default: 10)")
     parser.add_argument("--blocks", type=int, default=5, help="of so many steps, in a launch and a mode (default: 5)")
+    parser.add_argument("--batch", type=int, default=8, help="sequences a step and process (default: 8)")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a tiny model, through gloo")
     parser.add_argument("--out", type=Path, help="a JSON file for everything that was measured")
     parser.add_argument("--worker", metavar="FILE", type=Path, help=argparse.SUPPRESS)  # what torchrun starts
@@ -84,7 +85,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         unknown = [each for each in given if each not in known]
         if unknown:
             parser.error(f"{name}: {', '.join(map(repr, unknown))} is not known; known are: {', '.join(known)}")
-    for name in ("processes", "rounds", "steps", "blocks"):
+    for name in ("processes", "rounds", "steps", "blocks", "batch"):
         if getattr(chosen, name) < 1:
             parser.error(f"--{name} must be at least 1")
     if chosen.device == "cpu" and any(ARMS[arm].uses_cenote for arm in chosen.arms):
@@ -137,7 +138,7 @@ def seconds_a_step(mode: str, rank: int, options: argparse.Namespace) -> dict[st
     import torch
     import torch.distributed
 
-    sizes = Sizes() if options.device == "cuda" else SMALL
+    sizes = replace(Sizes(), batch=options.batch) if options.device == "cuda" else SMALL
     device = torch.device("cuda", rank) if options.device == "cuda" else torch.device("cpu")
 
     def wait() -> None:
@@ -263,7 +264,7 @@ def launch(arm: str, options: argparse.Namespace, folder: Path) -> dict[str, Any
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
     command += [str(options.processes), str(Path(__file__).resolve()), "--worker", str(out), "--arms", arm]
     command += ["--modes", ",".join(options.modes), "--device", options.device]
-    command += ["--steps", str(options.steps), "--blocks", str(options.blocks)]
+    command += ["--steps", str(options.steps), "--blocks", str(options.blocks), "--batch", str(options.batch)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CENOTE_")}
     environment.setdefault("OMP_NUM_THREADS", "4")
     environment["PYTHONSAFEPATH"] = "1"  # this script's folder has modules of common names
