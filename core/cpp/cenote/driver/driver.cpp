@@ -108,7 +108,7 @@ std::string version_text(int version) {
 
 /// The driver's own variable, which may hide all devices, or name one twice.
 std::string visible_devices_text() {
-  const char* const text = environment_variable("CUDA_VISIBLE_DEVICES");
+  const char* const text = environment_text("CUDA_VISIBLE_DEVICES");
   return text == nullptr ? "" : " CUDA_VISIBLE_DEVICES is '" + std::string(text) + "'.";
 }
 

@@ -6,8 +6,10 @@
 
 namespace cenote {
 
+const char* environment_text(const char* name) noexcept { return is_secure_execution() ? nullptr : std::getenv(name); }
+
 const char* environment_variable(const char* name) noexcept {
-  const char* const value = is_secure_execution() ? nullptr : std::getenv(name);
+  const char* const value = environment_text(name);
   return value != nullptr && *value != '\0' ? value : nullptr;
 }
 

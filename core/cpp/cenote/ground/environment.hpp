@@ -9,6 +9,9 @@ namespace cenote {
 /// The value of a variable; null where it is not set or empty, and in secure execution.
 const char* environment_variable(const char* name) noexcept;
 
+/// The same for a variable that means something when it is empty, such as CUDA_VISIBLE_DEVICES.
+const char* environment_text(const char* name) noexcept;
+
 /// Whether the process has rights that its caller does not have.
 bool is_secure_execution() noexcept;
 

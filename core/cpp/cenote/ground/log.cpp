@@ -70,7 +70,7 @@ queue& the_queue() noexcept {
   return *the_one;
 }
 
-[[maybe_unused]] const queue& made_while_there_is_one_thread =
+[[maybe_unused]] const queue& queue_made_while_there_is_one_thread =
     the_queue();  // none waits in a forked child for it to be made
 
 /// Opens the file that the environment names; null if it names none, or one that cannot be opened. Throws

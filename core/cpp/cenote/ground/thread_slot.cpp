@@ -44,7 +44,7 @@ slot_table& slots() noexcept {
   return *the_one;
 }
 
-[[maybe_unused]] const slot_table& made_while_there_is_one_thread =
+[[maybe_unused]] const slot_table& table_made_while_there_is_one_thread =
     slots();  // none waits in a forked child for it to be made
 
 constinit thread_local bool is_given_back = false;
