@@ -69,6 +69,22 @@ TEST_P(guard, leaves_a_block_alone_that_is_used_and_freed_on_another_stream) {
   EXPECT_EQ(reported.text(), "");
 }
 
+TEST(guard_of_one_device, leaves_a_block_alone_that_is_allocated_on_a_stream_of_another) {
+  if (device_count() < 2) GTEST_SKIP() << "there is one device";
+  captured_stderr reported;
+  guard_resource_adaptor adaptor(cuda());
+  const cuda_stream far(1, cuda_stream::kind::non_blocking);
+  const cuda_stream near(0, cuda_stream::kind::non_blocking);
+  for (const stream_ref freed_on : {far.view(), near.view(), stream_ref{}}) {
+    void* const block = adaptor.allocate(far, 1002);
+    EXPECT_TRUE(adaptor.find_overruns().empty());
+    adaptor.deallocate(freed_on, block, 1002);
+    adaptor.deallocate(freed_on, adaptor.allocate(far, 1002), 1002);
+  }
+  EXPECT_EQ(adaptor.overruns_found(), 0u);
+  EXPECT_EQ(reported.text(), "");
+}
+
 TEST_P(guard, leaves_a_block_alone_whose_stream_is_gone) {
   guard_resource_adaptor adaptor(source());
   void* block = nullptr;

@@ -58,6 +58,9 @@ std::vector<overrun> guard_resource_adaptor::find_overruns() const {
     blocks.assign(blocks_.begin(), blocks_.end());
   }
   if (!blocks.empty()) synchronize_device(device());
+  for (const auto& [block, known] : blocks) {
+    if (known.filled != nullptr) known.filled->synchronize();  // which may be on a stream of another device
+  }
   std::vector<overrun> found;
   for (const auto& [block, known] : blocks) {
     auto seen = look({}, block, known);
@@ -87,7 +90,7 @@ std::shared_ptr<event> guard_resource_adaptor::fill_guards(stream_ref stream, st
                                                            std::size_t bytes) const {
   fill_async(block - guard_bytes_, pattern, guard_bytes_, stream, device());
   fill_async(block + bytes, pattern, guard_bytes_, stream, device());
-  return event::record(stream, device());
+  return event::record_anywhere(stream, device());
 }
 
 /// Before a block is looked at and goes back: its stream may be another than the one on which its guards are filled,
