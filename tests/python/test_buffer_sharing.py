@@ -222,6 +222,49 @@ def test_memory_that_a_consumer_used_is_not_reused_early_when_a_resize_frees_it(
     assert where
 
 
+def use_on(stream: Stream, buffer: DeviceBuffer) -> None:
+    """Queue a copy that writes to the buffer's memory, as a consumer of its capsule may."""
+    cenote.device_buffer.copy_device_to_ptr(pinned(b"A" * 1000).ptr, buffer.ptr, 1000, stream)
+
+
+def keeps_new_contents(stream: Stream, new: DeviceBuffer, pool: mr.PoolMemoryResource) -> bool:
+    """Whether older work leaves alone what `stream` copies from `new` into memory of the pool."""
+    fresh = DeviceBuffer(size=1000, stream=stream, mr=pool)
+    cenote.device_buffer.copy_device_to_ptr(new.ptr, fresh.ptr, 1000, stream)
+    stream.synchronize()
+    sim.drain()
+    return fresh.tobytes() == b"B" * 1000
+
+
+@pytest.mark.parametrize("own", [cenote.DEFAULT_STREAM, PER_THREAD, None, 1], ids=str)
+def test_a_consumer_on_the_buffers_stream_may_go_on_there_when_the_buffer_has_left_it(
+    own: Stream | int | None,
+) -> None:
+    pool, new = mr.PoolMemoryResource(mr.CudaMemoryResource(), 1024, 1024), pinned(b"B" * 1000)
+    first, second = own if isinstance(own, Stream) else apart(own), apart()
+    buffer = DeviceBuffer(size=1000, stream=cenote.DEFAULT_STREAM, mr=pool)
+    buffer.tobytes(first)
+    assert buffer.stream == first
+    capsule = buffer.__dlpack__(stream=first.handle or 1)
+    buffer.tobytes(second)
+    assert buffer.stream == second
+    use_on(first, buffer)
+    del capsule
+    buffer.close()
+    assert keeps_new_contents(second, new, pool)
+
+
+def test_a_consumer_that_asks_for_no_order_may_use_streams_of_any_device() -> None:
+    pool, new = mr.PoolMemoryResource(mr.CudaMemoryResource(), 1024, 1024), pinned(b"B" * 1000)
+    own, far = apart(), apart(1)
+    buffer = DeviceBuffer(size=1000, stream=own, mr=pool)
+    capsule = buffer.__dlpack__(stream=-1)
+    use_on(far, buffer)
+    del capsule
+    buffer.close()
+    assert keeps_new_contents(own, new, pool)
+
+
 # Size 0
 
 

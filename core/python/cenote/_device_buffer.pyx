@@ -203,8 +203,17 @@ cdef class DeviceBuffer:
             wait_for(on, self.made().device())
 
     cdef _use(self, Stream stream):
+        if self._exports != 0 and not self._is_on(stream):
+            self._is_shared = True  # a consumer may go on using the memory on the stream that is left
+            self._used_by = lib.reach.every_device
         dereference(self._buffer).set_stream(stream._handle)
         self._stream = stream
+
+    cdef bint _is_on(self, Stream stream):
+        """Whether `stream` is the buffer's own, as the calling thread means it."""
+        if stream._handle.is_legacy_default() and self._stream._handle.is_legacy_default():
+            return True
+        return stream._handle.value() == self._stream._handle.value() and self.made().kept().is_known_here()
 
     cdef Stream _stream_here(self):
         """The buffer's stream, or the calling thread's own after that of another thread, which nothing names here."""
@@ -454,14 +463,13 @@ cdef class DeviceBuffer:
         cdef lib.device_buffer* buffer
         if stream is not None and stream == -1:
             self._is_shared = True
+            self._used_by = lib.reach.every_device  # as it names no stream
             return
         on = as_stream(1 if stream is None else stream)
         if to_host or (maybe_to_host and stream is None):
             self._synchronize()
             return
-        if on._handle.is_legacy_default() and self._stream._handle.is_legacy_default():
-            return
-        if on._handle.value() == self._stream._handle.value() and self.made().kept().is_known_here():
+        if self._is_on(on):
             return
         buffer = self._begin()
         try:
