@@ -122,6 +122,36 @@ TEST_F(statistics, refuse_to_pop_the_last_counters) {
   EXPECT_THROW(adaptor_.pop_counters(), std::out_of_range);
 }
 
+TEST_F(statistics, scopes_that_a_thread_leaves_open_end_with_it) {
+  std::weak_ptr<counting_scope> left_open;
+  std::thread([&] {
+    adaptor_.push_counters();
+    left_open = scopes_of_thread()->back();
+  }).join();
+  EXPECT_TRUE(left_open.expired());
+}
+
+TEST_F(statistics, scopes_count_what_a_thread_frees_as_it_ends) {
+  struct block_of_thread {
+    statistics_resource_adaptor* owner = nullptr;
+    void* block = nullptr;
+    allocation_counters* seen = nullptr;
+    ~block_of_thread() {
+      owner->deallocate({}, block, 100);
+      *seen = owner->pop_counters();
+    }
+  };
+  allocation_counters seen;
+  std::thread([&] {
+    thread_local block_of_thread held;
+    held.owner = &adaptor_;
+    held.seen = &seen;
+    adaptor_.push_counters();
+    held.block = adaptor_.allocate({}, 100);
+  }).join();
+  expect(seen.bytes, 0, 100, 100);
+}
+
 TEST_F(statistics, scopes_count_what_their_own_thread_does) {
   allocate();
   adaptor_.push_counters();

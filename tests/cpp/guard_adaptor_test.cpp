@@ -3,6 +3,7 @@
 #include <thread>
 
 #include "cenote/adaptors/guard_resource_adaptor.hpp"
+#include "cenote/adaptors/statistics_resource_adaptor.hpp"
 #include "cenote/adaptors/tracking_resource_adaptor.hpp"
 #include "cenote/driver/capture.hpp"
 #include "cenote/resources/cuda_memory_resource.hpp"
@@ -243,6 +244,24 @@ TEST_P(guard, frees_the_block_though_its_guards_cannot_be_read) {
     adaptor.deallocate({}, block, 1000);
   }
   EXPECT_TRUE(holds(reported.text(), "cuStreamSynchronize failed"));
+}
+
+TEST_P(guard, leaks_a_block_whose_free_cannot_be_ordered_after_its_fill) {
+  constexpr std::size_t guard_bytes = guard_resource_adaptor::default_guard_bytes;
+  const auto upstream = std::make_shared<statistics_resource_adaptor>(source());
+  guard_resource_adaptor adaptor(upstream);
+  const cuda_stream filling(0, cuda_stream::kind::non_blocking);
+  const cuda_stream freeing(0, cuda_stream::kind::non_blocking);
+  for (const std::string call : {"cuEventQuery", "cuStreamWaitEvent"}) {
+    captured_stderr reported;
+    void* const block = adaptor.allocate(filling, 1000);
+    cenote_sim_fail(call.c_str(), 1, GetParam() ? CUDA_ERROR_UNKNOWN : CUDA_ERROR_NOT_PERMITTED);
+    adaptor.deallocate(freeing, block, 1000);
+    EXPECT_EQ(upstream->counters().count.current, 1) << "freed while its guards were being filled";
+    const std::string text = reported.text();
+    EXPECT_TRUE(holds(text, "a block is leaked, as freeing it failed: " + call + " failed")) << text;
+    upstream->deallocate(filling, static_cast<std::byte*>(block) - guard_bytes, 1000 + 2 * guard_bytes);
+  }
 }
 
 TEST_P(guard, never_wraps_a_size) {

@@ -1,5 +1,7 @@
 #include "cenote/adaptors/counting_scope.hpp"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <mutex>
 #include <stdexcept>
@@ -12,9 +14,31 @@ namespace {
 
 constinit std::atomic<scope_finder> finder{nullptr};
 
-// Never destroyed: what thread-locals free at the end of a thread is still counted. A few bytes for a thread that has
-// had scopes, and those that it left open.
 constinit thread_local counting_scopes* of_thread = nullptr;
+
+/// Ends the list of a thread with the thread, and with it the scopes that were left open.
+///
+/// Not by a thread_local's destructor: what other thread-locals free at the end of a thread is still counted, and those
+/// of POSIX go after them. The main thread's list stays; so does any where the process has used up its keys.
+class end_of_thread {
+ public:
+  end_of_thread() noexcept : is_made_(pthread_key_create(&key_, end) == 0) {}
+
+  void brings_to_an_end(counting_scopes* scopes) const noexcept {
+    if (is_made_) pthread_setspecific(key_, scopes);
+  }
+
+ private:
+  static void end(void* scopes) noexcept {
+    of_thread = nullptr;
+    delete static_cast<counting_scopes*>(scopes);
+  }
+
+  pthread_key_t key_{};
+  bool is_made_;
+};
+
+const end_of_thread the_end;
 
 }  // namespace
 
@@ -68,7 +92,10 @@ const counting_scopes* scopes_of_running_task() noexcept {
 const counting_scopes* scopes_of_thread() noexcept { return of_thread; }
 
 counting_scopes& make_scopes_of_thread() {
-  if (of_thread == nullptr) of_thread = new counting_scopes;
+  if (of_thread == nullptr) {
+    of_thread = new counting_scopes;
+    the_end.brings_to_an_end(of_thread);
+  }
   return *of_thread;
 }
 

@@ -1,8 +1,9 @@
 // A scope: what a part of a program allocates, counted from zero. The statistics adaptor counts in the scopes that the
 // running part is in, each of which is open until it is closed, at most once.
 //
-// A thread keeps those that it is in in a list of its own (statistics_resource_adaptor::push_counters). An interpreter
-// that runs several tasks on a thread in turn keeps them with the task, and says which are in force: find_scopes_by.
+// A thread keeps those that it is in in a list of its own (statistics_resource_adaptor::push_counters), which ends with
+// it. An interpreter that runs several tasks on a thread in turn keeps them with the task, and says which are in force:
+// find_scopes_by.
 //
 // Threads: any; the mutex of the books guards the counters of their scopes, and nothing is called under it.
 #pragma once

@@ -129,6 +129,7 @@ void guard_resource_adaptor::do_deallocate(stream_ref stream, void* pointer, std
     report("the block of ", known->bytes, " bytes at ", pointer, " was freed as one of ", bytes, " bytes");
   }
   auto* const block = static_cast<std::byte*>(pointer);
+  order_after_fill(stream, *known);  // where that fails the block is leaked: its guards may be written to still
   look_before_free(stream, block, *known);
   next().deallocate(stream, block - room_before(known->alignment), room_for(known->bytes, known->alignment),
                     known->alignment);
@@ -148,7 +149,6 @@ std::optional<guard_resource_adaptor::guarded_block> guard_resource_adaptor::tak
 void guard_resource_adaptor::look_before_free(stream_ref stream, std::byte* block,
                                               const guarded_block& known) noexcept {
   try {
-    order_after_fill(stream, known);
     if (known.filled == nullptr || known.is_reported || !may_touch_guards(stream)) return;
     const auto found = look(stream, block, known);
     if (!found) return;

@@ -16,7 +16,8 @@
 // What is allocated on a stream that is being captured has no guards: the graph would fill them at each launch; and
 // what is freed on one is not looked at, as waiting would end the capture. The log says so once.
 //
-// A free of a pointer that is not outstanding is reported and ignored; of another size, reported and done.
+// A free of a pointer that is not outstanding is reported and ignored; of another size, reported and done. A block
+// whose free cannot be ordered after the fill is leaked, and reported.
 //
 // Threads: `mutex_` guards the bookkeeping; nothing is called under it. `looking_` is held by find_overruns throughout,
 // and by a free while it takes its block out: what is looked at is not freed meanwhile.

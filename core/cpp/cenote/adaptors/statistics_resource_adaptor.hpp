@@ -11,7 +11,7 @@
 //   3. push_counters() starts a scope of the calling thread, pop_counters() ends the last one.
 //   4. A thread sees its own last scope; one that has none sees the base counters.
 //
-// A thread that ends with scopes leaves them behind, a few hundred bytes; nobody sees them again.
+// The scopes that a thread has not popped end with it.
 //
 // Threads: the books' mutex guards the scopes; nothing is called under it. The base counters are quotas whose limit is
 // the peak (structures/leased_quota.hpp): each thread counts by itself while it stays below the peak of all together,
