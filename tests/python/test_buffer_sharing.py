@@ -139,6 +139,20 @@ def test_a_source_is_not_freed_before_the_copy_out_of_it(end: str, pool: mr.Pool
     assert target.tobytes() == b"A" * 1000
 
 
+def test_the_array_of_another_library_is_not_freed_before_the_copy_out_of_it(pool: mr.PoolMemoryResource) -> None:
+    """Where it is freed on the stream that it names."""
+    own, other, new = apart(), apart(), pinned(b"B" * 1000)
+    memory = queued(own, pool, b"A" * 1000)
+    array = type("Array", (), {"__cuda_array_interface__": memory.__cuda_array_interface__})()
+    target = DeviceBuffer(size=1000, mr=mr.CudaMemoryResource())
+    target.copy_from_device(array, other)
+    memory.close()
+    fresh = DeviceBuffer(size=1000, stream=own, mr=pool)
+    cenote.device_buffer.copy_device_to_ptr(new.ptr, fresh.ptr, 1000, own)
+    own.synchronize()
+    assert target.tobytes() == b"A" * 1000
+
+
 def test_a_dlpack_consumer_comes_after_another_threads_default_stream(pool: mr.PoolMemoryResource) -> None:
     buffer = in_thread(lambda: queued(PER_THREAD, pool))
     own = apart()

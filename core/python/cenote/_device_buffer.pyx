@@ -555,6 +555,8 @@ cdef class DeviceBuffer:
                 lib.copy_async(buffer.data(), source, count, on._handle, device)
                 if other != NULL:
                     other.end_use(on._handle, device)
+                elif is_written:
+                    lib.order_after(lib.kept_stream(writer), its_device, lib.kept_stream(on._handle), device)
             self._was_used_on(on)
         finally:
             self._users -= 1
@@ -573,7 +575,7 @@ cdef class DeviceBuffer:
 
         `cuda_ary` is any object with ``__cuda_array_interface__``; ValueError if it has none or a malformed one, is not
         contiguous, is masked, or has more bytes than the buffer. The copy waits, on the device, for the stream that it
-        names.
+        names, and that stream for the copy.
         """
         cdef Stream on = as_stream(stream)
         address, count, written_on = device_array(cuda_ary)
