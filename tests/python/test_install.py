@@ -214,6 +214,22 @@ def test_wrong_specification_shows_at_once_also_where_no_device_is_chosen(
     assert registry.default_specification() == "cuda"
 
 
+@pytest.mark.parametrize(
+    ("specification", "error", "message"),
+    [
+        ("pool:initial=2MiB,max=1MiB", RuntimeError, "exceeds the maximum"),
+        ("async:peers=7", IndexError, "there is no device 7"),
+    ],
+)
+def test_device_that_cannot_have_what_was_installed_says_what_that_was(
+    specification: str, error: type[Exception], message: str
+) -> None:
+    registry.set_default_specification(specification)
+    registry.reset_per_device_resource(1)
+    with pytest.raises(error, match=f"^in what was installed, '{specification}': .*{message}"):
+        registry.get_per_device_resource(1)
+
+
 def test_one_device_may_have_another_than_the_rest() -> None:
     cenote.install("pool:initial=0", frameworks=())
     report = cenote.install("managed", frameworks=(), device=1)

@@ -39,9 +39,9 @@ struct origin {
 
 struct default_resources {
   std::array<driver_mutex, max_devices> making;  // a device's resource is made by one thread; taken before `mutex`
-  process_mutex mutex;                         // guards all below, and that they agree with the places
-  std::string specification;                   // empty: what the environment says
-  std::uint64_t changes = 0;                   // of the default specification
+  process_mutex mutex;                           // guards all below, and that they agree with the places
+  std::string specification;                     // empty: what the environment says
+  std::uint64_t changes = 0;                     // of the default specification
   std::array<origin, max_devices> origins;
 };
 
@@ -50,29 +50,33 @@ default_resources& defaults() {
   return *all;
 }
 
-std::string in_variable(const std::exception& error) {
-  return std::string("in the environment variable ") + default_variable + ": " + error.what();
-}
-
 std::string specification_of_environment() {
   const char* const specified = environment_variable(default_variable);
   return specified != nullptr ? specified : "cuda";
 }
 
-resource_ptr make_of_environment(int device) {
-  const std::string specification = specification_of_environment();
+/// Makes what a device gets that has no resource, far from where the program chose it: an error says where that was.
+/// `installed` is empty for what the environment says.
+resource_ptr make_chosen_before(const std::string& installed, int device) {
+  const auto located = [&](const std::exception& error) {
+    const std::string where = installed.empty() ? std::string("in the environment variable ") + default_variable
+                                                : "in what was installed, '" + installed + "'";
+    return where + ": " + error.what();
+  };
   try {
-    return make_resource(specification, device);
+    return make_resource(installed.empty() ? specification_of_environment() : installed, device);
   } catch (const std::invalid_argument& error) {
-    throw std::invalid_argument(in_variable(error));
+    throw std::invalid_argument(located(error));
+  } catch (const std::out_of_range& error) {  // a device that is not there
+    throw std::out_of_range(located(error));
   } catch (const std::logic_error& error) {  // sizes that contradict each other
-    throw std::logic_error(in_variable(error));
+    throw std::logic_error(located(error));
   } catch (const cuda_error&) {
     throw;
   } catch (const driver_unavailable&) {
     throw;
   } catch (const std::runtime_error& error) {  // what the device cannot do, a log file that cannot be opened
-    throw std::runtime_error(in_variable(error));
+    throw std::runtime_error(located(error));
   }
 }
 
@@ -106,7 +110,7 @@ void make_default(int device) {
     const std::uint64_t changes = known.changes;
     origin fresh{{}, known.specification};
     lock.unlock();
-    made = fresh.specification.empty() ? make_of_environment(device) : make_resource(fresh.specification, device);
+    made = make_chosen_before(fresh.specification, device);
     fresh.made = made;
     lock.lock();
     if (known.changes != changes) continue;  // `made` is of what was the default before
