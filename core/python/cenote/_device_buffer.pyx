@@ -204,10 +204,16 @@ cdef class DeviceBuffer:
 
     cdef _use(self, Stream stream):
         if self._exports != 0 and not self._is_on(stream):
-            self._is_shared = True  # a consumer may go on using the memory on the stream that is left
-            self._used_by = lib.reach.every_device
+            self._share_with(self._stream)  # where a consumer may go on using the memory
         dereference(self._buffer).set_stream(stream._handle)
         self._stream = stream
+
+    cdef _share_with(self, Stream others):
+        """A consumer uses the memory on `others`, which will not be ours to name when the memory is freed."""
+        cdef int device = self.made().device()
+        self._is_shared = True
+        if self.made().data() != NULL and lib.device_of_stream(others._handle, device) != device:
+            self._used_by = lib.reach.every_device
 
     cdef bint _is_on(self, Stream stream):
         """Whether `stream` is the buffer's own, as the calling thread means it."""
@@ -458,8 +464,6 @@ cdef class DeviceBuffer:
     cdef _hand_over(self, stream, bint to_host, bint maybe_to_host):
         """Make the memory ready for a consumer on `stream`, or on the host."""
         cdef Stream on
-        cdef int device = self.made().device()
-        cdef int its_device
         cdef lib.device_buffer* buffer
         if stream is not None and stream == -1:
             self._is_shared = True
@@ -474,13 +478,10 @@ cdef class DeviceBuffer:
         buffer = self._begin()
         try:
             with nogil:
-                its_device = lib.device_of_stream(on._handle, device)
                 buffer.begin_use(on._handle)
         finally:
             self._users -= 1
-        self._is_shared = True
-        if its_device != device:
-            self._used_by = lib.reach.every_device
+        self._share_with(on)
 
     @classmethod
     def to_device(cls, b, stream=DEFAULT_STREAM) -> DeviceBuffer:
