@@ -313,7 +313,7 @@ void cenote_capture_begin(int device) {
 void cenote_capture_end(int device) {
   guarded_status([=] {
     cenote::check_device(device);
-    if (cenote::capture_ended(device)) cenote::reclaimer::of(device).free_pending();
+    if (cenote::capture_ended(device)) cenote::reclaimer::free_pending_on_every_device();
   });
 }
 

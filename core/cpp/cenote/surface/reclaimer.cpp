@@ -85,6 +85,12 @@ void reclaimer::free_pending() noexcept {
   }
 }
 
+void reclaimer::free_pending_on_every_device() noexcept {
+  for (int device = 0; device < max_devices; ++device) {
+    if (is_in_use(device)) of(device).free_pending();
+  }
+}
+
 bool reclaimer::is_capture_underway_elsewhere() const {
   bool is_any = false;
   for_each_other_device([&](int device) { is_any = is_any || is_capture_underway(device); });

@@ -44,6 +44,9 @@ class reclaimer {
   /// Frees what was held back, unless it has to be held back still.
   void free_pending() noexcept;
 
+  /// The same on each device that is in use: what is held back may wait for the captures of another device.
+  static void free_pending_on_every_device() noexcept;
+
   std::size_t held_back() const;
 
  private:
