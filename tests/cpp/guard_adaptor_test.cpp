@@ -252,16 +252,17 @@ TEST_P(guard, leaks_a_block_whose_free_cannot_be_ordered_after_its_fill) {
   guard_resource_adaptor adaptor(upstream);
   const cuda_stream filling(0, cuda_stream::kind::non_blocking);
   const cuda_stream freeing(0, cuda_stream::kind::non_blocking);
-  for (const std::string call : {"cuEventQuery", "cuStreamWaitEvent"}) {
-    captured_stderr reported;
+  captured_stderr reported;
+  for (const char* call : {"cuEventQuery", "cuStreamWaitEvent"}) {
     void* const block = adaptor.allocate(filling, 1000);
-    cenote_sim_fail(call.c_str(), 1, GetParam() ? CUDA_ERROR_UNKNOWN : CUDA_ERROR_NOT_PERMITTED);
+    cenote_sim_fail(call, 1, GetParam() ? CUDA_ERROR_UNKNOWN : CUDA_ERROR_NOT_PERMITTED);
+    cenote_sim_fail("cuEventSynchronize", 1, GetParam() ? CUDA_ERROR_UNKNOWN : CUDA_ERROR_NOT_PERMITTED);
     adaptor.deallocate(freeing, block, 1000);
     EXPECT_EQ(upstream->counters().count.current, 1) << "freed while its guards were being filled";
-    const std::string text = reported.text();
-    EXPECT_TRUE(holds(text, "a block is leaked, as freeing it failed: " + call + " failed")) << text;
     upstream->deallocate(filling, static_cast<std::byte*>(block) - guard_bytes, 1000 + 2 * guard_bytes);
   }
+  const std::string text = reported.text();
+  EXPECT_TRUE(holds(text, "a block is leaked, as freeing it failed: cuEventSynchronize failed")) << text;
 }
 
 TEST_P(guard, never_wraps_a_size) {

@@ -94,12 +94,18 @@ std::shared_ptr<event> guard_resource_adaptor::fill_guards(stream_ref stream, st
 }
 
 /// Before a block is looked at and goes back: its stream may be another than the one on which its guards are filled,
-/// and whoever has the memory next must not find them written late.
+/// and whoever has the memory next must not find them written late. Where the stream cannot wait, the host does.
 void guard_resource_adaptor::order_after_fill(stream_ref stream, const guarded_block& known) const {
-  const relaxed_capture_scope relaxed;
-  if (known.filled == nullptr || known.filled->is_complete()) return;
-  if (!is_capturing(stream, device()) && accepts_work(stream, device())) return wait(stream, *known.filled, device());
-  known.filled->synchronize();
+  if (known.filled == nullptr) return;
+  try {
+    const relaxed_capture_scope relaxed;
+    if (known.filled->is_complete()) return;
+    if (!is_capturing(stream, device()) && accepts_work(stream, device())) return wait(stream, *known.filled, device());
+    known.filled->synchronize();
+  } catch (const cuda_error&) {
+    const relaxed_capture_scope relaxed;
+    known.filled->synchronize();
+  }
 }
 
 void* guard_resource_adaptor::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
