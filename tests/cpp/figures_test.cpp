@@ -272,6 +272,28 @@ TEST_F(figures, of_counters_over_the_driver_stay_in_bounds_whatever_sizes_frees_
   }
 }
 
+/// What the driver refuses to free is in use still. Without the fixture, which would find that it is leaked.
+TEST(figures_over_the_driver, have_the_blocks_that_could_not_be_freed) {
+  const std::map<std::string, const char*> calls = {{"cuda", "cuMemFree"},
+                                                    {"managed", "cuMemFree"},
+                                                    {"pinned", "cuMemFreeHost"},
+                                                    {"async", "cuMemFreeAsync"},
+                                                    {"system", "cuStreamSynchronize"}};
+  captured_stderr reports;
+  const cuda_stream stream(0, cuda_stream::kind::non_blocking);
+  for (const auto& [kind, call] : calls) {
+    for (const std::size_t alignment : {default_alignment, 64 * KiB}) {
+      SCOPED_TRACE(testing::Message() << kind << ", alignment " << alignment);
+      const auto counting = std::make_shared<statistics_resource_adaptor>(make_resource(kind, 0));
+      void* const block = counting->allocate(stream, 1000, alignment);
+      cenote_sim_fail(call, 1, CUDA_ERROR_UNKNOWN);
+      counting->deallocate(stream, block, 1000, alignment);
+      EXPECT_EQ(counting->counters().bytes.current, 1000);
+      EXPECT_EQ(counting->counters().count.current, 1);
+    }
+  }
+}
+
 TEST_F(figures, of_bins_are_not_changed_by_frees_of_wrong_sizes) {
   const auto bins = std::make_shared<binning_memory_resource>(make_resource("pool:initial=4MiB", 0), 8, 12);
   captured_stderr reports;

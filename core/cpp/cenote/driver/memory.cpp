@@ -5,6 +5,7 @@
 #include "cenote/driver/driver.hpp"
 #include "cenote/driver/driver_pools.hpp"
 #include "cenote/ground/error.hpp"
+#include "cenote/ground/free_correction.hpp"
 #include "cenote/ground/process.hpp"
 
 namespace cenote {
@@ -51,16 +52,18 @@ bool may_be_at_work_elsewhere(stream_ref stream, int device) noexcept {
 }
 
 template <class Free>
-void free_quietly(int device, const char* call, Free&& free) noexcept {
+void free_quietly(int device, void* pointer, const char* call, Free&& free) noexcept {
   if (driver_is_gone()) return;
   try {
     const device_scope scope(device);
     const relaxed_capture_scope relaxed;
     const CUresult result = free();
+    if (result == CUDA_SUCCESS) return;
     report_driver_failure(call, result, block_is_leaked);
   } catch (const std::exception& error) {
     report_once(block_is_leaked, error.what());
   }
+  free_correction::say(pointer, 0);
 }
 
 }  // namespace
@@ -76,7 +79,7 @@ void* managed_allocate(int device, std::size_t bytes, stream_ref stream) {
 }
 
 void device_free(int device, void* pointer, stream_ref used_on) noexcept {
-  free_quietly(device, "cuMemFree", [=] {
+  free_quietly(device, pointer, "cuMemFree", [=] {
     if (may_be_at_work_elsewhere(used_on, device)) synchronize(used_on, device);
     return driver().cuMemFree(device_pointer(pointer));
   });
@@ -91,7 +94,7 @@ void* pinned_allocate(int device, std::size_t bytes) {
 }
 
 void pinned_free(int device, void* pointer) noexcept {
-  free_quietly(device, "cuMemFreeHost", [=] { return driver().cuMemFreeHost(pointer); });
+  free_quietly(device, pointer, "cuMemFreeHost", [=] { return driver().cuMemFreeHost(pointer); });
 }
 
 void copy_async(void* to, const void* from, std::size_t bytes, stream_ref stream, int device) {

@@ -12,6 +12,7 @@
 #include "cenote/driver/driver_pools.hpp"
 #include "cenote/driver/peer_access.hpp"
 #include "cenote/ground/error.hpp"
+#include "cenote/ground/free_correction.hpp"
 #include "cenote/ground/immortal.hpp"
 #include "cenote/ground/mutex.hpp"
 #include "cenote/ground/process.hpp"
@@ -189,12 +190,13 @@ void memory_pool_ref::free(stream_ref stream, void* pointer) const noexcept {
   try {
     const device_scope scope(device_);
     const relaxed_capture_scope relaxed;
-    report_driver_failure("cuMemFreeAsync",
-                          driver().cuMemFreeAsync(reinterpret_cast<CUdeviceptr>(pointer), stream.value()),
-                          "a block is leaked, as freeing it failed: ");
+    const CUresult result = driver().cuMemFreeAsync(reinterpret_cast<CUdeviceptr>(pointer), stream.value());
+    if (result == CUDA_SUCCESS) return;
+    report_driver_failure("cuMemFreeAsync", result, "a block is leaked, as freeing it failed: ");
   } catch (const std::exception& error) {
     report_once("a block is leaked, as freeing it failed: ", error.what());
   }
+  free_correction::say(pointer, 0);
 }
 
 std::size_t memory_pool_ref::used_bytes() const { return pool_attribute(handle_, CU_MEMPOOL_ATTR_USED_MEM_CURRENT); }

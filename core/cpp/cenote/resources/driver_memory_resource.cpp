@@ -63,7 +63,11 @@ void driver_memory_resource::do_deallocate(stream_ref stream, void* pointer, std
     const auto found = bases_.extract(pointer);
     if (found) base = found.mapped();
   }
-  if (base != nullptr) return give(stream, base, with_room_to_align(bytes, alignment));
+  if (base != nullptr) {
+    give(stream, base, with_room_to_align(bytes, alignment));
+    if (free_correction::of(base)) free_correction::say(pointer, 0);  // who counts knows it by that address
+    return;
+  }
   free_correction::say(pointer, 0);
   report_once("a pointer was freed with an alignment of ", alignment,
               " that it was not allocated with, or twice; it is leaked");

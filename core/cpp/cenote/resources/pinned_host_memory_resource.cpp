@@ -2,6 +2,7 @@
 
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/memory.hpp"
+#include "cenote/ground/free_correction.hpp"
 
 namespace cenote {
 
@@ -15,7 +16,8 @@ void* pinned_host_memory_resource::take(stream_ref, std::size_t bytes) { return 
 
 void pinned_host_memory_resource::give(stream_ref stream, void* pointer, std::size_t) noexcept {
   // cuMemFreeHost is not documented to wait for work that uses the memory.
-  if (wait_before_give(stream)) pinned_free(device(), pointer);
+  if (!wait_before_give(stream)) return free_correction::say(pointer, 0);
+  pinned_free(device(), pointer);
 }
 
 }  // namespace cenote

@@ -48,7 +48,8 @@ void system_memory_resource::give(stream_ref stream, void* pointer, std::size_t)
         "ignored");
     return;
   }
-  if (wait_before_give(stream)) ::operator delete(pointer, heap_alignment);
+  if (!wait_before_give(stream)) return free_correction::say(pointer, 0);
+  ::operator delete(pointer, heap_alignment);
 }
 
 }  // namespace cenote
