@@ -110,12 +110,13 @@ def test_two_resources_may_share_a_log(tmp_path: Path) -> None:
     assert trace.bytes_in_use(events)[-1] == 0
 
 
-@pytest.mark.parametrize("other", ["log.csv", "./log.csv", "link.csv"])
+@pytest.mark.parametrize("other", ["log.csv", "./log.csv", "link.csv", "hard.csv"])
 def test_two_adaptors_of_a_stack_may_not_share_a_log(tmp_path: Path, other: str) -> None:
     (tmp_path / "link.dev0.csv").symlink_to("log.dev0.csv")
     inner = logging(tmp_path / "log.csv")
     inner.deallocate(inner.allocate(1), 1)
-    with pytest.raises(ValueError, match=r"log\.dev0\.csv'|link\.dev0\.csv' is written by another logging adaptor"):
+    (tmp_path / "hard.dev0.csv").hardlink_to(tmp_path / "log.dev0.csv")
+    with pytest.raises(ValueError, match=r"(log|link|hard)\.dev0\.csv' is written by another logging adaptor"):
         mr.LoggingResourceAdaptor(mr.PoolMemoryResource(inner, "1MiB"), f"{tmp_path}/{other}")
     inner.flush()
     assert len(trace.read(inner.get_file_name())) == 4  # those of the pool as well

@@ -60,6 +60,21 @@ def test_stdout_keeps_what_it_has(tmp_path: Path, run_fresh: Callable[..., Compl
     assert (tmp_path / "out").read_bytes() == b"before,content"
 
 
+def test_what_a_process_has_open_is_written_by_the_kernels_name_for_it(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as pipe, (tmp_path / "out").open("w+b", buffering=0) as file:
+        file.write(b"before,")
+        (tmp_path / "out").unlink()
+        for folder in (f"/proc/{os.getpid()}/fd", "/proc/thread-self/fd", "/dev/fd/"):
+            write_whole(f"{folder}/{writer}", b"content")
+            assert os.read(reader, 100) == b"content"
+            write_whole(f"{folder}/{file.fileno()}", b"content,")
+        os.close(writer)
+        assert pipe.read() == b""
+        file.seek(0)
+        assert file.read() == b"before," + 3 * b"content,"
+
+
 def test_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as missing:
         write_whole(tmp_path / "no" / "file", b"")

@@ -46,7 +46,11 @@ const std::string& file_not_of_a_stack(std::shared_ptr<memory_resource> resource
   };
   for (; resource; resource = resource->upstream()) {
     const auto* const other = dynamic_cast<const logging_resource_adaptor*>(resource.get());
-    if (other == nullptr || plain(other->file_name()) != plain(path)) continue;
+    if (other == nullptr) continue;
+    std::error_code absent;  // equivalent() needs the file, and sees hard links
+    const bool is_the_same =
+        plain(other->file_name()) == plain(path) || std::filesystem::equivalent(other->file_name(), path, absent);
+    if (!is_the_same) continue;
     throw std::invalid_argument("the log file '" + path +
                                 "' is written by another logging adaptor of the same stack: give each its own");
   }

@@ -1,10 +1,12 @@
 #include "cenote/ground/output_file.hpp"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <pthread.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <array>
@@ -46,18 +48,27 @@ int named_descriptor(std::string_view path) noexcept {
 
 opened_file failure(int error) { return {-1, false, error, std::strerror(error)}; }
 
-/// What a link at `path` names, in `path` itself; empty text, or why it is not followed.
-std::string follow(std::string& path) {
+/// Whether it is one of the kernel's own links, such as /proc/1/fd/1, whose text need not be the name of anything.
+bool is_link_of_kernel(int link) noexcept {
+  struct statfs system{};
+  return fstatfs(link, &system) == 0 && system.f_type == PROC_SUPER_MAGIC;
+}
+
+/// What a link at `path` names, in `path` itself, which stays where the link is the kernel's; empty text, or why it is
+/// not followed.
+std::string follow(std::string& path, bool& is_of_kernel) {
   const int link = open(path.c_str(), O_PATH | O_NOFOLLOW | O_CLOEXEC);
   if (link < 0) return std::strerror(errno);
   struct stat found{};
   std::array<char, PATH_MAX> target{};
   const bool is_seen = fstat(link, &found) == 0;
   const ssize_t length = is_seen ? readlinkat(link, "", target.data(), target.size()) : -1;
+  is_of_kernel = is_seen && S_ISLNK(found.st_mode) && is_link_of_kernel(link);
   close(link);
   if (is_seen && !S_ISLNK(found.st_mode)) return {};  // it is another file by now, which is tried again
   if (is_secure_execution()) return "it is a link, and a program with rights of its own follows none";
   if (is_seen && found.st_uid != geteuid() && found.st_uid != 0) return "it is a link that another user has made";
+  if (is_of_kernel) return {};
   if (length < 0 || length == PATH_MAX) return "it is a link that cannot be read";
   const std::string_view named(target.data(), static_cast<std::size_t>(length));
   const auto folder_end = path.rfind('/');
@@ -96,7 +107,12 @@ opened_file open_for_writing(const std::string& path) {
         open(at.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_NOCTTY | O_CLOEXEC, mode_of_new_files);
     if (file >= 0) return {file, false, 0, {}};
     if (errno != ELOOP) return failure(errno);
-    if (const std::string why = follow(at); !why.empty()) return {-1, false, ELOOP, why};
+    bool is_of_kernel = false;
+    if (const std::string why = follow(at, is_of_kernel); !why.empty()) return {-1, false, ELOOP, why};
+    if (is_of_kernel) {
+      const int opened = open(at.c_str(), O_WRONLY | O_APPEND | O_NOCTTY | O_CLOEXEC);
+      return opened < 0 ? failure(errno) : opened_file{opened, true, 0, {}};
+    }
   }
   return failure(ELOOP);
 }

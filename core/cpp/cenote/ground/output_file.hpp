@@ -12,7 +12,7 @@
 //   4. A forked child has none of its parent's files: what is buffered is the parent's, and is written by the parent.
 //   5. A link is followed if root made it or this user, so that nobody else chooses what is overwritten; in secure
 //      execution (environment.hpp) none is. /dev/stdout, /dev/stderr, /dev/fd/N and /proc/self/fd/N are what is open
-//      there, and are never begun anew.
+//      there, as /proc/1/fd/1 is in another process, and are never begun anew.
 //
 // Threads: any. The writer's mutex guards its buffer and the order of its lines.
 // Cost: a copy into the buffer; a system call for 8 KiB. Needs no memory after it has been opened.
