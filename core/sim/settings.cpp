@@ -14,6 +14,7 @@ constexpr std::size_t max_memory_bytes = std::size_t{4} << 40;
 constexpr int oldest_driver = 11000;
 constexpr int newest_driver = 13000;
 constexpr int most_instances = 7;
+constexpr std::size_t longest_name = 255;  // programs give cuDeviceGetName room for 256
 
 struct Unit {
   std::string_view name;
@@ -90,7 +91,10 @@ Settings parse_settings(std::string_view text) {
       settings.memory_bytes = parse_bytes(key, value);
     } else if (key == "driver") {
       settings.driver_version = parse_integer(key, value, oldest_driver, newest_driver);
-    } else if (key == "name" && !value.empty()) {
+    } else if (key == "name") {
+      if (value.empty() || value.size() > longest_name) {
+        reject(key, value.substr(0, 60), "a text of 1 to " + std::to_string(longest_name) + " bytes is expected");
+      }
       settings.name = value;
     } else if (key == "pageable") {
       settings.pageable = parse_integer(key, value, 0, 1) != 0;

@@ -151,6 +151,8 @@ WRONG_VARIABLES = {
     "CENOTE_RESOURCE": "lake | cuda",
     "CENOTE_RESORCE": "cuda",
     "CENOTE_SIM": "devices=many",
+    "RMM_DEBUG_LOG_FILE": "no/such/folder/log.txt",
+    "RMM_LOG_FILE": "no/such/folder/log.csv",
 }
 
 

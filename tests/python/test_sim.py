@@ -71,7 +71,9 @@ def test_devices_may_use_any_memory_of_the_host_where_asked_for() -> None:
         ("memory=''", "memory="),
         ("driver=5", "driver=5"),
         ("driver=99999", "driver=99999"),
-        ("name=''", "name="),
+        ("name=''", "name=: a text of 1 to 255 bytes"),
+        ("name='é' * 128", "a text of 1 to 255 bytes"),
+        ("name='a\\0b'", "name: 'a\\x00b' has a null character"),
         ("name='a,b'", "name"),
         ("mig=8", "mig=8"),
         ("mig=-1", "mig=-1"),
@@ -430,13 +432,37 @@ def test_an_unknown_name_is_an_error_that_tells_the_close_ones() -> None:
     """)
 
 
-@pytest.mark.parametrize("arguments", ["error='CUDA_ERROR_OF_TASTE'", "error=0", "nth=-1", "times=0"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "error='CUDA_ERROR_OF_TASTE'",
+        "error=0",
+        "error=1 << 32 | 2",
+        "nth=-1",
+        "nth=1 << 32",
+        "times=0",
+        "times=1 << 32",
+    ],
+)
 def test_a_failure_that_makes_no_sense_is_an_error(arguments: str) -> None:
     run_fresh(f"""
         try:
             sim.fail("cuMemAlloc", {arguments})
         except ValueError:
             pass
+        else:
+            raise AssertionError
+    """)
+
+
+@pytest.mark.parametrize("arguments", ["nth='1'", "nth=1.0", "times=True", "times='x'", "error=None", "name=None"])
+def test_a_failure_of_another_type_is_refused_by_the_arguments_name(arguments: str) -> None:
+    name = arguments.split("=")[0]
+    run_fresh(f"""
+        try:
+            sim.fail(**(dict(name="cuMemAlloc") | dict({arguments})))
+        except TypeError as error:
+            assert "cenote.sim" in str(error) and ": {name} must be" in str(error), error
         else:
             raise AssertionError
     """)

@@ -376,6 +376,11 @@ cdef extern from "cenote/adaptors/statistics_resource_adaptor.hpp" namespace "ce
         bool owns(const counting_scope& scope)
 
 
+cdef extern from "cenote/ground/environment.hpp" namespace "cenote" nogil:
+    const char* environment_variable(const char* name)
+    bool is_secure_execution()
+
+
 cdef extern from "cenote/ground/output_file.hpp" namespace "cenote" nogil:
     cdef cppclass opened_file:
         int descriptor

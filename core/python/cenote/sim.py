@@ -30,6 +30,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import overload
 
+from cenote._environment import environment_variable, is_secure_execution
+
 __all__ = [
     "LiveObject",
     "LiveObjects",
@@ -52,6 +54,9 @@ __all__ = [
 ]
 
 _LIBRARY = "libcenote_sim.so"
+
+_MOST_CALLS = 2**31 - 1
+"""The largest number that an int of C holds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,7 +171,7 @@ def configure(
         The CUDA version that the driver implements, such as 12040 for 12.4, from 11000 to 13000, which is the default:
         an older one lacks newer entry points.
     name : str, optional
-        Of each card; without commas.
+        Of each card: up to 255 bytes in UTF-8, without commas.
     pageable : bool
         Whether devices may use any memory of the host, such as ``malloc``'s, as on a Grace Hopper or with HMM.
     peers : bool
@@ -185,7 +190,7 @@ def configure(
     TypeError
         If an argument is not of its type.
     RuntimeError
-        If the driver of a GPU is in use in this process.
+        If the driver of a GPU is in use in this process, or no variable is followed (a set-user-id program).
     """
     settings = [
         f"devices={_whole('devices', devices)}",
@@ -206,9 +211,10 @@ def configure(
     if _flag("poison", poison):
         settings.append("poison=1")
     for setting in settings:
-        if "," in setting:
-            key, _, value = setting.partition("=")
-            raise ValueError(f"cenote.sim.configure: {key}: {value!r} has a comma in it")
+        key, _, value = setting.partition("=")
+        for character, called in ((",", "a comma"), ("\0", "a null character")):
+            if character in value:
+                raise ValueError(f"cenote.sim.configure: {key}: {value!r} has {called} in it")
     _start(",".join(settings), "configure")
 
 
@@ -307,12 +313,15 @@ def fail(name: str, nth: int = 1, error: str | int = "CUDA_ERROR_OUT_OF_MEMORY",
     ------
     ValueError
         If the name, the error, `nth` or `times` makes no sense.
+    TypeError
+        If an argument is not of its type.
     """
     library = _in_use("fail")
-    if nth < 0:
-        raise ValueError(f"nth must be 0 or more, not {nth}")
-    if times is not None and times < 1:
-        raise ValueError(f"times must be 1 or more, or None for all, not {times}")
+    nth = _whole("nth", nth, "fail")
+    if not 0 <= nth <= _MOST_CALLS:
+        raise ValueError(f"nth must be from 0 to {_MOST_CALLS}, not {nth}")
+    if times is not None and not 1 <= (times := _whole("times", times, "fail")) <= _MOST_CALLS:
+        raise ValueError(f"times must be from 1 to {_MOST_CALLS}, or None for all, not {times}")
     code = _error_code(library, error)
     if library.cenote_sim_fail_from(_known(name).encode(), nth, times or 0, code) != 0:
         raise ValueError(f"error must be a code other than success, not {error!r}")
@@ -416,14 +425,14 @@ def drain() -> None:
     _in_use("drain").cenote_sim_drain()
 
 
-def _whole(name: str, value: object) -> int:
+def _whole(name: str, value: object, function: str = "configure") -> int:
     if isinstance(value, bool):
-        raise TypeError(f"cenote.sim.configure: {name} must be an int, not {value!r}")
+        raise TypeError(f"cenote.sim.{function}: {name} must be an int, not {value!r}")
     try:
         return operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         kinds = "an int or a text such as '80GiB'" if name == "memory" else "an int"
-        raise TypeError(f"cenote.sim.configure: {name} must be {kinds}, not {value!r}") from None
+        raise TypeError(f"cenote.sim.{function}: {name} must be {kinds}, not {value!r}") from None
 
 
 def _flag(name: str, value: object) -> bool:
@@ -436,10 +445,15 @@ def _start(settings: str, function: str) -> None:
     """Have the machine of the settings take the place of the one that there is."""
     from cenote import _driver, _registry
 
+    if is_secure_execution():
+        raise RuntimeError(
+            f"cenote.sim.{function}: this program has rights that its caller has not (set-user-id, or capabilities of "
+            "its file), so that CENOTE_CUDA_DRIVER is not followed and no driver can be chosen: run it without them."
+        )
     library = _library()
     why = ctypes.create_string_buffer(512)
     if library.cenote_sim_check(settings.encode(), why, len(why)) != 0:
-        raise ValueError(f"cenote.sim.{function}: {why.value.decode()}")
+        raise ValueError(f"cenote.sim.{function}: {why.value.decode(errors='replace')}")
     if _driver.is_loaded() and not _driver.is_simulated():
         raise RuntimeError(
             f"cenote.sim.{function}: the CUDA driver '{_driver.library()}' is already in use in this process. "
@@ -450,11 +464,15 @@ def _start(settings: str, function: str) -> None:
         _registry.reset_all_device_resources()
         if library.cenote_sim_reset(settings.encode(), why, len(why)) != 0:
             raise RuntimeError(f"cenote.sim.{function}: {why.value.decode()}")
-    if not _is_simulated(os.environ.get("CENOTE_CUDA_DRIVER", "")):
+    if not _is_simulated(_named_driver()):
         os.environ["CENOTE_CUDA_DRIVER"] = "sim"
     os.environ["CENOTE_SIM"] = settings
     _driver.forget()
     clear_reports()
+
+
+def _named_driver() -> str:
+    return environment_variable("CENOTE_CUDA_DRIVER") or ""
 
 
 def _is_simulated(driver: str) -> bool:
@@ -471,7 +489,7 @@ def _require_chosen(function: str) -> None:
                 f"cenote.sim.{function}: the simulated driver is not in use: this process uses '{_driver.library()}'. "
                 "Choose it before anything uses a driver, with cenote.sim.configure() or CENOTE_CUDA_DRIVER=sim."
             )
-    elif not _is_simulated(os.environ.get("CENOTE_CUDA_DRIVER", "")):
+    elif not _is_simulated(_named_driver()):
         raise RuntimeError(
             f"cenote.sim.{function}: the simulated driver is not in use: neither cenote.sim.configure() nor "
             "CENOTE_CUDA_DRIVER=sim has chosen it."
@@ -487,7 +505,7 @@ def _in_use(function: str) -> ctypes.CDLL:
 def _find_library() -> Path:
     from cenote import _driver
 
-    named = os.environ.get("CENOTE_CUDA_DRIVER", "")
+    named = _named_driver()
     if named != "sim" and _is_simulated(named):
         return Path(named)
     return Path(_driver.__file__).parent / "lib" / _LIBRARY
@@ -527,6 +545,8 @@ def _names() -> tuple[str, ...]:
 
 
 def _known(name: str) -> str:
+    if not isinstance(name, str):
+        raise TypeError(f"cenote.sim: name must be a str such as 'cuMemAlloc', not {name!r}")
     if name in _names():
         return name
     close = difflib.get_close_matches(name, _names())
@@ -535,8 +555,9 @@ def _known(name: str) -> str:
 
 
 def _error_code(library: ctypes.CDLL, error: str | int) -> int:
-    if isinstance(error, int):
-        return error
+    if not isinstance(error, str):
+        error = _whole("error", error, "fail")
+        return error if error <= _MOST_CALLS else 0  # no code of an error
     code = int(library.cenote_sim_error(error.encode()))
     if code < 0:
         raise ValueError(f"{error!r} is not the name of a CUDA error, such as 'CUDA_ERROR_OUT_OF_MEMORY'")

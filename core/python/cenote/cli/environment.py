@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cenote._environment import is_secure_execution
 from cenote._memory_resource import check_specification
 from cenote.logger import level_enum
 
@@ -32,21 +33,26 @@ class Variable:
 
 
 def variables(driver_error: str | None) -> list[Variable]:
-    """List the variables that are set, by name. An empty one counts as not set.
+    """List the variables that are set for cenote, by name, those of RMM's that it follows too.
+
+    An empty one counts as not set. In secure execution (a set-user-id program) each is wrong, as none is followed.
 
     Parameters
     ----------
     driver_error : str or None
         What the driver said, if it cannot be used: one of two variables may be the cause.
     """
-    names = sorted(name for name in os.environ if name.startswith("CENOTE_") and not name.startswith("CENOTE_TEST_"))
+    ours = {name for name in os.environ if name.startswith("CENOTE_") and not name.startswith("CENOTE_TEST_")}
+    names = sorted(ours | {name for name in _CHECKS if name in os.environ})
     return [Variable(name, os.environ[name], _error(name, driver_error)) for name in names if os.environ[name]]
 
 
 def _error(name: str, driver_error: str | None) -> str | None:
     if name not in _CHECKS:
-        close = difflib.get_close_matches(name, _CHECKS, 1)
+        close = difflib.get_close_matches(name, [each for each in _CHECKS if each.startswith("CENOTE_")], 1)
         return "cenote has no such variable" + (f": is {close[0]} meant?" if close else "")
+    if is_secure_execution():
+        return "it is not followed, as this program has rights that its caller has not"
     if name in _OF_THE_DRIVER:
         return driver_error if driver_error is not None and _OF_THE_DRIVER[name] in driver_error else None
     try:
@@ -67,6 +73,8 @@ def _check_file(value: str) -> None:
         raise ValueError(f"there is no folder '{Path(value).parent}'")
     if Path(value).is_dir():
         raise ValueError("it is a folder, not a file")
+    if not os.access(value if os.path.exists(value) else Path(value).parent, os.W_OK):
+        raise ValueError("it may not be written")
 
 
 def _check_switch(value: str) -> None:
@@ -92,6 +100,8 @@ _CHECKS: dict[str, Callable[[str], None]] = {
     "CENOTE_NVTX": _check_switch,
     "CENOTE_RESOURCE": check_specification,
     "CENOTE_SIM": _left_to_the_driver,
+    "RMM_DEBUG_LOG_FILE": _check_file,
+    "RMM_LOG_FILE": _check_file,
 }
 
 # What the driver's error says where a variable is its cause.
