@@ -53,7 +53,8 @@ _LONGEST_LINE = 1024
 
 _GZIP = b"\x1f\x8b"
 _UTF_8_MARK = b"\xef\xbb\xbf"
-_UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_UTF_16_BEGINNINGS = (b"\xff\xfe", b"\xfe\xff", b"T\0", b"\0T")
+_UTF_32_BEGINNINGS = (b"\xff\xfe\0\0", b"\0\0\xfe\xff", b"T\0\0\0", b"\0\0\0T")
 _OTHER_ARCHIVES = {b"PK": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
 
 _DAY_US = 24 * 3600 * 1_000_000
@@ -206,8 +207,9 @@ def _require_header(line: bytes) -> None:
     for mark, archive in _OTHER_ARCHIVES.items():
         if line.startswith(mark):
             raise ValueError(f"the file is compressed with {archive}: decompress it first, or use gzip")
-    if line.startswith(_UTF_16_MARKS) or line[:2] in (b"T\0", b"\0T"):
-        raise ValueError("the file is text in UTF-16: convert it first, as with iconv -f UTF-16 -t UTF-8")
+    for beginnings, encoding in ((_UTF_32_BEGINNINGS, "UTF-32"), (_UTF_16_BEGINNINGS, "UTF-16")):
+        if line.startswith(beginnings):
+            raise ValueError(f"the file is text in {encoding}: convert it first, as with iconv -f {encoding} -t UTF-8")
     text = _text_of(line.removeprefix(_UTF_8_MARK))
     if text.rstrip() != HEADER:
         raise ValueError(f"expected the header '{HEADER}', found {_excerpt(line)}")
