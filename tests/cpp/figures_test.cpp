@@ -9,6 +9,7 @@
 #include "cenote/adaptors/limiting_resource_adaptor.hpp"
 #include "cenote/adaptors/statistics_resource_adaptor.hpp"
 #include "cenote/driver/capture.hpp"
+#include "cenote/ground/immortal.hpp"
 #include "cenote/resources/binning_memory_resource.hpp"
 #include "cenote/resources/cuda_memory_resource.hpp"
 #include "cenote/resources/fixed_size_memory_resource.hpp"
@@ -279,7 +280,7 @@ TEST(figures_over_the_driver, have_the_blocks_that_could_not_be_freed) {
                                                     {"pinned", "cuMemFreeHost"},
                                                     {"async", "cuMemFreeAsync"},
                                                     {"system", "cuStreamSynchronize"}};
-  static std::vector<void*> leaked;  // or the leak sanitizer would find those of the system's memory
+  static immortal<std::vector<void*>> leaked;  // or the leak sanitizer would find those of the system's memory
   captured_stderr reports;
   const cuda_stream stream(0, cuda_stream::kind::non_blocking);
   for (const auto& [kind, call] : calls) {
@@ -289,7 +290,7 @@ TEST(figures_over_the_driver, have_the_blocks_that_could_not_be_freed) {
       void* const block = counting->allocate(stream, 1000, alignment);
       cenote_sim_fail(call, 1, CUDA_ERROR_UNKNOWN);
       counting->deallocate(stream, block, 1000, alignment);
-      leaked.push_back(block);
+      leaked->push_back(block);
       EXPECT_EQ(counting->counters().bytes.current, 1000);
       EXPECT_EQ(counting->counters().count.current, 1);
     }
