@@ -1,4 +1,4 @@
-// What the functions of the control interface (cenote_sim.h) share.
+// State that the functions of the control interface (cenote_sim.h) share.
 #pragma once
 
 #include <mutex>

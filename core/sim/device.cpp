@@ -105,7 +105,7 @@ CUresult cuDeviceGetName(char* name, int capacity, CUdevice ordinal) {
   });
 }
 
-/// Of the physical card, where the device is a MIG instance.
+/// The UUID of the physical card, where the device is a MIG instance.
 CUresult(cuDeviceGetUuid)(CUuuid* uuid, CUdevice ordinal) {
   return call(Entry::cuDeviceGetUuid, [&] {
     require(uuid != nullptr);

@@ -1,4 +1,4 @@
-// What the program has made on this machine and not yet given back: as numbers, and as a list.
+// The objects that the program has made on this machine and not yet given back: as numbers, and as a list.
 #include <algorithm>
 #include <vector>
 

@@ -1,4 +1,4 @@
-// What the simulated machine is: read from the environment variable CENOTE_SIM at cuInit, or told by cenote_sim_reset.
+// The simulated machine: read from the environment variable CENOTE_SIM at cuInit, or told by cenote_sim_reset.
 //
 //   CENOTE_SIM="devices=2,memory=80GiB,driver=12040,name=my card,pageable=1,peers=0,mig=2,poison=1"
 //

@@ -36,7 +36,7 @@ std::vector<Card> cards_of(const Settings& settings);
 /// Indices of the cards that the text lets a process see. Throws Failure(CUDA_ERROR_INVALID_DEVICE).
 std::vector<std::size_t> seen_by(std::string_view text, const std::vector<Card>& cards);
 
-/// What the process sees, from CUDA_VISIBLE_DEVICES. Throws as seen_by does.
+/// Returns the devices that CUDA_VISIBLE_DEVICES lets the process see. Throws as seen_by does.
 std::vector<Card> visible_cards(const Settings& settings);
 
 }  // namespace cenote::sim

@@ -22,8 +22,8 @@
 
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/driver_info.hpp"
-#include "cenote/driver/event.hpp"
 #include "cenote/driver/driver_pools.hpp"
+#include "cenote/driver/event.hpp"
 #include "cenote/driver/memory.hpp"
 #include "cenote/driver/stream.hpp"
 #include "cenote/memory_resource.hpp"

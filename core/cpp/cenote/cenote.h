@@ -133,8 +133,8 @@ CENOTE_API void* cenote_allocate_or_throw(int client, int device, size_t bytes, 
 
 /* Frees to the resource that made the block, whatever is current by now. `stream` is a live stream on which the
  * caller's uses of the block are queued or finished; if the block was allocated on another one, it is reused only after
- * all work that the device has been given by now, and the other devices in use if the stream is of one. 0, also for null; CENOTE_UNKNOWN_POINTER for any other pointer that
- * is not outstanding, which is logged too and does no harm. */
+ * all work that the device has been given by now, and the other devices in use if the stream is of one. 0, also for
+ * null; CENOTE_UNKNOWN_POINTER for any other pointer that is not outstanding, which is logged too and does no harm. */
 CENOTE_API int cenote_deallocate(void* pointer, void* stream);
 
 /* The same pair for who holds a lock that others wait for, such as an interpreter's. What can be had at once is

@@ -34,7 +34,7 @@ int depth_above(const std::shared_ptr<memory_resource>& upstream, const char* ki
   return deepest;
 }
 
-/// What such a block counts as: nothing.
+/// Reports a size that no block has. Returns 0: the block counts as nothing.
 std::size_t report_impossible_size(std::size_t bytes) noexcept {
   report_once("a block was freed as one of ", bytes, " bytes, which no block has; it is freed as one of none");
   return 0;

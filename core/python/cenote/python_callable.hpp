@@ -223,7 +223,7 @@ inline std::string text_of_exception(PyObject* raised) {
   return result;
 }
 
-/// What was raised, as a C++ exception. Needs the GIL.
+/// Returns the raised exception as one of C++. Needs the GIL.
 inline std::exception_ptr cpp_exception(PyObject* raised) {
   std::string text = text_of_exception(raised);
   auto kept = std::make_shared<python_object>(raised);
@@ -258,7 +258,7 @@ inline void carry_or_report(PyObject* where) {
   Py_DECREF(raised);
 }
 
-/// What python_function calls with: the object, also where clear() comes meanwhile.
+/// The object for one call of python_function, which keeps it also where clear() comes meanwhile.
 inline PyObject* object_or_none(const python_object& object) {
   return object.get() != nullptr ? object.get() : Py_None;
 }

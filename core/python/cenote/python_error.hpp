@@ -48,9 +48,9 @@ inline void raise_python_error() {
     error.raise_again();
   } catch (const out_of_memory& error) {
     const memory_state& s = error.state();
-    set_error("OutOfMemoryError",
-              Py_BuildValue("(NNNNNNNN)", text_of(error.what()), figure(error.requested()), figure(s.in_use), figure(s.held),
-                            figure(s.limit), figure(s.largest_free), figure(s.device_free), figure(s.device_total)));
+    set_error("OutOfMemoryError", Py_BuildValue("(NNNNNNNN)", text_of(error.what()), figure(error.requested()),
+                                                figure(s.in_use), figure(s.held), figure(s.limit),
+                                                figure(s.largest_free), figure(s.device_free), figure(s.device_total)));
   } catch (const cuda_error& error) {
     set_error("CudaError",
               Py_BuildValue("(Nsis)", text_of(error.what()), error.call().c_str(), error.code(), error.name().c_str()));

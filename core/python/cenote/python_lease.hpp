@@ -35,13 +35,13 @@ namespace cenote {
 /// Ends the C++ part of a Python object and drops its leases, if nothing uses it; called while all that is garbage.
 using let_go_function = void (*)(PyObject* holder);
 
-/// Who has leases of one resource.
+/// The leases of one resource.
 struct standing {
   std::unordered_map<PyObject*, let_go_function> holders;  // borrowed: each takes itself out before it dies
   std::atomic<long> leases{0};
 };
 
-/// What a lease keeps: the object, and the very resource that it had, as a program may initialise the object anew.
+/// The object that a lease keeps, and the very resource that it had, as a program may initialise the object anew.
 class leased {
  public:
   leased(std::shared_ptr<memory_resource> resource, PyObject* object, std::shared_ptr<standing> others)

@@ -37,7 +37,7 @@ struct allocation_counters {
   void not_freed(std::size_t size) noexcept;  ///< what was counted as freed and was not
 };
 
-/// What the scopes of one adaptor share with it, and outlives both.
+/// State that the scopes of one adaptor share with it; it outlives both.
 struct scope_books {
   object_mutex mutex;
   std::atomic<std::size_t> open{0};  // how many scopes are

@@ -35,7 +35,7 @@ class statistics_resource_adaptor final : public resource_adaptor {
   explicit statistics_resource_adaptor(std::shared_ptr<memory_resource> upstream)
       : resource_adaptor(std::move(upstream), "statistics") {}
 
-  /// Of the last scope that the calling thread or its task is in, or the base counters.
+  /// Returns the counters of the innermost scope of the calling thread or its task, or the base counters.
   allocation_counters counters() const;
 
   /// Starts a scope of the calling thread; returns what counters() said until now.

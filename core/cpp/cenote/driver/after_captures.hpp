@@ -1,20 +1,20 @@
-// What would end a capture, and is put off until there is none.
+// Actions that would end a capture, such as an event over all work: they are put off until there is no capture.
 //
-// What it does throws nothing but what is reported, and is done with then.
+// An action must not throw: an exception is reported, and the action is not tried again.
 //
-// Threads: any. What is put off runs on the thread that finds no capture any more, with no lock held.
+// Threads: any. An action runs on the thread that finds that no capture is left, with no lock held.
 #pragma once
 
 #include <functional>
 
 namespace cenote {
 
-/// Does `what`, again and again until it returns true, once no capture of work of `device` is known of
-/// (is_capture_underway): at once; or where an announced capture ends, memory runs out, or something else is to be done
-/// after captures. Throws std::bad_alloc, and has done nothing then.
-void do_after_captures(int device, std::function<bool()> what);
+/// Runs `action` as soon as no capture on `device` is known of (is_capture_underway), and again until it returns true:
+/// at once if there is none; otherwise where an announced capture ends, memory runs out, or another action is added.
+/// Throws std::bad_alloc; nothing was done then.
+void do_after_captures(int device, std::function<bool()> action);
 
-/// Does what was put off, unless it has to wait still. Whether there was any.
+/// Runs the actions that were put off, unless a capture is still under way. Returns whether there were any.
 bool do_what_was_put_off(int device) noexcept;
 
 }  // namespace cenote

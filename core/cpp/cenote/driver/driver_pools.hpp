@@ -68,7 +68,7 @@ class driver_pools {
   std::atomic<std::uint64_t> trims_{0};
 };
 
-/// What the driver has refused.
+/// A request that the driver has refused.
 struct refused_request {
   int device;
   std::size_t bytes;

@@ -8,7 +8,8 @@
 //      it is made, and to each later one before that is used for the first time. A device is in use from the moment
 //      that its context is wanted (driver/device.hpp).
 //   2. A pool for which devices were named is open to those, from the beginning.
-//   3. What a pool is open to stays written down while it waits to be used again (driver/driver_pools.hpp). Its next user
+//   3. What a pool is open to stays written down while it waits to be used again (driver/driver_pools.hpp). Its next
+//   user
 //      changes what differs.
 //
 // Invariant: I1 a pool that follows is open to each device in use that can reach it, unless the driver refused, which

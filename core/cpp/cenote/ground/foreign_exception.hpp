@@ -1,4 +1,4 @@
-// What a program's function in another language raised, on its way through C++ and back to that language, as it was.
+// An exception of another language: a program's function raises it, C++ carries it, and it is raised again as it was.
 //
 //   1. A function of the program's that may fail throws a class derived from foreign_exception, and from what C++ takes
 //      it for. It passes every resource and adaptor as any C++ exception does. Whoever has called the core from that

@@ -1,4 +1,4 @@
-// What a free has really freed, where that is not what its caller said: a block of another size, or none.
+// The bytes that a free has really freed, where its caller named a wrong size, or no block of that resource.
 //
 //     counts 2000 fewer ──► pool: the block has 1000 ──┐
 //     counts 1000 more  ◄── free_correction ◄──────────┘
@@ -17,11 +17,11 @@ namespace cenote {
 
 class free_correction {
  public:
-  /// Of the free of `pointer` that is under way on this thread: the bytes that were asked for when the block was
-  /// allocated; 0 if none was freed.
+  /// Says of the free of `pointer`, under way on this thread, how many bytes were asked for when the block was
+  /// allocated; 0 if nothing was freed.
   static void say(const void* pointer, std::size_t bytes) noexcept { last_ = {pointer, bytes}; }
 
-  /// What was said of the free of `pointer` that has just been made; nothing if its size was right.
+  /// Returns the bytes that say() named for the free of `pointer` just made; nothing if its size was right.
   static std::optional<std::size_t> of(const void* pointer) noexcept {
     if (last_.pointer != pointer) [[likely]]
       return std::nullopt;

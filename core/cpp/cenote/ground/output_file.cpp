@@ -29,7 +29,7 @@ namespace {
 constexpr int most_links = 40;  // as the kernel's own bound
 constexpr mode_t mode_of_new_files = 0666;
 
-/// What of `text` is a number; -1 if not all of it is.
+/// Returns the number that `text` spells; -1 if it spells none.
 int parse_descriptor(std::string_view text) noexcept {
   int number = -1;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);

@@ -29,8 +29,8 @@ chunk chunk_source::take_exactly(std::size_t bytes) {
   return {static_cast<std::byte*>(base), bytes};
 }
 
-std::optional<chunk> chunk_source::take(stream_ref stream, bool may_use_stream, std::size_t minimum,
-                                        std::size_t most, std::exception_ptr& refusal) {
+std::optional<chunk> chunk_source::take(stream_ref stream, bool may_use_stream, std::size_t minimum, std::size_t most,
+                                        std::exception_ptr& refusal) {
   std::size_t wanted = std::max(minimum, std::min(preferred(minimum), most));
   while (const auto booked = book(wanted, minimum)) {
     void* base = nullptr;

@@ -55,7 +55,7 @@ bool is_known_to_be_without_captures(int device) noexcept {
   }
 }
 
-/// What of a block for so many bytes is not asked for.
+/// Returns how many bytes of a block for this request were not asked for.
 std::uint8_t unasked_of(std::size_t bytes) noexcept {
   static_assert(block_granularity == 256, "a block has a byte for it");
   return static_cast<std::uint8_t>((std::size_t{0} - bytes) % block_granularity);
@@ -368,7 +368,8 @@ void pool_memory_resource::meet(stream_ref stream, stream_id id, section& here) 
 
 /// In whose order memory is freed: that of `stream`, or, where it is another device's, of a stream of this device that
 /// waits for it. What covers all work of this device then covers that work as well.
-auto pool_memory_resource::stand_in(stream_ref stream, stream_id id, section& here) -> std::pair<stream_ref, stream_id> {
+auto pool_memory_resource::stand_in(stream_ref stream, stream_id id, section& here)
+    -> std::pair<stream_ref, stream_id> {
   if (memory_.knows(id) || id.is_capturing() || id == orphans) return {stream, id};
   here.unlock();
   const auto its_device = device_or_report(stream);

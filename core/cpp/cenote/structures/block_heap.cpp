@@ -126,9 +126,8 @@ std::vector<chunk> block_heap::remove_free_chunks(owner_index owner, const std::
       whole.push_back({base, record.bytes});
     }
   }
-  std::sort(whole.begin(), whole.end(), [](const chunk& a, const chunk& b) {
-    return a.bytes != b.bytes ? a.bytes > b.bytes : a.base < b.base;
-  });
+  std::sort(whole.begin(), whole.end(),
+            [](const chunk& a, const chunk& b) { return a.bytes != b.bytes ? a.bytes > b.bytes : a.base < b.base; });
   std::erase_if(whole, [&](const chunk& c) { return !wanted(c); });
   for (const chunk& c : whole) {
     const auto place = chunks_.find(c.base);

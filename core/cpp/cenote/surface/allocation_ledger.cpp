@@ -71,7 +71,7 @@ bool is_ordered_by(const allocation& made, stream_ref stream) noexcept {
   }
 }
 
-/// Whose work the free of a block comes after. A stream that the driver tells nothing of may be any device's.
+/// The devices after whose work a block is freed. A stream of which the driver tells nothing may be any device's.
 reach reach_of(const allocation& made, stream_ref stream) noexcept {
   if (made.is_used_by_others) return reach::every_device;
   try {

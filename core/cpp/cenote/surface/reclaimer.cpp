@@ -27,7 +27,7 @@ reclaimer& reclaimer::of(int device) {
   return place ? *place : place.emplace(device);
 }
 
-/// Of the devices that are in use.
+/// Calls `body` for every other device that is in use.
 template <class Body>
 void reclaimer::for_each_other_device(Body&& body) const {
   for (int device = 0; device < max_devices; ++device) {

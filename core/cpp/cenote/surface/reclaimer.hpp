@@ -26,7 +26,7 @@
 
 namespace cenote {
 
-/// Whose streams may have used a block.
+/// The devices whose streams may have used a block.
 enum class reach : std::uint8_t { its_device, every_device };
 
 class reclaimer {

@@ -31,7 +31,7 @@ resource_place& place_of(int device) {
   throw std::out_of_range("there is no device " + std::to_string(device));
 }
 
-/// What a resource was made from, as long as it lives.
+/// The specification that a resource was made from, as long as the resource lives.
 struct origin {
   std::weak_ptr<memory_resource> made;
   std::string specification;

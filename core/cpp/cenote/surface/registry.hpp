@@ -50,7 +50,7 @@ void install_resource(const std::string& specification);
 /// The same for one device, which gets its resource now.
 void install_resource(int device, const std::string& specification);
 
-/// What the resource of a device is made from that has none.
+/// Returns the specification from which a device that has no resource gets one.
 std::string default_specification();
 
 /// For devices that have no resource; empty for what the process began with. std::invalid_argument for a wrong text.
