@@ -153,7 +153,7 @@ loaded_driver load() {
 
 /// A forked child gets a new one: the thread that loads, which may fork itself in doing so, is not there.
 constinit std::mutex loading;
-[[maybe_unused]] const int watch_forks = pthread_atfork(nullptr, nullptr, [] { new (&loading) std::mutex; });
+[[maybe_unused]] const int renew_in_child = pthread_atfork(nullptr, nullptr, [] { new (&loading) std::mutex; });
 
 const load_outcome& load_once() {
   const std::lock_guard lock(loading);

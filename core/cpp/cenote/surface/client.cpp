@@ -35,7 +35,7 @@ client_table& clients() noexcept {
   return *the_one;
 }
 
-[[maybe_unused]] const client_table& made_while_there_is_one_thread =
+[[maybe_unused]] const client_table& clients_made_while_there_is_one_thread =
     clients();  // none waits in a forked child for it to be made
 
 client_counters& counters_of(client_index client) noexcept {

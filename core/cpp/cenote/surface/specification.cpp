@@ -307,7 +307,7 @@ const std::vector<kind>& kinds() {
   return *all;
 }
 
-[[maybe_unused]] const std::vector<kind>& made_while_there_is_one_thread =
+[[maybe_unused]] const std::vector<kind>& kinds_made_while_there_is_one_thread =
     kinds();  // none waits in a forked child for it to be made
 
 const kind& find_kind(std::string_view name) {
