@@ -15,17 +15,17 @@ KNOWS: dict[str, set[str]] = {
     "ground": set(),
     "driver": {"ground"},
     "structures": {"ground"},
-    "memory_resource": {"driver", "ground"},
-    "resources": {"memory_resource", "structures", "driver", "ground"},
-    "adaptors": {"memory_resource", "structures", "driver", "ground"},
-    "containers": {"memory_resource", "driver", "ground"},
+    "interface": {"driver", "ground"},
+    "resources": {"interface", "structures", "driver", "ground"},
+    "adaptors": {"interface", "structures", "driver", "ground"},
+    "containers": {"interface", "driver", "ground"},
 }
 KNOWS["surface"] = set(KNOWS)
 # Headers alone, above the core: for standard containers, and for the libraries that they are named after.
-KNOWS["allocators"] = {"surface", "memory_resource", "driver", "ground"}
-KNOWS["cccl"] = {"resources", "memory_resource", "driver", "ground"}
+KNOWS["allocators"] = {"surface", "interface", "driver", "ground"}
+KNOWS["cccl"] = {"resources", "interface", "driver", "ground"}
 KNOWS["cenote"] = {"allocators", *KNOWS} - {"structures"}
-KNOWS["thrust"] = {"allocators", "surface", "memory_resource", "driver", "ground"}
+KNOWS["thrust"] = {"allocators", "surface", "interface", "driver", "ground"}
 
 DRIVER_HEADERS = {"cuda.h", "cudaTypedefs.h"}
 FRAMEWORKS = re.compile(r"torch|cupy|numba|pytorch", re.IGNORECASE)
@@ -42,6 +42,8 @@ def layer_of(path: Path) -> str:
     """The layer of a file, given relative to the folder `cenote`."""
     if path.name == "cenote.h":
         return "surface"
+    if path.stem in {"memory_resource", "resource_adaptor"}:
+        return "interface"
     return path.parts[0] if len(path.parts) > 1 else path.stem
 
 

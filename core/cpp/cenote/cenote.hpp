@@ -37,6 +37,7 @@
 #include "cenote/ground/reports.hpp"
 #include "cenote/ground/version.h"
 #include "cenote/memory_resource.hpp"
+#include "cenote/resource_adaptor.hpp"
 #include "cenote/resources/arena_memory_resource.hpp"
 #include "cenote/resources/binning_memory_resource.hpp"
 #include "cenote/resources/callback_memory_resource.hpp"

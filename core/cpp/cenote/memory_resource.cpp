@@ -10,6 +10,7 @@
 #include "cenote/driver/unnamed_stream.hpp"
 #include "cenote/ground/free_correction.hpp"
 #include "cenote/ground/log.hpp"
+#include "cenote/resource_adaptor.hpp"
 
 namespace cenote {
 namespace {

@@ -8,7 +8,7 @@
 
 #include <algorithm>
 
-#include "cenote/memory_resource.hpp"
+#include "cenote/resource_adaptor.hpp"
 
 namespace cenote {
 

@@ -12,7 +12,7 @@
 
 #include <functional>
 
-#include "cenote/memory_resource.hpp"
+#include "cenote/resource_adaptor.hpp"
 
 namespace cenote {
 

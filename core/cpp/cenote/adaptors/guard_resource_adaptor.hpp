@@ -34,7 +34,7 @@
 
 #include "cenote/driver/event.hpp"
 #include "cenote/ground/mutex.hpp"
-#include "cenote/memory_resource.hpp"
+#include "cenote/resource_adaptor.hpp"
 
 namespace cenote {
 

@@ -13,7 +13,7 @@
 // 64 bytes for each thread. Source of the figures: as in leased_quota.hpp, over a pool.
 #pragma once
 
-#include "cenote/memory_resource.hpp"
+#include "cenote/resource_adaptor.hpp"
 #include "cenote/structures/leased_quota.hpp"
 
 namespace cenote {

@@ -18,7 +18,7 @@
 #include "cenote/ground/mutex.hpp"
 #include "cenote/ground/output_file.hpp"
 #include "cenote/ground/quoted.hpp"
-#include "cenote/memory_resource.hpp"
+#include "cenote/resource_adaptor.hpp"
 
 namespace cenote {
 

@@ -5,7 +5,7 @@
 // Threads: no state.
 #pragma once
 
-#include "cenote/memory_resource.hpp"
+#include "cenote/resource_adaptor.hpp"
 
 namespace cenote {
 

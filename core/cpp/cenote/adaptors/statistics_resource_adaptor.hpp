@@ -25,7 +25,7 @@
 #include <memory>
 
 #include "cenote/adaptors/counting_scope.hpp"
-#include "cenote/memory_resource.hpp"
+#include "cenote/resource_adaptor.hpp"
 #include "cenote/structures/leased_quota.hpp"
 
 namespace cenote {

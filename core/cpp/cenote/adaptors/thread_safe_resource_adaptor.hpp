@@ -7,7 +7,7 @@
 #pragma once
 
 #include "cenote/ground/mutex.hpp"
-#include "cenote/memory_resource.hpp"
+#include "cenote/resource_adaptor.hpp"
 
 namespace cenote {
 

@@ -18,7 +18,7 @@
 
 #include "cenote/adaptors/call_stack.hpp"
 #include "cenote/ground/mutex.hpp"
-#include "cenote/memory_resource.hpp"
+#include "cenote/resource_adaptor.hpp"
 
 namespace cenote {
 
