@@ -6,7 +6,6 @@
 #pragma once
 
 #include "cenote/adaptors/aligned_resource_adaptor.hpp"
-#include "cenote/adaptors/call_stack.hpp"
 #include "cenote/adaptors/counting_scope.hpp"
 #include "cenote/adaptors/failure_callback_resource_adaptor.hpp"
 #include "cenote/adaptors/guard_resource_adaptor.hpp"
@@ -31,6 +30,7 @@
 #include "cenote/driver/stream.hpp"
 #include "cenote/driver/stream_pool.hpp"
 #include "cenote/ground/bytes.hpp"
+#include "cenote/ground/call_stack.hpp"
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/foreign_exception.hpp"
 #include "cenote/ground/log.hpp"

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "cenote/adaptors/call_stack.hpp"
+#include "cenote/ground/call_stack.hpp"
 #include "python_callable.hpp"
 
 namespace cenote {

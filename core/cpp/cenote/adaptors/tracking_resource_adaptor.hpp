@@ -16,7 +16,7 @@
 #include <unordered_map>
 #include <vector>
 
-#include "cenote/adaptors/call_stack.hpp"
+#include "cenote/ground/call_stack.hpp"
 #include "cenote/ground/mutex.hpp"
 #include "cenote/resource_adaptor.hpp"
 

@@ -1,4 +1,4 @@
-#include "cenote/adaptors/call_stack.hpp"
+#include "cenote/ground/call_stack.hpp"
 
 #include <cxxabi.h>
 #include <dlfcn.h>
