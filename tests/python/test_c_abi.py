@@ -1,6 +1,6 @@
 """The C interface as a program in C meets it: compiled as C99 against the installed package, run on a simulated device.
 
-What each function does and refuses is tested in tests/cpp/c_abi_test.cpp.
+What each function does and refuses is tested in tests/cpp/conformance/simulated/c_abi_test.cpp.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def test_every_cpp_test_passes(
     listed = run_in_tree("ctest", "--test-dir", str(cpp_tree.folder), "--show-only=json-v1")
     programs = {Path(test["command"][0]).name for test in json.loads(listed.stdout)["tests"] if "command" in test}
     assert {program.removesuffix("_per_thread") for program in programs} == {
-        source.stem for source in TESTS.glob("*_test.cpp")
+        source.stem for source in TESTS.rglob("*_test.cpp")
     }
     per_thread = {program for program in programs if program.endswith("_per_thread")}
     assert {"default_stream_test_per_thread", "resource_conformance_test_per_thread"} <= per_thread

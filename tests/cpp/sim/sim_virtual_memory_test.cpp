@@ -1,0 +1,247 @@
+// The virtual memory interface: reserve, create, map, set access, and back.
+#include "support/sim_fixture.hpp"
+
+namespace cenote::sim_test {
+namespace {
+
+constexpr std::size_t step = 2 * MiB;
+
+class SimVirtualMemory : public Sim {
+ protected:
+  static CUmemAllocationProp on_device(int ordinal) {
+    CUmemAllocationProp properties{};
+    properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
+    properties.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+    properties.location.id = ordinal;
+    return properties;
+  }
+
+  static CUdeviceptr reserve(std::size_t bytes, std::size_t alignment = 0) {
+    CUdeviceptr address = 0;
+    EXPECT_OK(cuMemAddressReserve(&address, bytes, alignment, 0, 0));
+    return address;
+  }
+
+  static CUmemGenericAllocationHandle create(std::size_t bytes, int ordinal = 0) {
+    CUmemGenericAllocationHandle handle = 0;
+    const auto properties = on_device(ordinal);
+    EXPECT_OK(cuMemCreate(&handle, bytes, &properties, 0));
+    return handle;
+  }
+
+  static CUresult allow(CUdeviceptr address, std::size_t bytes) {
+    CUmemAccessDesc access{};
+    access.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+    access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+    return cuMemSetAccess(address, bytes, &access, 1);
+  }
+
+  void TearDown() override {
+    EXPECT_EQ(0U, live().mappings);
+    EXPECT_EQ(0U, live().handles);
+    EXPECT_EQ(0U, live().reservations);
+    EXPECT_EQ(card_bytes, free_bytes());
+    Sim::TearDown();
+  }
+};
+
+TEST_F(SimVirtualMemory, addresses_cost_nothing_and_physical_memory_is_charged) {
+  const CUdeviceptr address = reserve(64 * card_bytes);
+  EXPECT_EQ(card_bytes, free_bytes());
+  const auto handle = create(4 * step);
+  EXPECT_EQ(card_bytes - 4 * step, free_bytes());
+  EXPECT_OK(cuMemMap(address, 4 * step, 0, handle, 0));
+  EXPECT_OK(cuMemRelease(handle));
+  EXPECT_EQ(card_bytes - 4 * step, free_bytes()) << "the mapping keeps it";
+  EXPECT_OK(cuMemUnmap(address, 4 * step));
+  EXPECT_EQ(card_bytes, free_bytes());
+  EXPECT_OK(cuMemAddressFree(address, 64 * card_bytes));
+}
+
+TEST_F(SimVirtualMemory, two_addresses_of_one_handle_are_one_memory) {
+  const CUdeviceptr address = reserve(2 * step);
+  const auto handle = create(step);
+  EXPECT_OK(cuMemMap(address, step, 0, handle, 0));
+  EXPECT_OK(cuMemMap(address + step, step, 0, handle, 0));
+  EXPECT_OK(allow(address, 2 * step));
+  EXPECT_OK(cuMemsetD8Async(address, 42, KiB, nullptr));
+  unsigned char seen = 0;
+  EXPECT_OK(cuMemcpyDtoH(&seen, address + step, 1));
+  EXPECT_EQ(42, seen);
+  EXPECT_OK(cuMemUnmap(address, 2 * step));
+  EXPECT_OK(cuMemRelease(handle));
+  EXPECT_OK(cuMemAddressFree(address, 2 * step));
+}
+
+TEST_F(SimVirtualMemory, contents_stay_with_the_handle_when_it_moves) {
+  const CUdeviceptr address = reserve(2 * step);
+  const auto handle = create(step);
+  EXPECT_OK(cuMemMap(address, step, 0, handle, 0));
+  EXPECT_OK(allow(address, step));
+  EXPECT_OK(cuMemsetD8Async(address, 42, 1, nullptr));
+  EXPECT_OK(cuCtxSynchronize());
+  EXPECT_OK(cuMemUnmap(address, step));
+  EXPECT_OK(cuMemMap(address + step, step, 0, handle, 0));
+  EXPECT_OK(allow(address + step, step));
+  EXPECT_EQ(42, byte_at(address + step));
+  EXPECT_OK(cuMemUnmap(address + step, step));
+  EXPECT_OK(cuMemRelease(handle));
+  EXPECT_OK(cuMemAddressFree(address, 2 * step));
+}
+
+TEST_F(SimVirtualMemory, work_may_span_neighbouring_mappings) {
+  const CUdeviceptr address = reserve(2 * step);
+  const auto first = create(step);
+  const auto second = create(step);
+  EXPECT_OK(cuMemMap(address, step, 0, first, 0));
+  EXPECT_OK(cuMemMap(address + step, step, 0, second, 0));
+  EXPECT_OK(allow(address, 2 * step));
+  EXPECT_OK(cuMemsetD8Async(address + step - 1, 3, 2, nullptr));
+  EXPECT_OK(cuCtxSynchronize());
+  EXPECT_EQ(3, byte_at(address + step - 1));
+  EXPECT_EQ(3, byte_at(address + step));
+  EXPECT_OK(cuMemUnmap(address, 2 * step));
+  EXPECT_OK(cuMemRelease(first));
+  EXPECT_OK(cuMemRelease(second));
+  EXPECT_OK(cuMemAddressFree(address, 2 * step));
+}
+
+TEST_F(SimVirtualMemory, memory_without_access_is_refused) {
+  const CUdeviceptr address = reserve(step);
+  const auto handle = create(step);
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemsetD8Async(address, 1, 1, nullptr));
+  expect_violation("not all in live memory");
+  EXPECT_OK(cuMemMap(address, step, 0, handle, 0));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemsetD8Async(address, 1, 1, nullptr));
+  expect_violation("access to it was never set");
+  EXPECT_OK(cuMemUnmap(address, step));
+  EXPECT_OK(cuMemRelease(handle));
+  EXPECT_OK(cuMemAddressFree(address, step));
+}
+
+TEST_F(SimVirtualMemory, unmapping_under_queued_work_is_written_down_and_harms_no_one_else) {
+  const CUstream stream = make_stream();
+  const CUdeviceptr address = reserve(step);
+  const auto handle = create(step);
+  EXPECT_OK(cuMemMap(address, step, 0, handle, 0));
+  EXPECT_OK(allow(address, step));
+  EXPECT_OK(cuMemsetD8Async(address, 1, 1, stream));
+  EXPECT_OK(cuMemUnmap(address, step)) << "it does not wait for work";
+  EXPECT_EQ(1U, cenote_sim_pending());
+  EXPECT_OK(cuStreamSynchronize(stream));
+  expect_violation("cuMemUnmap");
+  EXPECT_OK(cuMemRelease(handle));
+  EXPECT_OK(cuMemAddressFree(address, step));
+}
+
+TEST_F(SimVirtualMemory, wrong_ranges_and_dead_handles_are_refused) {
+  const CUdeviceptr address = reserve(2 * step);
+  const auto handle = create(step);
+  CUmemGenericAllocationHandle odd = 0;
+  const auto properties = on_device(0);
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemCreate(&odd, 4096, &properties, 0));
+  EXPECT_EQ(CUDA_ERROR_OUT_OF_MEMORY, cuMemCreate(&odd, std::size_t{1} << 60, &properties, 0));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemMap(address + KiB, step, 0, handle, 0));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemMap(address + 2 * step, step, 0, handle, 0));
+  EXPECT_OK(cuMemMap(address, step, 0, handle, 0));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemMap(address, step, 0, handle, 0));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemAddressFree(address, 2 * step));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemUnmap(address, MiB));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, allow(address, 2 * step));
+  EXPECT_OK(cuMemRelease(handle));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemRelease(handle));
+  expect_violation("cuMemRelease");
+  EXPECT_OK(cuMemUnmap(address, step));
+  EXPECT_OK(cuMemUnmap(address, step)) << "nothing is mapped there any more";
+  EXPECT_OK(cuMemAddressFree(address, 2 * step));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemAddressFree(address, 2 * step));
+}
+
+TEST_F(SimVirtualMemory, a_handle_is_mapped_whole_or_not_at_all) {
+  const CUdeviceptr address = reserve(4 * step);
+  const auto handle = create(2 * step);
+  EXPECT_EQ(CUDA_ERROR_NOT_SUPPORTED, cuMemMap(address, step, 0, handle, 0));
+  EXPECT_EQ(CUDA_ERROR_NOT_SUPPORTED, cuMemMap(address, step, step, handle, 0));
+  EXPECT_EQ(CUDA_ERROR_NOT_SUPPORTED, cuMemMap(address, 2 * step, step, handle, 0));
+  EXPECT_EQ(CUDA_ERROR_NOT_SUPPORTED, cuMemMap(address, 4 * step, 0, handle, 0));
+  EXPECT_EQ(CUDA_ERROR_NOT_SUPPORTED, cuMemMap(address, 4096, 0, handle, 0));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemMap(address, 0, 0, handle, 0));
+  EXPECT_OK(cuMemMap(address, 2 * step, 0, handle, 0));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemUnmap(address, step));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemUnmap(address + step, step));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, allow(address, step));
+  EXPECT_OK(cuMemUnmap(address, 2 * step));
+  EXPECT_OK(cuMemRelease(handle));
+  EXPECT_OK(cuMemAddressFree(address, 4 * step));
+}
+
+TEST_F(SimVirtualMemory, a_range_to_unmap_may_hold_several_mappings_and_places_without_one) {
+  const CUdeviceptr address = reserve(4 * step);
+  const auto first = create(step);
+  const auto second = create(step);
+  EXPECT_OK(cuMemUnmap(address, 4 * step)) << "nothing is mapped";
+  EXPECT_OK(cuMemMap(address, step, 0, first, 0));
+  EXPECT_OK(cuMemMap(address + 2 * step, step, 0, second, 0));
+  EXPECT_OK(cuMemUnmap(address, 3 * step));
+  EXPECT_EQ(0U, live().mappings);
+  EXPECT_OK(cuMemRelease(first));
+  EXPECT_OK(cuMemRelease(second));
+  EXPECT_OK(cuMemAddressFree(address, 4 * step));
+}
+
+TEST_F(SimVirtualMemory, access_is_one_of_three_kinds_for_a_device_that_there_is) {
+  const CUdeviceptr address = reserve(step);
+  const auto handle = create(step);
+  EXPECT_OK(cuMemMap(address, step, 0, handle, 0));
+  const auto set = [&](CUmemLocationType type, int id, int flags) {
+    const CUmemAccessDesc access{{type, {id}}, static_cast<CUmemAccess_flags>(flags)};
+    return cuMemSetAccess(address, step, &access, 1);
+  };
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, set(CU_MEM_LOCATION_TYPE_DEVICE, 0, 2));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, set(CU_MEM_LOCATION_TYPE_DEVICE, 0, 7));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, set(CU_MEM_LOCATION_TYPE_DEVICE, 2, 3));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, set(CU_MEM_LOCATION_TYPE_DEVICE, -1, 3));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, set(CU_MEM_LOCATION_TYPE_NONE, 0, 3));
+  EXPECT_EQ(CUDA_ERROR_NOT_SUPPORTED, set(CU_MEM_LOCATION_TYPE_HOST, 0, 3));
+  EXPECT_OK(set(CU_MEM_LOCATION_TYPE_DEVICE, 1, 3));
+  EXPECT_OK(set(CU_MEM_LOCATION_TYPE_DEVICE, 0, 1));
+  EXPECT_OK(set(CU_MEM_LOCATION_TYPE_DEVICE, 0, 0));
+  EXPECT_OK(cuMemUnmap(address, step));
+  EXPECT_OK(cuMemRelease(handle));
+  EXPECT_OK(cuMemAddressFree(address, step));
+}
+
+TEST_F(SimVirtualMemory, an_address_that_is_wished_for_is_given_where_it_is_free) {
+  const CUdeviceptr address = reserve(4 * step);
+  EXPECT_OK(cuMemAddressFree(address, 4 * step));
+  CUdeviceptr wished = 0;
+  EXPECT_OK(cuMemAddressReserve(&wished, step, 0, address + 2 * step, 0));
+  EXPECT_EQ(address + 2 * step, wished);
+  CUdeviceptr elsewhere = 0;
+  EXPECT_OK(cuMemAddressReserve(&elsewhere, step, 0, wished, 0));
+  EXPECT_NE(wished, elsewhere);
+  EXPECT_OK(cuMemAddressFree(wished, step));
+  EXPECT_OK(cuMemAddressFree(elsewhere, step));
+}
+
+TEST_F(SimVirtualMemory, a_card_is_full_when_its_physical_memory_is) {
+  const auto most = create(card_bytes);
+  CUmemGenericAllocationHandle none = 0;
+  const auto here = on_device(0);
+  EXPECT_EQ(CUDA_ERROR_OUT_OF_MEMORY, cuMemCreate(&none, step, &here, 0));
+  EXPECT_OK(cuMemRelease(create(step, 1)));
+  EXPECT_OK(cuMemRelease(most));
+}
+
+TEST_F(SimVirtualMemory, reservations_are_aligned_as_asked) {
+  const CUdeviceptr address = reserve(step, 64 * MiB);
+  EXPECT_EQ(0U, address % (64 * MiB));
+  EXPECT_OK(cuMemAddressFree(address, step));
+  std::size_t granularity = 0;
+  const auto properties = on_device(0);
+  EXPECT_OK(cuMemGetAllocationGranularity(&granularity, &properties, CU_MEM_ALLOC_GRANULARITY_MINIMUM));
+  EXPECT_EQ(step, granularity);
+}
+
+}  // namespace
+}  // namespace cenote::sim_test
