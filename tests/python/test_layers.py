@@ -16,7 +16,8 @@ KNOWS: dict[str, set[str]] = {
     "driver": {"ground"},
     "structures": {"ground"},
     "interface": {"driver", "ground"},
-    "resources": {"interface", "structures", "driver", "ground"},
+    "pool": {"interface", "structures", "driver", "ground"},
+    "resources": {"pool", "interface", "structures", "driver", "ground"},
     "adaptors": {"interface", "structures", "driver", "ground"},
     "containers": {"interface", "driver", "ground"},
 }

@@ -1,5 +1,5 @@
 // Where a pool's chunks come from: their sizes, the maximum, and what is booked when the upstream says no.
-#include "cenote/resources/chunk_source.hpp"
+#include "cenote/pool/chunk_source.hpp"
 
 #include <atomic>
 #include <thread>

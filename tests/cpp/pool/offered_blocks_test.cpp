@@ -1,5 +1,5 @@
 // Blocks on offer, by themselves: whose turn it is, and the sums, against std::list.
-#include "cenote/resources/offered_blocks.hpp"
+#include "cenote/pool/offered_blocks.hpp"
 
 #include <gtest/gtest.h>
 

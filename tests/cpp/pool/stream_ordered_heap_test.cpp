@@ -1,6 +1,6 @@
 // What happens to a pool's blocks while a thread has one of them in hand: it records the event of an offer, or waits
 // for it, and others go on meanwhile. The bookkeeping alone makes no driver call.
-#include "cenote/resources/stream_ordered_heap.hpp"
+#include "cenote/pool/stream_ordered_heap.hpp"
 
 #include "support/simulated.hpp"
 

@@ -48,9 +48,9 @@
 
 #include "cenote/ground/mutex.hpp"
 #include "cenote/memory_resource.hpp"
-#include "cenote/resources/chunk_source.hpp"
-#include "cenote/resources/pool_counters.hpp"
-#include "cenote/resources/stream_ordered_heap.hpp"
+#include "cenote/pool/chunk_source.hpp"
+#include "cenote/pool/pool_counters.hpp"
+#include "cenote/pool/stream_ordered_heap.hpp"
 
 namespace cenote {
 

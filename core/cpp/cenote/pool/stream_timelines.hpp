@@ -23,9 +23,9 @@
 #include <optional>
 #include <unordered_map>
 
-#include "cenote/resources/front_caches.hpp"
-#include "cenote/resources/spare_events.hpp"
-#include "cenote/resources/stream_timeline.hpp"
+#include "cenote/pool/front_caches.hpp"
+#include "cenote/pool/spare_events.hpp"
+#include "cenote/pool/stream_timeline.hpp"
 #include "cenote/structures/block_heap.hpp"
 
 namespace cenote {

@@ -1,4 +1,4 @@
-#include "cenote/resources/stream_timelines.hpp"
+#include "cenote/pool/stream_timelines.hpp"
 
 #include <algorithm>
 #include <new>

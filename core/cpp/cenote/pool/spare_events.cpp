@@ -1,4 +1,4 @@
-#include "cenote/resources/spare_events.hpp"
+#include "cenote/pool/spare_events.hpp"
 
 #include <new>
 #include <utility>

@@ -1,4 +1,4 @@
-#include "cenote/resources/front_caches.hpp"
+#include "cenote/pool/front_caches.hpp"
 
 #include <algorithm>
 #include <new>

@@ -31,7 +31,7 @@
 #include <utility>
 #include <vector>
 
-#include "cenote/resources/stream_timeline.hpp"
+#include "cenote/pool/stream_timeline.hpp"
 #include "cenote/structures/block_heap.hpp"
 
 namespace cenote {

@@ -1,4 +1,4 @@
-#include "cenote/resources/stream_timeline.hpp"
+#include "cenote/pool/stream_timeline.hpp"
 
 #include <algorithm>
 

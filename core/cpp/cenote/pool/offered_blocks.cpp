@@ -1,4 +1,4 @@
-#include "cenote/resources/offered_blocks.hpp"
+#include "cenote/pool/offered_blocks.hpp"
 
 #include <algorithm>
 #include <stdexcept>

@@ -1,4 +1,4 @@
-#include "cenote/resources/stream_ordered_heap.hpp"
+#include "cenote/pool/stream_ordered_heap.hpp"
 
 #include <algorithm>
 #include <limits>

@@ -30,10 +30,10 @@
 #include <utility>
 #include <vector>
 
-#include "cenote/resources/front_caches.hpp"
-#include "cenote/resources/offered_blocks.hpp"
-#include "cenote/resources/pool_counters.hpp"
-#include "cenote/resources/stream_timelines.hpp"
+#include "cenote/pool/front_caches.hpp"
+#include "cenote/pool/offered_blocks.hpp"
+#include "cenote/pool/pool_counters.hpp"
+#include "cenote/pool/stream_timelines.hpp"
 #include "cenote/structures/block_heap.hpp"
 
 namespace cenote {

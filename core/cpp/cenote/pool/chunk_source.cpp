@@ -1,4 +1,4 @@
-#include "cenote/resources/chunk_source.hpp"
+#include "cenote/pool/chunk_source.hpp"
 
 #include <algorithm>
 
