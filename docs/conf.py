@@ -60,7 +60,7 @@ def signatures() -> dict[str, str]:
             arguments = ast.unparse(node.args).replace("_StreamLike=...", "_StreamLike=DEFAULT_STREAM")
             found[prefix + node.name] = f"({arguments})".replace("_StreamLike", "StreamLike")
 
-    for stub in Path(cenote.__file__).parent.glob("_*.pyi"):
+    for stub in Path(cenote.__file__).parent.glob("_core/*.pyi"):
         for node in ast.parse(stub.read_text(encoding="utf-8")).body:
             add(node, "")
     return found
@@ -72,7 +72,7 @@ SIGNATURES = signatures()
 def is_compiled(obj: Any) -> bool:
     """Whether a class, function or method is of a compiled module, where signatures have no types."""
     module = getattr(getattr(obj, "__objclass__", obj), "__module__", None) or ""
-    return module.startswith("cenote._")
+    return module.startswith("cenote._core.")
 
 
 def take_signature_of_stub(

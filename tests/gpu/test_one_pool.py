@@ -31,9 +31,9 @@ assert cenote.usage()["cupy"].bytes >= b.nbytes and cenote.usage()["numba"].byte
 assert cenote.usage()["torch"].bytes >= 800_000 and cenote.usage()["cenote"].bytes == 12_345
 
 # One pool: the addresses lie in one chunk of the driver's.
-from cenote import _driver
+from cenote._core import driver
 addresses = [a.data_ptr(), b.data.ptr, c.device_ctypes_pointer.value, d.ptr]
-assert len({_driver.address_range(p, 0) for p in addresses}) == 1
+assert len({driver.address_range(p, 0) for p in addresses}) == 1
 
 assert int(a.sum()) == 4999950000 and int(b.sum()) == 1249975000 and c.copy_to_host().sum() == 312487500
 pool.check()

@@ -99,10 +99,10 @@ def test_threads_share_one_pool(run):
 def test_every_user_of_the_process_sees_one_registry(run):
     run(
         """
-        import ctypes, pathlib, cenote, cenote._driver
+        import ctypes, pathlib, cenote
         from cenote.registry import registry_address
         cenote.install("pool:initial=1MiB | cuda")
-        library = ctypes.CDLL(str(pathlib.Path(cenote._driver.__file__).parent / "lib" / "libcenote.so"))
+        library = ctypes.CDLL(str(pathlib.Path(cenote.__file__).parent / "lib" / "libcenote.so"))
         library.cenote_registry_address.restype = ctypes.c_void_p
         assert library.cenote_registry_address() == registry_address()
         """

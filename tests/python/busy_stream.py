@@ -6,14 +6,14 @@ from __future__ import annotations
 KEEP_BUSY = """
 import ctypes, pathlib, sys, threading
 import cenote
-from cenote import _driver, mr
+from cenote import mr
 
 libc = ctypes.CDLL(None)
 semaphore = ctypes.create_string_buffer(64)
 
 
 def keep_busy(stream):
-    driver = ctypes.CDLL(str(pathlib.Path(_driver.__file__).parent / "lib" / "libcenote_sim.so"))
+    driver = ctypes.CDLL(str(pathlib.Path(cenote.__file__).parent / "lib" / "libcenote_sim.so"))
     libc.sem_init(semaphore, 0, 0)
     wait = ctypes.cast(libc.sem_wait, ctypes.c_void_p)
     assert driver.cuLaunchHostFunc(ctypes.c_void_p(stream.handle), wait, semaphore) == 0

@@ -19,7 +19,8 @@ import pytest
 
 import cenote
 from bad_input_table import KIB, MIB, MODULES, NAMED_AS, SAYS_NOTHING, TABLE, kept, value_of
-from cenote import _logger, driver, logger, mr, sim, stream
+from cenote import driver, logger, mr, sim, stream
+from cenote._core import logger as _logger
 
 INFO = logger.level_enum.info  # what the level is at the start
 

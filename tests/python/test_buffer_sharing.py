@@ -369,7 +369,7 @@ def test_a_buffer_whose_memory_moves_is_refused_to_others(move: str, elsewhere: 
 
 def test_memory_that_another_thread_uses_does_not_move() -> None:
     program = f"""{KEEP_BUSY}
-driver = ctypes.CDLL(str(pathlib.Path(_driver.__file__).parent / "lib" / "libcenote_sim.so"))
+driver = ctypes.CDLL(str(pathlib.Path(cenote.__file__).parent / "lib" / "libcenote_sim.so"))
 libc.sem_init(semaphore, 0, 0)
 stream = cenote.Stream()
 buffer = cenote.DeviceBuffer(size=1000, stream=stream, mr=mr.PinnedHostMemoryResource())

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import cenote
-from cenote import CudaStreamFlags, DeviceBuffer, Stream, _driver, driver, mr, sim, statistics
+from cenote import CudaStreamFlags, DeviceBuffer, Stream, driver, mr, sim, statistics
 
-SIMULATED_DRIVER = ctypes.CDLL(str(Path(_driver.__file__).parent / "lib" / "libcenote_sim.so"))
+SIMULATED_DRIVER = ctypes.CDLL(str(Path(driver.__file__).parent / "lib" / "libcenote_sim.so"))
 MODES = {"global": 0, "thread-local": 1, "relaxed": 2}
 STACKS = ["cuda", "async", "async_managed", "pool:initial=4MiB | cuda", "statistics | pool:initial=4MiB | async"]
 

@@ -152,7 +152,7 @@ READERS_OF_THE_ENVIRONMENT = {"sim.py": {"CENOTE_SIM"}, "pytest_cenote/__init__.
 def test_python_reads_variables_as_the_core_does(source: Path) -> None:
     read = re.findall(r"environ(?:\.get\(|\[)\s*\"(\w+)\"[\]),](?!\s*=[^=])|getenv", source.read_text())
     allowed = next((names for path, names in READERS_OF_THE_ENVIRONMENT.items() if str(source).endswith(path)), set())
-    assert set(read) <= allowed, "cenote._environment.environment_variable() reads variables"
+    assert set(read) <= allowed, "cenote._core.environment.environment_variable() reads variables"
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=name)

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from cenote import _logger, driver, logger, mr
+from cenote import driver, logger, mr
+from cenote._core import logger as _logger
 from cenote.logger import level_enum
 
 
@@ -221,7 +222,8 @@ def test_lines_of_many_threads_arrive_whole_and_each_threads_in_order(caplog: py
 
 FULL = """
     import logging, threading
-    from cenote import _logger, logger
+    from cenote import logger
+    from cenote._core import logger as _logger
     from cenote.logger import level_enum
     started, may_go_on = threading.Event(), threading.Event()
     class Slow(logging.Handler):

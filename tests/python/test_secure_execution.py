@@ -52,7 +52,7 @@ def test_library_that_the_environment_names_is_not_loaded(folder: Path) -> None:
         """
 import cenote
 from cenote import sim
-assert cenote._environment.is_secure_execution()
+assert cenote._core.environment.is_secure_execution()
 assert not sim.is_active()
 for ask in (sim.configure, sim.reset, sim.calls):
     try:

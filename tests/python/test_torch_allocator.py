@@ -22,10 +22,10 @@ INTERRUPTED = """
 import sys
 from pathlib import Path
 
-import fake_torch
-from cenote import _driver, mr
+import cenote, fake_torch
+from cenote import mr
 
-library = str(Path(_driver.__file__).parent / "lib" / "libcenote_torch.so")
+library = str(Path(cenote.__file__).parent / "lib" / "libcenote_torch.so")
 base = mr.PoolMemoryResource(mr.CudaMemoryResource(), "1MiB")
 said = []
 sys.unraisablehook = lambda report: said.append(report.exc_value)

@@ -10,7 +10,7 @@ import importlib
 from typing import Any
 
 from cenote import mr
-from cenote._device_buffer import DeviceBuffer
+from cenote._core.device_buffer import DeviceBuffer
 from cenote.allocation_log import disable_logging, enable_logging, get_log_filenames
 from cenote.errors import CudaError, DriverUnavailableError, OutOfMemoryError
 from cenote.initialization import (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from cenote._adaptors import LoggingResourceAdaptor, log_path
-from cenote._memory_resource import DeviceMemoryResource, UpstreamResourceAdaptor
-from cenote._registry import (
+from cenote._core.adaptors import LoggingResourceAdaptor, log_path
+from cenote._core.memory_resource import DeviceMemoryResource, UpstreamResourceAdaptor
+from cenote._core.registry import (
     device_to_begin_with,
     devices_with_resource,
     find_per_device_resource,

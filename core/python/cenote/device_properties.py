@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cenote import _driver
+from cenote._core import driver
 
 __all__ = ["DeviceProperties", "device_properties"]
 
@@ -80,16 +80,16 @@ class DeviceProperties:
     """
 
     def __init__(self, device: int) -> None:
-        self.name = _driver.device_name(device)
+        self.name = driver.device_name(device)
         self._device = device
 
     def __getattr__(self, field: str) -> Any:
         if field == "totalGlobalMem":
-            return self._keep(field, _driver.memory_info(self._device)[1])
+            return self._keep(field, driver.memory_info(self._device)[1])
         if field in _TRIPLES:
-            return self._keep(field, tuple(_driver.device_attribute(a, self._device) for a in _TRIPLES[field]))
+            return self._keep(field, tuple(driver.device_attribute(a, self._device) for a in _TRIPLES[field]))
         if field in _ATTRIBUTES:
-            return self._keep(field, _driver.device_attribute(_ATTRIBUTES[field], self._device))
+            return self._keep(field, driver.device_attribute(_ATTRIBUTES[field], self._device))
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {field!r}")
 
     def _keep(self, field: str, value: Any) -> Any:

@@ -5,7 +5,7 @@ The driver is loaded by the first call that needs it, never by an import. Where 
 the simulated device.
 """
 
-from cenote._driver import (
+from cenote._core.driver import (
     compute_capability,
     current_device,
     device_attribute,

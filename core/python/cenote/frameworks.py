@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
 
-from cenote import _registry, driver, mr, registry
+from cenote import driver, mr, registry
+from cenote._core.registry import install_resource, specification_words
 from cenote.errors import DriverUnavailableError
 
 __all__ = ["FRAMEWORKS", "InstallDevice", "InstallReport", "InstallRow", "install"]
@@ -132,7 +133,7 @@ def _make_current(resource: mr.DeviceMemoryResource | str, device: int | None) -
     if not isinstance(resource, str):
         mr.set_per_device_resource(resource.device if device is None else device, resource)
         return resource.specification
-    _registry.install_resource(resource, device)
+    install_resource(resource, device)
     return _specification_of(driver.current_device() if device is None else device)
 
 
@@ -143,7 +144,7 @@ def _specification_of(device: int) -> str:
         return current.specification
     default = registry.default_specification()
     try:
-        return " | ".join(_registry.specification_words(default))
+        return " | ".join(specification_words(default))
     except ValueError:  # what CENOTE_RESOURCE says is wrong; the first use of the device says why
         return default
 

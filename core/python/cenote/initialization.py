@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterable
 from typing import Any, SupportsIndex, TypeVar
 
 from cenote import driver
-from cenote._adaptors import LoggingResourceAdaptor
-from cenote._memory_resource import DeviceMemoryResource, from_spec, whole_number
-from cenote._registry import (
+from cenote._core.adaptors import LoggingResourceAdaptor
+from cenote._core.memory_resource import DeviceMemoryResource, from_spec, whole_number
+from cenote._core.registry import (
     devices_with_resource,
     find_per_device_resource,
     reset_per_device_resource,
     set_default_specification,
     set_per_device_resource,
 )
-from cenote._resources import PoolMemoryResource
+from cenote._core.resources import PoolMemoryResource
 from cenote.units import parse_bytes
 
 __all__ = [

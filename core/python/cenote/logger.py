@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
 
-from cenote import _logger
+from cenote._core import logger as _logger
 
 __all__ = [
     "flush_logger",

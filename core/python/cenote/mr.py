@@ -7,7 +7,7 @@ They are put together as objects or by a specification::
     cenote.mr.from_spec("statistics | pool:initial=1GiB | cuda")
 """
 
-from cenote._adaptors import (
+from cenote._core.adaptors import (
     AlignedResourceAdaptor,
     FailureCallbackResourceAdaptor,
     GuardResourceAdaptor,
@@ -18,8 +18,8 @@ from cenote._adaptors import (
     ThreadSafeResourceAdaptor,
     TrackingResourceAdaptor,
 )
-from cenote._memory_resource import DeviceMemoryResource, UpstreamResourceAdaptor, from_spec, known_specifications
-from cenote._registry import (
+from cenote._core.memory_resource import DeviceMemoryResource, UpstreamResourceAdaptor, from_spec, known_specifications
+from cenote._core.registry import (
     get_current_device_resource,
     get_per_device_resource,
     reset_all_device_resources,
@@ -28,7 +28,7 @@ from cenote._registry import (
     set_current_device_resource,
     set_per_device_resource,
 )
-from cenote._resources import (
+from cenote._core.resources import (
     ArenaMemoryResource,
     BinningMemoryResource,
     CallbackMemoryResource,

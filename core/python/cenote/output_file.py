@@ -6,7 +6,7 @@ import fcntl
 import os
 import stat
 
-from cenote._output_file import open_for_writing
+from cenote._core.output_file import open_for_writing
 
 __all__ = ["write_whole"]
 

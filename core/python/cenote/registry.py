@@ -1,6 +1,6 @@
 """The current resource of each device, and who holds how many bytes of it."""
 
-from cenote._registry import (
+from cenote._core.registry import (
     Client,
     Usage,
     default_specification,

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cenote._memory_resource import whole_number
+from cenote._core.memory_resource import whole_number
 from cenote.stream import DEFAULT_STREAM, Stream
 from cenote.trace import Action, Trace, trace_argument
 

@@ -30,7 +30,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import overload
 
-from cenote._environment import environment_variable, is_secure_execution
+from cenote._core.environment import environment_variable, is_secure_execution
 
 __all__ = [
     "LiveObject",
@@ -401,18 +401,18 @@ def reports() -> list[str]:
 
     This asks cenote and no driver, so that it works on a GPU as well.
     """
-    from cenote import _logger
+    from cenote._core import logger
 
-    texts = _logger.kept_reports()
-    more = _logger.report_count() - len(texts)
+    texts = logger.kept_reports()
+    more = logger.report_count() - len(texts)
     return [*texts, f"… and {more} more"] if more > 0 else texts
 
 
 def clear_reports() -> None:
     """Empty the list of reports."""
-    from cenote import _logger
+    from cenote._core import logger
 
-    _logger.clear_reports()
+    logger.clear_reports()
 
 
 def pending() -> int:
@@ -443,7 +443,7 @@ def _flag(name: str, value: object) -> bool:
 
 def _start(settings: str, function: str) -> None:
     """Have the machine of the settings take the place of the one that there is."""
-    from cenote import _driver, _registry
+    from cenote._core import driver, registry
 
     if is_secure_execution():
         raise RuntimeError(
@@ -454,20 +454,20 @@ def _start(settings: str, function: str) -> None:
     why = ctypes.create_string_buffer(512)
     if library.cenote_sim_check(settings.encode(), why, len(why)) != 0:
         raise ValueError(f"cenote.sim.{function}: {why.value.decode(errors='replace')}")
-    if _driver.is_loaded() and not _driver.is_simulated():
+    if driver.is_loaded() and not driver.is_simulated():
         raise RuntimeError(
-            f"cenote.sim.{function}: the CUDA driver '{_driver.library()}' is already in use in this process. "
+            f"cenote.sim.{function}: the CUDA driver '{driver.library()}' is already in use in this process. "
             "Call configure() before the first allocation or device query, or set CENOTE_CUDA_DRIVER=sim and "
             "CENOTE_SIM in the environment."
         )
     if is_active():
-        _registry.reset_all_device_resources()
+        registry.reset_all_device_resources()
         if library.cenote_sim_reset(settings.encode(), why, len(why)) != 0:
             raise RuntimeError(f"cenote.sim.{function}: {why.value.decode()}")
     if not _is_simulated(_named_driver()):
         os.environ["CENOTE_CUDA_DRIVER"] = "sim"
     os.environ["CENOTE_SIM"] = settings
-    _driver.forget()
+    driver.forget()
     clear_reports()
 
 
@@ -481,12 +481,12 @@ def _is_simulated(driver: str) -> bool:
 
 def _require_chosen(function: str) -> None:
     """RuntimeError unless the simulated driver is in use, or will be."""
-    from cenote import _driver
+    from cenote._core import driver
 
-    if _driver.is_loaded():
-        if not _driver.is_simulated():
+    if driver.is_loaded():
+        if not driver.is_simulated():
             raise RuntimeError(
-                f"cenote.sim.{function}: the simulated driver is not in use: this process uses '{_driver.library()}'. "
+                f"cenote.sim.{function}: the simulated driver is not in use: this process uses '{driver.library()}'. "
                 "Choose it before anything uses a driver, with cenote.sim.configure() or CENOTE_CUDA_DRIVER=sim."
             )
     elif not _is_simulated(_named_driver()):
@@ -503,12 +503,12 @@ def _in_use(function: str) -> ctypes.CDLL:
 
 
 def _find_library() -> Path:
-    from cenote import _driver
+    from cenote._core import driver
 
     named = _named_driver()
     if named != "sim" and _is_simulated(named):
         return Path(named)
-    return Path(_driver.__file__).parent / "lib" / _LIBRARY
+    return Path(driver.__file__).parents[1] / "lib" / _LIBRARY
 
 
 @functools.cache

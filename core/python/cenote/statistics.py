@@ -24,8 +24,10 @@ from types import TracebackType
 from typing import Literal, ParamSpec, TypeVar, cast
 
 # The adaptors import this module for `Statistics`; so their names are looked up when they are used.
-from cenote import _adaptors, _registry, mr
-from cenote._memory_resource import whole_number
+from cenote import mr
+from cenote._core import adaptors as _adaptors
+from cenote._core import registry as _registry
+from cenote._core.memory_resource import whole_number
 from cenote.profiled_function import profiled_function
 
 __all__ = [

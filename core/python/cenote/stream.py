@@ -1,13 +1,13 @@
 """Streams: the order of device work, and so of memory."""
 
-from cenote._stream import (
+from cenote._core.stream import (
     DEFAULT_STREAM,
     LEGACY_DEFAULT_STREAM,
     PER_THREAD_DEFAULT_STREAM,
     CudaStreamFlags,
     Stream,
 )
-from cenote._stream_pool import CudaStreamPool
+from cenote._core.stream_pool import CudaStreamPool
 
 __all__ = [
     "DEFAULT_STREAM",

@@ -21,14 +21,15 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cenote._driver
+import cenote
 
 if TYPE_CHECKING:
     from torch.cuda.memory import CUDAPluggableAllocator
 
 __all__ = ["install", "torch_allocator"]
 
-_LIBRARY = Path(cenote._driver.__file__).parent / "lib" / "libcenote_torch.so"
+# An editable install's package is two folders: the sources', and that of what was compiled.
+_LIBRARY = next(path for folder in cenote.__path__ if (path := Path(folder, "lib", "libcenote_torch.so")).exists())
 
 # PyTorch's setter for a hook, and the function of ours that it gets.
 _HOOKS = {

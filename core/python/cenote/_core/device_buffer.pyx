@@ -11,11 +11,11 @@ from cython.operator cimport dereference
 from libc.stdint cimport uintptr_t
 from libcpp.utility cimport move
 
-from cenote cimport _libcenote as lib
-from cenote._arguments cimport address_argument, bytes_argument, device_argument, int_argument
-from cenote._device_array cimport device_array
-from cenote._host_memory cimport readable_argument, writable_argument
-from cenote._libcenote cimport (
+from cenote._core cimport libcenote as lib
+from cenote._core.arguments cimport address_argument, bytes_argument, device_argument, int_argument
+from cenote._core.device_array cimport device_array
+from cenote._core.host_memory cimport readable_argument, writable_argument
+from cenote._core.libcenote cimport (
     PyObject,
     PyTypeObject,
     PyVectorcall_NARGS,
@@ -23,10 +23,10 @@ from cenote._libcenote cimport (
     vectorcallfunc,
     visitproc,
 )
-from cenote._memory_resource cimport DeviceMemoryResource, known, resource_argument, wrap
-from cenote._stream cimport Stream, as_stream
+from cenote._core.memory_resource cimport DeviceMemoryResource, known, resource_argument, wrap
+from cenote._core.stream cimport Stream, as_stream
 
-from cenote._stream import DEFAULT_STREAM, PER_THREAD_DEFAULT_STREAM
+from cenote._core.stream import DEFAULT_STREAM, PER_THREAD_DEFAULT_STREAM
 
 cdef Stream PER_THREAD = PER_THREAD_DEFAULT_STREAM
 cdef int _client = lib.register_client(b"cenote")

@@ -5,8 +5,8 @@ from weakref import ref
 cimport cython
 from libc.stdint cimport uintptr_t
 
-from cenote cimport _libcenote as lib
-from cenote._arguments cimport address_argument, device_argument, shown_number
+from cenote._core cimport libcenote as lib
+from cenote._core.arguments cimport address_argument, device_argument, shown_number
 
 
 class CudaStreamFlags(IntEnum):

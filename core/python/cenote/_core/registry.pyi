@@ -2,8 +2,8 @@ from dataclasses import dataclass
 
 from typing_extensions import disjoint_base
 
-from cenote._memory_resource import DeviceMemoryResource
-from cenote._stream import _StreamLike
+from cenote._core.memory_resource import DeviceMemoryResource
+from cenote._core.stream import _StreamLike
 
 def find_per_device_resource(device: int) -> DeviceMemoryResource | None: ...
 def get_per_device_resource(device: int) -> DeviceMemoryResource: ...

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Buffer, CapsuleType, disjoint_base
 
-from cenote._memory_resource import DeviceMemoryResource
-from cenote._stream import Stream, _StreamLike
+from cenote._core.memory_resource import DeviceMemoryResource
+from cenote._core.stream import Stream, _StreamLike
 
 _Bytes: TypeAlias = Buffer | npt.NDArray[Any]  # an array is declared a buffer from Python 3.12 on
 _Array = TypeVar("_Array", bound=_Bytes)

@@ -1,7 +1,7 @@
 """The environment of the process, as far as it may be followed: what the core makes of it, for what Python reads."""
 import os
 
-from cenote cimport _libcenote as lib
+from cenote._core cimport libcenote as lib
 
 
 def environment_variable(str name not None) -> str | None:

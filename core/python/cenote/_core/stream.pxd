@@ -1,4 +1,4 @@
-from cenote cimport _libcenote as lib
+from cenote._core cimport libcenote as lib
 
 
 cdef class Stream:

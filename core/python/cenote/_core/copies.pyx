@@ -1,12 +1,12 @@
 """Copies between addresses, which belong to nobody that this knows. Documented in `cenote.device_buffer`."""
 from libc.stdint cimport uintptr_t
 
-from cenote cimport _libcenote as lib
-from cenote._arguments cimport address_argument, bytes_argument
-from cenote._host_memory cimport readable_argument, writable_argument
-from cenote._stream cimport Stream, as_stream
+from cenote._core cimport libcenote as lib
+from cenote._core.arguments cimport address_argument, bytes_argument
+from cenote._core.host_memory cimport readable_argument, writable_argument
+from cenote._core.stream cimport Stream, as_stream
 
-from cenote._stream import DEFAULT_STREAM
+from cenote._core.stream import DEFAULT_STREAM
 
 
 cdef copy(void* to, const void* source, size_t count, Stream stream, bint finish):

@@ -12,7 +12,7 @@
 //      and what is no Exception (an interrupt: KeyboardInterrupt, SystemExit, …), as it was.
 //   4. A `body` that frees memory (void) cannot throw. An interrupt goes to the Python caller all the same, if one has
 //      opened an interrupt_scope; in destructors it goes to sys.unraisablehook, as any Exception does.
-//   5. `collect_calls(TheClass)` (_memory_resource.pxd), once per class, lets Python's collector see `_calls`: a tuple,
+//   5. `collect_calls(TheClass)` (memory_resource.pxd), once per class, lets Python's collector see `_calls`: a tuple,
 //      which the collector cannot take apart, of what the Python object has as its own members too. So a callable that
 //      refers to its own resource, or to what stands on that, is freed with it (python_lease.hpp).
 //

@@ -6,9 +6,9 @@ from libc.stdint cimport uint64_t, uintptr_t
 from libcpp.memory cimport make_shared, shared_ptr, static_pointer_cast
 from libcpp.optional cimport optional
 
-from cenote cimport _libcenote as lib
-from cenote._arguments cimport address_argument, count_argument, int_argument, shown_number, small_argument
-from cenote._memory_resource cimport (
+from cenote._core cimport libcenote as lib
+from cenote._core.arguments cimport address_argument, count_argument, int_argument, shown_number, small_argument
+from cenote._core.memory_resource cimport (
     DeviceMemoryResource,
     UpstreamResourceAdaptor,
     become,
@@ -20,7 +20,7 @@ from cenote._memory_resource cimport (
     size_argument,
     upstream_argument,
 )
-from cenote._stream cimport Stream
+from cenote._core.stream cimport Stream
 
 
 cdef class CudaMemoryResource(DeviceMemoryResource):

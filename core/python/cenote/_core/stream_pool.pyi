@@ -1,6 +1,6 @@
 from typing_extensions import disjoint_base
 
-from cenote._stream import CudaStreamFlags, Stream
+from cenote._core.stream import CudaStreamFlags, Stream
 
 @disjoint_base
 class CudaStreamPool:

@@ -2,7 +2,7 @@
 from cpython.exc cimport PyErr_SetObject, PyErr_WriteUnraisable
 from libcpp.vector cimport vector
 
-from cenote cimport _libcenote as lib
+from cenote._core cimport libcenote as lib
 
 
 def level() -> int:

@@ -1,8 +1,8 @@
 from libcpp.memory cimport shared_ptr
 from libcpp.optional cimport optional
 
-from cenote cimport _libcenote as lib
-from cenote._stream cimport Stream
+from cenote._core cimport libcenote as lib
+from cenote._core.stream cimport Stream
 
 
 cdef class DeviceMemoryResource:

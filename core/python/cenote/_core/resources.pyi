@@ -1,7 +1,7 @@
 from collections.abc import Callable, Iterable
 from typing import SupportsIndex, SupportsInt
 
-from cenote._memory_resource import DeviceMemoryResource, UpstreamResourceAdaptor
+from cenote._core.memory_resource import DeviceMemoryResource, UpstreamResourceAdaptor
 
 class CudaMemoryResource(DeviceMemoryResource):
     def __init__(self) -> None: ...

@@ -1,8 +1,8 @@
 """What an array in device memory says of itself: ``__cuda_array_interface__``, read with distrust."""
 import numpy as np
 
-from cenote._arguments cimport address_argument, int_argument
-from cenote._stream cimport as_stream
+from cenote._core.arguments cimport address_argument, int_argument
+from cenote._core.stream cimport as_stream
 
 
 cdef tuple device_array(object array):

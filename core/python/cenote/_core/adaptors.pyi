@@ -1,8 +1,8 @@
 import os
 from collections.abc import Callable
 
-from cenote._memory_resource import DeviceMemoryResource, UpstreamResourceAdaptor
-from cenote._stream import Stream
+from cenote._core.memory_resource import DeviceMemoryResource, UpstreamResourceAdaptor
+from cenote._core.stream import Stream
 from cenote.statistics import Statistics
 
 class CountingScope:

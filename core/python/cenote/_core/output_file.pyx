@@ -1,7 +1,7 @@
 """How cenote opens a file to write to, for what Python writes itself."""
 import os
 
-from cenote cimport _libcenote as lib
+from cenote._core cimport libcenote as lib
 
 
 def open_for_writing(path) -> tuple[int, bool]:

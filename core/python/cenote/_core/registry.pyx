@@ -5,12 +5,12 @@ from libcpp.memory cimport shared_ptr
 from libcpp.optional cimport optional
 from libcpp.vector cimport vector
 
-from cenote cimport _libcenote as lib
-from cenote._arguments cimport address_argument, bytes_argument, device_argument, text_argument
-from cenote._memory_resource cimport DeviceMemoryResource, resource_argument, wrap
-from cenote._stream cimport Stream, as_stream
+from cenote._core cimport libcenote as lib
+from cenote._core.arguments cimport address_argument, bytes_argument, device_argument, text_argument
+from cenote._core.memory_resource cimport DeviceMemoryResource, resource_argument, wrap
+from cenote._core.stream cimport Stream, as_stream
 
-from cenote._stream import DEFAULT_STREAM
+from cenote._core.stream import DEFAULT_STREAM
 
 
 cdef object wrap_or_none(shared_ptr[lib.memory_resource] resource):

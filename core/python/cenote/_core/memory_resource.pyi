@@ -2,7 +2,7 @@ from typing import SupportsIndex
 
 from typing_extensions import disjoint_base
 
-from cenote._stream import _StreamLike
+from cenote._core.stream import _StreamLike
 
 @disjoint_base
 class DeviceMemoryResource:

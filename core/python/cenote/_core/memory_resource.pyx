@@ -9,8 +9,8 @@ from libcpp.optional cimport make_optional, optional
 from libcpp.unordered_map cimport unordered_map
 from libcpp.vector cimport vector
 
-from cenote cimport _libcenote as lib
-from cenote._arguments cimport (
+from cenote._core cimport libcenote as lib
+from cenote._core.arguments cimport (
     address_argument,
     bytes_argument,
     count_argument,
@@ -18,10 +18,10 @@ from cenote._arguments cimport (
     int_argument,
     text_argument,
 )
-from cenote._libcenote cimport inquiry, Py_TYPE, PyObject, PyTypeObject, traverseproc, visitproc
-from cenote._stream cimport Stream, as_stream
+from cenote._core.libcenote cimport inquiry, Py_TYPE, PyObject, PyTypeObject, traverseproc, visitproc
+from cenote._core.stream cimport Stream, as_stream
 
-from cenote._stream import DEFAULT_STREAM
+from cenote._core.stream import DEFAULT_STREAM
 
 # Which Python object stands for a C++ resource: the one that made it, as long as anybody holds it.
 _objects = WeakValueDictionary()

@@ -1,11 +1,11 @@
 """CudaStreamPool: streams that are made once and handed out in turn. Documented in `cenote.stream`."""
 from libcpp.memory cimport unique_ptr
 
-from cenote cimport _libcenote as lib
-from cenote._arguments cimport count_argument
-from cenote._stream cimport Stream, flags_argument
+from cenote._core cimport libcenote as lib
+from cenote._core.arguments cimport count_argument
+from cenote._core.stream cimport Stream, flags_argument
 
-from cenote._stream import CudaStreamFlags
+from cenote._core.stream import CudaStreamFlags
 
 
 cdef class CudaStreamPool:

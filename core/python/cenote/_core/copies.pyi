@@ -1,7 +1,7 @@
 from typing import SupportsIndex
 
-from cenote._device_buffer import _Bytes
-from cenote._stream import _StreamLike
+from cenote._core.device_buffer import _Bytes
+from cenote._core.stream import _StreamLike
 
 def copy_ptr_to_host(db: SupportsIndex, hb: _Bytes, stream: _StreamLike = ...) -> None: ...
 def copy_host_to_ptr(hb: _Bytes, db: SupportsIndex, stream: _StreamLike = ...) -> None: ...

@@ -1,8 +1,8 @@
 """The driver and its devices, as seen by this process. Documented in `cenote.driver`."""
 from libc.stdint cimport uintptr_t
 
-from cenote cimport _libcenote as lib
-from cenote._arguments cimport address_argument, device_argument, small_argument
+from cenote._core cimport libcenote as lib
+from cenote._core.arguments cimport address_argument, device_argument, small_argument
 
 
 def is_loaded() -> bool:

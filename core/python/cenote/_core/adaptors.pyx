@@ -11,9 +11,9 @@ from libc.stdint cimport uintptr_t
 from libcpp cimport bool
 from libcpp.memory cimport shared_ptr, static_pointer_cast
 
-from cenote cimport _libcenote as lib
-from cenote._arguments cimport bytes_argument, count_argument
-from cenote._memory_resource cimport (
+from cenote._core cimport libcenote as lib
+from cenote._core.arguments cimport bytes_argument, count_argument
+from cenote._core.memory_resource cimport (
     UpstreamResourceAdaptor,
     become,
     collect_calls,
@@ -22,7 +22,7 @@ from cenote._memory_resource cimport (
     required_size_argument,
     upstream_argument,
 )
-from cenote._stream cimport Stream
+from cenote._core.stream cimport Stream
 
 from cenote.statistics import Statistics
 
