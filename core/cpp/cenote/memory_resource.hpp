@@ -26,7 +26,7 @@
 #include <string>
 
 #include "cenote/driver/nvtx.hpp"
-#include "cenote/driver/stream.hpp"
+#include "cenote/driver/stream_ref.hpp"
 #include "cenote/ground/bytes.hpp"
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/process.hpp"

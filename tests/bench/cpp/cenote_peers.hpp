@@ -4,7 +4,7 @@
 #include "cenote/adaptors/limiting_resource_adaptor.hpp"
 #include "cenote/adaptors/statistics_resource_adaptor.hpp"
 #include "cenote/driver/capture.hpp"
-#include "cenote/driver/stream.hpp"
+#include "cenote/driver/cuda_stream.hpp"
 #include "cenote/memory_resource.hpp"
 #include "cenote/resources/arena_memory_resource.hpp"
 #include "cenote/resources/binning_memory_resource.hpp"

@@ -1,11 +1,12 @@
-#include "cenote/driver/stream.hpp"
-
 #include <memory>
 #include <optional>
 #include <thread>
 #include <type_traits>
 
 #include "cenote/driver/capture.hpp"
+#include "cenote/driver/cuda_stream.hpp"
+#include "cenote/driver/stream_id.hpp"
+#include "cenote/driver/stream_ref.hpp"
 #include "support/simulated.hpp"
 
 namespace cenote::test {

@@ -20,12 +20,13 @@
 #include <utility>
 #include <vector>
 
+#include "cenote/driver/cuda_stream.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/driver_info.hpp"
 #include "cenote/driver/driver_pools.hpp"
 #include "cenote/driver/event.hpp"
 #include "cenote/driver/memory.hpp"
-#include "cenote/driver/stream.hpp"
+#include "cenote/driver/stream_ref.hpp"
 #include "cenote/memory_resource.hpp"
 #include "cenote_sim.h"
 

@@ -3,6 +3,8 @@
 #include <exception>
 #include <stdexcept>
 
+#include "cenote/driver/stream_id.hpp"
+
 namespace cenote {
 
 failure_callback_resource_adaptor::failure_callback_resource_adaptor(std::shared_ptr<memory_resource> upstream,

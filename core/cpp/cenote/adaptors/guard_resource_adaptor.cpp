@@ -7,6 +7,7 @@
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/memory.hpp"
+#include "cenote/driver/stream_id.hpp"
 #include "cenote/ground/free_correction.hpp"
 
 namespace cenote {

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <memory>
 
+#include "cenote/driver/cuda_stream.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/event.hpp"
 

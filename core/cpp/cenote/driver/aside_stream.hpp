@@ -6,7 +6,7 @@
 // Threads: all functions from any thread. Cost: a stream for each device that needs one; it is never destroyed.
 #pragma once
 
-#include "cenote/driver/stream.hpp"
+#include "cenote/driver/stream_ref.hpp"
 
 namespace cenote {
 

@@ -8,7 +8,7 @@
 #include "cenote/driver/after_captures.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/driver.hpp"
-#include "cenote/driver/stream.hpp"
+#include "cenote/driver/stream_ref.hpp"
 #include "cenote/ground/environment.hpp"
 #include "cenote/ground/error.hpp"
 

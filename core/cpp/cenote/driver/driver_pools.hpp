@@ -21,7 +21,7 @@
 #include <mutex>
 #include <vector>
 
-#include "cenote/driver/stream.hpp"
+#include "cenote/driver/stream_ref.hpp"
 #include "cenote/ground/mutex.hpp"
 
 struct CUmemPoolHandle_st;

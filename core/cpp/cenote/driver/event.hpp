@@ -3,7 +3,7 @@
 
 #include <memory>
 
-#include "cenote/driver/stream.hpp"
+#include "cenote/driver/stream_ref.hpp"
 
 struct CUevent_st;
 

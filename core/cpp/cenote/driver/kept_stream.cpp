@@ -7,6 +7,7 @@
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/event.hpp"
+#include "cenote/driver/stream_id.hpp"
 #include "cenote/driver/unnamed_stream.hpp"
 #include "cenote/ground/thread_number.hpp"
 

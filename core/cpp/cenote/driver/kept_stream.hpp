@@ -17,7 +17,7 @@
 
 #include <cstdint>
 
-#include "cenote/driver/stream.hpp"
+#include "cenote/driver/stream_ref.hpp"
 
 namespace cenote {
 

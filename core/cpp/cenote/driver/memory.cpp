@@ -4,6 +4,7 @@
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/driver.hpp"
 #include "cenote/driver/driver_pools.hpp"
+#include "cenote/driver/stream_id.hpp"
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/free_correction.hpp"
 #include "cenote/ground/process.hpp"

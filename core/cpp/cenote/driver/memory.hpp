@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <optional>
 
-#include "cenote/driver/stream.hpp"
+#include "cenote/driver/stream_ref.hpp"
 
 namespace cenote {
 

@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "cenote/driver/peer_devices.hpp"
-#include "cenote/driver/stream.hpp"
+#include "cenote/driver/stream_ref.hpp"
 
 struct CUmemPoolHandle_st;
 

@@ -14,6 +14,7 @@
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/memory.hpp"
+#include "cenote/driver/stream_id.hpp"
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/immortal.hpp"
 #include "cenote/ground/mutex.hpp"

@@ -19,7 +19,7 @@
 
 #include <cstddef>
 
-#include "cenote/driver/stream.hpp"
+#include "cenote/driver/stream_ref.hpp"
 
 namespace cenote::nvtx {
 

@@ -12,7 +12,7 @@
 #include <memory>
 #include <vector>
 
-#include "cenote/driver/stream.hpp"
+#include "cenote/driver/cuda_stream.hpp"
 
 namespace cenote {
 

@@ -8,7 +8,7 @@
 #include <optional>
 
 #include "cenote/driver/device.hpp"
-#include "cenote/driver/stream.hpp"
+#include "cenote/driver/stream_ref.hpp"
 
 namespace cenote {
 

@@ -12,7 +12,8 @@
 
 #include <optional>
 
-#include "cenote/driver/stream.hpp"
+#include "cenote/driver/cuda_stream.hpp"
+#include "cenote/driver/stream_ref.hpp"
 
 namespace cenote {
 

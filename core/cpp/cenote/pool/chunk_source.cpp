@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "cenote/driver/cuda_stream.hpp"
+
 namespace cenote {
 namespace {
 

@@ -33,7 +33,8 @@
 #include <utility>
 #include <vector>
 
-#include "cenote/driver/stream.hpp"
+#include "cenote/driver/stream_id.hpp"
+#include "cenote/driver/stream_ref.hpp"
 #include "cenote/ground/mutex.hpp"
 #include "cenote/ground/thread_slot.hpp"
 #include "cenote/structures/block_heap.hpp"

@@ -31,6 +31,7 @@
 #include <utility>
 #include <vector>
 
+#include "cenote/driver/stream_id.hpp"
 #include "cenote/pool/stream_timeline.hpp"
 #include "cenote/structures/block_heap.hpp"
 

@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "cenote/driver/event.hpp"
+#include "cenote/driver/stream_id.hpp"
 #include "cenote/structures/block.hpp"
 
 namespace cenote {

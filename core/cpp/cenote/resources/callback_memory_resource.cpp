@@ -3,6 +3,7 @@
 #include <stdexcept>
 
 #include "cenote/driver/device.hpp"
+#include "cenote/driver/stream_id.hpp"
 
 namespace cenote {
 

@@ -1,5 +1,6 @@
 #include "cenote/resources/driver_memory_resource.hpp"
 
+#include "cenote/driver/stream_id.hpp"
 #include "cenote/driver/unnamed_stream.hpp"
 #include "cenote/ground/free_correction.hpp"
 

@@ -1,5 +1,5 @@
 // A pool over any upstream: takes memory in large chunks and hands it out in blocks. In the common case the driver is
-// asked for no more than who the stream is (stream.hpp), and for nothing at all on the legacy default stream.
+// asked for no more than who the stream is (stream_id.hpp), and for nothing at all on the legacy default stream.
 //
 // How it works. What a thread frees on a stream goes to a small cache of the two (front_caches), and what they ask for
 // comes from there if a block of that size lies in it: no lock that others hold, no event. Behind the caches the

@@ -22,7 +22,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "cenote/driver/stream.hpp"
+#include "cenote/driver/stream_id.hpp"
 #include "cenote/surface/client.hpp"
 #include "cenote/surface/resource_place.hpp"
 

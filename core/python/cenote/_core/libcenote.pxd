@@ -169,23 +169,25 @@ cdef extern from *:
         pass
 
 
-cdef extern from "cenote/driver/stream.hpp" namespace "cenote" nogil:
+cdef extern from "cenote/driver/stream_ref.hpp" namespace "cenote" nogil:
     cdef cppclass stream_ref:
         stream_ref()
         stream_ref(CUstream_st*)
         CUstream_st* value()
         bool is_legacy_default()
 
+    int device_of_stream(stream_ref stream, int device) except +raise_python_error
+    void synchronize(stream_ref stream, int device) except +raise_python_error
+    bool is_done(stream_ref stream, int device) except +raise_python_error
+
+
+cdef extern from "cenote/driver/cuda_stream.hpp" namespace "cenote" nogil:
     cdef enum stream_kind "cenote::cuda_stream::kind":
         pass
 
     cdef cppclass cuda_stream:
         cuda_stream(int device, stream_kind kind) except +raise_python_error
         stream_ref view()
-
-    int device_of_stream(stream_ref stream, int device) except +raise_python_error
-    void synchronize(stream_ref stream, int device) except +raise_python_error
-    bool is_done(stream_ref stream, int device) except +raise_python_error
 
 
 cdef extern from "cenote/driver/stream_pool.hpp" namespace "cenote" nogil:
