@@ -9,7 +9,7 @@ import sys
 
 import cenote
 from cenote import trace
-from cenote.replay import replay
+from cenote.logs.replay import replay
 
 events = trace.read(sys.argv[1] if len(sys.argv) > 1 else trace.example())
 print(f"{len(events):,} events, at most {trace.bytes_in_use(events).max():,} bytes in use")

@@ -107,7 +107,7 @@ def _repeat(pair: Pair, count: int, budget_ms: float) -> tuple[int, int]:
 
 @functools.cache
 def _read(path: str) -> Any:
-    from cenote.trace import read
+    from cenote.logs.trace import read
 
     return read(path)
 
@@ -115,7 +115,7 @@ def _read(path: str) -> Any:
 def replay(peer: str, path: str, share: float) -> Answer:
     """Replay the first `share` of a trace; nanoseconds an event, and the memory held over the most in use."""
     from cenote import driver
-    from cenote.replay import Replay, streams_of
+    from cenote.logs.replay import Replay, streams_of
 
     def free_bytes() -> int:
         return int(driver.memory_info(driver.current_device())[0])

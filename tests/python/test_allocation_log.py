@@ -10,7 +10,7 @@ import pytest
 
 import cenote
 from cenote import mr, registry, trace
-from cenote.allocation_log import _flush_logs
+from cenote.logs.recording import _flush_logs
 
 BOTH = (0, 1)
 

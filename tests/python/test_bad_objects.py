@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import cenote
-import cenote.replay
+import cenote.logs.replay
 from cenote import mr, registry, sim
 
 KIB, MIB = 1024, 1024**2
@@ -252,7 +252,7 @@ def test_client_is_pickled_as_its_name() -> None:
 
 
 def test_error_of_a_replay_can_be_pickled() -> None:
-    error = cenote.replay.ReplayOutOfMemoryError("at event 3", event=2, requested=64, in_use=32)
+    error = cenote.logs.replay.ReplayOutOfMemoryError("at event 3", event=2, requested=64, in_use=32)
     again = pickle.loads(pickle.dumps(error))
     assert (str(again), again.event, again.requested, again.in_use) == ("at event 3", 2, 64, 32)
 

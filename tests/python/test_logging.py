@@ -13,7 +13,7 @@ import pytest
 
 import cenote
 from cenote import mr, trace
-from cenote.trace import Action
+from cenote.logs.trace import Action
 
 
 def logging(path: Path | str | None, specification: str = "cuda", device: int = 0) -> mr.LoggingResourceAdaptor:

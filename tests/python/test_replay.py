@@ -9,8 +9,8 @@ import pytest
 
 import cenote
 from cenote import trace
-from cenote.replay import Replay, ReplayOutOfMemoryError, replay, streams_of
-from cenote.trace import DTYPE, Action
+from cenote.logs.replay import Replay, ReplayOutOfMemoryError, replay, streams_of
+from cenote.logs.trace import DTYPE, Action
 
 MIB = 1024**2
 

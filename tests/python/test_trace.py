@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cenote import trace
-from cenote.trace import Action, TraceError, TraceWarning
+from cenote.logs.trace import Action, TraceError, TraceWarning
 
 HEADER = "Thread,Time,Action,Pointer,Size,Stream\n"
 ALLOCATE = "7,00:00:01:000002,allocate,0x7f0000000000,1024,0\n"

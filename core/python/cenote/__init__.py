@@ -7,11 +7,10 @@ put every framework onto one of them, `cenote.sim` to run all of it without a GP
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cenote import mr
 from cenote._core.device_buffer import DeviceBuffer
-from cenote.allocation_log import disable_logging, enable_logging, get_log_filenames
 from cenote.errors import CudaError, DriverUnavailableError, OutOfMemoryError
 from cenote.initialization import (
     available_device_memory,
@@ -20,6 +19,7 @@ from cenote.initialization import (
     reinitialize,
     unregister_reinitialize_hook,
 )
+from cenote.logs.recording import disable_logging, enable_logging, get_log_filenames
 from cenote.registry import Usage, usage
 from cenote.statistics import Statistics
 from cenote.stream import (
@@ -30,6 +30,11 @@ from cenote.stream import (
     CudaStreamPool,
     Stream,
 )
+
+if TYPE_CHECKING:
+    from cenote import allocators, device_buffer, driver, logger, logs, registry, sim
+    from cenote.frameworks import InstallReport, install
+    from cenote.logs import replay, timeline, trace
 
 __all__ = [
     "DEFAULT_STREAM",
@@ -56,19 +61,29 @@ __all__ = [
     "install",
     "is_initialized",
     "logger",
+    "logs",
     "mr",
     "register_reinitialize_hook",
     "registry",
     "reinitialize",
+    "replay",
     "sim",
     "statistics",
+    "timeline",
+    "trace",
     "unregister_reinitialize_hook",
     "usage",
 ]
 
 # Loaded when first asked for: what most programs do not need.
-_modules = ("allocators", "device_buffer", "driver", "logger", "registry", "replay", "sim", "timeline", "trace")
-_names = {"install": "cenote.frameworks", "InstallReport": "cenote.frameworks"}
+_modules = ("allocators", "device_buffer", "driver", "logger", "logs", "registry", "sim")
+_names = {
+    "InstallReport": "cenote.frameworks",
+    "install": "cenote.frameworks",
+    "replay": "cenote.logs",
+    "timeline": "cenote.logs",
+    "trace": "cenote.logs",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -43,8 +43,8 @@ from cenote._core.resources import (
     SamHeadroomMemoryResource,
     SystemMemoryResource,
 )
-from cenote.allocation_log import disable_logging, enable_logging, get_log_filenames
 from cenote.initialization import available_device_memory, is_initialized
+from cenote.logs.recording import disable_logging, enable_logging, get_log_filenames
 
 __all__ = [
     "AlignedResourceAdaptor",

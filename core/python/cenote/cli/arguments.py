@@ -10,7 +10,7 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 
 from cenote._core.memory_resource import check_specification
-from cenote.timeline import picture_format
+from cenote.logs.timeline import picture_format
 from cenote.units import parse_bytes
 
 __all__ = ["device", "limit", "path", "picture", "specification"]

@@ -14,8 +14,8 @@ from cenote.cli.observed_pool import ObservedPool
 from cenote.cli.replay import remarks
 from cenote.cli.report import report_savings, report_usage
 from cenote.cli.terminal import Terminal
+from cenote.logs.replay import Replay, streams_of
 from cenote.registry import Client
-from cenote.replay import Replay, streams_of
 from cenote.units import format_bytes
 
 EXAMPLE_NAME = "a graph network training under PyTorch, recorded on an H100"

@@ -12,9 +12,9 @@ import numpy as np
 from cenote import mr
 from cenote.cli.device import Device, choose_device
 from cenote.cli.terminal import Terminal
-from cenote.replay import ReplayResult, replay
-from cenote.timeline import Steps, draw, from_trace
-from cenote.trace import Trace, read
+from cenote.logs.replay import ReplayResult, replay
+from cenote.logs.timeline import Steps, draw, from_trace
+from cenote.logs.trace import Trace, read
 from cenote.units import format_bytes
 
 DEFAULT_RESOURCE = "pool:initial=0"

@@ -32,7 +32,7 @@ _LOGGER = _from(
     "set_logging_level",
     "should_log",
 )
-_ALLOCATION_LOG = _from("cenote.allocation_log", "disable_logging", "enable_logging", "get_log_filenames")
+_ALLOCATION_LOG = _from("cenote.logs.recording", "disable_logging", "enable_logging", "get_log_filenames")
 _VERSION = _from("cenote.compat.rmm_only", "__git_commit__", "__version__")
 _REINITIALIZE = _from(
     "cenote.initialization",
@@ -119,7 +119,7 @@ MODULES: dict[str, dict[str, str]] = {
     "rmm.pylibrmm.memory_resource": {**_RESOURCES, "experimental": "rmm.pylibrmm.memory_resource.experimental"},
     "rmm.pylibrmm.memory_resource._memory_resource": {
         **_RESOURCES,
-        **_from("cenote.allocation_log", "_flush_logs"),
+        **_from("cenote.logs.recording", "_flush_logs"),
         **_from("cenote.initialization", _initialize="reinitialize"),
         **_from("cenote.compat.rmm_only", "_append_id"),
     },

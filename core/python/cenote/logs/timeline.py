@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cenote.output_file import write_whole
-from cenote.trace import Trace, bytes_in_use, path_argument, trace_argument
+from cenote.logs.output_file import write_whole
+from cenote.logs.trace import Trace, bytes_in_use, path_argument, trace_argument
 from cenote.units import format_bytes
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def from_trace(trace: Trace) -> Steps:
     Parameters
     ----------
     trace : Trace
-        What `cenote.trace.read` returned, for instance from the file that a logging adaptor wrote.
+        What `cenote.logs.trace.read` returned, for instance from the file that a logging adaptor wrote.
 
     Returns
     -------

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from cenote._core.memory_resource import whole_number
+from cenote.logs.trace import Action, Trace, trace_argument
 from cenote.stream import DEFAULT_STREAM, Stream
-from cenote.trace import Action, Trace, trace_argument
 
 __all__ = ["Replay", "ReplayOutOfMemoryError", "ReplayResult", "replay", "streams_of"]
 
@@ -140,7 +140,7 @@ class Replay:
         Parameters
         ----------
         trace : Trace
-            What `cenote.trace.read` returned, shape ``(events,)``.
+            What `cenote.logs.trace.read` returned, shape ``(events,)``.
         start, stop : int, optional
             Indices of the first event, and of the one after the last.
         progress : callable, optional
@@ -251,7 +251,7 @@ def replay(
     Parameters
     ----------
     trace : Trace
-        What `cenote.trace.read` returned, shape ``(events,)``.
+        What `cenote.logs.trace.read` returned, shape ``(events,)``.
     mr : Resource
         Any resource of `cenote.mr`.
     streams : mapping, optional
