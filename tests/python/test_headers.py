@@ -65,8 +65,6 @@ def test_header_of_the_c_interface_compiles_alone(header: Path, language: tuple[
 
 # What those that a program names are made of. Everything else is for programs, and in cenote.hpp.
 MADE_OF = {
-    "containers/current_resource",
-    "containers/late_free",
     "driver/after_captures",
     "driver/aside_stream",
     "driver/capture",

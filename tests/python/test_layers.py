@@ -19,9 +19,9 @@ KNOWS: dict[str, set[str]] = {
     "pool": {"interface", "structures", "driver", "ground"},
     "resources": {"pool", "interface", "structures", "driver", "ground"},
     "adaptors": {"interface", "structures", "driver", "ground"},
-    "containers": {"interface", "driver", "ground"},
 }
-KNOWS["surface"] = set(KNOWS)
+KNOWS["surface"] = set(KNOWS) - {"pool"}
+KNOWS["containers"] = {"surface", "interface", "driver", "ground"}
 # Headers alone, above the core: for standard containers, and for the libraries that they are named after.
 KNOWS["allocators"] = {"surface", "interface", "driver", "ground"}
 KNOWS["cccl"] = {"resources", "interface", "driver", "ground"}

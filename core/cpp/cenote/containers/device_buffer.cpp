@@ -3,8 +3,8 @@
 #include <stdexcept>
 #include <utility>
 
-#include "cenote/containers/late_free.hpp"
 #include "cenote/driver/memory.hpp"
+#include "cenote/surface/reclaimer.hpp"
 
 namespace cenote {
 
@@ -72,7 +72,8 @@ void device_buffer::close() noexcept {
   if (stream_.is_known_here()) {
     resource_->deallocate(stream_.handle(), data_, capacity_, alignment_);
   } else {
-    free_after_all_work(resource_, data_, capacity_, alignment_);
+    reclaimer& late = reclaimer::of(resource_->device());
+    late.free_after_all_work(resource_, data_, capacity_, {}, reach::its_device, alignment_);
   }
   release();
 }

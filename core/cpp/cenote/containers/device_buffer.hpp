@@ -16,9 +16,9 @@
 #include <memory>
 #include <utility>
 
-#include "cenote/containers/current_resource.hpp"
 #include "cenote/driver/kept_stream.hpp"
 #include "cenote/memory_resource.hpp"
+#include "cenote/surface/registry.hpp"
 
 namespace cenote {
 

@@ -5,7 +5,6 @@
 #include <optional>
 #include <utility>
 
-#include "cenote/containers/late_free.hpp"  // the function defined here
 #include "cenote/driver/aside_stream.hpp"
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
@@ -122,12 +121,6 @@ void reclaimer::free_now(const std::list<pending_free>& frees) {
 void reclaimer::put_back(std::list<pending_free> frees) noexcept {
   const std::lock_guard lock(mutex_);
   pending_.splice(pending_.end(), frees);
-}
-
-void free_after_all_work(std::shared_ptr<memory_resource> resource, void* pointer, std::size_t bytes,
-                         std::size_t alignment) noexcept {
-  reclaimer& its = reclaimer::of(resource->device());
-  its.free_after_all_work(std::move(resource), pointer, bytes, {}, reach::its_device, alignment);
 }
 
 }  // namespace cenote

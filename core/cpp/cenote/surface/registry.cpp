@@ -8,7 +8,6 @@
 #include <string>
 #include <utility>
 
-#include "cenote/containers/current_resource.hpp"  // one of the functions defined here
 #include "cenote/driver/device.hpp"
 #include "cenote/ground/environment.hpp"
 #include "cenote/ground/error.hpp"
