@@ -22,7 +22,7 @@ fi
 # Those for two devices skip themselves where there is one. They are built while Python's tests run.
 (
   cmake -S core -B "$out/cpp" -G Ninja -DCENOTE_TESTS=ON -DCENOTE_CHECK=2 &&
-    cmake --build "$out/cpp" --target device_tests
+    cmake --build "$out/cpp" --target conformance conformance_per_thread
 ) >"$out/cpp.log" 2>&1 &
 suites=$!
 
@@ -42,19 +42,23 @@ if ! wait "$suites"; then
     status=1
   fi
 else
-  for program in "$out"/cpp/*_test "$out"/cpp/*_test_per_thread; do
-    name=$(basename "$program")
-    timeout 300 "$program" --gtest_brief=1 --gtest_output="xml:$out/$name.xml" >"$out/$name.log" 2>&1
-    ended=$?
-    echo "$name: exit status $ended"
-    if [[ $ended != 0 ]]; then
-      tail -40 "$out/$name.log"
-      status=1
-    fi
-    if [[ ! -s $out/$name.xml ]]; then  # it crashed, or took too long
-      printf '<testsuite><testcase name="runs_to_its_end" classname="program" time="0"><failure/></testcase></testsuite>\n' >"$out/$name.xml"
-    fi
-    reports+=("$out/$name.xml")
+  for program in conformance conformance_per_thread; do
+    for suite in $("$out/cpp/$program" --gtest_list_tests | sed -n 's/^\([^ ]*\)\.$/\1/p'); do  # each in a process
+      report=$out/$program.${suite//\//_}
+      timeout 300 "$out/cpp/$program" --gtest_filter="$suite.*" --gtest_brief=1 --gtest_output="xml:$report.xml" \
+        >"$report.log" 2>&1
+      ended=$?
+      echo "$program, $suite: exit status $ended"
+      if [[ $ended != 0 ]]; then
+        tail -40 "$report.log"
+        status=1
+      fi
+      if [[ ! -s $report.xml ]]; then  # it crashed, or took too long
+        printf '<testsuite><testcase name="runs_to_its_end" classname="%s" time="0"><failure/></testcase></testsuite>\n' \
+          "$suite" >"$report.xml"
+      fi
+      reports+=("$report.xml")
+    done
   done
 fi
 python3 "$here/summarize.py" "${reports[@]}" | tee "$out/gpu-tests.md"

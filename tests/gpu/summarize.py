@@ -1,7 +1,8 @@
 """Prints what docs/results/gpu-tests.md holds: date, device, versions, and each test with its outcome.
 
 Tests with many rows, such as the conformance suite's, are one line each, with the number of their rows. The first file
-is pytest's; the others are GoogleTest's, whose tests go by the program's name as well.
+is pytest's; the others are GoogleTest's, one for each suite of a program: conformance.of_container.xml. Their tests go
+by the program's name as well.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def main() -> None:
     """Summarize the JUnit files named on the command line, as Markdown."""
     cases = []
     for number_of_file, file in enumerate(sys.argv[1:]):
-        program = Path(file).stem if number_of_file > 0 else ""
+        program = Path(file).name.partition(".")[0] if number_of_file > 0 else ""
         cases += [(case, program) for case in ElementTree.parse(file).iter("testcase")]
     outcomes = [outcome(case) for case, _ in cases]
     number = driver.version()

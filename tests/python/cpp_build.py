@@ -8,6 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,8 +42,8 @@ def run_build(*command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def build_cpp_tree(name: str, sanitize: str, target: str, *settings: str) -> CppTree:
-    """Builds `target` of the core and its tests in a folder that the next run uses again.
+def build_cpp_tree(name: str, sanitize: str, targets: Sequence[str], *settings: str) -> CppTree:
+    """Builds `targets` of the core and its tests in a folder that the next run uses again.
 
     With all checks, unless `settings` say otherwise.
     """
@@ -64,11 +65,11 @@ def build_cpp_tree(name: str, sanitize: str, target: str, *settings: str) -> Cpp
     has_googletest = "GTest" not in configured.stderr
     if not has_googletest:
         configured = configure("OFF")
-        target = "all"
+        targets = ("all",)
     if configured.returncode != 0:
         pytest.fail(f"CMake failed:\n{configured.stdout[-2000:]}\n{configured.stderr[-4000:]}", pytrace=False)
     jobs = str(os.cpu_count() or 1)
-    built = run_build(cmake, "--build", str(folder), "--target", target, "--parallel", jobs)
+    built = run_build(cmake, "--build", str(folder), "--target", *targets, "--parallel", jobs)
     if built.returncode != 0:
         pytest.fail(f"the build failed:\n{built.stdout[-8000:]}\n{built.stderr[-2000:]}", pytrace=False)
     return CppTree(folder, has_googletest)

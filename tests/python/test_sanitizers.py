@@ -1,8 +1,8 @@
-"""The conformance suites under sanitizers: in C++, with both kinds of default stream, on the simulated device.
+"""The conformance suites and the core's own parts under sanitizers, on the simulated device.
 
-Compiling takes most of the time: the core is built in a few large translation units, without optimisation. A name in
-an unnamed namespace is therefore one in all the sources of a library. The invariants after each step are checked by
-the same suites without sanitizers (test_cpp.py).
+Compiling takes most of the time: each library and each program is built in a few large translation units, without
+optimisation. A name in an unnamed namespace is therefore one in all the sources of a library, and in all the tests of a
+folder. The invariants after each step are checked by the same suites without sanitizers (test_cpp.py).
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from cpp_build import build_cpp_tree, run_build, run_ctest
 
 FEW_UNITS = ("-DCMAKE_UNITY_BUILD=ON", "-DCMAKE_UNITY_BUILD_BATCH_SIZE=16", "-DCMAKE_CXX_FLAGS_DEBUG=-O0 -g1")
 FEWER_CHECKS = ("-DCENOTE_CHECK=1",)
+PROGRAMS = ("ground", "structures", "pool", "surface", "conformance", "conformance_per_thread")
+TESTS = rf"^({'|'.join(PROGRAMS)})\."
 
 
 def require_sanitizer(sanitize: str, folder: Path) -> None:
@@ -29,10 +31,18 @@ def require_sanitizer(sanitize: str, folder: Path) -> None:
     assert started.returncode == 0, started.stderr
 
 
-@pytest.mark.parametrize("sanitize", ["address,undefined", "thread"])
-def test_conformance_suites_are_clean(sanitize: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sanitize", "programs", "tests"),
+    [
+        # The faults have one thread.
+        ("address,undefined", (*PROGRAMS, "conformance_simulated"), rf"{TESTS}|^conformance_simulated\.(of/)?faults"),
+        ("thread", PROGRAMS, TESTS),
+    ],
+    ids=["address,undefined", "thread"],
+)
+def test_suites_are_clean(sanitize: str, programs: tuple[str, ...], tests: str, tmp_path: Path) -> None:
     require_sanitizer(sanitize, tmp_path)
-    tree = build_cpp_tree("cpp-sanitized", sanitize, "sanitized_tests", *FEW_UNITS, *FEWER_CHECKS)
+    tree = build_cpp_tree("cpp-sanitized", sanitize, programs, *FEW_UNITS, *FEWER_CHECKS)
     if not tree.has_googletest:
         pytest.skip("needs GoogleTest: apt-get install libgtest-dev, or conda install -c conda-forge gtest")
-    run_ctest(tree.folder, tmp_path / "ctest.xml", "--label-regex", "sanitized")
+    run_ctest(tree.folder, tmp_path / "ctest.xml", "--tests-regex", tests)

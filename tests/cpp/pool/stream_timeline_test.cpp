@@ -9,8 +9,8 @@
 namespace cenote {
 namespace {
 
-constexpr stream_id mine{1};
-constexpr stream_id theirs{2};
+constexpr stream_id own{1};
+constexpr stream_id other{2};
 
 mark at(stamp epoch) { return {epoch, nullptr}; }
 
@@ -26,7 +26,7 @@ void take_marks(stream_timeline& of, stamp upto) {
 }
 
 TEST(stream_timeline, covers_a_free_with_the_earliest_mark_that_is_not_before_it) {
-  stream_timeline timeline(mine, 0, 1);
+  stream_timeline timeline(own, 0, 1);
   EXPECT_EQ(timeline.covering(1), nullptr);
   for (const stamp epoch : {2, 4, 6}) timeline.place_mark(at(epoch));
   EXPECT_EQ(timeline.covering(1)->epoch, 2u);
@@ -37,7 +37,7 @@ TEST(stream_timeline, covers_a_free_with_the_earliest_mark_that_is_not_before_it
 }
 
 TEST(stream_timeline, keeps_marks_in_order_of_epoch_however_they_arrive) {
-  stream_timeline timeline(mine, 0, 1);
+  stream_timeline timeline(own, 0, 1);
   for (const stamp epoch : {3, 1, 5, 4, 2}) timeline.place_mark(at(epoch));
   stamp previous = 0;
   for (const mark& m : timeline.marks()) {
@@ -48,7 +48,7 @@ TEST(stream_timeline, keeps_marks_in_order_of_epoch_however_they_arrive) {
 }
 
 TEST(stream_timeline, gives_up_marks_up_to_an_epoch_and_no_further) {
-  stream_timeline timeline(mine, 0, 1);
+  stream_timeline timeline(own, 0, 1);
   for (const stamp epoch : {1, 2, 3}) timeline.place_mark(at(epoch));
   take_marks(timeline, 2);
   EXPECT_EQ(epochs_of(timeline), std::set<stamp>{3});
@@ -57,7 +57,7 @@ TEST(stream_timeline, gives_up_marks_up_to_an_epoch_and_no_further) {
 }
 
 TEST(stream_timeline, drops_the_oldest_mark_when_there_are_too_many_and_covers_its_frees_later) {
-  stream_timeline timeline(mine, 0, 1);
+  stream_timeline timeline(own, 0, 1);
   for (stamp epoch = 1; epoch <= 8; ++epoch) EXPECT_FALSE(timeline.place_mark(at(epoch)).has_value());
   const auto dropped = timeline.place_mark(at(9));
   ASSERT_TRUE(dropped.has_value());
@@ -67,7 +67,7 @@ TEST(stream_timeline, drops_the_oldest_mark_when_there_are_too_many_and_covers_i
 }
 
 TEST(stream_timeline, finds_an_epoch_worth_a_mark_after_32_frees) {
-  stream_timeline timeline(mine, 0, 1);
+  stream_timeline timeline(own, 0, 1);
   for (int i = 1; i < 32; ++i) timeline.count_free(256);
   EXPECT_FALSE(timeline.is_worth_a_mark(1 * GiB));
   timeline.count_free(256);
@@ -79,7 +79,7 @@ TEST(stream_timeline, finds_an_epoch_worth_a_mark_after_32_frees) {
 }
 
 TEST(stream_timeline, finds_an_epoch_worth_a_mark_after_a_thirty_second_of_the_pool) {
-  stream_timeline timeline(mine, 0, 1);
+  stream_timeline timeline(own, 0, 1);
   timeline.count_free(16 * MiB);
   EXPECT_FALSE(timeline.is_worth_a_mark(1 * GiB));
   timeline.count_free(16 * MiB);
@@ -87,20 +87,20 @@ TEST(stream_timeline, finds_an_epoch_worth_a_mark_after_a_thirty_second_of_the_p
 }
 
 TEST(stream_timeline, never_unlearns_by_learning_less) {
-  stream_timeline timeline(mine, 0, 1);
-  EXPECT_EQ(timeline.known_of(theirs), 0u);
-  timeline.learn(theirs, 5);
-  timeline.learn(theirs, 3);
-  EXPECT_EQ(timeline.known_of(theirs), 5u);
-  timeline.unlearn_if([](stream_id id) { return id == theirs; });
-  EXPECT_EQ(timeline.known_of(theirs), 0u);
+  stream_timeline timeline(own, 0, 1);
+  EXPECT_EQ(timeline.known_of(other), 0u);
+  timeline.learn(other, 5);
+  timeline.learn(other, 3);
+  EXPECT_EQ(timeline.known_of(other), 5u);
+  timeline.unlearn_if([](stream_id id) { return id == other; });
+  EXPECT_EQ(timeline.known_of(other), 0u);
 }
 
 TEST(stream_timeline, covers_as_a_set_of_the_last_eight_epochs_does) {
   for (unsigned seed = 1; seed <= 20; ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
     std::mt19937_64 random(seed);
-    stream_timeline timeline(mine, 0, 1);
+    stream_timeline timeline(own, 0, 1);
     std::set<stamp> model;
     for (int step = 0; step < 300; ++step) {
       const stamp epoch = timeline.close_epoch();

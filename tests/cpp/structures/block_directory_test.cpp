@@ -8,10 +8,12 @@
 #include <random>
 #include <thread>
 
+#include "support/addresses.hpp"
+
 namespace cenote {
 namespace {
 
-std::byte* address(std::uintptr_t value) { return reinterpret_cast<std::byte*>(value); }
+using test::address;
 std::byte* const base = address(0x7f00'0000'0000);
 
 class directory_of_blocks : public testing::Test {

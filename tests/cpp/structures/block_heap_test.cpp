@@ -9,14 +9,15 @@
 #include <set>
 #include <vector>
 
+#include "support/addresses.hpp"
+
 namespace cenote {
 namespace {
 
 constexpr owner_index retired = 0;  // a heap's own, which nobody asks
 
-constexpr std::size_t granule = block_granularity;
-
-std::byte* address(std::uintptr_t value) { return reinterpret_cast<std::byte*>(value); }
+using test::address;
+using test::granule;
 
 /// Blocks as intervals in a map by address: the obvious way to do what block_heap does.
 class heap_model {

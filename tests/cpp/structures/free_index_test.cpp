@@ -7,10 +7,12 @@
 #include <random>
 #include <utility>
 
+#include "support/addresses.hpp"
+
 namespace cenote {
 namespace {
 
-constexpr std::size_t granule = block_granularity;
+using test::granule;
 
 /// The width of the bins that sizes near `bytes` fall into: 16 bins to each power of two, none finer than a granule.
 std::size_t bin_width(std::size_t bytes) { return std::max(std::bit_floor(bytes) / 16, granule); }

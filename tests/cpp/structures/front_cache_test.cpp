@@ -9,11 +9,12 @@
 #include <vector>
 
 #include "cenote/structures/block_heap.hpp"
+#include "support/addresses.hpp"
 
 namespace cenote {
 namespace {
 
-constexpr std::size_t granule = block_granularity;
+using test::granule;
 constexpr std::uint64_t stream = 17;
 constexpr std::size_t plenty = 64 * MiB;
 

@@ -16,7 +16,7 @@ namespace cenote::test {
 // Too large for a front cache, and not worth a mark but under pressure.
 constexpr std::size_t block_bytes = 64 * KiB;
 
-inline std::shared_ptr<pool_memory_resource> make_pool(std::size_t bytes) {
+inline std::shared_ptr<pool_memory_resource> make_bounded_pool(std::size_t bytes) {
   return std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), bytes, bytes);
 }
 
@@ -28,7 +28,7 @@ class pool_offers : public simulated_device {
 
   void SetUp() override {
     simulated_device::SetUp();
-    pool_ = make_pool(pool_bytes);
+    pool_ = make_bounded_pool(pool_bytes);
     a_.emplace(0, cuda_stream::kind::non_blocking);
     b_.emplace(0, cuda_stream::kind::non_blocking);
     witness_ = device_allocate(0, large_bytes);

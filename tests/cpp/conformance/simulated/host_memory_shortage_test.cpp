@@ -61,9 +61,6 @@ class shortage {
   host_memory_shortage state_;
 };
 
-/// What of the device's memory is in use at the end of it, and should not be.
-using workload = std::function<std::size_t(shortage&)>;
-
 class host_memory_shortages : public clients {
  protected:
   void SetUp() override {
@@ -74,6 +71,9 @@ class host_memory_shortages : public clients {
     streams_.reset();
     clients::TearDown();
   }
+
+  /// What of the device's memory is in use at the end of it, and should not be.
+  using workload = std::function<std::size_t(shortage&)>;
 
   /// At each moment; there are at least so many.
   static void run(long least_moments, const workload& work) {

@@ -1,60 +1,40 @@
 // Each request of the core for host memory fails once while a pool is at work: the call that made it then fails or does
 // without, and nothing is lost, counted twice or left half done.
-#include <dlfcn.h>
-
-#include <cstdlib>
 #include <new>
 #include <string>
-#include <string_view>
 #include <utility>
 
 #include "cenote/ground/check.hpp"
 #include "cenote/resources/cuda_memory_resource.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
+#include "support/failing_host_memory.hpp"
 #include "support/simulated.hpp"
-
-namespace {
-
-constexpr long never = -1;
-thread_local long requests_until_failure = never;
-thread_local std::size_t bytes_requested = 0;  // by the core
-
-/// The simulated driver asks for memory too, and may have it.
-bool is_of_the_core(const void* code) {
-  Dl_info info;
-  return dladdr(code, &info) != 0 && std::string_view(info.dli_fname).find("libcenote.so") != std::string_view::npos;
-}
-
-}  // namespace
-
-// noinline: where it is inlined into its caller there is no return address of its own; and GCC warns of free().
-[[gnu::noinline]] void* operator new(std::size_t bytes) {
-  if (is_of_the_core(__builtin_return_address(0))) {
-    if (requests_until_failure != never && requests_until_failure-- == 0) throw std::bad_alloc();
-    if (bytes >= sizeof(cenote::front_cache)) bytes_requested += bytes;
-  }
-  if (void* const memory = std::malloc(bytes)) return memory;
-  throw std::bad_alloc();
-}
-[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace cenote::test {
 namespace {
 
 // Where each operation is checked, fewer take as long.
-constexpr long stride = check_level >= 2 ? 7 : 1;
+constexpr long request_stride = check_level >= 2 ? 7 : 1;
 
-/// While it lives the nth next request of the core fails; has_failed() says whether there were so many.
+constexpr long never = -1;
+
+/// While it lives the nth next request of the core fails; `remaining` is `never` afterwards if there were so many.
 class failing_request {
  public:
-  explicit failing_request(long& remaining) : remaining_(remaining) { requests_until_failure = remaining; }
-  ~failing_request() { remaining_ = std::exchange(requests_until_failure, never); }
+  explicit failing_request(long& remaining)
+      : remaining_(remaining), state_{.served_before = remaining, .failures = remaining == never ? 0 : 1} {
+    current_shortage = &state_;
+  }
+  ~failing_request() {
+    current_shortage = nullptr;
+    remaining_ = state_.has_begun ? never : state_.served_before;
+  }
   failing_request(const failing_request&) = delete;
   failing_request& operator=(const failing_request&) = delete;
 
  private:
   long& remaining_;
+  host_memory_shortage state_;
 };
 
 class host_memory : public simulated_device {
@@ -152,7 +132,7 @@ class host_memory : public simulated_device {
 
 TEST_F(host_memory, that_an_allocation_cannot_have_costs_it_nothing_but_that_allocation) {
   long nth = 0;
-  for (;; nth += stride) {
+  for (;; nth += request_stride) {
     failing_allocation_ = nth;
     SCOPED_TRACE(testing::Message() << "request " << nth);
     make_pool();
@@ -177,9 +157,11 @@ TEST_F(host_memory, of_a_front_cache_is_used_again_when_its_stream_has_been_forg
     synchronize_device(0);
     pool_->deallocate(a, pool_->allocate(a, 20 * unit), 20 * unit);  // of what has become everybody's
   };
+  host_memory_shortage none{.counts_from = sizeof(front_cache)};
+  current_shortage = &none;
   std::size_t settled = 0;
   for (int i = 0; i < 200; ++i) {
-    if (i == 50) settled = bytes_requested;
+    if (i == 50) settled = none.counted_bytes;
     const cuda_stream passing(0, cuda_stream::kind::non_blocking);
     std::vector<void*> blocks;
     for (int k = 0; k < 5; ++k) blocks.push_back(pool_->allocate(passing, 512));
@@ -189,13 +171,14 @@ TEST_F(host_memory, of_a_front_cache_is_used_again_when_its_stream_has_been_forg
     synchronize_device(0);
     pool_->trim(pool_bytes);  // all is everybody's
   }
-  EXPECT_LE(bytes_requested - settled, 8 * sizeof(front_cache));
+  current_shortage = nullptr;
+  EXPECT_LE(none.counted_bytes - settled, 8 * sizeof(front_cache));
   pool_->check();
 }
 
 TEST_F(host_memory, that_a_free_cannot_have_costs_no_more_than_the_block) {
   long nth = 0;
-  for (;; nth += stride) {
+  for (;; nth += request_stride) {
     failing_free_ = nth;
     SCOPED_TRACE(testing::Message() << "request " << nth);
     make_pool();

@@ -15,8 +15,6 @@
 namespace cenote::test {
 namespace {
 
-constexpr unsigned thread_count = 4;
-
 /// Runs `work(0)`, `work(1)` … on a thread each. What one throws is a failure of the test.
 template <class Work>
 void on_threads(unsigned count, const Work& work) {
@@ -25,16 +23,18 @@ void on_threads(unsigned count, const Work& work) {
   for (std::thread& t : threads) t.join();
 }
 
-/// A block with the bytes that are to be in it.
-struct parcel {
-  void* block;
-  std::size_t bytes;
-  unsigned char token;
-  std::shared_ptr<event> written;
-};
-
 class threads : public conformance {
  protected:
+  static constexpr unsigned thread_count = 4;
+
+  /// A block with the bytes that are to be in it.
+  struct parcel {
+    void* block;
+    std::size_t bytes;
+    unsigned char token;
+    std::shared_ptr<event> written;
+  };
+
   parcel make(stream_ref on, std::size_t bytes, unsigned char token) {
     void* const block = resource_->allocate(on, bytes);
     fill_async(block, token, bytes, on, 0);

@@ -394,7 +394,7 @@ class pool_of_an_offer : public simulated_device {
  public:
   void SetUp() override {
     simulated_device::SetUp();
-    pool_ = make_pool(block_bytes);
+    pool_ = make_bounded_pool(block_bytes);
     a_.emplace(0, cuda_stream::kind::non_blocking);
     b_.emplace(0, cuda_stream::kind::non_blocking);
     void* const block = pool_->allocate(a_->view(), block_bytes);

@@ -13,7 +13,7 @@
 namespace cenote::test {
 namespace {
 
-constexpr std::size_t pool_bytes = 1 * MiB;
+constexpr std::size_t small_pool_bytes = 1 * MiB;
 constexpr int operations = check_level >= 2 ? 4'000 : check_level == 1 ? 10'000 : 40'000;
 constexpr std::array injected_calls = {"cuEventCreate",    "cuEventRecord", "cuEventQuery",       "cuStreamWaitEvent",
                                        "cuCtxRecordEvent", "cuStreamGetId", "cuStreamIsCapturing"};
@@ -151,7 +151,7 @@ class tenant {
 
   void trim() {
     try {
-      pool_.trim(random_() % pool_bytes);
+      pool_.trim(random_() % small_pool_bytes);
     } catch (const cuda_error&) {
     }
   }
@@ -170,7 +170,7 @@ class order_in_a_pool : public simulated_device, public testing::WithParamInterf
  protected:
   void run(unsigned thread_count, bool fails) {
     captured_stderr reports;  // frees that failed say so
-    pool_memory_resource pool(std::make_shared<cuda_memory_resource>(0), 0, pool_bytes);
+    pool_memory_resource pool(std::make_shared<cuda_memory_resource>(0), 0, small_pool_bytes);
     const foreign_stream shared;
     std::vector<std::unique_ptr<tenant>> tenants;
     for (unsigned t = 0; t < thread_count; ++t) {

@@ -1,4 +1,4 @@
-// A million random operations on pools, against the obvious model: no two blocks in use ever share a byte, nothing is
+// A million random steps on pools, against the obvious model: no two blocks in use ever share a byte, nothing is
 // lost, whatever streams come and go, whichever call of the driver fails, from one thread and from several.
 #include <array>
 #include <atomic>
@@ -14,9 +14,9 @@
 namespace cenote::test {
 namespace {
 
-constexpr std::size_t pool_bytes = 16 * MiB;
+constexpr std::size_t large_pool_bytes = 16 * MiB;
 // A fourth of the million, as there are four tests; fewer where checks or a sanitizer make each of them dear.
-constexpr int operations = check_level >= 2 ? 8'000 : check_level == 1 ? 40'000 : 250'000;
+constexpr int steps = check_level >= 2 ? 8'000 : check_level == 1 ? 40'000 : 250'000;
 
 /// What is in use, by address.
 class model {
@@ -93,7 +93,7 @@ class walker {
 
   void trim() {
     try {
-      pool_.trim(random_() % pool_bytes);
+      pool_.trim(random_() % large_pool_bytes);
     } catch (const cuda_error&) {
     }
   }
@@ -117,13 +117,13 @@ class random_pool : public simulated_device, public testing::WithParamInterface<
   /// As many threads as the parameter says. All is there again at the end.
   void run(bool fails) {
     captured_stderr reports;  // frees that failed say so
-    pool_memory_resource pool(std::make_shared<cuda_memory_resource>(0), 0, pool_bytes);
+    pool_memory_resource pool(std::make_shared<cuda_memory_resource>(0), 0, large_pool_bytes);
     model known;
     std::vector<std::thread> threads;
     for (unsigned t = 0; t < GetParam(); ++t) {
       threads.emplace_back([&, t] {
         walker one(pool, known, 1 + t);
-        one.walk(operations / static_cast<int>(GetParam()), fails);
+        one.walk(steps / static_cast<int>(GetParam()), fails);
         one.free_all();
       });
     }
@@ -135,9 +135,9 @@ class random_pool : public simulated_device, public testing::WithParamInterface<
     EXPECT_EQ(pool.state().in_use, 0u);
     pool.check();
     cenote_sim_drain();
-    void* const all = pool.try_allocate({}, pool_bytes);
+    void* const all = pool.try_allocate({}, large_pool_bytes);
     EXPECT_NE(all, nullptr) << "what was freed is one block again";
-    pool.deallocate({}, all, pool_bytes);
+    pool.deallocate({}, all, large_pool_bytes);
   }
 };
 
