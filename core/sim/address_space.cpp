@@ -30,14 +30,14 @@ void discard_pages(std::uintptr_t address, std::size_t bytes) {
 
 }  // namespace
 
-std::uintptr_t AddressSpace::take(std::size_t bytes, std::size_t alignment) {
+std::uintptr_t address_space::take(std::size_t bytes, std::size_t alignment) {
   const std::uintptr_t taken = take_untouched(bytes, alignment);
   std::memset(reinterpret_cast<void*>(taken), fresh_poison,
               poison_everything ? bytes : std::min(bytes, poisoned_bytes));
   return taken;
 }
 
-std::uintptr_t AddressSpace::take_untouched(std::size_t bytes, std::size_t alignment) {
+std::uintptr_t address_space::take_untouched(std::size_t bytes, std::size_t alignment) {
   auto taken = free_.take(bytes, alignment);
   if (!taken) {
     const std::size_t wanted = std::max(chunk_bytes, round_up(bytes, page_bytes) + alignment);
@@ -52,7 +52,7 @@ std::uintptr_t AddressSpace::take_untouched(std::size_t bytes, std::size_t align
   return *taken;
 }
 
-bool AddressSpace::take_exactly(std::uintptr_t address, std::size_t bytes) {
+bool address_space::take_exactly(std::uintptr_t address, std::size_t bytes) {
   if (!free_.take_exactly(address, bytes)) {
     return false;
   }
@@ -60,13 +60,13 @@ bool AddressSpace::take_exactly(std::uintptr_t address, std::size_t bytes) {
   return true;
 }
 
-void AddressSpace::poison_freed(std::uintptr_t address, std::size_t bytes) const {
+void address_space::poison_freed(std::uintptr_t address, std::size_t bytes) const {
   if (poison_everything) {
     std::memset(reinterpret_cast<void*>(address), freed_poison, bytes);
   }
 }
 
-void AddressSpace::give_back(std::uintptr_t address, std::size_t bytes) {
+void address_space::give_back(std::uintptr_t address, std::size_t bytes) {
   if (poison_everything) {
     poison_freed(address, bytes);
   } else {
@@ -75,13 +75,13 @@ void AddressSpace::give_back(std::uintptr_t address, std::size_t bytes) {
   give_back_untouched(address, bytes);
 }
 
-void AddressSpace::give_back_untouched(std::uintptr_t address, std::size_t bytes) {
+void address_space::give_back_untouched(std::uintptr_t address, std::size_t bytes) {
   out_.remove(address, bytes);
   free_.insert(address, bytes);
 }
 
-void AddressSpace::retire_all() {
-  Ranges& machine = retired_by_machine_.emplace_back(std::move(out_));
+void address_space::retire_all() {
+  range_set& machine = retired_by_machine_.emplace_back(std::move(out_));
   out_.clear();
   for (const auto& [start, bytes] : machine.all()) {
     discard_pages(start, bytes);
@@ -98,9 +98,9 @@ void AddressSpace::retire_all() {
   }
 }
 
-bool AddressSpace::owns(std::uintptr_t address) const {
+bool address_space::owns(std::uintptr_t address) const {
   return std::any_of(chunks_.begin(), chunks_.end(),
-                     [&](const Chunk& chunk) { return address - chunk.start < chunk.bytes; });
+                     [&](const reserved_chunk& chunk) { return address - chunk.start < chunk.bytes; });
 }
 
 void seal(std::uintptr_t address, std::size_t bytes) { map_fresh(address, bytes, PROT_NONE); }

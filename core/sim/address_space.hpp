@@ -27,7 +27,7 @@ namespace cenote::sim {
 /// The host's page: what is mapped, given back and placed (placement.hpp) as a whole.
 inline constexpr std::size_t page_bytes = 4096;
 
-class AddressSpace {
+class address_space {
  public:
   static constexpr std::size_t chunk_bytes = std::size_t{64} << 30;
   static constexpr std::size_t poisoned_bytes = 256;
@@ -37,7 +37,7 @@ class AddressSpace {
   /// Retired addresses beyond these are handed out again, the oldest first: half of what a process can have.
   static constexpr std::size_t most_retired_bytes = std::size_t{64} << 40;
 
-  /// Throws Failure(CUDA_ERROR_OUT_OF_MEMORY) where the host has no addresses left.
+  /// Throws failure(CUDA_ERROR_OUT_OF_MEMORY) where the host has no addresses left.
   std::uintptr_t take(std::size_t bytes, std::size_t alignment);
 
   /// The same for a piece that is to be mapped over: nothing is written to it.
@@ -63,22 +63,22 @@ class AddressSpace {
   bool poison_everything = false;
 
  private:
-  struct Chunk {
+  struct reserved_chunk {
     std::uintptr_t start;
     std::size_t bytes;
   };
-  std::vector<Chunk> chunks_;
-  Ranges free_;
-  Ranges out_;
-  Ranges retired_;
-  std::deque<Ranges> retired_by_machine_;  ///< the oldest first
+  std::vector<reserved_chunk> chunks_;
+  range_set free_;
+  range_set out_;
+  range_set retired_;
+  std::deque<range_set> retired_by_machine_;  ///< the oldest first
   std::size_t retired_bytes_ = 0;
 };
 
-/// Makes [address, address + bytes) fresh memory that nothing may touch. Throws Failure.
+/// Makes [address, address + bytes) fresh memory that nothing may touch. Throws failure.
 void seal(std::uintptr_t address, std::size_t bytes);
 
-/// Makes [address, address + bytes) fresh memory of the ordinary kind. Throws Failure.
+/// Makes [address, address + bytes) fresh memory of the ordinary kind. Throws failure.
 void unseal(std::uintptr_t address, std::size_t bytes);
 
 }  // namespace cenote::sim

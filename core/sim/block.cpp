@@ -5,15 +5,15 @@
 
 namespace cenote::sim {
 
-std::shared_ptr<Block> Blocks::insert(Block block) {
-  auto shared = std::make_shared<Block>(std::move(block));
+std::shared_ptr<memory_block> block_map::insert(memory_block block) {
+  auto shared = std::make_shared<memory_block>(std::move(block));
   by_base_.emplace(shared->base, shared);
   return shared;
 }
 
-void Blocks::remove(const Block& block) { by_base_.erase(block.base); }
+void block_map::remove(const memory_block& block) { by_base_.erase(block.base); }
 
-std::shared_ptr<Block> Blocks::find(std::uintptr_t address) const {
+std::shared_ptr<memory_block> block_map::find(std::uintptr_t address) const {
   const auto after = by_base_.upper_bound(address);
   if (after == by_base_.begin()) {
     return nullptr;
@@ -22,13 +22,13 @@ std::shared_ptr<Block> Blocks::find(std::uintptr_t address) const {
   return address - block->base < block->bytes ? block : nullptr;
 }
 
-std::shared_ptr<Block> Blocks::find_base(std::uintptr_t address) const {
+std::shared_ptr<memory_block> block_map::find_base(std::uintptr_t address) const {
   const auto at = by_base_.find(address);
   return at == by_base_.end() ? nullptr : at->second;
 }
 
-std::vector<std::shared_ptr<Block>> Blocks::covering(std::uintptr_t address, std::size_t bytes) const {
-  std::vector<std::shared_ptr<Block>> found;
+std::vector<std::shared_ptr<memory_block>> block_map::covering(std::uintptr_t address, std::size_t bytes) const {
+  std::vector<std::shared_ptr<memory_block>> found;
   while (auto block = find(address)) {
     found.push_back(block);
     const std::size_t rest = block->base + block->bytes - address;

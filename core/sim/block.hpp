@@ -18,56 +18,56 @@
 
 namespace cenote::sim {
 
-struct Device;
-struct Graph;
-class Pool;
-struct Physical;
+struct simulated_device;
+struct captured_graph;
+class simulated_pool;
+struct physical_piece;
 
-enum class BlockKind { device, pinned, managed, pooled, pooled_pinned, pooled_managed, graph_owned, mapped };
-enum class BlockState { live, freeing, dead };
+enum class block_kind { device, pinned, managed, pooled, pooled_pinned, pooled_managed, graph_owned, mapped };
+enum class block_state { live, freeing, dead };
 
-struct Block {
+struct memory_block {
   std::uintptr_t base;
   std::size_t bytes;  ///< as asked for
   std::size_t held;   ///< as taken from the device, the pool or the address space
-  BlockKind kind;
-  Device* device;
-  std::shared_ptr<Pool> pool;          ///< pooled blocks of all three kinds
-  std::shared_ptr<Physical> physical;  ///< mapped blocks
+  block_kind kind;
+  simulated_device* device;
+  std::shared_ptr<simulated_pool> pool;          ///< pooled blocks of all three kinds
+  std::shared_ptr<physical_piece> physical;  ///< mapped blocks
   bool accessible = true;              ///< false: mapped, and cuMemSetAccess has not been called yet
-  BlockState state = BlockState::live;
+  block_state state = block_state::live;
   const char* ended_by = "";  ///< the call that freed, unmapped or sealed it
-  Made made = made_now();
+  creation made = made_now();
 
   bool in_context() const {
-    return kind == BlockKind::device || kind == BlockKind::pinned || kind == BlockKind::managed;
+    return kind == block_kind::device || kind == block_kind::pinned || kind == block_kind::managed;
   }
-  bool pinned() const { return kind == BlockKind::pinned || kind == BlockKind::pooled_pinned; }
-  bool managed() const { return kind == BlockKind::managed || kind == BlockKind::pooled_managed; }
+  bool pinned() const { return kind == block_kind::pinned || kind == block_kind::pooled_pinned; }
+  bool managed() const { return kind == block_kind::managed || kind == block_kind::pooled_managed; }
   bool host_visible() const { return pinned() || managed(); }
 };
 
-class Blocks {
+class block_map {
  public:
-  using Map = std::map<std::uintptr_t, std::shared_ptr<Block>>;
+  using map = std::map<std::uintptr_t, std::shared_ptr<memory_block>>;
 
-  std::shared_ptr<Block> insert(Block block);
-  void remove(const Block& block);
+  std::shared_ptr<memory_block> insert(memory_block block);
+  void remove(const memory_block& block);
 
   /// The block that holds the address; null where there is none.
-  std::shared_ptr<Block> find(std::uintptr_t address) const;
+  std::shared_ptr<memory_block> find(std::uintptr_t address) const;
 
   /// The block that starts at the address; null where there is none.
-  std::shared_ptr<Block> find_base(std::uintptr_t address) const;
+  std::shared_ptr<memory_block> find_base(std::uintptr_t address) const;
 
   /// The blocks that cover the whole range, in order of address; empty where a byte of it is in no block.
-  std::vector<std::shared_ptr<Block>> covering(std::uintptr_t address, std::size_t bytes) const;
+  std::vector<std::shared_ptr<memory_block>> covering(std::uintptr_t address, std::size_t bytes) const;
 
-  const Map& all() const { return by_base_; }
+  const map& all() const { return by_base_; }
   void clear() { by_base_.clear(); }
 
  private:
-  Map by_base_;
+  map by_base_;
 };
 
 }  // namespace cenote::sim

@@ -27,19 +27,19 @@ std::array<std::size_t, entry_count> record_of_entry() {
   std::array<std::size_t, entry_count> record{};
   auto& records = call_records();
   for (std::size_t i = 0; i < entry_count; ++i) {
-    record[i] = static_cast<std::size_t>(call_record(entry_points()[i].name) - records.rows.data());
+    record[i] = static_cast<std::size_t>(find_call_record(entry_points()[i].name) - records.rows.data());
   }
   return record;
 }
 
-CallRecord& record_of(Entry entry) {
+call_record& record_of(entry_id entry) {
   static const auto record_index = record_of_entry();
   return call_records().rows[record_index[static_cast<std::size_t>(entry)]];
 }
 
 /// The lock is released meanwhile.
-void run_what_comes_before(CallRecord& record, std::unique_lock<std::mutex>& lock) {
-  const Meanwhile before = std::exchange(record.before, {});
+void run_what_comes_before(call_record& record, std::unique_lock<std::mutex>& lock) {
+  const call_hook before = std::exchange(record.before, {});
   if (before.run == nullptr) {
     return;
   }
@@ -49,7 +49,7 @@ void run_what_comes_before(CallRecord& record, std::unique_lock<std::mutex>& loc
   lock.lock();
 }
 
-void count_or_fail(CallRecord& record) {
+void count_or_fail(call_record& record) {
   ++record.calls;
   if (record.fail_in == 0) {
     return;
@@ -64,31 +64,31 @@ void count_or_fail(CallRecord& record) {
   fail(record.error);
 }
 
-void check_scope(Scope scope) {
-  if (scope != Scope::anytime) {
+void check_scope(call_scope scope) {
+  if (scope != call_scope::anytime) {
     require(driver().initialised, CUDA_ERROR_NOT_INITIALIZED);
   }
-  if (scope == Scope::in_context) {
+  if (scope == call_scope::in_context) {
     current_context();
   }
 }
 
 }  // namespace
 
-const std::array<EntryPoint, entry_count>& entry_points() {
-  static const std::array<EntryPoint, entry_count> rows{{
+const std::array<entry_point, entry_count>& entry_points() {
+  static const std::array<entry_point, entry_count> rows{{
 #define SIM_ENTRY_POINT(symbol, name, version, scope, capture) \
-  {#symbol, #name, version, Scope::scope, CaptureRule::capture, reinterpret_cast<void*>(&::symbol)},
+  {#symbol, #name, version, call_scope::scope, capture_rule::capture, reinterpret_cast<void*>(&::symbol)},
 #include "entry_points.hpp"
 #undef SIM_ENTRY_POINT
   }};
   return rows;
 }
 
-CallRecords& call_records() {
-  static CallRecords* const records = [] {
-    auto* made = new CallRecords;  // never destroyed: calls may come while the process exits
-    for (const EntryPoint& entry : entry_points()) {
+call_record_table& call_records() {
+  static call_record_table* const records = [] {
+    auto* made = new call_record_table;  // never destroyed: calls may come while the process exits
+    for (const entry_point& entry : entry_points()) {
       if (made->count == 0 || std::string_view(made->rows[made->count - 1].name) != entry.name) {
         made->rows[made->count++].name = entry.name;
       }
@@ -98,28 +98,28 @@ CallRecords& call_records() {
   return *records;
 }
 
-CallRecord* call_record(const char* name) {
-  CallRecords& records = call_records();
+call_record* find_call_record(const char* name) {
+  call_record_table& records = call_records();
   auto* const end = records.rows.data() + records.count;
   auto* const found =
-      std::find_if(records.rows.data(), end, [&](const CallRecord& row) { return std::string_view(row.name) == name; });
+      std::find_if(records.rows.data(), end, [&](const call_record& row) { return std::string_view(row.name) == name; });
   return found == end ? nullptr : found;
 }
 
 const char* current_call() { return call_of_this_thread; }
 
-std::unique_lock<std::mutex> enter(Entry entry) {
+std::unique_lock<std::mutex> enter(entry_id entry) {
   require(!inherited_by_fork, CUDA_ERROR_NOT_INITIALIZED);
   require(!this_thread().in_host_function, CUDA_ERROR_NOT_PERMITTED);
-  const EntryPoint& row = entry_points()[static_cast<std::size_t>(entry)];
+  const entry_point& row = entry_points()[static_cast<std::size_t>(entry)];
   call_of_this_thread = row.name;
 
   std::unique_lock lock(driver().mutex);
-  CallRecord& record = record_of(entry);
+  call_record& record = record_of(entry);
   run_what_comes_before(record, lock);
   count_or_fail(record);
   check_scope(row.scope);
-  if (row.capture == CaptureRule::relaxed) {
+  if (row.capture == capture_rule::relaxed) {
     driver().captures.require_relaxed();
   }
   return lock;

@@ -12,7 +12,7 @@ namespace {
 
 /// `visit(Stream&)` for each that is there and still in the capture.
 template <class Visit>
-void for_each_stream_in(const Capture& capture, Visit&& visit) {
+void for_each_stream_in(const stream_capture& capture, Visit&& visit) {
   for (const auto& joined : capture.streams) {
     const auto stream = joined.lock();
     if (stream && stream->capture.get() == &capture) {
@@ -23,27 +23,27 @@ void for_each_stream_in(const Capture& capture, Visit&& visit) {
 
 }  // namespace
 
-Graph::~Graph() {
+captured_graph::~captured_graph() {
   for (const auto& block : blocks) {
     free_block(*block);
   }
 }
 
-void Capture::record(const Stream& stream) {
+void stream_capture::record(const simulated_stream& stream) {
   require_valid();
   ++graph->nodes;
   ++clocks[stream.id][stream.id];
 }
 
-void Capture::order_after(const Stream& stream, const Clock& clock) {
-  Clock& known = clocks[stream.id];
+void stream_capture::order_after(const simulated_stream& stream, const vector_clock& clock) {
+  vector_clock& known = clocks[stream.id];
   for (const auto& [id, nodes] : clock) {
     known[id] = std::max(known[id], nodes);
   }
 }
 
-bool Capture::joined() const {
-  const Clock& known = clocks.at(origin);
+bool stream_capture::joined() const {
+  const vector_clock& known = clocks.at(origin);
   return std::all_of(clocks.begin(), clocks.end(), [&](const auto& entry) {
     const auto& [id, clock] = entry;
     const auto own = clock.find(id);
@@ -52,12 +52,12 @@ bool Capture::joined() const {
   });
 }
 
-void Captures::begin(const std::shared_ptr<Stream>& stream, CUstreamCaptureMode mode) {
+void ongoing_captures::begin(const std::shared_ptr<simulated_stream>& stream, CUstreamCaptureMode mode) {
   require(mode <= CU_STREAM_CAPTURE_MODE_RELAXED);
-  require(stream->kind != StreamKind::legacy, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+  require(stream->kind != stream_kind::legacy, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
   require(!stream->capture, CUDA_ERROR_ILLEGAL_STATE);
-  auto graph = std::make_shared<Graph>();
-  auto capture = std::make_shared<Capture>(Capture{.id = ++last_id_,
+  auto graph = std::make_shared<captured_graph>();
+  auto capture = std::make_shared<stream_capture>(stream_capture{.id = ++last_id_,
                                                    .mode = mode,
                                                    .thread = this_thread().number,
                                                    .origin = stream->id,
@@ -70,7 +70,7 @@ void Captures::begin(const std::shared_ptr<Stream>& stream, CUstreamCaptureMode 
   stream->capture = std::move(capture);
 }
 
-CUgraph Captures::end(const Stream& stream) {
+CUgraph ongoing_captures::end(const simulated_stream& stream) {
   const auto capture = stream.capture;
   require(capture != nullptr, CUDA_ERROR_ILLEGAL_STATE);
   if (stream.id != capture->origin) {
@@ -93,8 +93,8 @@ CUgraph Captures::end(const Stream& stream) {
   return capture->graph_handle;
 }
 
-void Captures::require_relaxed() {
-  const ThreadState& thread = this_thread();
+void ongoing_captures::require_relaxed() {
+  const thread_state& thread = this_thread();
   if (thread.capture_mode == CU_STREAM_CAPTURE_MODE_RELAXED) {
     return;
   }
@@ -114,7 +114,7 @@ void Captures::require_relaxed() {
   }
 }
 
-void Captures::forbid(Context& context) {
+void ongoing_captures::forbid(primary_context& context) {
   bool forbidden = false;
   for (const auto& capture : ongoing_) {
     if (capture->context == &context) {
@@ -128,9 +128,9 @@ void Captures::forbid(Context& context) {
   }
 }
 
-void Captures::require_no_implied_wait(Context& context, bool invalidates) {
+void ongoing_captures::require_no_implied_wait(primary_context& context, bool invalidates) {
   for (const auto& capture : ongoing_) {
-    for_each_stream_in(*capture, [&](const Stream& stream) {
+    for_each_stream_in(*capture, [&](const simulated_stream& stream) {
       if (&stream.context != &context || !stream.blocking()) {
         return;
       }
@@ -143,13 +143,13 @@ void Captures::require_no_implied_wait(Context& context, bool invalidates) {
   }
 }
 
-void Captures::refuse(Capture& capture, CUresult code, const std::string& why) {
+void ongoing_captures::refuse(stream_capture& capture, CUresult code, const std::string& why) {
   capture.invalidated = true;
   driver().violations.add(why);
   fail(code);
 }
 
-void Captures::forget(const Stream& stream) {
+void ongoing_captures::forget(const simulated_stream& stream) {
   const auto capture = stream.capture;
   if (!capture) {
     return;
@@ -161,7 +161,7 @@ void Captures::forget(const Stream& stream) {
   }
 }
 
-void Captures::forget(const Context& context) {
+void ongoing_captures::forget(const primary_context& context) {
   const auto ongoing = ongoing_;
   for (const auto& capture : ongoing) {
     if (capture->context == &context) {
@@ -171,16 +171,16 @@ void Captures::forget(const Context& context) {
   }
 }
 
-void Captures::drop(const std::shared_ptr<Capture>& capture) {
+void ongoing_captures::drop(const std::shared_ptr<stream_capture>& capture) {
   capture->ended = true;
-  for_each_stream_in(*capture, [](Stream& stream) { stream.capture = nullptr; });
+  for_each_stream_in(*capture, [](simulated_stream& stream) { stream.capture = nullptr; });
   std::erase(ongoing_, capture);
 }
 
 namespace {
 
 /// The status that cuStreamIsCapturing tells; the capture too, for those that ask for more.
-CUstreamCaptureStatus status_of(const std::shared_ptr<Capture>& capture) {
+CUstreamCaptureStatus status_of(const std::shared_ptr<stream_capture>& capture) {
   if (!capture) {
     return CU_STREAM_CAPTURE_STATUS_NONE;
   }
@@ -218,11 +218,11 @@ using namespace cenote::sim;
 extern "C" {
 
 CUresult cuStreamBeginCapture_v2(CUstream handle, CUstreamCaptureMode mode) {
-  return call(Entry::cuStreamBeginCapture_v2, [&] { driver().captures.begin(stream_of(handle), mode); });
+  return call(entry_id::cuStreamBeginCapture_v2, [&] { driver().captures.begin(stream_of(handle), mode); });
 }
 
 CUresult cuStreamEndCapture(CUstream handle, CUgraph* graph) {
-  return call(Entry::cuStreamEndCapture, [&] {
+  return call(entry_id::cuStreamEndCapture, [&] {
     require(graph != nullptr);
     *graph = nullptr;
     *graph = driver().captures.end(*stream_of(handle));
@@ -230,39 +230,39 @@ CUresult cuStreamEndCapture(CUstream handle, CUgraph* graph) {
 }
 
 CUresult cuStreamIsCapturing(CUstream handle, CUstreamCaptureStatus* status) {
-  return call(Entry::cuStreamIsCapturing, [&] {
+  return call(entry_id::cuStreamIsCapturing, [&] {
     require(status != nullptr);
     *status = status_of(stream_of(handle, /*naming_invalidates=*/false)->capture);
   });
 }
 
 CUresult cuStreamGetCaptureInfo(CUstream handle, CUstreamCaptureStatus* status, cuuint64_t* id) {
-  return call(Entry::cuStreamGetCaptureInfo,
+  return call(entry_id::cuStreamGetCaptureInfo,
               [&] { return capture_info(handle, status, id, nullptr, nullptr, nullptr, nullptr); });
 }
 
 CUresult cuStreamGetCaptureInfo_v2(CUstream handle, CUstreamCaptureStatus* status, cuuint64_t* id, CUgraph* graph,
                                    const CUgraphNode** dependencies, std::size_t* dependency_count) {
-  return call(Entry::cuStreamGetCaptureInfo_v2,
+  return call(entry_id::cuStreamGetCaptureInfo_v2,
               [&] { return capture_info(handle, status, id, graph, dependencies, nullptr, dependency_count); });
 }
 
 CUresult cuStreamGetCaptureInfo_v3(CUstream handle, CUstreamCaptureStatus* status, cuuint64_t* id, CUgraph* graph,
                                    const CUgraphNode** dependencies, const CUgraphEdgeData** edges,
                                    std::size_t* dependency_count) {
-  return call(Entry::cuStreamGetCaptureInfo_v3,
+  return call(entry_id::cuStreamGetCaptureInfo_v3,
               [&] { return capture_info(handle, status, id, graph, dependencies, edges, dependency_count); });
 }
 
 CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode* mode) {
-  return call(Entry::cuThreadExchangeStreamCaptureMode, [&] {
+  return call(entry_id::cuThreadExchangeStreamCaptureMode, [&] {
     require(mode != nullptr && *mode <= CU_STREAM_CAPTURE_MODE_RELAXED);
     std::swap(*mode, this_thread().capture_mode);
   });
 }
 
 CUresult cuGraphDestroy(CUgraph handle) {
-  return call(Entry::cuGraphDestroy, [&] {
+  return call(entry_id::cuGraphDestroy, [&] {
     if (driver().graphs.is_retired(handle)) {
       return;
     }

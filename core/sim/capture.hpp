@@ -29,75 +29,75 @@
 
 namespace cenote::sim {
 
-struct Block;
-struct Context;
-struct Stream;
+struct memory_block;
+struct primary_context;
+struct simulated_stream;
 
 /// Captured work that comes before something: how much, by stream id.
-using Clock = std::map<std::uint64_t, std::uint64_t>;
+using vector_clock = std::map<std::uint64_t, std::uint64_t>;
 
-struct Graph {
+struct captured_graph {
   std::uint64_t nodes = 0;
-  std::vector<std::shared_ptr<Block>> blocks;  ///< allocated by the graph's own nodes
-  const Made made = made_now();
+  std::vector<std::shared_ptr<memory_block>> blocks;  ///< allocated by the graph's own nodes
+  const creation made = made_now();
 
-  ~Graph();
+  ~captured_graph();
 };
 
-struct Capture {
+struct stream_capture {
   std::uint64_t id;
   CUstreamCaptureMode mode;
-  std::uint64_t thread;  ///< ThreadState::number of the one that began it
+  std::uint64_t thread;  ///< thread_state::number of the one that began it
   std::uint64_t origin;  ///< stream id
-  Context* context;
+  primary_context* context;
   CUgraph graph_handle;
-  std::shared_ptr<Graph> graph;
+  std::shared_ptr<captured_graph> graph;
   bool invalidated = false;
   bool ended = false;
-  std::map<std::uint64_t, Clock> clocks;         ///< by stream id
-  std::vector<std::weak_ptr<Stream>> streams{};  ///< that have joined it, the origin first
+  std::map<std::uint64_t, vector_clock> clocks;         ///< by stream id
+  std::vector<std::weak_ptr<simulated_stream>> streams{};  ///< that have joined it, the origin first
 
-  /// Throws Failure(CUDA_ERROR_STREAM_CAPTURE_INVALIDATED).
+  /// Throws failure(CUDA_ERROR_STREAM_CAPTURE_INVALIDATED).
   void require_valid() const { require(!invalidated, CUDA_ERROR_STREAM_CAPTURE_INVALIDATED); }
 
-  /// Adds a node behind all that the stream has in this capture. Throws Failure where it was invalidated.
-  void record(const Stream& stream);
+  /// Adds a node behind all that the stream has in this capture. Throws failure where it was invalidated.
+  void record(const simulated_stream& stream);
 
   /// What the stream captures from now on comes after `clock`.
-  void order_after(const Stream& stream, const Clock& clock);
+  void order_after(const simulated_stream& stream, const vector_clock& clock);
 
   /// True where every captured piece of work comes before the origin's end.
   bool joined() const;
 };
 
-class Captures {
+class ongoing_captures {
  public:
-  void begin(const std::shared_ptr<Stream>& stream, CUstreamCaptureMode mode);
+  void begin(const std::shared_ptr<simulated_stream>& stream, CUstreamCaptureMode mode);
 
-  /// Ends the stream's capture and hands out its graph. Throws Failure, with the capture ended or not as the real one.
-  CUgraph end(const Stream& stream);
+  /// Ends the stream's capture and hands out its graph. Throws failure, with the capture ended or not as the real one.
+  CUgraph end(const simulated_stream& stream);
 
-  /// A potentially unsafe call. Throws Failure and invalidates every capture that forbids it to this thread.
+  /// A potentially unsafe call. Throws failure and invalidates every capture that forbids it to this thread.
   void require_relaxed();
 
   /// A call that no capture of the context allows, in any mode.
-  void forbid(Context& context);
+  void forbid(primary_context& context);
 
   /// The legacy stream of a context was named while one of its blocking streams captures: illegal, as the legacy
   /// stream would wait for that one. `invalidates` is false for the one call that only asks.
-  void require_no_implied_wait(Context& context, bool invalidates);
+  void require_no_implied_wait(primary_context& context, bool invalidates);
 
   /// Invalidates the capture, writes the violation down and fails.
-  [[noreturn]] void refuse(Capture& capture, CUresult code, const std::string& why);
+  [[noreturn]] void refuse(stream_capture& capture, CUresult code, const std::string& why);
 
   /// Drops captures whose origin is gone.
-  void forget(const Stream& stream);
-  void forget(const Context& context);
+  void forget(const simulated_stream& stream);
+  void forget(const primary_context& context);
 
  private:
-  void drop(const std::shared_ptr<Capture>& capture);
+  void drop(const std::shared_ptr<stream_capture>& capture);
 
-  std::vector<std::shared_ptr<Capture>> ongoing_;
+  std::vector<std::shared_ptr<stream_capture>> ongoing_;
   std::uint64_t last_id_ = 0;
 };
 

@@ -10,21 +10,21 @@ namespace cenote::sim {
 namespace {
 
 /// What goes with a context when its last user releases it.
-void destroy_contents(Context& context) {
+void destroy_contents(primary_context& context) {
   advance(context.all_work());
   Driver& sim = driver();
   sim.captures.forget(context);
-  sim.streams.for_each([&](CUstream handle, const std::shared_ptr<Stream>& stream) {
+  sim.streams.for_each([&](CUstream handle, const std::shared_ptr<simulated_stream>& stream) {
     if (&stream->context == &context) {
       sim.streams.remove(handle);
     }
   });
-  sim.events.for_each([&](CUevent handle, const std::shared_ptr<Event>& event) {
+  sim.events.for_each([&](CUevent handle, const std::shared_ptr<simulated_event>& event) {
     if (&event->context == &context) {
       sim.events.remove(handle);
     }
   });
-  std::vector<std::shared_ptr<Block>> blocks;
+  std::vector<std::shared_ptr<memory_block>> blocks;
   for (const auto& [base, block] : sim.blocks.all()) {
     if (block->device == &context.device && block->in_context()) {
       blocks.push_back(block);
@@ -43,7 +43,7 @@ void destroy_contents(Context& context) {
 }
 
 CUresult release_primary(CUdevice ordinal) {
-  Context& context = device(ordinal).context;
+  primary_context& context = device(ordinal).context;
   require(context.retained > 0, CUDA_ERROR_INVALID_CONTEXT);
   if (context.retained == 1) {
     destroy_contents(context);
@@ -52,45 +52,45 @@ CUresult release_primary(CUdevice ordinal) {
   return CUDA_SUCCESS;
 }
 
-void push(Context* context) {
-  ThreadState& thread = this_thread();
-  require(thread.depth < ThreadState::max_depth, CUDA_ERROR_OUT_OF_MEMORY);
+void push(primary_context* context) {
+  thread_state& thread = this_thread();
+  require(thread.depth < thread_state::max_depth, CUDA_ERROR_OUT_OF_MEMORY);
   thread.stack[thread.depth++] = context;
 }
 
 }  // namespace
 
-Context::Context(Device& device)
-    : device(device), marks(std::make_shared<WorkQueue>(QueueKind::marks, /*id=*/0, busy)) {}
+primary_context::primary_context(simulated_device& device)
+    : device(device), marks(std::make_shared<work_queue>(queue_kind::marks, /*id=*/0, busy)) {}
 
-Points Context::all_work() const { return ends_of(busy.all); }
+queue_points primary_context::all_work() const { return ends_of(busy.all); }
 
-Point Context::mark() {
+queue_point primary_context::mark() {
   if (busy.new_to_marks.empty()) {
     return marks->end();
   }
-  Points points = ends_of(busy.new_to_marks);
+  queue_points points = ends_of(busy.new_to_marks);
   busy.new_to_marks.clear();
   return marks->push({.after = std::move(points), .action = nullptr});
 }
 
-ThreadState& this_thread() {
+thread_state& this_thread() {
   static std::atomic<std::uint64_t> threads{0};
-  thread_local constinit ThreadState state;
+  thread_local constinit thread_state state;
   if (state.number == 0) {
     state.number = ++threads;
   }
   return state;
 }
 
-Context& current_context() {
-  Context* const context = this_thread().current();
+primary_context& current_context() {
+  primary_context* const context = this_thread().current();
   require(context != nullptr, CUDA_ERROR_INVALID_CONTEXT);
   require(context->retained > 0 && context->device.present, CUDA_ERROR_CONTEXT_IS_DESTROYED);
   return *context;
 }
 
-Context& context_of(CUcontext handle) {
+primary_context& context_of(CUcontext handle) {
   for (const auto& device : driver().devices) {
     if (device->context.handle() == handle) {
       return device->context;
@@ -99,7 +99,7 @@ Context& context_of(CUcontext handle) {
   fail(CUDA_ERROR_INVALID_CONTEXT);
 }
 
-void synchronise(Context& context) {
+void synchronise(primary_context& context) {
   driver().captures.forbid(context);
   advance(context.all_work());
   driver().note_synchronisation();
@@ -112,24 +112,24 @@ using namespace cenote::sim;
 extern "C" {
 
 CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice ordinal) {
-  return call(Entry::cuDevicePrimaryCtxRetain, [&] {
+  return call(entry_id::cuDevicePrimaryCtxRetain, [&] {
     require(context != nullptr);
-    Context& primary = device(ordinal).context;
+    primary_context& primary = device(ordinal).context;
     ++primary.retained;
     *context = primary.handle();
   });
 }
 
 CUresult cuDevicePrimaryCtxRelease(CUdevice ordinal) {
-  return call(Entry::cuDevicePrimaryCtxRelease, [&] { return release_primary(ordinal); });
+  return call(entry_id::cuDevicePrimaryCtxRelease, [&] { return release_primary(ordinal); });
 }
 
 CUresult cuDevicePrimaryCtxRelease_v2(CUdevice ordinal) {
-  return call(Entry::cuDevicePrimaryCtxRelease_v2, [&] { return release_primary(ordinal); });
+  return call(entry_id::cuDevicePrimaryCtxRelease_v2, [&] { return release_primary(ordinal); });
 }
 
 CUresult cuDevicePrimaryCtxGetState(CUdevice ordinal, unsigned int* flags, int* active) {
-  return call(Entry::cuDevicePrimaryCtxGetState, [&] {
+  return call(entry_id::cuDevicePrimaryCtxGetState, [&] {
     require(flags != nullptr && active != nullptr);
     *flags = 0;
     *active = device(ordinal).context.retained > 0;
@@ -137,17 +137,17 @@ CUresult cuDevicePrimaryCtxGetState(CUdevice ordinal, unsigned int* flags, int* 
 }
 
 CUresult cuCtxGetCurrent(CUcontext* context) {
-  return call(Entry::cuCtxGetCurrent, [&] {
+  return call(entry_id::cuCtxGetCurrent, [&] {
     require(context != nullptr);
-    Context* const current = this_thread().current();
+    primary_context* const current = this_thread().current();
     *context = current == nullptr ? nullptr : current->handle();
   });
 }
 
 CUresult cuCtxSetCurrent(CUcontext handle) {
-  return call(Entry::cuCtxSetCurrent, [&] {
-    ThreadState& thread = this_thread();
-    Context* const context = handle == nullptr ? nullptr : &context_of(handle);
+  return call(entry_id::cuCtxSetCurrent, [&] {
+    thread_state& thread = this_thread();
+    primary_context* const context = handle == nullptr ? nullptr : &context_of(handle);
     if (thread.depth > 0) {
       --thread.depth;
     }
@@ -158,12 +158,12 @@ CUresult cuCtxSetCurrent(CUcontext handle) {
 }
 
 CUresult cuCtxPushCurrent_v2(CUcontext handle) {
-  return call(Entry::cuCtxPushCurrent_v2, [&] { push(&context_of(handle)); });
+  return call(entry_id::cuCtxPushCurrent_v2, [&] { push(&context_of(handle)); });
 }
 
 CUresult cuCtxPopCurrent_v2(CUcontext* context) {
-  return call(Entry::cuCtxPopCurrent_v2, [&] {
-    ThreadState& thread = this_thread();
+  return call(entry_id::cuCtxPopCurrent_v2, [&] {
+    thread_state& thread = this_thread();
     require(thread.depth > 0, CUDA_ERROR_INVALID_CONTEXT);
     --thread.depth;
     if (context != nullptr) {
@@ -173,25 +173,25 @@ CUresult cuCtxPopCurrent_v2(CUcontext* context) {
 }
 
 CUresult cuCtxGetDevice(CUdevice* ordinal) {
-  return call(Entry::cuCtxGetDevice, [&] {
+  return call(entry_id::cuCtxGetDevice, [&] {
     require(ordinal != nullptr);
     *ordinal = current_context().device.ordinal;
   });
 }
 
 CUresult cuCtxGetDevice_v2(CUdevice* ordinal, CUcontext handle) {
-  return call(Entry::cuCtxGetDevice_v2, [&] {
+  return call(entry_id::cuCtxGetDevice_v2, [&] {
     require(ordinal != nullptr);
     *ordinal = (handle == nullptr ? current_context() : context_of(handle)).device.ordinal;
   });
 }
 
 CUresult cuCtxSynchronize() {
-  return call(Entry::cuCtxSynchronize, [] { synchronise(current_context()); });
+  return call(entry_id::cuCtxSynchronize, [] { synchronise(current_context()); });
 }
 
 CUresult cuCtxSynchronize_v2(CUcontext handle) {
-  return call(Entry::cuCtxSynchronize_v2,
+  return call(entry_id::cuCtxSynchronize_v2,
               [&] { synchronise(handle == nullptr ? current_context() : context_of(handle)); });
 }
 

@@ -20,52 +20,52 @@
 
 namespace cenote::sim {
 
-struct Device;
-struct Stream;
+struct simulated_device;
+struct simulated_stream;
 
-struct Context {
-  explicit Context(Device& device);
+struct primary_context {
+  explicit primary_context(simulated_device& device);
 
   CUcontext handle() { return reinterpret_cast<CUcontext>(this); }
 
   /// What "all work of this context" means now.
-  Points all_work() const;
+  queue_points all_work() const;
 
   /// The same, as one point that stays one however many queues there are.
-  Point mark();
+  queue_point mark();
 
-  Device& device;
+  simulated_device& device;
   int retained = 0;
-  std::set<const Context*> open_peers;  ///< by cuCtxEnablePeerAccess: their memory may be used here
-  BusyQueues busy;
-  std::shared_ptr<WorkQueue> marks;
-  std::shared_ptr<Stream> legacy_stream;
-  std::map<std::uint64_t, std::shared_ptr<Stream>> thread_streams;  ///< by ThreadState::number
+  std::set<const primary_context*> open_peers;  ///< by cuCtxEnablePeerAccess: their memory may be used here
+  busy_queues busy;
+  std::shared_ptr<work_queue> marks;
+  std::shared_ptr<simulated_stream> legacy_stream;
+  std::map<std::uint64_t, std::shared_ptr<simulated_stream>> thread_streams;  ///< by thread_state::number
 };
 
 /// What the driver keeps for a thread. Trivial on purpose: it is usable while the process exits.
-struct ThreadState {
+struct thread_state {
   static constexpr std::size_t max_depth = 256;
 
-  std::array<Context*, max_depth> stack{};
+  std::array<primary_context*, max_depth> stack{};
   std::size_t depth = 0;
   CUstreamCaptureMode capture_mode = CU_STREAM_CAPTURE_MODE_GLOBAL;
   std::uint64_t number = 0;
   bool in_host_function = false;
 
-  Context* current() const { return depth == 0 ? nullptr : stack[depth - 1]; }
+  primary_context* current() const { return depth == 0 ? nullptr : stack[depth - 1]; }
 };
 
-ThreadState& this_thread();
+thread_state& this_thread();
 
-/// Of this thread. Throws Failure(CUDA_ERROR_INVALID_CONTEXT) where there is none, and
-/// Failure(CUDA_ERROR_CONTEXT_IS_DESTROYED) where it has been released for good.
-Context& current_context();
+/// Of this thread. Throws failure(CUDA_ERROR_INVALID_CONTEXT) where there is none, and
+/// failure(CUDA_ERROR_CONTEXT_IS_DESTROYED) where it has been released for good.
+primary_context& current_context();
 
-/// The context behind a handle. Throws Failure(CUDA_ERROR_INVALID_CONTEXT).
-Context& context_of(CUcontext handle);
+/// The context behind a handle. Throws failure(CUDA_ERROR_INVALID_CONTEXT).
+primary_context& context_of(CUcontext handle);
 
-/// Waits for all work of the context. Throws Failure where a stream of it is capturing.
-void synchronise(Context& context);
+/// Waits for all work of the context. Throws failure where a stream of it is capturing.
+void synchronise(primary_context& context);
 
 }  // namespace cenote::sim

@@ -28,8 +28,8 @@ int explain(char* why, std::size_t capacity, Body&& body) {
     return 0;
   } catch (const std::invalid_argument& error) {
     copy_text(error.what(), why, capacity);
-  } catch (const Failure& failure) {
-    copy_text(failure.code == CUDA_ERROR_INVALID_DEVICE ? "CUDA_VISIBLE_DEVICES names a device twice"
+  } catch (const failure& refused) {
+    copy_text(refused.code == CUDA_ERROR_INVALID_DEVICE ? "CUDA_VISIBLE_DEVICES names a device twice"
                                                         : "the host has no memory left",
               why, capacity);
   } catch (const std::bad_alloc&) {
@@ -38,7 +38,7 @@ int explain(char* why, std::size_t capacity, Body&& body) {
   return -1;
 }
 
-Settings settings_of(const char* text) { return text == nullptr ? settings_from_environment() : parse_settings(text); }
+machine_settings settings_of(const char* text) { return text == nullptr ? settings_from_environment() : parse_settings(text); }
 
 }  // namespace
 }  // namespace cenote::sim
@@ -78,11 +78,11 @@ int cenote_sim_initialized() {
 long long cenote_sim_calls(const char* name) {
   const auto lock = lock_driver();
   if (name != nullptr) {
-    const CallRecord* const record = call_record(name);
+    const call_record* const record = find_call_record(name);
     return record == nullptr ? -1 : static_cast<long long>(record->calls);
   }
   std::uint64_t all = 0;
-  for (const CallRecord& record : call_records().rows) {
+  for (const call_record& record : call_records().rows) {
     all += record.calls;
   }
   return static_cast<long long>(all);
@@ -90,13 +90,13 @@ long long cenote_sim_calls(const char* name) {
 
 void cenote_sim_reset_calls() {
   const auto lock = lock_driver();
-  for (CallRecord& record : call_records().rows) {
+  for (call_record& record : call_records().rows) {
     record.calls = 0;
   }
 }
 
 const char* cenote_sim_name(int index) {
-  const CallRecords& records = call_records();
+  const call_record_table& records = call_records();
   return index >= 0 && static_cast<std::size_t>(index) < records.count ? records.rows[index].name : nullptr;
 }
 
@@ -104,7 +104,7 @@ int cenote_sim_fail(const char* name, int nth, int error) { return cenote_sim_fa
 
 int cenote_sim_fail_from(const char* name, int nth, int times, int error) {
   const auto lock = lock_driver();
-  CallRecord* const record = name == nullptr ? nullptr : call_record(name);
+  call_record* const record = name == nullptr ? nullptr : find_call_record(name);
   if (record == nullptr || nth < 0 || times < 0 || (nth > 0 && error <= 0)) {
     return -1;
   }
@@ -116,7 +116,7 @@ int cenote_sim_fail_from(const char* name, int nth, int times, int error) {
 
 int cenote_sim_before(const char* name, void (*meanwhile)(void*), void* context) {
   const auto lock = lock_driver();
-  CallRecord* const record = name == nullptr ? nullptr : call_record(name);
+  call_record* const record = name == nullptr ? nullptr : find_call_record(name);
   if (record == nullptr) {
     return -1;
   }

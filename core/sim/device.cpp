@@ -12,7 +12,7 @@ namespace cenote::sim {
 namespace {
 
 /// What a program may ask of a card and plan by: an H100's answers. An attribute that is not here is 0.
-int attribute_of(const Device& device, CUdevice_attribute attribute) {
+int attribute_of(const simulated_device& device, CUdevice_attribute attribute) {
   static const auto& known = *new std::map<CUdevice_attribute, int>{
       {CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK, 1024},
       {CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X, 1024},
@@ -69,7 +69,7 @@ CUuuid bytes_of(const std::string& uuid) {
 
 }  // namespace
 
-Device& device(CUdevice ordinal) {
+simulated_device& device(CUdevice ordinal) {
   auto& devices = driver().devices;
   require(ordinal >= 0 && static_cast<std::size_t>(ordinal) < devices.size(), CUDA_ERROR_INVALID_DEVICE);
   return *devices[static_cast<std::size_t>(ordinal)];
@@ -82,21 +82,21 @@ using namespace cenote::sim;
 extern "C" {
 
 CUresult cuDeviceGet(CUdevice* handle, int ordinal) {
-  return call(Entry::cuDeviceGet, [&] {
+  return call(entry_id::cuDeviceGet, [&] {
     require(handle != nullptr);
     *handle = device(ordinal).ordinal;
   });
 }
 
 CUresult cuDeviceGetCount(int* count) {
-  return call(Entry::cuDeviceGetCount, [&] {
+  return call(entry_id::cuDeviceGetCount, [&] {
     require(count != nullptr);
     *count = static_cast<int>(driver().devices.size());
   });
 }
 
 CUresult cuDeviceGetName(char* name, int capacity, CUdevice ordinal) {
-  return call(Entry::cuDeviceGetName, [&] {
+  return call(entry_id::cuDeviceGetName, [&] {
     require(name != nullptr && capacity > 0);
     const auto& full = device(ordinal).card.name;
     const auto length = std::min(full.size(), static_cast<std::size_t>(capacity) - 1);
@@ -107,37 +107,37 @@ CUresult cuDeviceGetName(char* name, int capacity, CUdevice ordinal) {
 
 /// The UUID of the physical card, where the device is a MIG instance.
 CUresult(cuDeviceGetUuid)(CUuuid* uuid, CUdevice ordinal) {
-  return call(Entry::cuDeviceGetUuid, [&] {
+  return call(entry_id::cuDeviceGetUuid, [&] {
     require(uuid != nullptr);
     *uuid = bytes_of(device(ordinal).card.gpu_uuid);
   });
 }
 
 CUresult cuDeviceGetUuid_v2(CUuuid* uuid, CUdevice ordinal) {
-  return call(Entry::cuDeviceGetUuid_v2, [&] {
+  return call(entry_id::cuDeviceGetUuid_v2, [&] {
     require(uuid != nullptr);
     *uuid = bytes_of(device(ordinal).card.uuid);
   });
 }
 
 CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice ordinal) {
-  return call(Entry::cuDeviceGetAttribute, [&] {
+  return call(entry_id::cuDeviceGetAttribute, [&] {
     require(value != nullptr);
     *value = attribute_of(device(ordinal), attribute);
   });
 }
 
 CUresult cuDeviceTotalMem_v2(std::size_t* bytes, CUdevice ordinal) {
-  return call(Entry::cuDeviceTotalMem_v2, [&] {
+  return call(entry_id::cuDeviceTotalMem_v2, [&] {
     require(bytes != nullptr);
     *bytes = device(ordinal).card.memory_bytes;
   });
 }
 
 CUresult cuMemGetInfo_v2(std::size_t* free, std::size_t* total) {
-  return call(Entry::cuMemGetInfo_v2, [&] {
+  return call(entry_id::cuMemGetInfo_v2, [&] {
     require(free != nullptr && total != nullptr);
-    const Device& device = current_context().device;
+    const simulated_device& device = current_context().device;
     *free = device.free_bytes();
     *total = device.card.memory_bytes;
   });

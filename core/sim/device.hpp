@@ -19,14 +19,14 @@
 
 namespace cenote::sim {
 
-struct Device {
-  explicit Device(int ordinal) : ordinal(ordinal), context(*this) {}
+struct simulated_device {
+  explicit simulated_device(int ordinal) : ordinal(ordinal), context(*this) {}
 
-  Device(const Device&) = delete;
+  simulated_device(const simulated_device&) = delete;
 
   std::size_t free_bytes() const { return card.memory_bytes - used_bytes; }
 
-  /// Throws Failure(CUDA_ERROR_OUT_OF_MEMORY), and nothing is taken, where the card has no such room.
+  /// Throws failure(CUDA_ERROR_OUT_OF_MEMORY), and nothing is taken, where the card has no such room.
   void charge(std::size_t bytes) {
     require(bytes <= free_bytes(), CUDA_ERROR_OUT_OF_MEMORY);
     used_bytes += bytes;
@@ -35,15 +35,15 @@ struct Device {
 
   const int ordinal;
   bool present = false;
-  Card card;
+  card_description card;
   std::size_t used_bytes = 0;
-  Context context;
+  primary_context context;
 };
 
 /// Whether a card can use the memory of another one. False for a card and itself, as the driver has it.
-bool reaches(const Device& card, const Device& other);
+bool reaches(const simulated_device& card, const simulated_device& other);
 
-/// Throws Failure(CUDA_ERROR_INVALID_DEVICE).
-Device& device(CUdevice ordinal);
+/// Throws failure(CUDA_ERROR_INVALID_DEVICE).
+simulated_device& device(CUdevice ordinal);
 
 }  // namespace cenote::sim

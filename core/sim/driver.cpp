@@ -33,12 +33,12 @@ int Driver::version() const {
   try {
     return settings_from_environment().driver_version;
   } catch (const std::invalid_argument&) {
-    return Settings{}.driver_version;  // cuInit will say what is wrong
+    return machine_settings{}.driver_version;  // cuInit will say what is wrong
   }
 }
 
 void Driver::note_synchronisation() {
-  pools.for_each([](CUmemoryPool, const std::shared_ptr<Pool>& pool) { pool->synchronised(); });
+  pools.for_each([](CUmemoryPool, const std::shared_ptr<simulated_pool>& pool) { pool->synchronised(); });
 }
 
 }  // namespace cenote::sim
@@ -48,7 +48,7 @@ using namespace cenote::sim;
 extern "C" {
 
 CUresult cuInit(unsigned int flags) {
-  return call(Entry::cuInit, [&] {
+  return call(entry_id::cuInit, [&] {
     require(flags == 0);
     if (!driver().initialised) {
       initialise(driver());
@@ -57,7 +57,7 @@ CUresult cuInit(unsigned int flags) {
 }
 
 CUresult cuDriverGetVersion(int* version) {
-  return call(Entry::cuDriverGetVersion, [&] {
+  return call(entry_id::cuDriverGetVersion, [&] {
     require(version != nullptr);
     *version = driver().version();
   });

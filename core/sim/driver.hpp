@@ -31,9 +31,9 @@
 
 namespace cenote::sim {
 
-struct Reservation {
+struct address_reservation {
   std::size_t bytes;
-  Made made;
+  creation made;
 };
 
 struct Driver {
@@ -41,26 +41,26 @@ struct Driver {
   std::condition_variable_any progress;  ///< a host function has returned
 
   bool initialised = false;
-  Settings settings;
+  machine_settings settings;
   std::string wrong_settings;  ///< what cuInit refused CENOTE_SIM for; empty if it did not
-  Violations violations;
-  std::vector<Device*> devices;                      ///< that the process sees, by ordinal
-  std::vector<std::unique_ptr<Device>> all_devices;  ///< those of earlier machines included
+  violation_log violations;
+  std::vector<simulated_device*> devices;                      ///< that the process sees, by ordinal
+  std::vector<std::unique_ptr<simulated_device>> all_devices;  ///< those of earlier machines included
 
-  AddressSpace addresses;
-  PhysicalMemory physical_memory;
-  Blocks blocks;
-  Placements placements;
-  std::map<std::uintptr_t, Reservation> reservations;  ///< by address, of cuMemAddressReserve
+  address_space addresses;
+  physical_memory memory_of_cards;
+  block_map blocks;
+  placement_map placements;
+  std::map<std::uintptr_t, address_reservation> reservations;  ///< by address, of cuMemAddressReserve
 
-  Handles<CUstream, Stream> streams{"stream", 0x51};
-  Handles<CUevent, Event> events{"event", 0x52};
-  Handles<CUmemoryPool, Pool> pools{"pool", 0x53};
-  PoolPlaces pool_places;
-  Handles<CUgraph, Graph> graphs{"graph", 0x54};
-  Handles<CUmemGenericAllocationHandle, Physical> physical{"memory handle", 0x55};
+  handle_table<CUstream, simulated_stream> streams{"stream", 0x51};
+  handle_table<CUevent, simulated_event> events{"event", 0x52};
+  handle_table<CUmemoryPool, simulated_pool> pools{"pool", 0x53};
+  pool_place_map pool_places;
+  handle_table<CUgraph, captured_graph> graphs{"graph", 0x54};
+  handle_table<CUmemGenericAllocationHandle, physical_piece> physical{"memory handle", 0x55};
 
-  Captures captures;
+  ongoing_captures captures;
   std::uint64_t last_stream_id = 0;
   std::uint64_t last_made = 0;
   std::uint64_t machine = 1;  ///< 1, 2, …: one more for each reset
@@ -74,15 +74,15 @@ struct Driver {
 
 Driver& driver();
 
-/// Makes the cards that the settings say, of which the process sees what CUDA_VISIBLE_DEVICES lets it. Throws Failure.
-void build_machine(Driver& sim, const Settings& settings);
+/// Makes the cards that the settings say, of which the process sees what CUDA_VISIBLE_DEVICES lets it. Throws failure.
+void build_machine(Driver& sim, const machine_settings& settings);
 
-/// Ends the machine and builds another one: see reset.cpp. Throws Failure, and nothing is changed.
-void reset_machine(Driver& sim, const Settings& settings);
+/// Ends the machine and builds another one: see reset.cpp. Throws failure, and nothing is changed.
+void reset_machine(Driver& sim, const machine_settings& settings);
 
 /// The object behind a handle. A dead one is written down, and the call fails with `otherwise`.
 template <class Handle, class Object>
-std::shared_ptr<Object> find_live(const Handles<Handle, Object>& handles, Handle handle, CUresult otherwise) {
+std::shared_ptr<Object> find_live(const handle_table<Handle, Object>& handles, Handle handle, CUresult otherwise) {
   auto object = handles.find(handle);
   if (!object) {
     driver().violations.add(std::string(handles.kind) + " " + hex((std::uintptr_t)handle) +

@@ -14,7 +14,7 @@
 namespace cenote::sim {
 namespace {
 
-struct ErrorText {
+struct error_text {
   CUresult code;
   const char* name;
   std::string text;
@@ -32,7 +32,7 @@ std::string text_of(std::string_view name) {
 }
 
 #define SIM_ERROR(code) \
-  ErrorText { code, #code, text_of(#code) }
+  error_text { code, #code, text_of(#code) }
 
 // Never destroyed: the driver answers while the process exits.
 const auto& texts = *new std::array{
@@ -141,10 +141,10 @@ const auto& texts = *new std::array{
 
 #undef SIM_ERROR
 
-CUresult tell(CUresult code, const char** out, const char* (*part)(const ErrorText&)) {
+CUresult tell(CUresult code, const char** out, const char* (*part)(const error_text&)) {
   require(out != nullptr);
   *out = nullptr;
-  const auto found = std::find_if(texts.begin(), texts.end(), [&](const ErrorText& row) { return row.code == code; });
+  const auto found = std::find_if(texts.begin(), texts.end(), [&](const error_text& row) { return row.code == code; });
   require(found != texts.end());
   *out = part(*found);
   return CUDA_SUCCESS;
@@ -153,7 +153,7 @@ CUresult tell(CUresult code, const char** out, const char* (*part)(const ErrorTe
 }  // namespace
 
 std::optional<CUresult> error_code(std::string_view name) {
-  const auto found = std::find_if(texts.begin(), texts.end(), [&](const ErrorText& row) { return row.name == name; });
+  const auto found = std::find_if(texts.begin(), texts.end(), [&](const error_text& row) { return row.name == name; });
   return found == texts.end() ? std::nullopt : std::optional(found->code);
 }
 
@@ -164,11 +164,11 @@ using namespace cenote::sim;
 extern "C" {
 
 CUresult cuGetErrorName(CUresult code, const char** name) {
-  return call(Entry::cuGetErrorName, [&] { return tell(code, name, [](const ErrorText& row) { return row.name; }); });
+  return call(entry_id::cuGetErrorName, [&] { return tell(code, name, [](const error_text& row) { return row.name; }); });
 }
 
 CUresult cuGetErrorString(CUresult code, const char** text) {
-  return call(Entry::cuGetErrorString, [&] {
+  return call(entry_id::cuGetErrorString, [&] {
     // A program that shows the driver's text shows what is wrong with CENOTE_SIM.
     const std::string& wrong = driver().wrong_settings;
     if (code == CUDA_ERROR_INVALID_VALUE && !driver().initialised && !wrong.empty()) {
@@ -176,7 +176,7 @@ CUresult cuGetErrorString(CUresult code, const char** text) {
       *text = wrong.c_str();
       return CUDA_SUCCESS;
     }
-    return tell(code, text, [](const ErrorText& row) { return row.text.c_str(); });
+    return tell(code, text, [](const error_text& row) { return row.text.c_str(); });
   });
 }
 

@@ -17,23 +17,23 @@
 
 namespace cenote::sim {
 
-struct Record {
-  Points points;
+struct event_record {
+  queue_points points;
   std::optional<std::chrono::steady_clock::time_point> time;  ///< when it was reached
-  std::shared_ptr<Capture> capture;                           ///< recorded in it, with `clock` before it
-  Clock clock;
+  std::shared_ptr<stream_capture> capture;                           ///< recorded in it, with `clock` before it
+  vector_clock clock;
 };
 
-struct Event {
-  Event(Context& context, unsigned int flags) : context(context), flags(flags) {}
+struct simulated_event {
+  simulated_event(primary_context& context, unsigned int flags) : context(context), flags(flags) {}
 
-  Context& context;
+  primary_context& context;
   const unsigned int flags;
-  const Made made = made_now();
-  std::shared_ptr<Record> record;
+  const creation made = made_now();
+  std::shared_ptr<event_record> record;
 };
 
-/// Throws Failure(CUDA_ERROR_INVALID_HANDLE), and writes a violation down, for a dead handle.
-std::shared_ptr<Event> event_of(CUevent handle);
+/// Throws failure(CUDA_ERROR_INVALID_HANDLE), and writes a violation down, for a dead handle.
+std::shared_ptr<simulated_event> event_of(CUevent handle);
 
 }  // namespace cenote::sim

@@ -1,4 +1,4 @@
-// How a call of the simulated driver says no: a Failure is thrown anywhere below an entry point, and the one guard at
+// How a call of the simulated driver says no: a failure is thrown anywhere below an entry point, and the one guard at
 // the entry (call.hpp) turns it into the returned CUresult. Nothing thrown crosses the C ABI.
 #pragma once
 
@@ -6,11 +6,11 @@
 
 namespace cenote::sim {
 
-struct Failure {
+struct failure {
   CUresult code;
 };
 
-[[noreturn]] inline void fail(CUresult code) { throw Failure{code}; }
+[[noreturn]] inline void fail(CUresult code) { throw failure{code}; }
 
 inline void require(bool holds, CUresult otherwise = CUDA_ERROR_INVALID_VALUE) {
   if (!holds) {

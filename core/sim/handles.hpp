@@ -17,10 +17,10 @@
 namespace cenote::sim {
 
 template <class Handle, class Object>
-class Handles {
+class handle_table {
  public:
   /// `kind` is the word for messages; `tag` sets the handles of one kind apart from those of another.
-  Handles(const char* kind, std::uintptr_t tag) : kind(kind), first_(tag << 32 | stride) {}
+  handle_table(const char* kind, std::uintptr_t tag) : kind(kind), first_(tag << 32 | stride) {}
 
   Handle insert(std::shared_ptr<Object> object) {
     if (free_.empty()) {

@@ -10,23 +10,23 @@
 namespace cenote::sim {
 namespace {
 
-const char* name_of(BlockKind kind) {
+const char* name_of(block_kind kind) {
   switch (kind) {
-    case BlockKind::device:
+    case block_kind::device:
       return "device memory";
-    case BlockKind::pinned:
+    case block_kind::pinned:
       return "pinned memory";
-    case BlockKind::managed:
+    case block_kind::managed:
       return "managed memory";
-    case BlockKind::pooled:
+    case block_kind::pooled:
       return "memory of a pool";
-    case BlockKind::pooled_pinned:
+    case block_kind::pooled_pinned:
       return "pinned memory of a pool";
-    case BlockKind::pooled_managed:
+    case block_kind::pooled_managed:
       return "managed memory of a pool";
-    case BlockKind::graph_owned:
+    case block_kind::graph_owned:
       return "memory of a graph";
-    case BlockKind::mapped:
+    case block_kind::mapped:
       return "mapping";
   }
   return "";
@@ -41,7 +41,7 @@ bool is_default_pool(CUmemoryPool handle) {
 template <class Visit>
 void for_each_live(Visit&& visit) {
   Driver& sim = driver();
-  const auto tell = [&](const char* kind, auto handle, std::size_t bytes, int device, const Made& made) {
+  const auto tell = [&](const char* kind, auto handle, std::size_t bytes, int device, const creation& made) {
     if (made.is_of_this_machine()) {
       visit(cenote_sim_live_object{kind, made.by, (std::uint64_t)handle, bytes, made.number, device});
     }
@@ -52,33 +52,33 @@ void for_each_live(Visit&& visit) {
   for (const auto& [base, reservation] : sim.reservations) {
     tell("reservation", base, reservation.bytes, -1, reservation.made);
   }
-  sim.physical.for_each([&](auto handle, const std::shared_ptr<Physical>& physical) {
+  sim.physical.for_each([&](auto handle, const std::shared_ptr<physical_piece>& physical) {
     tell("physical memory", handle, physical->bytes, physical->device.ordinal, physical->made);
   });
-  sim.pools.for_each([&](CUmemoryPool handle, const std::shared_ptr<Pool>& pool) {
+  sim.pools.for_each([&](CUmemoryPool handle, const std::shared_ptr<simulated_pool>& pool) {
     if (!is_default_pool(handle)) {
       tell("pool", handle, pool->reserved_bytes(), pool->device.ordinal, pool->made);
     }
   });
-  sim.streams.for_each([&](CUstream handle, const std::shared_ptr<Stream>& stream) {
+  sim.streams.for_each([&](CUstream handle, const std::shared_ptr<simulated_stream>& stream) {
     tell("stream", handle, 0, stream->context.device.ordinal, stream->made);
   });
-  sim.events.for_each([&](CUevent handle, const std::shared_ptr<Event>& event) {
+  sim.events.for_each([&](CUevent handle, const std::shared_ptr<simulated_event>& event) {
     tell("event", handle, 0, event->context.device.ordinal, event->made);
   });
   sim.graphs.for_each(
-      [&](CUgraph handle, const std::shared_ptr<Graph>& graph) { tell("graph", handle, 0, -1, graph->made); });
+      [&](CUgraph handle, const std::shared_ptr<captured_graph>& graph) { tell("graph", handle, 0, -1, graph->made); });
 }
 
 cenote_sim_live_objects live_objects() {
   Driver& sim = driver();
   cenote_sim_live_objects live{};
-  for (const Device* device : sim.devices) {
+  for (const simulated_device* device : sim.devices) {
     live.device_bytes += device->used_bytes;
     live.contexts += device->context.retained > 0;
   }
   for (const auto& [base, block] : sim.blocks.all()) {
-    ++(block->kind == BlockKind::mapped ? live.mappings : live.allocations);
+    ++(block->kind == block_kind::mapped ? live.mappings : live.allocations);
     live.pinned_bytes += block->pinned() ? block->bytes : 0;
     live.managed_bytes += block->managed() ? block->bytes : 0;
   }

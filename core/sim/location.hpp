@@ -11,7 +11,7 @@ namespace cenote::sim {
 
 inline constexpr int numa_nodes = 1;
 
-struct Location {
+struct memory_location {
   CUmemLocationType type;
   int id;
 
@@ -23,9 +23,9 @@ struct Location {
     return type == CU_MEM_LOCATION_TYPE_DEVICE ? id : CU_DEVICE_CPU;
   }
 
-  auto operator<=>(const Location&) const = default;
+  auto operator<=>(const memory_location&) const = default;
 };
 
-inline constexpr Location nowhere{CU_MEM_LOCATION_TYPE_NONE, CU_DEVICE_INVALID};
+inline constexpr memory_location nowhere{CU_MEM_LOCATION_TYPE_NONE, CU_DEVICE_INVALID};
 
 }  // namespace cenote::sim

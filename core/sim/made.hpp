@@ -8,7 +8,7 @@
 
 namespace cenote::sim {
 
-struct Made {
+struct creation {
   const char* by;         ///< base name of the call
   std::uint64_t number;   ///< 1, 2, … in the order in which things were made
   std::uint64_t machine;  ///< Driver::machine at the time
@@ -18,6 +18,6 @@ struct Made {
 };
 
 /// By the call that this thread is in.
-Made made_now();
+creation made_now();
 
 }  // namespace cenote::sim

@@ -10,7 +10,7 @@ CUresult allocate_pinned(void** address, std::size_t bytes) {
   require(address != nullptr);
   *address = nullptr;
   if (bytes > 0) {
-    *address = reinterpret_cast<void*>(allocate_block(BlockKind::pinned, current_context().device, bytes)->base);
+    *address = reinterpret_cast<void*>(allocate_block(block_kind::pinned, current_context().device, bytes)->base);
   }
   return CUDA_SUCCESS;
 }
@@ -35,11 +35,11 @@ void synchronise_and_free(std::uintptr_t address, MayFree&& may_free) {
 
 }  // namespace
 
-std::shared_ptr<Block> allocate_block(BlockKind kind, Device& device, std::size_t bytes) {
+std::shared_ptr<memory_block> allocate_block(block_kind kind, simulated_device& device, std::size_t bytes) {
   require(bytes <= max_allocation_bytes, CUDA_ERROR_OUT_OF_MEMORY);
-  const std::size_t step = kind == BlockKind::managed ? page_bytes : allocation_step;
+  const std::size_t step = kind == block_kind::managed ? page_bytes : allocation_step;
   const std::size_t held = round_up(bytes, step);
-  const bool charged = kind == BlockKind::device;
+  const bool charged = kind == block_kind::device;
   if (charged) {
     make_room(device, held);
     require(held <= device.free_bytes(), CUDA_ERROR_OUT_OF_MEMORY);
@@ -52,19 +52,19 @@ std::shared_ptr<Block> allocate_block(BlockKind kind, Device& device, std::size_
       {.base = base, .bytes = bytes, .held = held, .kind = kind, .device = &device, .pool = {}, .physical = {}});
 }
 
-void free_block(Block& block) {
-  if (block.state == BlockState::live) {
+void free_block(memory_block& block) {
+  if (block.state == block_state::live) {
     driver().blocks.remove(block);
     block.ended_by = current_call();
   }
-  block.state = BlockState::dead;
+  block.state = block_state::dead;
   if (block.pool) {
     block.pool->free(block);
     return;
   }
-  if (block.kind == BlockKind::device) {
+  if (block.kind == block_kind::device) {
     block.device->discharge(block.held);
-  } else if (block.kind == BlockKind::managed) {
+  } else if (block.kind == block_kind::managed) {
     driver().placements.forget(block.base, block.held);
   }
   driver().addresses.give_back(block.base, block.held);
@@ -84,22 +84,22 @@ using namespace cenote::sim;
 extern "C" {
 
 CUresult cuMemAlloc_v2(CUdeviceptr* address, std::size_t bytes) {
-  return call(Entry::cuMemAlloc_v2, [&] {
+  return call(entry_id::cuMemAlloc_v2, [&] {
     require(address != nullptr && bytes > 0);
-    *address = allocate_block(BlockKind::device, current_context().device, bytes)->base;
+    *address = allocate_block(block_kind::device, current_context().device, bytes)->base;
   });
 }
 
 CUresult cuMemAllocManaged(CUdeviceptr* address, std::size_t bytes, unsigned int flags) {
-  return call(Entry::cuMemAllocManaged, [&] {
+  return call(entry_id::cuMemAllocManaged, [&] {
     require(address != nullptr && bytes > 0);
     require(flags == CU_MEM_ATTACH_GLOBAL || flags == CU_MEM_ATTACH_HOST);
-    *address = allocate_block(BlockKind::managed, current_context().device, bytes)->base;
+    *address = allocate_block(block_kind::managed, current_context().device, bytes)->base;
   });
 }
 
 CUresult cuMemHostAlloc(void** address, std::size_t bytes, unsigned int flags) {
-  return call(Entry::cuMemHostAlloc, [&] {
+  return call(entry_id::cuMemHostAlloc, [&] {
     constexpr unsigned int known = CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP | CU_MEMHOSTALLOC_WRITECOMBINED;
     require((flags & ~known) == 0);
     return allocate_pinned(address, bytes);
@@ -107,24 +107,24 @@ CUresult cuMemHostAlloc(void** address, std::size_t bytes, unsigned int flags) {
 }
 
 CUresult cuMemAllocHost_v2(void** address, std::size_t bytes) {
-  return call(Entry::cuMemAllocHost_v2, [&] { return allocate_pinned(address, bytes); });
+  return call(entry_id::cuMemAllocHost_v2, [&] { return allocate_pinned(address, bytes); });
 }
 
 CUresult cuMemFree_v2(CUdeviceptr address) {
-  return call(Entry::cuMemFree_v2, [&] {
+  return call(entry_id::cuMemFree_v2, [&] {
     if (address != 0) {
-      synchronise_and_free(address, [](const Block& block) {
-        return block.pool || block.kind == BlockKind::device || block.kind == BlockKind::managed;
+      synchronise_and_free(address, [](const memory_block& block) {
+        return block.pool || block.kind == block_kind::device || block.kind == block_kind::managed;
       });
     }
   });
 }
 
 CUresult cuMemFreeHost(void* address) {
-  return call(Entry::cuMemFreeHost, [&] {
+  return call(entry_id::cuMemFreeHost, [&] {
     if (address != nullptr) {
       synchronise_and_free(reinterpret_cast<std::uintptr_t>(address),
-                           [](const Block& block) { return block.kind == BlockKind::pinned; });
+                           [](const memory_block& block) { return block.kind == block_kind::pinned; });
     }
   });
 }

@@ -20,11 +20,11 @@ inline constexpr std::size_t allocation_step = 512;
 /// More than any machine has; sizes above it are refused before any arithmetic is done on them.
 inline constexpr std::size_t max_allocation_bytes = std::size_t{1} << 46;
 
-/// Throws Failure(CUDA_ERROR_OUT_OF_MEMORY). Pooled and mapped blocks are made by their own kinds.
-std::shared_ptr<Block> allocate_block(BlockKind kind, Device& device, std::size_t bytes);
+/// Throws failure(CUDA_ERROR_OUT_OF_MEMORY). Pooled and mapped blocks are made by their own kinds.
+std::shared_ptr<memory_block> allocate_block(block_kind kind, simulated_device& device, std::size_t bytes);
 
 /// Gives the memory back at once; the caller has waited for the work that uses it. Not for mapped blocks.
-void free_block(Block& block);
+void free_block(memory_block& block);
 
 /// Writes down and refuses a pointer that is not the start of a live block that the current call may free.
 [[noreturn]] void refuse_free(std::uintptr_t address);

@@ -13,7 +13,7 @@
 
 namespace cenote::sim {
 
-bool reaches(const Device& card, const Device& other) { return &card != &other && driver().settings.peers; }
+bool reaches(const simulated_device& card, const simulated_device& other) { return &card != &other && driver().settings.peers; }
 
 }  // namespace cenote::sim
 
@@ -22,17 +22,17 @@ using namespace cenote::sim;
 extern "C" {
 
 CUresult cuDeviceCanAccessPeer(int* can, CUdevice ordinal, CUdevice peer) {
-  return call(Entry::cuDeviceCanAccessPeer, [&] {
+  return call(entry_id::cuDeviceCanAccessPeer, [&] {
     require(can != nullptr);
     *can = reaches(device(ordinal), device(peer));
   });
 }
 
 CUresult cuCtxEnablePeerAccess(CUcontext handle, unsigned int flags) {
-  return call(Entry::cuCtxEnablePeerAccess, [&] {
+  return call(entry_id::cuCtxEnablePeerAccess, [&] {
     require(flags == 0);
-    Context& peer = context_of(handle);
-    Context& here = current_context();
+    primary_context& peer = context_of(handle);
+    primary_context& here = current_context();
     require(&peer != &here && peer.retained > 0, CUDA_ERROR_INVALID_CONTEXT);
     require(reaches(here.device, peer.device), CUDA_ERROR_PEER_ACCESS_UNSUPPORTED);
     require(here.open_peers.insert(&peer).second, CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED);
@@ -40,8 +40,8 @@ CUresult cuCtxEnablePeerAccess(CUcontext handle, unsigned int flags) {
 }
 
 CUresult cuCtxDisablePeerAccess(CUcontext handle) {
-  return call(Entry::cuCtxDisablePeerAccess, [&] {
-    const Context& peer = context_of(handle);
+  return call(entry_id::cuCtxDisablePeerAccess, [&] {
+    const primary_context& peer = context_of(handle);
     require(current_context().open_peers.erase(&peer) == 1, CUDA_ERROR_PEER_ACCESS_NOT_ENABLED);
   });
 }

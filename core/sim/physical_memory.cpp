@@ -10,7 +10,7 @@
 
 namespace cenote::sim {
 
-std::uintptr_t PhysicalMemory::take(std::size_t bytes) {
+std::uintptr_t physical_memory::take(std::size_t bytes) {
   if (file_ < 0) {
     file_ = memfd_create("cenote_sim", MFD_CLOEXEC);
     require(file_ >= 0 && ftruncate(file_, static_cast<off_t>(file_bytes)) == 0, CUDA_ERROR_OUT_OF_MEMORY);
@@ -21,12 +21,12 @@ std::uintptr_t PhysicalMemory::take(std::size_t bytes) {
   return *offset;
 }
 
-void PhysicalMemory::give_back(std::uintptr_t offset, std::size_t bytes) {
+void physical_memory::give_back(std::uintptr_t offset, std::size_t bytes) {
   fallocate(file_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset), static_cast<off_t>(bytes));
   free_.insert(offset, bytes);
 }
 
-void PhysicalMemory::fill(std::uintptr_t offset, std::size_t bytes, unsigned char with) const {
+void physical_memory::fill(std::uintptr_t offset, std::size_t bytes, unsigned char with) const {
   const std::vector<unsigned char> part(granularity, with);
   for (std::size_t done = 0; done < bytes; done += part.size()) {
     const auto written = pwrite(file_, part.data(), part.size(), static_cast<off_t>(offset + done));
@@ -34,24 +34,24 @@ void PhysicalMemory::fill(std::uintptr_t offset, std::size_t bytes, unsigned cha
   }
 }
 
-void PhysicalMemory::show(std::uintptr_t address, std::size_t bytes, std::uintptr_t offset) const {
+void physical_memory::show(std::uintptr_t address, std::size_t bytes, std::uintptr_t offset) const {
   void* const at = reinterpret_cast<void*>(address);
   constexpr int flags = MAP_SHARED | MAP_NORESERVE | MAP_FIXED;
   require(mmap(at, bytes, PROT_NONE, flags, file_, static_cast<off_t>(offset)) == at, CUDA_ERROR_OUT_OF_MEMORY);
 }
 
-Physical::Physical(Device& device, std::size_t bytes) : device(device), bytes(bytes) {
+physical_piece::physical_piece(simulated_device& device, std::size_t bytes) : device(device), bytes(bytes) {
   make_room(device, bytes);
   require(bytes <= device.free_bytes(), CUDA_ERROR_OUT_OF_MEMORY);
-  offset = driver().physical_memory.take(bytes);
+  offset = driver().memory_of_cards.take(bytes);
   device.charge(bytes);
   if (driver().addresses.poison_everything) {
-    driver().physical_memory.fill(offset, bytes, AddressSpace::fresh_poison);
+    driver().memory_of_cards.fill(offset, bytes, address_space::fresh_poison);
   }
 }
 
-Physical::~Physical() {
-  driver().physical_memory.give_back(offset, bytes);
+physical_piece::~physical_piece() {
+  driver().memory_of_cards.give_back(offset, bytes);
   device.discharge(bytes);
 }
 

@@ -17,21 +17,21 @@
 
 namespace cenote::sim {
 
-struct Device;
+struct simulated_device;
 
-class PhysicalMemory {
+class physical_memory {
  public:
   /// Sizes, offsets and addresses of the virtual memory interface are multiples of this.
   static constexpr std::size_t granularity = std::size_t{2} << 20;
 
-  /// Throws Failure(CUDA_ERROR_OUT_OF_MEMORY) where the host has no such file.
+  /// Throws failure(CUDA_ERROR_OUT_OF_MEMORY) where the host has no such file.
   std::uintptr_t take(std::size_t bytes);
   void give_back(std::uintptr_t offset, std::size_t bytes);
 
-  /// Overwrites the range. Throws Failure.
+  /// Overwrites the range. Throws failure.
   void fill(std::uintptr_t offset, std::size_t bytes, unsigned char with) const;
 
-  /// Shows the range at the address, where nothing may touch it yet. Throws Failure.
+  /// Shows the range at the address, where nothing may touch it yet. Throws failure.
   void show(std::uintptr_t address, std::size_t bytes, std::uintptr_t offset) const;
 
  private:
@@ -39,17 +39,17 @@ class PhysicalMemory {
   static constexpr std::size_t file_bytes = std::size_t{1} << 50;
 
   int file_ = -1;
-  Ranges free_;
+  range_set free_;
 };
 
-struct Physical {
-  Physical(Device& device, std::size_t bytes);
-  ~Physical();
-  Physical(const Physical&) = delete;
+struct physical_piece {
+  physical_piece(simulated_device& device, std::size_t bytes);
+  ~physical_piece();
+  physical_piece(const physical_piece&) = delete;
 
-  Device& device;
+  simulated_device& device;
   const std::size_t bytes;
-  const Made made = made_now();
+  const creation made = made_now();
   std::uintptr_t offset = 0;
 };
 

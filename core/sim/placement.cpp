@@ -13,8 +13,8 @@ namespace {
 std::uintptr_t page_of(std::uintptr_t address) { return address & ~(page_bytes - 1); }
 
 /// The range lies in one piece of managed memory, which is returned. Null: it is the host's own, which a device may use
-/// where the machine has pageable access. Throws Failure for any other memory.
-std::shared_ptr<Block> movable(std::uintptr_t address, std::size_t bytes) {
+/// where the machine has pageable access. Throws failure for any other memory.
+std::shared_ptr<memory_block> movable(std::uintptr_t address, std::size_t bytes) {
   const Driver& sim = driver();
   require(address != 0 && address + bytes > address);
   auto block = sim.blocks.find(address);
@@ -34,7 +34,7 @@ CUmemLocation location_of(CUdevice ordinal) {
   return location;
 }
 
-Location prefetch_target(const CUmemLocation& wanted) {
+memory_location prefetch_target(const CUmemLocation& wanted) {
   switch (wanted.type) {
     case CU_MEM_LOCATION_TYPE_DEVICE:
       return {wanted.type, device(wanted.id).ordinal};
@@ -51,9 +51,9 @@ Location prefetch_target(const CUmemLocation& wanted) {
 }
 
 /// As for a prefetch, but the nodes of the host are one: where there is one node only, the driver answers the host.
-Location preferred_target(const CUmemLocation& wanted) {
-  const Location target = prefetch_target(wanted);
-  return target.type == CU_MEM_LOCATION_TYPE_DEVICE ? target : Location{CU_MEM_LOCATION_TYPE_HOST, CU_DEVICE_CPU};
+memory_location preferred_target(const CUmemLocation& wanted) {
+  const memory_location target = prefetch_target(wanted);
+  return target.type == CU_MEM_LOCATION_TYPE_DEVICE ? target : memory_location{CU_MEM_LOCATION_TYPE_HOST, CU_DEVICE_CPU};
 }
 
 CUresult prefetch(std::uintptr_t address, std::size_t bytes, const CUmemLocation& location, CUstream stream) {
@@ -62,15 +62,15 @@ CUresult prefetch(std::uintptr_t address, std::size_t bytes, const CUmemLocation
     driver().captures.refuse(*on->capture, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED, "a prefetch cannot be captured");
   }
   const auto block = movable(address, bytes);
-  const Location target = prefetch_target(location);
+  const memory_location target = prefetch_target(location);
   on->submit({.after = {}, .action = nullptr});
   if (block) {
-    driver().placements.change(address, bytes, [&](Placement& placement) { placement.prefetched = target; });
+    driver().placements.change(address, bytes, [&](page_placement& placement) { placement.prefetched = target; });
   }
   return CUDA_SUCCESS;
 }
 
-void set_accessed_by(Placement& placement, const Location& location, bool accessed) {
+void set_accessed_by(page_placement& placement, const memory_location& location, bool accessed) {
   if (location.type == CU_MEM_LOCATION_TYPE_HOST) {
     placement.accessed_by_host = accessed;
     return;
@@ -82,7 +82,7 @@ void set_accessed_by(Placement& placement, const Location& location, bool access
 CUresult advise(std::uintptr_t address, std::size_t bytes, CUmem_advise advice, const CUmemLocation& wanted) {
   require(advice >= CU_MEM_ADVISE_SET_READ_MOSTLY && advice <= CU_MEM_ADVISE_UNSET_ACCESSED_BY);
   const auto block = movable(address, bytes);
-  Location location = nowhere;
+  memory_location location = nowhere;
   if (advice == CU_MEM_ADVISE_SET_PREFERRED_LOCATION) {
     location = preferred_target(wanted);
   } else if (advice == CU_MEM_ADVISE_SET_ACCESSED_BY || advice == CU_MEM_ADVISE_UNSET_ACCESSED_BY) {
@@ -93,7 +93,7 @@ CUresult advise(std::uintptr_t address, std::size_t bytes, CUmem_advise advice, 
     return CUDA_SUCCESS;
   }
   require(!block->pool, CUDA_ERROR_NOT_SUPPORTED);  // a pool's memory is preferred where the pool is
-  driver().placements.change(address, bytes, [&](Placement& placement) {
+  driver().placements.change(address, bytes, [&](page_placement& placement) {
     switch (advice) {
       case CU_MEM_ADVISE_SET_READ_MOSTLY:
       case CU_MEM_ADVISE_UNSET_READ_MOSTLY:
@@ -111,45 +111,45 @@ CUresult advise(std::uintptr_t address, std::size_t bytes, CUmem_advise advice, 
 }
 
 /// What all pages agree on; nowhere where they do not.
-Location common(const std::vector<Placement>& pages, Location Placement::* which) {
-  const Location first = pages.front().*which;
-  const bool agree = std::all_of(pages.begin(), pages.end(), [&](const Placement& p) { return p.*which == first; });
+memory_location common(const std::vector<page_placement>& pages, memory_location page_placement::* which) {
+  const memory_location first = pages.front().*which;
+  const bool agree = std::all_of(pages.begin(), pages.end(), [&](const page_placement& p) { return p.*which == first; });
   return agree ? first : nowhere;
 }
 
 /// The ordinals of those that access every page, CU_DEVICE_CPU after the devices, CU_DEVICE_INVALID in the rest.
-void answer_accessed_by(int* answers, std::size_t count, const std::vector<Placement>& pages) {
+void answer_accessed_by(int* answers, std::size_t count, const std::vector<page_placement>& pages) {
   std::vector<int> ordinals;
   for (const auto& device : driver().devices) {
-    if (std::all_of(pages.begin(), pages.end(), [&](const Placement& placement) {
+    if (std::all_of(pages.begin(), pages.end(), [&](const page_placement& placement) {
           return (placement.accessed_by_devices >> device->ordinal & 1) != 0;
         })) {
       ordinals.push_back(device->ordinal);
     }
   }
-  if (std::all_of(pages.begin(), pages.end(), [](const Placement& placement) { return placement.accessed_by_host; })) {
+  if (std::all_of(pages.begin(), pages.end(), [](const page_placement& placement) { return placement.accessed_by_host; })) {
     ordinals.push_back(CU_DEVICE_CPU);
   }
   ordinals.resize(count, CU_DEVICE_INVALID);
   std::copy(ordinals.begin(), ordinals.end(), answers);
 }
 
-int answer_of(CUmem_range_attribute attribute, const std::vector<Placement>& pages) {
+int answer_of(CUmem_range_attribute attribute, const std::vector<page_placement>& pages) {
   switch (attribute) {
     case CU_MEM_RANGE_ATTRIBUTE_READ_MOSTLY:
-      return std::all_of(pages.begin(), pages.end(), [](const Placement& placement) { return placement.read_mostly; });
+      return std::all_of(pages.begin(), pages.end(), [](const page_placement& placement) { return placement.read_mostly; });
     case CU_MEM_RANGE_ATTRIBUTE_PREFERRED_LOCATION:
-      return common(pages, &Placement::preferred).ordinal();
+      return common(pages, &page_placement::preferred).ordinal();
     case CU_MEM_RANGE_ATTRIBUTE_PREFERRED_LOCATION_TYPE:
-      return common(pages, &Placement::preferred).type;
+      return common(pages, &page_placement::preferred).type;
     case CU_MEM_RANGE_ATTRIBUTE_PREFERRED_LOCATION_ID:
-      return common(pages, &Placement::preferred).id;
+      return common(pages, &page_placement::preferred).id;
     case CU_MEM_RANGE_ATTRIBUTE_LAST_PREFETCH_LOCATION:
-      return common(pages, &Placement::prefetched).ordinal();
+      return common(pages, &page_placement::prefetched).ordinal();
     case CU_MEM_RANGE_ATTRIBUTE_LAST_PREFETCH_LOCATION_TYPE:
-      return common(pages, &Placement::prefetched).type;
+      return common(pages, &page_placement::prefetched).type;
     case CU_MEM_RANGE_ATTRIBUTE_LAST_PREFETCH_LOCATION_ID:
-      return common(pages, &Placement::prefetched).id;
+      return common(pages, &page_placement::prefetched).id;
     default:
       fail(CUDA_ERROR_INVALID_VALUE);
   }
@@ -157,26 +157,26 @@ int answer_of(CUmem_range_attribute attribute, const std::vector<Placement>& pag
 
 }  // namespace
 
-Placements::Map::iterator Placements::split(std::uintptr_t address) {
+placement_map::map::iterator placement_map::split(std::uintptr_t address) {
   const auto at = std::prev(from_.upper_bound(address));
   return at->first == address ? at : from_.emplace_hint(std::next(at), address, at->second);
 }
 
-std::pair<Placements::Map::iterator, Placements::Map::iterator> Placements::entries(std::uintptr_t address,
+std::pair<placement_map::map::iterator, placement_map::map::iterator> placement_map::entries(std::uintptr_t address,
                                                                                     std::size_t bytes) {
   const auto first = split(page_of(address));
   return {first, split(round_up(address + bytes, page_bytes))};
 }
 
-void Placements::merge(Map::iterator first, Map::iterator last) {
+void placement_map::merge(map::iterator first, map::iterator last) {
   const auto end = std::next(last);
   for (auto at = first; at != end;) {
     at = at != from_.begin() && std::prev(at)->second == at->second ? from_.erase(at) : std::next(at);
   }
 }
 
-std::vector<Placement> Placements::of(std::uintptr_t address, std::size_t bytes) const {
-  std::vector<Placement> found;
+std::vector<page_placement> placement_map::of(std::uintptr_t address, std::size_t bytes) const {
+  std::vector<page_placement> found;
   for (auto at = std::prev(from_.upper_bound(page_of(address))); at != from_.end() && at->first < address + bytes;
        ++at) {
     found.push_back(at->second);
@@ -191,28 +191,28 @@ using namespace cenote::sim;
 extern "C" {
 
 CUresult cuMemPrefetchAsync(CUdeviceptr address, std::size_t bytes, CUdevice ordinal, CUstream stream) {
-  return call(Entry::cuMemPrefetchAsync, [&] { return prefetch(address, bytes, location_of(ordinal), stream); });
+  return call(entry_id::cuMemPrefetchAsync, [&] { return prefetch(address, bytes, location_of(ordinal), stream); });
 }
 
 CUresult cuMemPrefetchAsync_v2(CUdeviceptr address, std::size_t bytes, CUmemLocation location, unsigned int flags,
                                CUstream stream) {
-  return call(Entry::cuMemPrefetchAsync_v2, [&] {
+  return call(entry_id::cuMemPrefetchAsync_v2, [&] {
     require(flags == 0);
     return prefetch(address, bytes, location, stream);
   });
 }
 
 CUresult cuMemAdvise(CUdeviceptr address, std::size_t bytes, CUmem_advise advice, CUdevice ordinal) {
-  return call(Entry::cuMemAdvise, [&] { return advise(address, bytes, advice, location_of(ordinal)); });
+  return call(entry_id::cuMemAdvise, [&] { return advise(address, bytes, advice, location_of(ordinal)); });
 }
 
 CUresult cuMemAdvise_v2(CUdeviceptr address, std::size_t bytes, CUmem_advise advice, CUmemLocation location) {
-  return call(Entry::cuMemAdvise_v2, [&] { return advise(address, bytes, advice, location); });
+  return call(entry_id::cuMemAdvise_v2, [&] { return advise(address, bytes, advice, location); });
 }
 
 CUresult cuMemRangeGetAttribute(void* data, std::size_t data_bytes, CUmem_range_attribute attribute,
                                 CUdeviceptr address, std::size_t bytes) {
-  return call(Entry::cuMemRangeGetAttribute, [&] {
+  return call(entry_id::cuMemRangeGetAttribute, [&] {
     require(data != nullptr && movable(address, bytes) != nullptr);
     const auto pages = driver().placements.of(address, bytes);
     auto* const answers = static_cast<int*>(data);

@@ -31,18 +31,18 @@
 
 namespace cenote::sim {
 
-struct Placement {
-  Location preferred = nowhere;
-  Location prefetched = nowhere;
+struct page_placement {
+  memory_location preferred = nowhere;
+  memory_location prefetched = nowhere;
   bool read_mostly = false;
   std::uint64_t accessed_by_devices = 0;  ///< one bit for each ordinal
   static_assert(max_devices <= 64);
   bool accessed_by_host = false;
 
-  bool operator==(const Placement&) const = default;
+  bool operator==(const page_placement&) const = default;
 };
 
-class Placements {
+class placement_map {
  public:
   /// `change(placement)` for every page of the range.
   template <class Change>
@@ -55,21 +55,21 @@ class Placements {
   }
 
   void forget(std::uintptr_t address, std::size_t bytes) {
-    change(address, bytes, [](Placement& placement) { placement = {}; });
+    change(address, bytes, [](page_placement& placement) { placement = {}; });
   }
 
   /// What the pages of the range were asked for, one for each run of them; never empty.
-  std::vector<Placement> of(std::uintptr_t address, std::size_t bytes) const;
+  std::vector<page_placement> of(std::uintptr_t address, std::size_t bytes) const;
 
  private:
-  using Map = std::map<std::uintptr_t, Placement>;
+  using map = std::map<std::uintptr_t, page_placement>;
 
   /// The entries of exactly the range's pages: those at its ends are split.
-  std::pair<Map::iterator, Map::iterator> entries(std::uintptr_t address, std::size_t bytes);
-  Map::iterator split(std::uintptr_t address);
-  void merge(Map::iterator first, Map::iterator last);
+  std::pair<map::iterator, map::iterator> entries(std::uintptr_t address, std::size_t bytes);
+  map::iterator split(std::uintptr_t address);
+  void merge(map::iterator first, map::iterator last);
 
-  Map from_{{0, {}}};
+  map from_{{0, {}}};
 };
 
 }  // namespace cenote::sim

@@ -14,9 +14,9 @@ void answer(void* data, Value value) {
   *static_cast<Value*>(data) = value;
 }
 
-CUmemoryPool handle_of(const std::shared_ptr<Pool>& wanted) {
+CUmemoryPool handle_of(const std::shared_ptr<simulated_pool>& wanted) {
   CUmemoryPool found = nullptr;
-  driver().pools.for_each([&](CUmemoryPool handle, const std::shared_ptr<Pool>& pool) {
+  driver().pools.for_each([&](CUmemoryPool handle, const std::shared_ptr<simulated_pool>& pool) {
     if (pool == wanted) {
       found = handle;
     }
@@ -24,7 +24,7 @@ CUmemoryPool handle_of(const std::shared_ptr<Pool>& wanted) {
   return found;
 }
 
-void answer_attribute(void* data, CUpointer_attribute attribute, std::uintptr_t address, const Block& block) {
+void answer_attribute(void* data, CUpointer_attribute attribute, std::uintptr_t address, const memory_block& block) {
   switch (attribute) {
     case CU_POINTER_ATTRIBUTE_CONTEXT:
       return answer<CUcontext>(data, block.in_context() ? block.device->context.handle() : nullptr);
@@ -41,7 +41,7 @@ void answer_attribute(void* data, CUpointer_attribute attribute, std::uintptr_t 
     case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL:
       return answer<int>(data, block.device->ordinal);
     case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE:
-      return answer<unsigned int>(data, block.kind == BlockKind::device);
+      return answer<unsigned int>(data, block.kind == block_kind::device);
     case CU_POINTER_ATTRIBUTE_RANGE_START_ADDR:
       return answer<CUdeviceptr>(data, block.base);
     case CU_POINTER_ATTRIBUTE_RANGE_SIZE:
@@ -55,8 +55,8 @@ void answer_attribute(void* data, CUpointer_attribute attribute, std::uintptr_t 
   }
 }
 
-/// Throws Failure(CUDA_ERROR_INVALID_VALUE) for a pointer that the driver does not know.
-std::shared_ptr<Block> block_of(std::uintptr_t address) {
+/// Throws failure(CUDA_ERROR_INVALID_VALUE) for a pointer that the driver does not know.
+std::shared_ptr<memory_block> block_of(std::uintptr_t address) {
   auto block = driver().blocks.find(address);
   require(block != nullptr);
   return block;
@@ -70,14 +70,14 @@ using namespace cenote::sim;
 extern "C" {
 
 CUresult cuPointerGetAttribute(void* data, CUpointer_attribute attribute, CUdeviceptr address) {
-  return call(Entry::cuPointerGetAttribute, [&] {
+  return call(entry_id::cuPointerGetAttribute, [&] {
     require(data != nullptr);
     answer_attribute(data, attribute, address, *block_of(address));
   });
 }
 
 CUresult cuMemGetAddressRange_v2(CUdeviceptr* base, std::size_t* bytes, CUdeviceptr address) {
-  return call(Entry::cuMemGetAddressRange_v2, [&] {
+  return call(entry_id::cuMemGetAddressRange_v2, [&] {
     const auto block = driver().blocks.find(address);
     require(block != nullptr, CUDA_ERROR_NOT_FOUND);
     if (base != nullptr) {
@@ -90,19 +90,19 @@ CUresult cuMemGetAddressRange_v2(CUdeviceptr* base, std::size_t* bytes, CUdevice
 }
 
 CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr* device_address, void* address, unsigned int flags) {
-  return call(Entry::cuMemHostGetDevicePointer_v2, [&] {
+  return call(entry_id::cuMemHostGetDevicePointer_v2, [&] {
     require(device_address != nullptr && flags == 0);
     const auto pointer = reinterpret_cast<std::uintptr_t>(address);
-    require(block_of(pointer)->kind == BlockKind::pinned);
+    require(block_of(pointer)->kind == block_kind::pinned);
     *device_address = pointer;
   });
 }
 
 CUresult cuIpcGetMemHandle(CUipcMemHandle* handle, CUdeviceptr address) {
-  return call(Entry::cuIpcGetMemHandle, [&] {
+  return call(entry_id::cuIpcGetMemHandle, [&] {
     require(handle != nullptr);
     const auto block = block_of(address);
-    require(block->kind == BlockKind::device);
+    require(block->kind == block_kind::device);
     *handle = {};
     std::memcpy(handle->reserved, &block->base, sizeof block->base);
   });

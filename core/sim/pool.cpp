@@ -9,28 +9,28 @@ namespace cenote::sim {
 namespace {
 
 template <class Visit>
-void for_each_pool_on(const Device& device, Visit&& visit) {
-  driver().pools.for_each([&](CUmemoryPool, const std::shared_ptr<Pool>& pool) {
+void for_each_pool_on(const simulated_device& device, Visit&& visit) {
+  driver().pools.for_each([&](CUmemoryPool, const std::shared_ptr<simulated_pool>& pool) {
     if (&pool->device == &device && pool->charged()) {
       visit(*pool);
     }
   });
 }
 
-std::size_t unused_bytes_of_pools(const Device& device) {
+std::size_t unused_bytes_of_pools(const simulated_device& device) {
   std::size_t unused = 0;
-  for_each_pool_on(device, [&](const Pool& pool) { unused += pool.unused_bytes(); });
+  for_each_pool_on(device, [&](const simulated_pool& pool) { unused += pool.unused_bytes(); });
   return unused;
 }
 
 }  // namespace
 
-Pool::Pool(PoolPlace place, Device& device, std::size_t max_bytes)
+simulated_pool::simulated_pool(pool_place place, simulated_device& device, std::size_t max_bytes)
     : place(place), device(device), max_bytes_(max_bytes) {}
 
-Pool::~Pool() { release_segments(0, Seen::by_driver); }
+simulated_pool::~simulated_pool() { release_segments(0, free_seen::by_driver); }
 
-std::shared_ptr<Block> Pool::allocate(std::size_t bytes, Stream& stream) {
+std::shared_ptr<memory_block> simulated_pool::allocate(std::size_t bytes, simulated_stream& stream) {
   require(bytes <= max_allocation_bytes, CUDA_ERROR_OUT_OF_MEMORY);
   const std::size_t held = round_up(bytes, allocation_step);
   const std::uintptr_t base = find_room(held, stream);
@@ -39,13 +39,13 @@ std::shared_ptr<Block> Pool::allocate(std::size_t bytes, Stream& stream) {
   return driver().blocks.insert({.base = base,
                                  .bytes = bytes,
                                  .held = held,
-                                 .kind = block_kind(),
+                                 .kind = kind_of_blocks(),
                                  .device = &device,
                                  .pool = shared_from_this(),
                                  .physical = {}});
 }
 
-std::uintptr_t Pool::find_room(std::size_t bytes, Stream& stream) {
+std::uintptr_t simulated_pool::find_room(std::size_t bytes, simulated_stream& stream) {
   if (const auto base = take_parked(bytes, stream.id)) {
     return *base;
   }
@@ -64,7 +64,7 @@ std::uintptr_t Pool::find_room(std::size_t bytes, Stream& stream) {
   return *take_free(bytes);
 }
 
-std::optional<std::uintptr_t> Pool::take_free(std::size_t bytes) {
+std::optional<std::uintptr_t> simulated_pool::take_free(std::size_t bytes) {
   const auto base = free_.take(bytes);
   if (base) {
     unseen_.remove(*base, bytes);
@@ -73,7 +73,7 @@ std::optional<std::uintptr_t> Pool::take_free(std::size_t bytes) {
 }
 
 /// The smallest piece that fits, of those that this stream has freed.
-std::optional<std::uintptr_t> Pool::take_parked(std::size_t bytes, std::uint64_t stream_id) {
+std::optional<std::uintptr_t> simulated_pool::take_parked(std::size_t bytes, std::uint64_t stream_id) {
   const auto at = parked_by_stream_.lower_bound({stream_id, bytes, 0});
   if (at == parked_by_stream_.end() || std::get<0>(*at) != stream_id) {
     return std::nullopt;
@@ -84,13 +84,13 @@ std::optional<std::uintptr_t> Pool::take_parked(std::size_t bytes, std::uint64_t
 }
 
 /// Takes the first `bytes` of the parked pieces and free ranges that lie there one behind the other.
-void Pool::hand_over(std::uintptr_t base, std::size_t bytes) {
+void simulated_pool::hand_over(std::uintptr_t base, std::size_t bytes) {
   const std::uintptr_t end = base + bytes;
   free_.remove(base, bytes);
   unseen_.remove(base, bytes);
   for (auto at = parked_.lower_bound(base); at != parked_.end() && at->first < end; at = parked_.lower_bound(base)) {
     const std::uintptr_t start = at->first;
-    Parked parked = unpark(start);
+    parked_piece parked = unpark(start);
     if (start + parked.bytes > end) {
       parked.bytes -= end - start;
       park(end, std::move(parked));
@@ -99,7 +99,7 @@ void Pool::hand_over(std::uintptr_t base, std::size_t bytes) {
 }
 
 /// The lowest run of free and parked memory that is long enough; the stream waits for the frees in it.
-std::optional<std::uintptr_t> Pool::take_behind_frees(std::size_t bytes, Stream& stream) {
+std::optional<std::uintptr_t> simulated_pool::take_behind_frees(std::size_t bytes, simulated_stream& stream) {
   if (allow_internal_dependencies_ == 0 || parked_.empty()) {
     return std::nullopt;
   }
@@ -121,7 +121,7 @@ std::optional<std::uintptr_t> Pool::take_behind_frees(std::size_t bytes, Stream&
   if (end - start < bytes) {
     return std::nullopt;
   }
-  Points frees;
+  queue_points frees;
   for (auto at = parked_.lower_bound(start); at != parked_.end() && at->first < start + bytes; ++at) {
     frees.push_back(at->second.freed);
   }
@@ -130,34 +130,34 @@ std::optional<std::uintptr_t> Pool::take_behind_frees(std::size_t bytes, Stream&
   return start;
 }
 
-bool Pool::can_grow(std::size_t segment) const {
+bool simulated_pool::can_grow(std::size_t segment) const {
   return (max_bytes_ == 0 || reserved_bytes_ + segment <= max_bytes_) && (!charged() || segment <= device.free_bytes());
 }
 
 /// Releases segments of this pool, those included whose frees the program has not seen, then of the device's others;
 /// none where that would not do.
-void Pool::make_room_to_grow(std::size_t segment) {
+void simulated_pool::make_room_to_grow(std::size_t segment) {
   if (can_grow(segment)) {
     return;
   }
-  const std::size_t own = releasable_bytes(Seen::by_driver);
-  const std::size_t others = unused_bytes_of_pools(device) - (charged() ? releasable_bytes(Seen::by_program) : 0);
+  const std::size_t own = releasable_bytes(free_seen::by_driver);
+  const std::size_t others = unused_bytes_of_pools(device) - (charged() ? releasable_bytes(free_seen::by_program) : 0);
   const bool within_limit = max_bytes_ == 0 || reserved_bytes_ - own + segment <= max_bytes_;
   if (within_limit && (!charged() || segment <= device.free_bytes() + own + others)) {
-    release_segments(0, Seen::by_driver);
+    release_segments(0, free_seen::by_driver);
     if (charged()) {
       make_room(device, segment);
     }
   }
 }
 
-void Pool::grow(std::size_t segment) {
+void simulated_pool::grow(std::size_t segment) {
   const auto base = driver().addresses.take(segment, segment_step);
   if (charged()) {
     device.charge(segment);
   }
   if (managed()) {
-    driver().placements.change(base, segment, [&](Placement& placement) { placement = {.preferred = place.location}; });
+    driver().placements.change(base, segment, [&](page_placement& placement) { placement = {.preferred = place.location}; });
   }
   segments_.emplace(base, segment);
   free_.insert(base, segment);
@@ -165,27 +165,27 @@ void Pool::grow(std::size_t segment) {
   reserved_high_ = std::max(reserved_high_, reserved_bytes_);
 }
 
-void Pool::park(std::uintptr_t base, Parked parked) {
+void simulated_pool::park(std::uintptr_t base, parked_piece parked) {
   parked_by_stream_.emplace(parked.stream_id, parked.bytes, base);
   parked_by_ticket_.emplace(parked.ticket, base);
   parked_.emplace(base, std::move(parked));
 }
 
-Pool::Parked Pool::unpark(std::uintptr_t base) {
+simulated_pool::parked_piece simulated_pool::unpark(std::uintptr_t base) {
   const auto at = parked_.find(base);
-  Parked parked = std::move(at->second);
+  parked_piece parked = std::move(at->second);
   parked_.erase(at);
   parked_by_stream_.erase({parked.stream_id, parked.bytes, base});
   parked_by_ticket_.erase(parked.ticket);
   return parked;
 }
 
-void Pool::free_in_order(const std::shared_ptr<Block>& block, Stream& stream) {
+void simulated_pool::free_in_order(const std::shared_ptr<memory_block>& block, simulated_stream& stream) {
   used_bytes_ -= block->held;
   const std::uint64_t ticket = ++last_ticket_;
   park(block->base, {block->held, stream.id, ticket, {}});
-  Point freed = stream.submit({.after = {}, .action = [block, ticket] {
-                                 block->state = BlockState::dead;
+  queue_point freed = stream.submit({.after = {}, .action = [block, ticket] {
+                                 block->state = block_state::dead;
                                  driver().addresses.poison_freed(block->base, block->held);
                                  block->pool->settle(ticket);
                                }});
@@ -197,7 +197,7 @@ void Pool::free_in_order(const std::shared_ptr<Block>& block, Stream& stream) {
 
 /// Some of the piece, or all, may have been handed out meanwhile. What is left stays its stream's own until the program
 /// has seen the free, where the pool may not look at the progress of streams.
-void Pool::settle(std::uint64_t ticket) {
+void simulated_pool::settle(std::uint64_t ticket) {
   const auto at = parked_by_ticket_.find(ticket);
   if (at == parked_by_ticket_.end()) {
     return;
@@ -213,14 +213,14 @@ void Pool::settle(std::uint64_t ticket) {
   trim_if_closed();
 }
 
-void Pool::free(const Block& block) {
+void simulated_pool::free(const memory_block& block) {
   used_bytes_ -= block.held;
   driver().addresses.poison_freed(block.base, block.held);
   free_.insert(block.base, block.held);
   trim_if_closed();
 }
 
-void Pool::forget_memory() {
+void simulated_pool::forget_memory() {
   segments_.clear();
   parked_.clear();
   parked_by_stream_.clear();
@@ -232,7 +232,7 @@ void Pool::forget_memory() {
   reserved_bytes_ = reserved_high_ = used_bytes_ = used_high_ = 0;
 }
 
-void Pool::synchronised() {
+void simulated_pool::synchronised() {
   unseen_.clear();
   for (const std::uint64_t ticket : settled_) {
     const auto at = parked_by_ticket_.find(ticket);
@@ -245,13 +245,13 @@ void Pool::synchronised() {
   trim_to(release_threshold);
 }
 
-bool Pool::releasable(std::uintptr_t base, std::size_t bytes, Seen seen) const {
-  return free_.contains(base, bytes) && (seen == Seen::by_driver || !unseen_.touches(base, bytes));
+bool simulated_pool::releasable(std::uintptr_t base, std::size_t bytes, free_seen seen) const {
+  return free_.contains(base, bytes) && (seen == free_seen::by_driver || !unseen_.touches(base, bytes));
 }
 
-std::size_t Pool::unused_bytes() const { return releasable_bytes(Seen::by_program); }
+std::size_t simulated_pool::unused_bytes() const { return releasable_bytes(free_seen::by_program); }
 
-std::size_t Pool::releasable_bytes(Seen seen) const {
+std::size_t simulated_pool::releasable_bytes(free_seen seen) const {
   std::size_t sum = 0;
   if (free_.empty()) {
     return sum;
@@ -262,9 +262,9 @@ std::size_t Pool::releasable_bytes(Seen seen) const {
   return sum;
 }
 
-void Pool::trim_to(std::size_t kept_bytes) { release_segments(kept_bytes, Seen::by_program); }
+void simulated_pool::trim_to(std::size_t kept_bytes) { release_segments(kept_bytes, free_seen::by_program); }
 
-void Pool::release_segments(std::size_t kept_bytes, Seen seen) {
+void simulated_pool::release_segments(std::size_t kept_bytes, free_seen seen) {
   if (free_.empty()) {
     return;
   }
@@ -281,7 +281,7 @@ void Pool::release_segments(std::size_t kept_bytes, Seen seen) {
   }
 }
 
-void Pool::release(std::uintptr_t base, std::size_t bytes) {
+void simulated_pool::release(std::uintptr_t base, std::size_t bytes) {
   if (managed()) {
     driver().placements.forget(base, bytes);
   }
@@ -291,25 +291,25 @@ void Pool::release(std::uintptr_t base, std::size_t bytes) {
   driver().addresses.give_back(base, bytes);
 }
 
-BlockKind Pool::block_kind() const {
+block_kind simulated_pool::kind_of_blocks() const {
   if (managed()) {
-    return BlockKind::pooled_managed;
+    return block_kind::pooled_managed;
   }
-  return charged() ? BlockKind::pooled : BlockKind::pooled_pinned;
+  return charged() ? block_kind::pooled : block_kind::pooled_pinned;
 }
 
-void Pool::close() {
+void simulated_pool::close() {
   closed_ = true;
   trim_if_closed();
 }
 
-void Pool::trim_if_closed() {
+void simulated_pool::trim_if_closed() {
   if (closed_) {
-    release_segments(0, Seen::by_driver);
+    release_segments(0, free_seen::by_driver);
   }
 }
 
-CUresult Pool::get(CUmemPool_attribute attribute, void* value) const {
+CUresult simulated_pool::get(CUmemPool_attribute attribute, void* value) const {
   const auto answer = [value](auto current) {
     *static_cast<decltype(current)*>(value) = current;
     return CUDA_SUCCESS;
@@ -336,7 +336,7 @@ CUresult Pool::get(CUmemPool_attribute attribute, void* value) const {
   }
 }
 
-CUresult Pool::set(CUmemPool_attribute attribute, const void* value) {
+CUresult simulated_pool::set(CUmemPool_attribute attribute, const void* value) {
   const auto flag = [value](int& current) {
     current = *static_cast<const int*>(value) != 0;
     return CUDA_SUCCESS;
@@ -365,7 +365,7 @@ CUresult Pool::set(CUmemPool_attribute attribute, const void* value) {
   }
 }
 
-CUmemAccess_flags Pool::access(const Device& by) const {
+CUmemAccess_flags simulated_pool::access(const simulated_device& by) const {
   if (managed() || (place.on_device() && &by == &device)) {
     return CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
   }
@@ -373,7 +373,7 @@ CUmemAccess_flags Pool::access(const Device& by) const {
   return found == access_.end() ? CU_MEM_ACCESS_FLAGS_PROT_NONE : found->second;
 }
 
-void Pool::set_access(const Device& by, CUmemAccess_flags flags) {
+void simulated_pool::set_access(const simulated_device& by, CUmemAccess_flags flags) {
   if (place.on_device() && &by == &device) {
     require(flags != CU_MEM_ACCESS_FLAGS_PROT_NONE, CUDA_ERROR_INVALID_DEVICE);
     require(flags == CU_MEM_ACCESS_FLAGS_PROT_READWRITE, CUDA_ERROR_NOT_SUPPORTED);
@@ -386,18 +386,18 @@ void Pool::set_access(const Device& by, CUmemAccess_flags flags) {
   }
 }
 
-void make_room(Device& device, std::size_t bytes) {
+void make_room(simulated_device& device, std::size_t bytes) {
   if (bytes <= device.free_bytes() || bytes > device.free_bytes() + unused_bytes_of_pools(device)) {
     return;
   }
-  for_each_pool_on(device, [&](Pool& pool) {
+  for_each_pool_on(device, [&](simulated_pool& pool) {
     if (bytes > device.free_bytes()) {
       pool.trim_to(0);
     }
   });
 }
 
-std::shared_ptr<Pool> pool_of(CUmemoryPool handle) {
+std::shared_ptr<simulated_pool> pool_of(CUmemoryPool handle) {
   return find_live(driver().pools, handle, CUDA_ERROR_INVALID_VALUE);
 }
 
@@ -408,35 +408,35 @@ using namespace cenote::sim;
 extern "C" {
 
 CUresult cuMemPoolSetAttribute(CUmemoryPool handle, CUmemPool_attribute attribute, void* value) {
-  return call(Entry::cuMemPoolSetAttribute, [&] {
+  return call(entry_id::cuMemPoolSetAttribute, [&] {
     require(value != nullptr);
     return pool_of(handle)->set(attribute, value);
   });
 }
 
 CUresult cuMemPoolGetAttribute(CUmemoryPool handle, CUmemPool_attribute attribute, void* value) {
-  return call(Entry::cuMemPoolGetAttribute, [&] {
+  return call(entry_id::cuMemPoolGetAttribute, [&] {
     require(value != nullptr);
     return pool_of(handle)->get(attribute, value);
   });
 }
 
 CUresult cuMemPoolSetAccess(CUmemoryPool handle, const CUmemAccessDesc* access, std::size_t count) {
-  return call(Entry::cuMemPoolSetAccess, [&] {
+  return call(entry_id::cuMemPoolSetAccess, [&] {
     require(access != nullptr && count > 0);
     const auto pool = pool_of(handle);
     for (std::size_t i = 0; i < count; ++i) {
       if (access[i].location.type == CU_MEM_LOCATION_TYPE_DEVICE) {
         pool->set_access(device(access[i].location.id), access[i].flags);
       } else {
-        require(pool->block_kind() != BlockKind::pooled, CUDA_ERROR_NOT_SUPPORTED);  // the host cannot reach a card's
+        require(pool->kind_of_blocks() != block_kind::pooled, CUDA_ERROR_NOT_SUPPORTED);  // the host cannot reach a card's
       }
     }
   });
 }
 
 CUresult cuMemPoolGetAccess(CUmemAccess_flags* flags, CUmemoryPool handle, CUmemLocation* location) {
-  return call(Entry::cuMemPoolGetAccess, [&] {
+  return call(entry_id::cuMemPoolGetAccess, [&] {
     require(flags != nullptr && location != nullptr);
     const auto pool = pool_of(handle);
     require(location->type == CU_MEM_LOCATION_TYPE_DEVICE);
@@ -445,7 +445,7 @@ CUresult cuMemPoolGetAccess(CUmemAccess_flags* flags, CUmemoryPool handle, CUmem
 }
 
 CUresult cuMemPoolTrimTo(CUmemoryPool handle, std::size_t kept_bytes) {
-  return call(Entry::cuMemPoolTrimTo, [&] { pool_of(handle)->trim_to(kept_bytes); });
+  return call(entry_id::cuMemPoolTrimTo, [&] { pool_of(handle)->trim_to(kept_bytes); });
 }
 
 }  // extern "C"

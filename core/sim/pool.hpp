@@ -48,27 +48,27 @@
 
 namespace cenote::sim {
 
-struct Device;
-struct Stream;
+struct simulated_device;
+struct simulated_stream;
 
-class Pool : public std::enable_shared_from_this<Pool> {
+class simulated_pool : public std::enable_shared_from_this<simulated_pool> {
  public:
   /// Segments are multiples of this, what the driver maps at the least.
   static constexpr std::size_t segment_step = std::size_t{2} << 20;
 
   /// `device` is the card of the place; for a place that is on none, the one that the driver names for a pointer.
   /// max_bytes 0: as much as there is.
-  Pool(PoolPlace place, Device& device, std::size_t max_bytes);
-  ~Pool();
+  simulated_pool(pool_place place, simulated_device& device, std::size_t max_bytes);
+  ~simulated_pool();
 
-  /// Throws Failure(CUDA_ERROR_OUT_OF_MEMORY).
-  std::shared_ptr<Block> allocate(std::size_t bytes, Stream& stream);
+  /// Throws failure(CUDA_ERROR_OUT_OF_MEMORY).
+  std::shared_ptr<memory_block> allocate(std::size_t bytes, simulated_stream& stream);
 
   /// The block is freed in the order of the stream, as work of it.
-  void free_in_order(const std::shared_ptr<Block>& block, Stream& stream);
+  void free_in_order(const std::shared_ptr<memory_block>& block, simulated_stream& stream);
 
   /// The block was freed, and nothing uses it any more.
-  void free(const Block& block);
+  void free(const memory_block& block);
 
   /// Gives unused segments back, as long as `kept_bytes` stay reserved.
   void trim_to(std::size_t kept_bytes);
@@ -91,61 +91,61 @@ class Pool : public std::enable_shared_from_this<Pool> {
   CUresult set(CUmemPool_attribute attribute, const void* value);
 
   /// How a card may use memory of the pool. Its own card's way is not changed.
-  CUmemAccess_flags access(const Device& by) const;
-  void set_access(const Device& by, CUmemAccess_flags flags);
+  CUmemAccess_flags access(const simulated_device& by) const;
+  void set_access(const simulated_device& by, CUmemAccess_flags flags);
 
-  bool is_open_to(const Device& by) const { return access(by) != CU_MEM_ACCESS_FLAGS_PROT_NONE; }
+  bool is_open_to(const simulated_device& by) const { return access(by) != CU_MEM_ACCESS_FLAGS_PROT_NONE; }
   bool is_open_to_a_card() const { return managed() || place.on_device() || !access_.empty(); }
 
-  BlockKind block_kind() const;
+  block_kind kind_of_blocks() const;
   bool managed() const { return place.type == CU_MEM_ALLOCATION_TYPE_MANAGED; }
 
   /// Whether its memory is the card's.
   bool charged() const { return !managed() && place.on_device(); }
 
-  const PoolPlace place;
-  Device& device;
-  const Made made = made_now();
+  const pool_place place;
+  simulated_device& device;
+  const creation made = made_now();
   std::uint64_t release_threshold = 0;
 
  private:
-  struct Parked {
+  struct parked_piece {
     std::size_t bytes;
     std::uint64_t stream_id;
     std::uint64_t ticket;
-    Point freed;  ///< reached once the free has run
+    queue_point freed;  ///< reached once the free has run
   };
-  using ParkedPieces = std::map<std::uintptr_t, Parked>;
+  using parked_pieces = std::map<std::uintptr_t, parked_piece>;
 
-  enum class Seen { by_program, by_driver };
+  enum class free_seen { by_program, by_driver };
 
-  void park(std::uintptr_t base, Parked parked);
-  Parked unpark(std::uintptr_t base);
+  void park(std::uintptr_t base, parked_piece parked);
+  parked_piece unpark(std::uintptr_t base);
   void settle(std::uint64_t ticket);
   void hand_over(std::uintptr_t base, std::size_t bytes);
 
-  std::uintptr_t find_room(std::size_t bytes, Stream& stream);
+  std::uintptr_t find_room(std::size_t bytes, simulated_stream& stream);
   std::optional<std::uintptr_t> take_parked(std::size_t bytes, std::uint64_t stream_id);
   std::optional<std::uintptr_t> take_free(std::size_t bytes);
-  std::optional<std::uintptr_t> take_behind_frees(std::size_t bytes, Stream& stream);
+  std::optional<std::uintptr_t> take_behind_frees(std::size_t bytes, simulated_stream& stream);
 
   bool can_grow(std::size_t segment) const;
   void make_room_to_grow(std::size_t segment);
-  bool releasable(std::uintptr_t base, std::size_t bytes, Seen seen) const;
-  std::size_t releasable_bytes(Seen seen) const;
-  void release_segments(std::size_t kept_bytes, Seen seen);
+  bool releasable(std::uintptr_t base, std::size_t bytes, free_seen seen) const;
+  std::size_t releasable_bytes(free_seen seen) const;
+  void release_segments(std::size_t kept_bytes, free_seen seen);
   void grow(std::size_t bytes);
   void release(std::uintptr_t base, std::size_t bytes);
   void trim_if_closed();
 
   const std::size_t max_bytes_;
   std::map<std::uintptr_t, std::size_t> segments_;
-  ParkedPieces parked_;
+  parked_pieces parked_;
   std::set<std::tuple<std::uint64_t, std::size_t, std::uintptr_t>> parked_by_stream_;  ///< stream id, bytes, base
   std::map<std::uint64_t, std::uintptr_t> parked_by_ticket_;
   std::vector<std::uint64_t> settled_;  ///< tickets of parked pieces whose frees have run
-  Ranges free_;
-  Ranges unseen_;
+  range_set free_;
+  range_set unseen_;
   std::map<int, CUmemAccess_flags> access_;  ///< of cards that were given any, by ordinal
   std::uint64_t last_ticket_ = 0;
   bool closed_ = false;
@@ -160,9 +160,9 @@ class Pool : public std::enable_shared_from_this<Pool> {
 };
 
 /// Releases unused segments of the device's pools where the device has no such room. The caller charges it then.
-void make_room(Device& device, std::size_t bytes);
+void make_room(simulated_device& device, std::size_t bytes);
 
-/// Throws Failure(CUDA_ERROR_INVALID_VALUE), and writes a violation down, for a dead handle.
-std::shared_ptr<Pool> pool_of(CUmemoryPool handle);
+/// Throws failure(CUDA_ERROR_INVALID_VALUE), and writes a violation down, for a dead handle.
+std::shared_ptr<simulated_pool> pool_of(CUmemoryPool handle);
 
 }  // namespace cenote::sim

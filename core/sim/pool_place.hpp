@@ -20,31 +20,31 @@
 
 namespace cenote::sim {
 
-struct Device;
+struct simulated_device;
 
 /// The first CUDA version with pools elsewhere than in the pinned memory of a card.
 inline constexpr int first_with_pool_places = 13000;
 
-struct PoolPlace {
+struct pool_place {
   CUmemAllocationType type;
-  Location location;
+  memory_location location;
 
   bool on_device() const { return location.type == CU_MEM_LOCATION_TYPE_DEVICE; }
 
-  auto operator<=>(const PoolPlace&) const = default;
+  auto operator<=>(const pool_place&) const = default;
 };
 
-struct PlacePools {
+struct place_pools {
   CUmemoryPool initial = nullptr;  ///< the default one
   CUmemoryPool current = nullptr;
 };
 
-using PoolPlaces = std::map<PoolPlace, PlacePools>;
+using pool_place_map = std::map<pool_place, place_pools>;
 
 /// Once the devices are there. Those of an earlier machine are its again; those of a card that is gone are lost.
 void make_default_pools();
 
 /// What cuMemAllocAsync takes memory from.
-CUmemoryPool current_device_pool(const Device& device);
+CUmemoryPool current_device_pool(const simulated_device& device);
 
 }  // namespace cenote::sim

@@ -19,7 +19,7 @@ CUresult find_entry(const char* name, void** address, int version, CUdriverProcA
   require(version >= 0 && version <= newest);
   *address = nullptr;
   auto found = CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
-  for (const EntryPoint& entry : entry_points()) {
+  for (const entry_point& entry : entry_points()) {
     if (std::string_view(entry.name) != name || entry.version > newest) {
       continue;
     }
@@ -50,7 +50,7 @@ using namespace cenote::sim;
 extern "C" {
 
 CUresult cuGetProcAddress(const char* name, void** address, int version, cuuint64_t flags) {
-  return call(Entry::cuGetProcAddress, [&] {
+  return call(entry_id::cuGetProcAddress, [&] {
     check_flags(flags);
     auto status = CU_GET_PROC_ADDRESS_SUCCESS;
     const CUresult result = find_entry(name, address, version, &status);
@@ -60,7 +60,7 @@ CUresult cuGetProcAddress(const char* name, void** address, int version, cuuint6
 
 CUresult cuGetProcAddress_v2(const char* name, void** address, int version, cuuint64_t flags,
                              CUdriverProcAddressQueryResult* status) {
-  return call(Entry::cuGetProcAddress_v2, [&] {
+  return call(entry_id::cuGetProcAddress_v2, [&] {
     check_flags(flags);
     return find_entry(name, address, version, status);
   });

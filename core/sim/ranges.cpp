@@ -4,17 +4,17 @@
 
 namespace cenote::sim {
 
-void Ranges::add(std::uintptr_t start, std::size_t bytes) {
+void range_set::add(std::uintptr_t start, std::size_t bytes) {
   bytes_at_.emplace(start, bytes);
   by_bytes_.emplace(bytes, start);
 }
 
-Ranges::ByStart::iterator Ranges::erase(ByStart::iterator range) {
+range_set::by_start::iterator range_set::erase(by_start::iterator range) {
   by_bytes_.erase({range->second, range->first});
   return bytes_at_.erase(range);
 }
 
-void Ranges::insert(std::uintptr_t start, std::size_t bytes) {
+void range_set::insert(std::uintptr_t start, std::size_t bytes) {
   auto next = bytes_at_.lower_bound(start);
   if (next != bytes_at_.end() && next->first == start + bytes) {
     bytes += next->second;
@@ -31,7 +31,7 @@ void Ranges::insert(std::uintptr_t start, std::size_t bytes) {
   add(start, bytes);
 }
 
-std::optional<std::uintptr_t> Ranges::take(std::size_t bytes, std::size_t alignment) {
+std::optional<std::uintptr_t> range_set::take(std::size_t bytes, std::size_t alignment) {
   for (auto at = by_bytes_.lower_bound({bytes, 0}); at != by_bytes_.end(); ++at) {
     const auto [held, start] = *at;
     const auto aligned = round_up(start, alignment);
@@ -43,7 +43,7 @@ std::optional<std::uintptr_t> Ranges::take(std::size_t bytes, std::size_t alignm
   return std::nullopt;
 }
 
-bool Ranges::contains(std::uintptr_t start, std::size_t bytes) const {
+bool range_set::contains(std::uintptr_t start, std::size_t bytes) const {
   const auto after = bytes_at_.upper_bound(start);
   if (after == bytes_at_.begin()) {
     return false;
@@ -52,7 +52,7 @@ bool Ranges::contains(std::uintptr_t start, std::size_t bytes) const {
   return start + bytes <= range_start + held;
 }
 
-bool Ranges::touches(std::uintptr_t start, std::size_t bytes) const {
+bool range_set::touches(std::uintptr_t start, std::size_t bytes) const {
   const auto after = bytes_at_.lower_bound(start + bytes);
   if (after == bytes_at_.begin()) {
     return false;
@@ -61,7 +61,7 @@ bool Ranges::touches(std::uintptr_t start, std::size_t bytes) const {
   return range_start + held > start;
 }
 
-bool Ranges::take_exactly(std::uintptr_t start, std::size_t bytes) {
+bool range_set::take_exactly(std::uintptr_t start, std::size_t bytes) {
   if (!contains(start, bytes)) {
     return false;
   }
@@ -69,7 +69,7 @@ bool Ranges::take_exactly(std::uintptr_t start, std::size_t bytes) {
   return true;
 }
 
-void Ranges::remove(std::uintptr_t start, std::size_t bytes) {
+void range_set::remove(std::uintptr_t start, std::size_t bytes) {
   const std::uintptr_t end = start + bytes;
   while (touches(start, bytes)) {
     const auto last = std::prev(bytes_at_.lower_bound(end));

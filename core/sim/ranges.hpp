@@ -18,7 +18,7 @@
 
 namespace cenote::sim {
 
-class Ranges {
+class range_set {
  public:
   void insert(std::uintptr_t start, std::size_t bytes);
 
@@ -46,12 +46,12 @@ class Ranges {
   const std::map<std::uintptr_t, std::size_t>& all() const { return bytes_at_; }
 
  private:
-  using ByStart = std::map<std::uintptr_t, std::size_t>;
+  using by_start = std::map<std::uintptr_t, std::size_t>;
 
   void add(std::uintptr_t start, std::size_t bytes);
-  ByStart::iterator erase(ByStart::iterator range);
+  by_start::iterator erase(by_start::iterator range);
 
-  ByStart bytes_at_;
+  by_start bytes_at_;
   std::set<std::pair<std::size_t, std::uintptr_t>> by_bytes_;
 };
 

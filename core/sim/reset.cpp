@@ -19,12 +19,12 @@
 
 namespace cenote::sim {
 
-Made made_now() {
+creation made_now() {
   Driver& sim = driver();
   return {current_call(), ++sim.last_made, sim.machine};
 }
 
-bool Made::is_of_this_machine() const { return machine == driver().machine; }
+bool creation::is_of_this_machine() const { return machine == driver().machine; }
 
 namespace {
 
@@ -38,18 +38,18 @@ void finish_all_work(Driver& sim) {
 }
 
 void retire_memory(Driver& sim) {
-  sim.graphs.for_each([&](CUgraph handle, const std::shared_ptr<Graph>& graph) {
+  sim.graphs.for_each([&](CUgraph handle, const std::shared_ptr<captured_graph>& graph) {
     graph->blocks.clear();
     sim.graphs.retire(handle);
   });
   for (const auto& [base, block] : sim.blocks.all()) {
-    block->state = BlockState::dead;
+    block->state = block_state::dead;
     block->ended_by = "a reset of the simulated machine";
     block->physical = nullptr;
   }
   sim.blocks.clear();
   sim.physical.for_each([&](auto handle, const auto&) { sim.physical.retire(handle); });
-  sim.pools.for_each([](CUmemoryPool, const std::shared_ptr<Pool>& pool) { pool->forget_memory(); });
+  sim.pools.for_each([](CUmemoryPool, const std::shared_ptr<simulated_pool>& pool) { pool->forget_memory(); });
   for (const auto& [base, reservation] : sim.reservations) {
     unseal(base, reservation.bytes);
   }
@@ -63,7 +63,7 @@ void retire_memory(Driver& sim) {
 
 void forget_what_tests_asked_for(Driver& sim) {
   sim.violations.clear();
-  for (CallRecord& record : call_records().rows) {
+  for (call_record& record : call_records().rows) {
     const char* const name = record.name;
     record = {};
     record.name = name;
@@ -72,8 +72,8 @@ void forget_what_tests_asked_for(Driver& sim) {
 
 }  // namespace
 
-void build_machine(Driver& sim, const Settings& settings) {
-  const std::vector<Card> cards = visible_cards(settings);
+void build_machine(Driver& sim, const machine_settings& settings) {
+  const std::vector<card_description> cards = visible_cards(settings);
   sim.settings = settings;
   sim.addresses.poison_everything = settings.poison;
   sim.devices.clear();
@@ -82,9 +82,9 @@ void build_machine(Driver& sim, const Settings& settings) {
   }
   for (std::size_t ordinal = 0; ordinal < cards.size(); ++ordinal) {
     if (ordinal == sim.all_devices.size()) {
-      sim.all_devices.push_back(std::make_unique<Device>(static_cast<int>(ordinal)));
+      sim.all_devices.push_back(std::make_unique<simulated_device>(static_cast<int>(ordinal)));
     }
-    Device& device = *sim.all_devices[ordinal];
+    simulated_device& device = *sim.all_devices[ordinal];
     device.card = cards[ordinal];
     device.present = true;
     sim.devices.push_back(&device);
@@ -95,7 +95,7 @@ void build_machine(Driver& sim, const Settings& settings) {
   }
 }
 
-void reset_machine(Driver& sim, const Settings& settings) {
+void reset_machine(Driver& sim, const machine_settings& settings) {
   visible_cards(settings);  // what is wrong is said before anything is changed
   finish_all_work(sim);
   retire_memory(sim);

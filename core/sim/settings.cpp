@@ -16,11 +16,11 @@ constexpr int newest_driver = 13000;
 constexpr int most_instances = 7;
 constexpr std::size_t longest_name = 255;  // programs give cuDeviceGetName room for 256
 
-struct Unit {
+struct byte_unit {
   std::string_view name;
   double bytes;
 };
-constexpr std::array<Unit, 9> units{{{"B", 1},
+constexpr std::array<byte_unit, 9> units{{{"B", 1},
                                      {"KB", 1e3},
                                      {"MB", 1e6},
                                      {"GB", 1e9},
@@ -61,7 +61,7 @@ std::size_t parse_bytes(std::string_view key, std::string_view value) {
     reject(key, value, wanted);
   }
   const auto suffix = trimmed({end, static_cast<std::size_t>(value.data() + value.size() - end)});
-  for (const Unit& unit : units) {
+  for (const byte_unit& unit : units) {
     const double bytes = number * unit.bytes;
     if (suffix == unit.name && bytes >= 1 && bytes <= static_cast<double>(max_memory_bytes)) {
       return static_cast<std::size_t>(std::llround(bytes));
@@ -72,8 +72,8 @@ std::size_t parse_bytes(std::string_view key, std::string_view value) {
 
 }  // namespace
 
-Settings parse_settings(std::string_view text) {
-  Settings settings;
+machine_settings parse_settings(std::string_view text) {
+  machine_settings settings;
   std::set<std::string_view> keys;
   while (!trimmed(text).empty()) {
     const auto comma = text.find(',');
@@ -113,7 +113,7 @@ Settings parse_settings(std::string_view text) {
   return settings;
 }
 
-Settings settings_from_environment() {
+machine_settings settings_from_environment() {
   const char* const text = std::getenv("CENOTE_SIM");
   try {
     return parse_settings(text == nullptr ? "" : text);

@@ -23,7 +23,7 @@ namespace cenote::sim {
 
 inline constexpr int max_devices = 64;
 
-struct Settings {
+struct machine_settings {
   int devices = 1;
   std::size_t memory_bytes = std::size_t{80} << 30;
   int driver_version = 13000;
@@ -35,9 +35,9 @@ struct Settings {
 };
 
 /// Each key once at most. Throws std::invalid_argument with one line that says what is wrong and what is known.
-Settings parse_settings(std::string_view text);
+machine_settings parse_settings(std::string_view text);
 
 /// From the environment; the defaults where the variable is not set. Throws as parse_settings does, and names it.
-Settings settings_from_environment();
+machine_settings settings_from_environment();
 
 }  // namespace cenote::sim

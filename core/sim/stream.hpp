@@ -19,35 +19,35 @@
 
 namespace cenote::sim {
 
-enum class StreamKind { created, legacy, per_thread };
+enum class stream_kind { created, legacy, per_thread };
 
-struct Stream : std::enable_shared_from_this<Stream> {
-  Stream(Context& context, StreamKind kind, unsigned int flags, int priority);
+struct simulated_stream : std::enable_shared_from_this<simulated_stream> {
+  simulated_stream(primary_context& context, stream_kind kind, unsigned int flags, int priority);
 
   bool blocking() const { return queue->blocking(); }
 
   /// What comes before anything that is issued on this stream now.
-  Points horizon() const;
+  queue_points horizon() const;
 
   /// A point that comes before it and is not reached; nothing where all are. One of many costs as much as all of one.
-  std::optional<Point> unreached() const;
+  std::optional<queue_point> unreached() const;
 
   /// Queues the work behind the horizon, or records it where the stream captures.
   /// Returns the point that is reached once it is done; a captured one is reached already.
-  Point submit(Work work);
+  queue_point submit(queued_work work);
 
-  Context& context;
-  const StreamKind kind;
+  primary_context& context;
+  const stream_kind kind;
   const std::uint64_t id;
   const int priority;
-  const std::shared_ptr<WorkQueue> queue;
-  const Made made = made_now();
-  std::shared_ptr<Capture> capture;
+  const std::shared_ptr<work_queue> queue;
+  const creation made = made_now();
+  std::shared_ptr<stream_capture> capture;
 };
 
 /// The stream that a handle means to this thread: a created one, or a default stream of the current context.
-/// Throws Failure: CUDA_ERROR_INVALID_HANDLE for a dead handle (a violation), CUDA_ERROR_INVALID_CONTEXT for a default
-/// stream without a context, CUDA_ERROR_STREAM_CAPTURE_IMPLICIT as Captures::require_no_implied_wait says.
-std::shared_ptr<Stream> stream_of(CUstream handle, bool naming_invalidates = true);
+/// Throws failure: CUDA_ERROR_INVALID_HANDLE for a dead handle (a violation), CUDA_ERROR_INVALID_CONTEXT for a default
+/// stream without a context, CUDA_ERROR_STREAM_CAPTURE_IMPLICIT as ongoing_captures::require_no_implied_wait says.
+std::shared_ptr<simulated_stream> stream_of(CUstream handle, bool naming_invalidates = true);
 
 }  // namespace cenote::sim

@@ -7,14 +7,14 @@ namespace {
 
 /// An allocation on a capturing stream is a node of the graph: the graph owns its memory, and no pool or card is
 /// charged before the graph would run.
-std::uintptr_t allocate_in_graph(const Stream& stream, Device& device, std::size_t bytes) {
+std::uintptr_t allocate_in_graph(const simulated_stream& stream, simulated_device& device, std::size_t bytes) {
   stream.capture->record(stream);
-  auto block = allocate_block(BlockKind::graph_owned, device, bytes);
+  auto block = allocate_block(block_kind::graph_owned, device, bytes);
   stream.capture->graph->blocks.push_back(block);
   return block->base;
 }
 
-std::uintptr_t allocate_in_order(Stream& stream, Pool& pool, std::size_t bytes) {
+std::uintptr_t allocate_in_order(simulated_stream& stream, simulated_pool& pool, std::size_t bytes) {
   if (!stream.capture) {
     driver().captures.require_relaxed();
   }
@@ -24,26 +24,26 @@ std::uintptr_t allocate_in_order(Stream& stream, Pool& pool, std::size_t bytes) 
   return stream.capture ? allocate_in_graph(stream, pool.device, bytes) : pool.allocate(bytes, stream)->base;
 }
 
-void free_in_graph(const Stream& stream, std::uintptr_t address) {
+void free_in_graph(const simulated_stream& stream, std::uintptr_t address) {
   const auto block = driver().blocks.find_base(address);
-  if (!block || block->kind != BlockKind::graph_owned) {
+  if (!block || block->kind != block_kind::graph_owned) {
     refuse_free(address);
   }
   stream.capture->record(stream);
 }
 
 /// cuMemFreeAsync takes memory of cuMemAlloc as well, which goes when the free runs.
-void free_in_order(Stream& stream, std::uintptr_t address) {
+void free_in_order(simulated_stream& stream, std::uintptr_t address) {
   driver().captures.require_relaxed();
   const auto block = driver().blocks.find_base(address);
-  require(!block || block->kind != BlockKind::managed, CUDA_ERROR_NOT_SUPPORTED);
-  if (!block || (!block->pool && block->kind != BlockKind::device)) {
+  require(!block || block->kind != block_kind::managed, CUDA_ERROR_NOT_SUPPORTED);
+  if (!block || (!block->pool && block->kind != block_kind::device)) {
     refuse_free(address);
   }
   driver().blocks.remove(*block);
-  block->state = BlockState::freeing;
+  block->state = block_state::freeing;
   block->ended_by = current_call();
-  if (block->kind == BlockKind::device) {
+  if (block->kind == block_kind::device) {
     stream.submit({.after = {}, .action = [block] { free_block(*block); }});
     return;
   }
@@ -58,14 +58,14 @@ using namespace cenote::sim;
 extern "C" {
 
 CUresult cuMemAllocFromPoolAsync(CUdeviceptr* address, std::size_t bytes, CUmemoryPool pool, CUstream stream) {
-  return call(Entry::cuMemAllocFromPoolAsync, [&] {
+  return call(entry_id::cuMemAllocFromPoolAsync, [&] {
     require(address != nullptr);
     *address = allocate_in_order(*stream_of(stream), *pool_of(pool), bytes);
   });
 }
 
 CUresult cuMemAllocAsync(CUdeviceptr* address, std::size_t bytes, CUstream handle) {
-  return call(Entry::cuMemAllocAsync, [&] {
+  return call(entry_id::cuMemAllocAsync, [&] {
     require(address != nullptr);
     const auto stream = stream_of(handle);
     *address = allocate_in_order(*stream, *pool_of(current_device_pool(stream->context.device)), bytes);
@@ -73,7 +73,7 @@ CUresult cuMemAllocAsync(CUdeviceptr* address, std::size_t bytes, CUstream handl
 }
 
 CUresult cuMemFreeAsync(CUdeviceptr address, CUstream handle) {
-  return call(Entry::cuMemFreeAsync, [&] {
+  return call(entry_id::cuMemFreeAsync, [&] {
     const auto stream = stream_of(handle);
     if (address == 0 || driver().addresses.is_retired(address)) {
       return;

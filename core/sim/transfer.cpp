@@ -21,21 +21,21 @@
 namespace cenote::sim {
 namespace {
 
-struct Operand {
+struct copy_operand {
   std::uintptr_t address;
   std::size_t bytes;
-  std::vector<std::shared_ptr<Block>> blocks;  ///< empty: pageable
+  std::vector<std::shared_ptr<memory_block>> blocks;  ///< empty: pageable
 
   bool pageable() const { return blocks.empty(); }
 
   /// Whether work on the card may touch it: false for a pool that is not open to the card.
-  bool is_open_to(const Device& card) const {
+  bool is_open_to(const simulated_device& card) const {
     return std::all_of(blocks.begin(), blocks.end(),
                        [&](const auto& block) { return !block->pool || block->pool->is_open_to(card); });
   }
 
   /// The same for a copy, which reaches pools on the host in any case.
-  bool is_open_to_copies_of(const Device& card) const {
+  bool is_open_to_copies_of(const simulated_device& card) const {
     return is_open_to(card) || std::all_of(blocks.begin(), blocks.end(), [](const auto& block) {
              return !block->pool || !block->pool->place.on_device();
            });
@@ -43,10 +43,10 @@ struct Operand {
   std::byte* data() const { return reinterpret_cast<std::byte*>(address); }
 };
 
-Operand operand(std::uintptr_t address, std::size_t bytes) {
+copy_operand operand(std::uintptr_t address, std::size_t bytes) {
   Driver& sim = driver();
   require(address != 0 && address + bytes > address);
-  Operand found{address, bytes, sim.blocks.covering(address, bytes)};
+  copy_operand found{address, bytes, sim.blocks.covering(address, bytes)};
   if (found.pageable() && (sim.addresses.owns(address) || sim.addresses.owns(address + bytes - 1))) {
     sim.violations.add(std::to_string(bytes) + " bytes at " + hex(address) +
                        (sim.addresses.is_retired(address)
@@ -64,20 +64,20 @@ Operand operand(std::uintptr_t address, std::size_t bytes) {
 }
 
 /// False where the memory is not there any more; work that comes after the free of its memory is written down.
-bool still_there(const Operand& operand, const char* call_name) {
+bool still_there(const copy_operand& operand, const char* call_name) {
   bool there = true;
   for (const auto& block : operand.blocks) {
-    if (block->state == BlockState::dead || !block->accessible) {
+    if (block->state == block_state::dead || !block->accessible) {
       driver().violations.add("work of " + std::string(call_name) + " ran after " + block->ended_by +
                               " had taken away its memory at " + hex(block->base));
-      there = there && block->kind != BlockKind::mapped;
+      there = there && block->kind != block_kind::mapped;
     }
   }
   return there;
 }
 
 /// The copy as work: it moves the bytes when it runs. A pageable source is read now.
-Work copy_work(const Operand& to, const Operand& from) {
+queued_work copy_work(const copy_operand& to, const copy_operand& from) {
   std::vector<std::byte> staged;
   if (from.pageable()) {
     staged.assign(from.data(), from.data() + from.bytes);
@@ -94,21 +94,21 @@ void require_device_may_use(std::uintptr_t address, std::size_t bytes) {
   require(bytes == 0 || driver().settings.pageable || !operand(address, bytes).pageable());
 }
 
-enum class Until { queued, done };
+enum class copy_until { queued, done };
 
-CUresult copy(Stream& stream, std::uintptr_t to_address, std::uintptr_t from_address, std::size_t bytes, Until until) {
+CUresult copy(simulated_stream& stream, std::uintptr_t to_address, std::uintptr_t from_address, std::size_t bytes, copy_until until) {
   if (bytes == 0) {
     return CUDA_SUCCESS;
   }
-  const Operand to = operand(to_address, bytes);
-  const Operand from = operand(from_address, bytes);
-  const Device& card = stream.context.device;
+  const copy_operand to = operand(to_address, bytes);
+  const copy_operand from = operand(from_address, bytes);
+  const simulated_device& card = stream.context.device;
   require(to.is_open_to_copies_of(card) && from.is_open_to_copies_of(card));
   if (from.pageable() && driver().settings.pageable && !stream.capture) {
     advance(stream.horizon());
   }
-  const Point done = stream.submit(copy_work(to, from));
-  if (until == Until::done || to.pageable()) {
+  const queue_point done = stream.submit(copy_work(to, from));
+  if (until == copy_until::done || to.pageable()) {
     advance({done});
   }
   return CUDA_SUCCESS;
@@ -124,34 +124,34 @@ using namespace cenote::sim;
 extern "C" {
 
 CUresult cuMemcpy(CUdeviceptr to, CUdeviceptr from, std::size_t bytes) {
-  return call(Entry::cuMemcpy, [&] { return copy(*stream_of(nullptr), to, from, bytes, Until::done); });
+  return call(entry_id::cuMemcpy, [&] { return copy(*stream_of(nullptr), to, from, bytes, copy_until::done); });
 }
 
 CUresult cuMemcpyHtoD_v2(CUdeviceptr to, const void* from, std::size_t bytes) {
-  return call(Entry::cuMemcpyHtoD_v2, [&] {
+  return call(entry_id::cuMemcpyHtoD_v2, [&] {
     require_device_may_use(to, bytes);
-    return copy(*stream_of(nullptr), to, address_of(from), bytes, Until::done);
+    return copy(*stream_of(nullptr), to, address_of(from), bytes, copy_until::done);
   });
 }
 
 CUresult cuMemcpyDtoH_v2(void* to, CUdeviceptr from, std::size_t bytes) {
-  return call(Entry::cuMemcpyDtoH_v2, [&] {
+  return call(entry_id::cuMemcpyDtoH_v2, [&] {
     require_device_may_use(from, bytes);
-    return copy(*stream_of(nullptr), address_of(to), from, bytes, Until::done);
+    return copy(*stream_of(nullptr), address_of(to), from, bytes, copy_until::done);
   });
 }
 
 CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, std::size_t bytes, CUstream stream) {
-  return call(Entry::cuMemcpyAsync, [&] { return copy(*stream_of(stream), to, from, bytes, Until::queued); });
+  return call(entry_id::cuMemcpyAsync, [&] { return copy(*stream_of(stream), to, from, bytes, copy_until::queued); });
 }
 
 CUresult cuMemsetD8Async(CUdeviceptr address, unsigned char value, std::size_t bytes, CUstream stream) {
-  return call(Entry::cuMemsetD8Async, [&] {
+  return call(entry_id::cuMemsetD8Async, [&] {
     const auto on = stream_of(stream);
     if (bytes == 0) {
       return;
     }
-    const Operand to = operand(address, bytes);
+    const copy_operand to = operand(address, bytes);
     require(to.pageable() ? driver().settings.pageable : to.is_open_to(on->context.device));
     on->submit({.after = {}, .action = [to, value, name = current_call()] {
                   if (still_there(to, name)) {

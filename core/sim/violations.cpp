@@ -6,13 +6,13 @@
 
 namespace cenote::sim {
 
-void Violations::add(const std::string& what) {
+void violation_log::add(const std::string& what) {
   if (lines_.size() < capacity) {
     lines_.push_back(std::string(current_call()) + ": " + what);
   }
 }
 
-void Violations::clear() { lines_.clear(); }
+void violation_log::clear() { lines_.clear(); }
 
 std::string hex(std::uintptr_t value) {
   char text[2 + 2 * sizeof value + 1];

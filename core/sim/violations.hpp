@@ -12,7 +12,7 @@
 
 namespace cenote::sim {
 
-class Violations {
+class violation_log {
  public:
   static constexpr std::size_t capacity = 10'000;
 

@@ -20,7 +20,7 @@
 namespace cenote::sim {
 namespace {
 
-constexpr std::size_t granularity = PhysicalMemory::granularity;
+constexpr std::size_t granularity = physical_memory::granularity;
 
 bool is_multiple(std::uintptr_t value) { return value % granularity == 0; }
 
@@ -53,11 +53,11 @@ void require_reserved(std::uintptr_t address, std::size_t bytes) {
 }
 
 /// The mapped blocks within the range; fails where one of them sticks out of it.
-std::vector<std::shared_ptr<Block>> whole_mappings(std::uintptr_t address, std::size_t bytes) {
+std::vector<std::shared_ptr<memory_block>> whole_mappings(std::uintptr_t address, std::size_t bytes) {
   const auto& blocks = driver().blocks;
   const auto first = blocks.find(address);
   require(first == nullptr || first->base == address);
-  std::vector<std::shared_ptr<Block>> found;
+  std::vector<std::shared_ptr<memory_block>> found;
   for (auto at = blocks.all().lower_bound(address); at != blocks.all().end() && at->first < address + bytes; ++at) {
     require(at->first + at->second->bytes <= address + bytes);
     found.push_back(at->second);
@@ -65,7 +65,7 @@ std::vector<std::shared_ptr<Block>> whole_mappings(std::uintptr_t address, std::
   return found;
 }
 
-std::shared_ptr<Physical> physical_of(CUmemGenericAllocationHandle handle) {
+std::shared_ptr<physical_piece> physical_of(CUmemGenericAllocationHandle handle) {
   return find_live(driver().physical, handle, CUDA_ERROR_INVALID_VALUE);
 }
 
@@ -101,7 +101,7 @@ extern "C" {
 
 CUresult cuMemGetAllocationGranularity(std::size_t* bytes, const CUmemAllocationProp* properties,
                                        CUmemAllocationGranularity_flags flags) {
-  return call(Entry::cuMemGetAllocationGranularity, [&] {
+  return call(entry_id::cuMemGetAllocationGranularity, [&] {
     require(bytes != nullptr);
     require(flags == CU_MEM_ALLOC_GRANULARITY_MINIMUM || flags == CU_MEM_ALLOC_GRANULARITY_RECOMMENDED);
     check_properties(properties);
@@ -112,7 +112,7 @@ CUresult cuMemGetAllocationGranularity(std::size_t* bytes, const CUmemAllocation
 
 CUresult cuMemAddressReserve(CUdeviceptr* address, std::size_t bytes, std::size_t alignment, CUdeviceptr hint,
                              unsigned long long flags) {
-  return call(Entry::cuMemAddressReserve, [&] {
+  return call(entry_id::cuMemAddressReserve, [&] {
     require(address != nullptr && bytes > 0 && is_multiple(bytes) && flags == 0);
     require((alignment & (alignment - 1)) == 0);
     require(bytes <= max_allocation_bytes && alignment <= max_allocation_bytes, CUDA_ERROR_OUT_OF_MEMORY);
@@ -120,13 +120,13 @@ CUresult cuMemAddressReserve(CUdeviceptr* address, std::size_t bytes, std::size_
     const bool wanted = hint % alignment == 0 && driver().addresses.take_exactly(hint, bytes);
     const auto base = wanted ? hint : driver().addresses.take_untouched(bytes, alignment);
     seal(base, bytes);
-    driver().reservations.emplace(base, Reservation{bytes, made_now()});
+    driver().reservations.emplace(base, address_reservation{bytes, made_now()});
     *address = base;
   });
 }
 
 CUresult cuMemAddressFree(CUdeviceptr address, std::size_t bytes) {
-  return call(Entry::cuMemAddressFree, [&] {
+  return call(entry_id::cuMemAddressFree, [&] {
     if (driver().addresses.is_retired(address)) {
       return;
     }
@@ -142,15 +142,15 @@ CUresult cuMemAddressFree(CUdeviceptr address, std::size_t bytes) {
 
 CUresult cuMemCreate(CUmemGenericAllocationHandle* handle, std::size_t bytes, const CUmemAllocationProp* properties,
                      unsigned long long flags) {
-  return call(Entry::cuMemCreate, [&] {
+  return call(entry_id::cuMemCreate, [&] {
     require(handle != nullptr && bytes > 0 && is_multiple(bytes) && flags == 0);
     check_properties(properties);
-    *handle = driver().physical.insert(std::make_shared<Physical>(device(properties->location.id), bytes));
+    *handle = driver().physical.insert(std::make_shared<physical_piece>(device(properties->location.id), bytes));
   });
 }
 
 CUresult cuMemRelease(CUmemGenericAllocationHandle handle) {
-  return call(Entry::cuMemRelease, [&] {
+  return call(entry_id::cuMemRelease, [&] {
     if (driver().physical.is_retired(handle)) {
       return;
     }
@@ -161,17 +161,17 @@ CUresult cuMemRelease(CUmemGenericAllocationHandle handle) {
 
 CUresult cuMemMap(CUdeviceptr address, std::size_t bytes, std::size_t offset, CUmemGenericAllocationHandle handle,
                   unsigned long long flags) {
-  return call(Entry::cuMemMap, [&] {
+  return call(entry_id::cuMemMap, [&] {
     require(is_multiple(address) && bytes > 0 && flags == 0);
     const auto physical = physical_of(handle);
     require(offset == 0 && bytes == physical->bytes, CUDA_ERROR_NOT_SUPPORTED);
     require_reserved(address, bytes);
     require(whole_mappings(address, bytes).empty());
-    driver().physical_memory.show(address, bytes, physical->offset);
+    driver().memory_of_cards.show(address, bytes, physical->offset);
     driver().blocks.insert({.base = address,
                             .bytes = bytes,
                             .held = bytes,
-                            .kind = BlockKind::mapped,
+                            .kind = block_kind::mapped,
                             .device = &physical->device,
                             .pool = {},
                             .physical = physical,
@@ -180,7 +180,7 @@ CUresult cuMemMap(CUdeviceptr address, std::size_t bytes, std::size_t offset, CU
 }
 
 CUresult cuMemUnmap(CUdeviceptr address, std::size_t bytes) {
-  return call(Entry::cuMemUnmap, [&] {
+  return call(entry_id::cuMemUnmap, [&] {
     if (driver().addresses.is_retired(address)) {
       return;
     }
@@ -188,7 +188,7 @@ CUresult cuMemUnmap(CUdeviceptr address, std::size_t bytes) {
     const auto mappings = whole_mappings(address, bytes);
     seal(address, bytes);
     for (const auto& block : mappings) {
-      block->state = BlockState::dead;
+      block->state = block_state::dead;
       block->ended_by = current_call();
       block->physical = nullptr;
       driver().blocks.remove(*block);
@@ -197,7 +197,7 @@ CUresult cuMemUnmap(CUdeviceptr address, std::size_t bytes) {
 }
 
 CUresult cuMemSetAccess(CUdeviceptr address, std::size_t bytes, const CUmemAccessDesc* access, std::size_t count) {
-  return call(Entry::cuMemSetAccess, [&] {
+  return call(entry_id::cuMemSetAccess, [&] {
     require(access != nullptr && count > 0);
     require_reserved(address, bytes);
     set_access(address, bytes, access, count);

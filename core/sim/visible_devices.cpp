@@ -37,9 +37,9 @@ std::string uuid_of(std::string_view prefix, int gpu, int instance) {
 }
 
 /// The entries that the commas part, one after the other.
-class Entries {
+class listed_entries {
  public:
-  explicit Entries(std::string_view text) : rest_(text) {}
+  explicit listed_entries(std::string_view text) : rest_(text) {}
 
   std::optional<std::string> next() {
     if (!more_) {
@@ -75,7 +75,7 @@ bool begins_with(const std::string& uuid, const std::string& entry) {
 }
 
 /// The one card whose UUID begins so. The two prefixes are taken for each other.
-std::optional<std::size_t> card_by_uuid(const std::string& entry, const std::vector<Card>& cards) {
+std::optional<std::size_t> card_by_uuid(const std::string& entry, const std::vector<card_description>& cards) {
   std::optional<std::size_t> found;
   for (std::size_t i = 0; is_uuid(entry) && i < cards.size(); ++i) {
     if (begins_with(cards[i].uuid, entry)) {
@@ -89,11 +89,11 @@ std::optional<std::size_t> card_by_uuid(const std::string& entry, const std::vec
 }
 
 /// A GPU's name or number stands for its first instance.
-std::optional<std::size_t> instance_named(const std::string& entry, const std::vector<Card>& cards) {
+std::optional<std::size_t> instance_named(const std::string& entry, const std::vector<card_description>& cards) {
   if (entry.starts_with(mig_prefix)) {
     return card_by_uuid(entry, cards);
   }
-  std::vector<Card> gpus;
+  std::vector<card_description> gpus;
   std::vector<std::size_t> first_instances;
   for (std::size_t i = 0; i < cards.size(); ++i) {
     if (gpus.empty() || gpus.back().gpu != cards[i].gpu) {
@@ -106,14 +106,14 @@ std::optional<std::size_t> instance_named(const std::string& entry, const std::v
   return gpu ? std::optional(first_instances[*gpu]) : std::nullopt;
 }
 
-bool are_instances(const std::vector<Card>& cards) {
+bool are_instances(const std::vector<card_description>& cards) {
   return !cards.empty() && cards.front().uuid.starts_with(mig_prefix);
 }
 
 }  // namespace
 
-std::vector<Card> cards_of(const Settings& settings) {
-  std::vector<Card> cards;
+std::vector<card_description> cards_of(const machine_settings& settings) {
+  std::vector<card_description> cards;
   for (int gpu = 0; gpu < settings.devices; ++gpu) {
     const std::string gpu_uuid = uuid_of(gpu_prefix, gpu, 0);
     if (settings.mig == 0) {
@@ -128,9 +128,9 @@ std::vector<Card> cards_of(const Settings& settings) {
   return cards;
 }
 
-std::vector<std::size_t> seen_by(std::string_view text, const std::vector<Card>& cards) {
+std::vector<std::size_t> seen_by(std::string_view text, const std::vector<card_description>& cards) {
   std::vector<std::size_t> seen;
-  Entries entries(text);
+  listed_entries entries(text);
   if (are_instances(cards)) {
     const auto instance = instance_named(*entries.next(), cards);
     return instance ? std::vector{*instance} : std::vector<std::size_t>{};
@@ -147,8 +147,8 @@ std::vector<std::size_t> seen_by(std::string_view text, const std::vector<Card>&
   return seen;
 }
 
-std::vector<Card> visible_cards(const Settings& settings) {
-  std::vector<Card> cards = cards_of(settings);
+std::vector<card_description> visible_cards(const machine_settings& settings) {
+  std::vector<card_description> cards = cards_of(settings);
   const char* const text = std::getenv("CUDA_VISIBLE_DEVICES");
   if (text == nullptr) {
     if (are_instances(cards)) {
@@ -156,7 +156,7 @@ std::vector<Card> visible_cards(const Settings& settings) {
     }
     return cards;
   }
-  std::vector<Card> visible;
+  std::vector<card_description> visible;
   for (const std::size_t index : seen_by(text, cards)) {
     visible.push_back(cards[index]);
   }

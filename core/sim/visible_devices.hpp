@@ -22,7 +22,7 @@
 
 namespace cenote::sim {
 
-struct Card {
+struct card_description {
   int gpu;  ///< number of the physical card
   std::string name;
   std::size_t memory_bytes;
@@ -31,12 +31,12 @@ struct Card {
 };
 
 /// Every card of the machine, whether it is seen or not.
-std::vector<Card> cards_of(const Settings& settings);
+std::vector<card_description> cards_of(const machine_settings& settings);
 
-/// Indices of the cards that the text lets a process see. Throws Failure(CUDA_ERROR_INVALID_DEVICE).
-std::vector<std::size_t> seen_by(std::string_view text, const std::vector<Card>& cards);
+/// Indices of the cards that the text lets a process see. Throws failure(CUDA_ERROR_INVALID_DEVICE).
+std::vector<std::size_t> seen_by(std::string_view text, const std::vector<card_description>& cards);
 
 /// Returns the devices that CUDA_VISIBLE_DEVICES lets the process see. Throws as seen_by does.
-std::vector<Card> visible_cards(const Settings& settings);
+std::vector<card_description> visible_cards(const machine_settings& settings);
 
 }  // namespace cenote::sim

@@ -8,8 +8,8 @@
 namespace cenote::sim {
 namespace {
 
-const Point* first_unreached(const Points& points) {
-  const auto at = std::find_if(points.begin(), points.end(), [](const Point& point) { return !point.reached(); });
+const queue_point* first_unreached(const queue_points& points) {
+  const auto at = std::find_if(points.begin(), points.end(), [](const queue_point& point) { return !point.reached(); });
   return at == points.end() ? nullptr : &*at;
 }
 
@@ -23,8 +23,8 @@ void run_outside_the_mutex(const std::function<void()>& host_function) {
 
 }  // namespace
 
-Points ends_of(const Queues& queues) {
-  Points points;
+queue_points ends_of(const queue_map& queues) {
+  queue_points points;
   points.reserve(queues.size());
   for (const auto& [id, queue] : queues) {
     points.push_back(queue->end());
@@ -32,14 +32,14 @@ Points ends_of(const Queues& queues) {
   return points;
 }
 
-bool Point::reached() const {
+bool queue_point::reached() const {
   queue->pass_marks();
   return queue->done_ >= count;
 }
 
-bool all_reached(const Points& points) { return first_unreached(points) == nullptr; }
+bool all_reached(const queue_points& points) { return first_unreached(points) == nullptr; }
 
-Point WorkQueue::push(Work work) {
+queue_point work_queue::push(queued_work work) {
   pass_marks();
   if (waiting_.size() >= capacity) {
     advance({{shared_from_this(), done_ + 1}});
@@ -49,22 +49,22 @@ Point WorkQueue::push(Work work) {
   return {shared_from_this(), ++pushed_};
 }
 
-void WorkQueue::note_new_work() {
-  if (kind == QueueKind::marks) {
+void work_queue::note_new_work() {
+  if (kind == queue_kind::marks) {
     return;
   }
   busy_.all.try_emplace(id, shared_from_this());
   busy_.new_to_marks.try_emplace(id, shared_from_this());
-  if (kind == QueueKind::blocking) {
+  if (kind == queue_kind::blocking) {
     busy_.new_to_legacy.try_emplace(id, shared_from_this());
   }
 }
 
-Point WorkQueue::end() { return {shared_from_this(), pushed_}; }
+queue_point work_queue::end() { return {shared_from_this(), pushed_}; }
 
-void WorkQueue::run_front() {
+void work_queue::run_front() {
   running_ = true;
-  Work& work = waiting_.front();  // a deque: stays in place while others push
+  queued_work& work = waiting_.front();  // a deque: stays in place while others push
   if (work.is_host_function) {
     run_outside_the_mutex(work.action);
   } else if (work.action) {
@@ -76,7 +76,7 @@ void WorkQueue::run_front() {
 }
 
 /// The caller holds on to this queue, which may be kept by nothing else any more.
-void WorkQueue::pop_front() {
+void work_queue::pop_front() {
   waiting_.pop_front();
   ++done_;
   if (waiting_.empty()) {
@@ -86,20 +86,20 @@ void WorkQueue::pop_front() {
   }
 }
 
-void WorkQueue::pass_marks() {
-  while (kind == QueueKind::marks && !waiting_.empty() && all_reached(waiting_.front().after)) {
+void work_queue::pass_marks() {
+  while (kind == queue_kind::marks && !waiting_.empty() && all_reached(waiting_.front().after)) {
     pop_front();
   }
 }
 
-void advance(const Points& points) {
-  for (const Point& wanted : points) {
-    std::vector<Point> path{wanted};
+void advance(const queue_points& points) {
+  for (const queue_point& wanted : points) {
+    std::vector<queue_point> path{wanted};
     while (!path.empty()) {
-      WorkQueue& queue = *path.back().queue;
+      work_queue& queue = *path.back().queue;
       if (path.back().reached()) {
         path.pop_back();
-      } else if (const Point* before = first_unreached(queue.front().after)) {
+      } else if (const queue_point* before = first_unreached(queue.front().after)) {
         path.push_back(*before);
       } else if (queue.running_) {
         driver().progress.wait(driver().mutex, [&] { return !queue.running_; });
@@ -110,12 +110,12 @@ void advance(const Points& points) {
   }
 }
 
-void step(const Points& points) {
-  const Point* next = first_unreached(points);
+void step(const queue_points& points) {
+  const queue_point* next = first_unreached(points);
   if (next == nullptr) {
     return;
   }
-  std::shared_ptr<WorkQueue> queue;
+  std::shared_ptr<work_queue> queue;
   do {
     queue = next->queue;
     next = first_unreached(queue->front().after);
