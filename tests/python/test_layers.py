@@ -28,6 +28,18 @@ KNOWS["cccl"] = {"resources", "interface", "driver", "ground"}
 KNOWS["cenote"] = {"allocators", *KNOWS} - {"structures"}
 KNOWS["thrust"] = {"allocators", "surface", "interface", "driver", "ground"}
 
+# The same of the simulated driver, which knows nothing of the core.
+SIM = ROOT / "core" / "sim"
+KNOWS_OF_SIM: dict[str, set[str]] = {
+    "ground": set(),
+    "memory": {"ground"},
+    "device": {"memory", "ground"},
+    "stream": {"device", "memory", "ground"},
+    "pool": {"stream", "device", "memory", "ground"},
+    "machine": {"pool", "stream", "device", "memory", "ground"},
+}
+KNOWS_OF_SIM["entry"] = set(KNOWS_OF_SIM)
+
 DRIVER_HEADERS = {"cuda.h", "cudaTypedefs.h"}
 FRAMEWORKS = re.compile(r"torch|cupy|numba|pytorch", re.IGNORECASE)
 PUBLIC = {"cenote/cenote.h", "cenote/ground/error.hpp", "cenote/ground/foreign_exception.hpp"}
@@ -35,17 +47,24 @@ INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
 COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 
 SOURCES = sorted(path for path in CORE.rglob("*") if path.suffix in {".cpp", ".hpp", ".h"})
+SIM_SOURCES = sorted(path for path in SIM.rglob("*") if path.suffix in {".cpp", ".hpp", ".h"})
 PLUGIN_SOURCES = sorted((ROOT / "plugins").rglob("*.cpp"))
 PLUGIN_MODULES = sorted((ROOT / "plugins").rglob("*.py"))
 
 
+# Files that lie in no folder and belong to a layer with others.
+ALONE = {
+    "cenote.h": "surface",
+    "cenote_sim.h": "entry",
+    "memory_resource.cpp": "interface",
+    "memory_resource.hpp": "interface",
+    "resource_adaptor.hpp": "interface",
+}
+
+
 def layer_of(path: Path) -> str:
-    """The layer of a file, given relative to the folder `cenote`."""
-    if path.name == "cenote.h":
-        return "surface"
-    if path.stem in {"memory_resource", "resource_adaptor"}:
-        return "interface"
-    return path.parts[0] if len(path.parts) > 1 else path.stem
+    """The layer of a file, given relative to the folder `cenote`, or to `sim`."""
+    return path.parts[0] if len(path.parts) > 1 else ALONE.get(path.name, path.stem)
 
 
 def includes(source: Path) -> list[str]:
@@ -59,6 +78,8 @@ def name(path: Path) -> str:
 def test_the_core_was_found() -> None:
     assert len(SOURCES) > 30
     assert {layer_of(path.relative_to(CORE)) for path in SOURCES} == set(KNOWS)
+    assert len(SIM_SOURCES) > 30
+    assert {layer_of(path.relative_to(SIM)) for path in SIM_SOURCES} == set(KNOWS_OF_SIM)
     assert len(PLUGIN_SOURCES) >= 2
     assert len(PLUGIN_MODULES) >= 3
 
@@ -71,6 +92,22 @@ def test_includes_point_down(source: Path) -> None:
             below = layer_of(Path(included).relative_to("cenote"))
             assert below == layer or below in KNOWS[layer], f"{layer} may not know {below}: {included}"
             assert (CORE.parent / included).is_file(), included
+
+
+@pytest.mark.parametrize("source", SIM_SOURCES, ids=name)
+def test_includes_of_the_simulated_driver_point_down(source: Path) -> None:
+    layer = layer_of(source.relative_to(SIM))
+    for included in re.findall(r'^\s*#\s*include\s*"(.+)"', source.read_text(), re.MULTILINE):
+        below = layer_of(Path(included).relative_to("sim"))
+        assert below == layer or below in KNOWS_OF_SIM[layer], f"{layer} may not know {below}: {included}"
+        assert (SIM.parent / included).is_file(), included
+
+
+@pytest.mark.parametrize("source", SIM_SOURCES, ids=name)
+def test_one_header_of_the_simulated_driver_includes_that_of_the_driver(source: Path) -> None:
+    """It marks what the driver declares for export."""
+    cuda = {included for included in includes(source) if re.match(r"(cu|nv)[A-Za-z_/]*\.h", included)}
+    assert cuda == ({"cuda.h"} if source.name == "cuda_driver.hpp" else set())
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=name)

@@ -1,4 +1,4 @@
-"""The layers of the core, read from its object files: no function that is called is defined in a higher layer.
+"""The layers of the core and of the simulated driver, read from object files: no function that is called lies higher.
 
 Includes (test_layers.py) do not show all of that: a header may declare what a source of a higher layer defines.
 """
@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from cpp_build import CppTree
-from test_layers import COMMENT, CORE, KNOWS, SOURCES, layer_of
+from test_layers import COMMENT, CORE, KNOWS, KNOWS_OF_SIM, SIM, SIM_SOURCES, SOURCES, layer_of
 
+Known = dict[str, set[str]]
 Symbols = dict[str, set[Path]]
 
 # A function that a header declares at the left margin, as in a namespace, and does not define.
@@ -26,20 +27,29 @@ DEFINED = re.compile(r"(?:cenote::(?:\w+::)*)?(\w+)(?:\[abi:\w+\])?(?:\(|$)")
 
 @dataclass
 class Objects:
-    """What the object files of the core define and what they need: symbols, each with the sources of these files."""
+    """What the object files define and what they need: symbols, each with the sources of these files."""
 
+    knows: Known
+    declared: set[tuple[Path, str]]  # functions of headers
     defined: Symbols = field(default_factory=lambda: defaultdict(set))
     needed: Symbols = field(default_factory=lambda: defaultdict(set))
 
 
-@pytest.fixture(scope="module")
-def objects(cpp_tree: CppTree) -> Objects:
+@pytest.fixture(scope="module", params=["core", "sim"])
+def objects(request: pytest.FixtureRequest, cpp_tree: CppTree) -> Objects:
     """Read the object files of the one tree that all tests share."""
-    read = Objects()
-    for source in [path.relative_to(CORE) for path in SOURCES if path.suffix == ".cpp"]:
-        files = list(cpp_tree.folder.glob(f"CMakeFiles/*/cpp/cenote/{source}.o"))
-        assert files, f"{source} was not compiled"
-        newest = max(files, key=lambda file: file.stat().st_mtime)  # the folder may hold older builds' files as well
+    folder, files, knows = (CORE, SOURCES, KNOWS) if request.param == "core" else (SIM, SIM_SOURCES, KNOWS_OF_SIM)
+    declared = {
+        (path.relative_to(folder), function)
+        for path in files
+        if path.suffix != ".cpp"
+        for function in DECLARED.findall(COMMENT.sub("", path.read_text()))
+    }
+    read = Objects(knows, declared)
+    for source in [path.relative_to(folder) for path in files if path.suffix == ".cpp"]:
+        found = list(cpp_tree.folder.glob(f"CMakeFiles/*/{folder.relative_to(CORE.parents[1])}/{source}.o"))
+        assert found, f"{source} was not compiled"
+        newest = max(found, key=lambda file: file.stat().st_mtime)  # the folder may hold older builds' files as well
         listed = subprocess.run(["nm", "-P", str(newest)], capture_output=True, text=True, check=True).stdout
         for name, kind, *_ in map(str.split, listed.splitlines()):
             if kind in "Uvw":
@@ -56,47 +66,41 @@ def readable(names: Iterable[str]) -> dict[str, str]:
     return dict(zip(given, done.stdout.splitlines(), strict=True))
 
 
-def upward_links(defined: Symbols, needed: Symbols) -> list[tuple[Path, str, set[Path]]]:
+def upward_links(knows: Known, defined: Symbols, needed: Symbols) -> list[tuple[Path, str, set[Path]]]:
     """Return each source with what it needs and who defines that, where its layer may know none of them.
 
     An inline function is defined in every object that uses it.
     """
 
-    def knows(user: Path, other: Path) -> bool:
-        return layer_of(other) in {layer_of(user), *KNOWS[layer_of(user)]}
+    def may_know(user: Path, other: Path) -> bool:
+        return layer_of(other) in {layer_of(user), *knows[layer_of(user)]}
 
     return [
         (user, name, defined[name])
         for name in sorted(defined.keys() & needed.keys())
         for user in sorted(needed[name])
-        if not any(knows(user, other) for other in defined[name])
+        if not any(may_know(user, other) for other in defined[name])
     ]
 
 
 def test_links_point_down(objects: Objects) -> None:
-    upward = upward_links(objects.defined, objects.needed)
+    upward = upward_links(objects.knows, objects.defined, objects.needed)
     assert not upward, readable(name for _, name, _ in upward)
 
 
 def test_a_link_that_points_up_is_found() -> None:
     ground, surface = Path("ground/log.cpp"), Path("surface/registry.cpp")
-    assert upward_links({"f": {surface}}, {"f": {ground}}) == [(ground, "f", {surface})]
-    assert not upward_links({"f": {surface, ground}}, {"f": {ground}})  # inline
-    assert not upward_links({"f": {ground}}, {"f": {surface}})
+    assert upward_links(KNOWS, {"f": {surface}}, {"f": {ground}}) == [(ground, "f", {surface})]
+    assert not upward_links(KNOWS, {"f": {surface, ground}}, {"f": {ground}})  # inline
+    assert not upward_links(KNOWS, {"f": {ground}}, {"f": {surface}})
 
 
 def test_functions_are_defined_in_the_layer_whose_headers_declare_them(objects: Objects) -> None:
-    """Also those that no source of the core calls, but only headers and programs."""
+    """Also those that no source calls, but only headers and programs."""
     layers: dict[str, set[str]] = defaultdict(set)
     for name, written in readable(objects.defined).items():
         if found := DEFINED.match(written):
             layers[found[1]] |= {layer_of(source) for source in objects.defined[name]}
-    declared = {
-        (path.relative_to(CORE), function)
-        for path in SOURCES
-        if path.suffix != ".cpp"
-        for function in DECLARED.findall(COMMENT.sub("", path.read_text()))
-    }
-    assert len(declared) > 100
-    elsewhere = {f"{function}, {path}" for path, function in declared if layer_of(path) not in layers[function]}
+    assert len(objects.declared) > 50
+    elsewhere = {f"{function}, {path}" for path, function in objects.declared if layer_of(path) not in layers[function]}
     assert elsewhere == set()

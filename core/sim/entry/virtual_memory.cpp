@@ -1,0 +1,220 @@
+// The virtual memory interface: addresses are reserved, physical memory is made, mapped there and made accessible.
+//
+//        cuMemAddressReserve   [............................]   sealed: nothing may touch it
+//        cuMemMap              [mapped  ][mapped  ][........]   a block each, still sealed
+//        cuMemSetAccess        [usable  ][usable  ][........]
+//
+// None of these calls waits for work, and every one is legal in a capture. A handle is mapped whole or not at all, and
+// a mapping goes whole; a range to unmap may hold several of them, and places where nothing is mapped.
+//
+// Source: the answers of an H200, driver 580.159.04. Stricter than they: a mapping lies in one reservation, and access
+// is set where all of the range is mapped (that driver looks at its two ends, and sets it for a part).
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
+#include <memory>
+#include <vector>
+
+#include "sim/device/allocation.hpp"
+#include "sim/device/device.hpp"
+#include "sim/device/physical_piece.hpp"
+#include "sim/entry/call.hpp"
+#include "sim/ground/current_call.hpp"
+#include "sim/ground/handles.hpp"
+#include "sim/ground/made.hpp"
+#include "sim/memory/address_space.hpp"
+#include "sim/memory/block.hpp"
+#include "sim/memory/physical_memory.hpp"
+#include "sim/memory/reservation.hpp"
+#include "sim/pool/pool.hpp"
+
+namespace cenote::sim {
+namespace {
+
+constexpr std::size_t granularity = physical_memory::granularity;
+
+bool is_multiple(std::uintptr_t value) { return value % granularity == 0; }
+
+/// Memory of the host is not simulated here.
+void check_properties(const CUmemAllocationProp* properties) {
+  require(properties != nullptr && properties->type == CU_MEM_ALLOCATION_TYPE_PINNED);
+  const auto location = properties->location.type;
+  require(location == CU_MEM_LOCATION_TYPE_DEVICE,
+          location == CU_MEM_LOCATION_TYPE_HOST || location == CU_MEM_LOCATION_TYPE_HOST_NUMA
+              ? CUDA_ERROR_NOT_SUPPORTED
+              : CUDA_ERROR_INVALID_VALUE);
+  switch (properties->requestedHandleTypes) {
+    case CU_MEM_HANDLE_TYPE_NONE:
+    case CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR:
+      return;
+    case CU_MEM_HANDLE_TYPE_FABRIC:
+      fail(CUDA_ERROR_NOT_PERMITTED);
+    default:
+      fail(CUDA_ERROR_INVALID_VALUE);
+  }
+}
+
+/// The range lies within one reservation.
+void require_reserved(std::uintptr_t address, std::size_t bytes) {
+  const auto after = reservations().upper_bound(address);
+  require(bytes > 0 && after != reservations().begin());
+  const auto& [start, reservation] = *std::prev(after);
+  require(address - start < reservation.bytes && bytes <= reservation.bytes - (address - start));
+}
+
+/// The mapped blocks within the range; fails where one of them sticks out of it.
+std::vector<std::shared_ptr<memory_block>> whole_mappings(std::uintptr_t address, std::size_t bytes) {
+  const auto& blocks = live_blocks();
+  const auto first = blocks.find(address);
+  require(first == nullptr || first->base == address);
+  std::vector<std::shared_ptr<memory_block>> found;
+  for (auto at = blocks.all().lower_bound(address); at != blocks.all().end() && at->first < address + bytes; ++at) {
+    require(at->first + at->second->bytes <= address + bytes);
+    found.push_back(at->second);
+  }
+  return found;
+}
+
+std::shared_ptr<physical_piece> physical_of(CUmemGenericAllocationHandle handle) {
+  return find_live(live_pieces(), handle, CUDA_ERROR_INVALID_VALUE);
+}
+
+void set_access(std::uintptr_t address, std::size_t bytes, const CUmemAccessDesc* access, std::size_t count) {
+  const auto covered = live_blocks().covering(address, bytes);
+  require(!covered.empty() && whole_mappings(address, bytes).size() == covered.size());
+  bool accessible = covered.front()->accessible;
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto& [location, flags] = access[i];
+    require(location.type == CU_MEM_LOCATION_TYPE_DEVICE,
+            location.type == CU_MEM_LOCATION_TYPE_HOST || location.type == CU_MEM_LOCATION_TYPE_HOST_NUMA
+                ? CUDA_ERROR_NOT_SUPPORTED
+                : CUDA_ERROR_INVALID_VALUE);
+    require(location.id >= 0 && static_cast<std::size_t>(location.id) < devices().size());
+    require(flags == CU_MEM_ACCESS_FLAGS_PROT_NONE || flags == CU_MEM_ACCESS_FLAGS_PROT_READ ||
+            flags == CU_MEM_ACCESS_FLAGS_PROT_READWRITE);
+    accessible = flags != CU_MEM_ACCESS_FLAGS_PROT_NONE;
+  }
+  const int protection = accessible ? PROT_READ | PROT_WRITE : PROT_NONE;
+  require(mprotect(reinterpret_cast<void*>(address), bytes, protection) == 0, CUDA_ERROR_OUT_OF_MEMORY);
+  for (const auto& block : covered) {
+    block->accessible = accessible;
+    block->ended_by = current_call();
+  }
+}
+
+}  // namespace
+}  // namespace cenote::sim
+
+using namespace cenote::sim;
+
+extern "C" {
+
+CUresult cuMemGetAllocationGranularity(std::size_t* bytes, const CUmemAllocationProp* properties,
+                                       CUmemAllocationGranularity_flags flags) {
+  return call(entry_id::cuMemGetAllocationGranularity, [&] {
+    require(bytes != nullptr);
+    require(flags == CU_MEM_ALLOC_GRANULARITY_MINIMUM || flags == CU_MEM_ALLOC_GRANULARITY_RECOMMENDED);
+    check_properties(properties);
+    device(properties->location.id);
+    *bytes = granularity;
+  });
+}
+
+CUresult cuMemAddressReserve(CUdeviceptr* address, std::size_t bytes, std::size_t alignment, CUdeviceptr hint,
+                             unsigned long long flags) {
+  return call(entry_id::cuMemAddressReserve, [&] {
+    require(address != nullptr && bytes > 0 && is_multiple(bytes) && flags == 0);
+    require((alignment & (alignment - 1)) == 0);
+    require(bytes <= max_allocation_bytes && alignment <= max_allocation_bytes, CUDA_ERROR_OUT_OF_MEMORY);
+    alignment = std::max(alignment, granularity);
+    const bool wanted = hint % alignment == 0 && addresses().take_exactly(hint, bytes);
+    const auto base = wanted ? hint : addresses().take_untouched(bytes, alignment);
+    seal(base, bytes);
+    reservations().emplace(base, address_reservation{bytes, made_now()});
+    *address = base;
+  });
+}
+
+CUresult cuMemAddressFree(CUdeviceptr address, std::size_t bytes) {
+  return call(entry_id::cuMemAddressFree, [&] {
+    if (addresses().is_retired(address)) {
+      return;
+    }
+    const auto at = reservations().find(address);
+    require(at != reservations().end() && at->second.bytes == bytes);
+    require(whole_mappings(address, bytes).empty());
+    reservations().erase(at);
+    unseal(address, bytes);
+    addresses().give_back_untouched(address, bytes);
+  });
+}
+
+CUresult cuMemCreate(CUmemGenericAllocationHandle* handle, std::size_t bytes, const CUmemAllocationProp* properties,
+                     unsigned long long flags) {
+  return call(entry_id::cuMemCreate, [&] {
+    require(handle != nullptr && bytes > 0 && is_multiple(bytes) && flags == 0);
+    check_properties(properties);
+    make_room(device(properties->location.id), bytes);
+    *handle = live_pieces().insert(std::make_shared<physical_piece>(device(properties->location.id), bytes));
+  });
+}
+
+CUresult cuMemRelease(CUmemGenericAllocationHandle handle) {
+  return call(entry_id::cuMemRelease, [&] {
+    if (live_pieces().is_retired(handle)) {
+      return;
+    }
+    physical_of(handle);
+    live_pieces().remove(handle);
+  });
+}
+
+CUresult cuMemMap(CUdeviceptr address, std::size_t bytes, std::size_t offset, CUmemGenericAllocationHandle handle,
+                  unsigned long long flags) {
+  return call(entry_id::cuMemMap, [&] {
+    require(is_multiple(address) && bytes > 0 && flags == 0);
+    const auto physical = physical_of(handle);
+    require(offset == 0 && bytes == physical->bytes, CUDA_ERROR_NOT_SUPPORTED);
+    require_reserved(address, bytes);
+    require(whole_mappings(address, bytes).empty());
+    memory_of_cards().show(address, bytes, physical->offset);
+    live_blocks().insert({.base = address,
+                          .bytes = bytes,
+                          .held = bytes,
+                          .kind = block_kind::mapped,
+                          .device = &physical->device,
+                          .pool = {},
+                          .physical = physical,
+                          .accessible = false});
+  });
+}
+
+CUresult cuMemUnmap(CUdeviceptr address, std::size_t bytes) {
+  return call(entry_id::cuMemUnmap, [&] {
+    if (addresses().is_retired(address)) {
+      return;
+    }
+    require_reserved(address, bytes);
+    const auto mappings = whole_mappings(address, bytes);
+    seal(address, bytes);
+    for (const auto& block : mappings) {
+      block->state = block_state::dead;
+      block->ended_by = current_call();
+      block->physical = nullptr;
+      live_blocks().remove(*block);
+    }
+  });
+}
+
+CUresult cuMemSetAccess(CUdeviceptr address, std::size_t bytes, const CUmemAccessDesc* access, std::size_t count) {
+  return call(entry_id::cuMemSetAccess, [&] {
+    require(access != nullptr && count > 0);
+    require_reserved(address, bytes);
+    set_access(address, bytes, access, count);
+  });
+}
+
+}  // extern "C"
