@@ -24,7 +24,7 @@ os.environ["CENOTE_SIM"] = "devices=2,memory=8GiB,pageable=1"
 from cenote import mr, registry, sim  # noqa: E402  the driver is chosen above
 
 DEVICES = (0, 1)
-_driver = ctypes.CDLL(str(sim._find_library()))
+_driver = ctypes.CDLL(str(sim._library.find_library()))
 TIMEOUT_SECONDS = 300
 
 

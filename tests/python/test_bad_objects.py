@@ -189,7 +189,7 @@ def test_free_on_a_stream_that_was_destroyed_says_what_becomes_of_the_block(
         import ctypes
         from cenote import mr, sim
         resource = mr.from_spec({text!r})
-        driver = ctypes.CDLL(str(sim._find_library()))
+        driver = ctypes.CDLL(str(sim._library.find_library()))
         context, stream = ctypes.c_void_p(), ctypes.c_void_p()
         assert driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0) == 0
         assert driver.cuCtxPushCurrent_v2(context) == 0

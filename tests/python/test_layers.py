@@ -182,7 +182,7 @@ def test_variables_are_read_where_secure_execution_is_looked_at(source: Path) ->
 
 # cenote.sim and the plugin of pytest hand CENOTE_SIM, which names no file, to child processes. The command is left out:
 # it lists what is set, and says in secure execution that nothing is followed.
-READERS_OF_THE_ENVIRONMENT = {"sim.py": {"CENOTE_SIM"}, "pytest_cenote/__init__.py": {"CENOTE_SIM"}}
+READERS_OF_THE_ENVIRONMENT = {"sim/__init__.py": {"CENOTE_SIM"}, "pytest_cenote/__init__.py": {"CENOTE_SIM"}}
 
 
 @pytest.mark.parametrize("source", [*MODULES, *PLUGIN_MODULES], ids=name)

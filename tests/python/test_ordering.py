@@ -65,7 +65,7 @@ def test_memory_that_is_shared_without_order_shows_wrong_bytes() -> None:
 
 def queue_copy(target: int, source: int, stream: Stream) -> None:
     """Queue a copy as a framework's kernel would: without a word to cenote."""
-    driver = ctypes.CDLL(str(sim._find_library()))
+    driver = ctypes.CDLL(str(sim._library.find_library()))
     pointers = (ctypes.c_void_p(target), ctypes.c_void_p(source))
     assert driver.cuMemcpyAsync(*pointers, ctypes.c_size_t(SIZE), ctypes.c_void_p(stream.handle)) == 0
 

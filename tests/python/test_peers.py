@@ -14,7 +14,7 @@ import ctypes
 import cenote
 from cenote import driver, mr, sim
 
-library = ctypes.CDLL(str(sim._find_library()))
+library = ctypes.CDLL(str(sim._library.find_library()))
 
 class Location(ctypes.Structure):
     _fields_ = [("type", ctypes.c_int), ("id", ctypes.c_int)]

@@ -127,7 +127,7 @@ def test_the_machine_that_was_there_before_is_there_again(tmp_path: Path) -> Non
 
 def test_where_another_driver_is_in_use_the_fixtures_are_errors(tmp_path: Path) -> None:
     other = tmp_path / "libcuda.so.1"
-    other.write_bytes(sim._find_library().read_bytes())
+    other.write_bytes(sim._library.find_library().read_bytes())
     found, printed = outcomes(
         tmp_path,
         """

@@ -276,7 +276,7 @@ def queued_copy(client: Client, made_on: cenote.Stream, used_on: cenote.Stream) 
 
 def fill(address: int, source: cenote.DeviceBuffer, stream: cenote.Stream) -> None:
     """Queue a copy of a buffer's bytes to an address, as a kernel of a framework would write there."""
-    driver = ctypes.CDLL(str(sim._find_library()))
+    driver = ctypes.CDLL(str(sim._library.find_library()))
     assert (
         driver.cuMemcpyAsync(
             ctypes.c_void_p(address),

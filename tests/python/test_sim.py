@@ -256,7 +256,7 @@ def test_a_thread_whose_device_is_gone_gets_an_error_until_it_chooses_another() 
 
 def test_configure_is_refused_where_another_driver_is_in_use(tmp_path: Path) -> None:
     copy = tmp_path / "libcuda.so.1"
-    shutil.copy(sim._find_library(), copy)
+    shutil.copy(sim._library.find_library(), copy)
     finished = subprocess.run(
         [
             sys.executable,
@@ -512,7 +512,7 @@ def test_violations_are_listed_and_cleared() -> None:
         import ctypes
         allocate()
         assert sim.violations() == []
-        ctypes.CDLL(str(sim._find_library())).cuMemFree_v2(ctypes.c_void_p(0x123))
+        ctypes.CDLL(str(sim._library.find_library())).cuMemFree_v2(ctypes.c_void_p(0x123))
         (line,) = sim.violations()
         assert line.startswith("cuMemFree: pointer 0x123")
         sim.clear_violations()
@@ -524,7 +524,7 @@ def test_pending_work_can_be_drained() -> None:
     run_fresh("""
         import ctypes
         allocate()
-        driver = ctypes.CDLL(str(sim._find_library()))
+        driver = ctypes.CDLL(str(sim._library.find_library()))
         context = ctypes.c_void_p()
         driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0)
         driver.cuCtxSetCurrent(context)

@@ -20,17 +20,23 @@ has chosen the simulated one: a test that was meant for it does not pass on a GP
 from __future__ import annotations
 
 import ctypes
-import dataclasses
-import difflib
-import functools
-import operator
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
 from typing import overload
 
-from cenote._core.environment import environment_variable, is_secure_execution
+from cenote._core import logger
+from cenote.sim._library import (
+    LiveObjectStruct,
+    LiveStruct,
+    entry_points,
+    in_use,
+    known_entry_point,
+    load_library,
+    require_chosen,
+)
+from cenote.sim._machine import spell_settings, start, whole_number
 
 __all__ = [
     "LiveObject",
@@ -53,13 +59,11 @@ __all__ = [
     "violations",
 ]
 
-_LIBRARY = "libcenote_sim.so"
-
 _MOST_CALLS = 2**31 - 1
 """The largest number that an int of C holds."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class LiveObjects:
     """What the program has made and not yet given back, over all simulated devices.
 
@@ -94,7 +98,7 @@ class LiveObjects:
     handles: int
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class LiveObject:
     """One thing that the program has made and not yet given back.
 
@@ -122,25 +126,6 @@ class LiveObject:
     bytes: int
     number: int
     device: int | None
-
-
-class _LiveObjectStruct(ctypes.Structure):
-    """``struct cenote_sim_live_object`` of cenote_sim.h."""
-
-    _fields_ = [
-        ("kind", ctypes.c_char_p),
-        ("made_by", ctypes.c_char_p),
-        ("handle", ctypes.c_uint64),
-        ("bytes", ctypes.c_uint64),
-        ("number", ctypes.c_uint64),
-        ("device", ctypes.c_int),
-    ]
-
-
-class _LiveStruct(ctypes.Structure):
-    """``struct cenote_sim_live_objects`` of cenote_sim.h: the same fields in the same order."""
-
-    _fields_ = [(field.name, ctypes.c_uint64) for field in dataclasses.fields(LiveObjects)]
 
 
 def configure(
@@ -192,30 +177,7 @@ def configure(
     RuntimeError
         If the driver of a GPU is in use in this process, or no variable is followed (a set-user-id program).
     """
-    settings = [
-        f"devices={_whole('devices', devices)}",
-        f"memory={memory}" if isinstance(memory, str) else f"memory={_whole('memory', memory)}B",
-    ]
-    if driver is not None:
-        settings.append(f"driver={_whole('driver', driver)}")
-    if name is not None:
-        if not isinstance(name, str):
-            raise TypeError(f"cenote.sim.configure: name must be a str, not {name!r}")
-        settings.append(f"name={name}")
-    if _flag("pageable", pageable):
-        settings.append("pageable=1")
-    if not _flag("peers", peers):
-        settings.append("peers=0")
-    if _whole("mig", mig) != 0:
-        settings.append(f"mig={_whole('mig', mig)}")
-    if _flag("poison", poison):
-        settings.append("poison=1")
-    for setting in settings:
-        key, _, value = setting.partition("=")
-        for character, called in ((",", "a comma"), ("\0", "a null character")):
-            if character in value:
-                raise ValueError(f"cenote.sim.configure: {key}: {value!r} has {called} in it")
-    _start(",".join(settings), "configure")
+    start(spell_settings(devices, memory, driver, name, pageable, peers, mig, poison), "configure")
 
 
 def reset() -> None:
@@ -237,8 +199,8 @@ def reset() -> None:
     RuntimeError
         If the simulated driver is not in use, nor chosen.
     """
-    _require_chosen("reset")
-    _start(os.environ.get("CENOTE_SIM", ""), "reset")
+    require_chosen("reset")
+    start(os.environ.get("CENOTE_SIM", ""), "reset")
 
 
 def uuids() -> list[str]:
@@ -246,7 +208,7 @@ def uuids() -> list[str]:
 
     ``"GPU-…"`` each, or ``"MIG-…"`` of an instance where cards are split.
     """
-    library = _in_use("uuids")
+    library = in_use("uuids")
     text = ctypes.create_string_buffer(64)
     found: list[str] = []
     while library.cenote_sim_uuid(len(found), text, len(text)) >= 0:
@@ -256,7 +218,7 @@ def uuids() -> list[str]:
 
 def is_active() -> bool:
     """Tell whether this process has initialised the simulated driver. Never raises, and never loads a driver."""
-    return bool(_library().cenote_sim_initialized())
+    return bool(load_library().cenote_sim_initialized())
 
 
 @overload
@@ -281,16 +243,16 @@ def calls(name: str | None = None) -> dict[str, int] | int:
     ValueError
         If the driver has no entry point of that name.
     """
-    library = _in_use("calls")
+    library = in_use("calls")
     if name is not None:
-        return int(library.cenote_sim_calls(_known(name).encode()))
-    counts = {each: int(library.cenote_sim_calls(each.encode())) for each in _names()}
+        return int(library.cenote_sim_calls(known_entry_point(name).encode()))
+    counts = {each: int(library.cenote_sim_calls(each.encode())) for each in entry_points()}
     return {each: count for each, count in counts.items() if count}
 
 
 def reset_calls() -> None:
     """Start counting driver calls from 0."""
-    _in_use("reset_calls").cenote_sim_reset_calls()
+    in_use("reset_calls").cenote_sim_reset_calls()
 
 
 def fail(name: str, nth: int = 1, error: str | int = "CUDA_ERROR_OUT_OF_MEMORY", *, times: int | None = 1) -> None:
@@ -316,14 +278,14 @@ def fail(name: str, nth: int = 1, error: str | int = "CUDA_ERROR_OUT_OF_MEMORY",
     TypeError
         If an argument is not of its type.
     """
-    library = _in_use("fail")
-    nth = _whole("nth", nth, "fail")
+    library = in_use("fail")
+    nth = whole_number("nth", nth, "fail")
     if not 0 <= nth <= _MOST_CALLS:
         raise ValueError(f"nth must be from 0 to {_MOST_CALLS}, not {nth}")
-    if times is not None and not 1 <= (times := _whole("times", times, "fail")) <= _MOST_CALLS:
+    if times is not None and not 1 <= (times := whole_number("times", times, "fail")) <= _MOST_CALLS:
         raise ValueError(f"times must be from 1 to {_MOST_CALLS}, or None for all, not {times}")
     code = _error_code(library, error)
-    if library.cenote_sim_fail_from(_known(name).encode(), nth, times or 0, code) != 0:
+    if library.cenote_sim_fail_from(known_entry_point(name).encode(), nth, times or 0, code) != 0:
         raise ValueError(f"error must be a code other than success, not {error!r}")
 
 
@@ -341,10 +303,10 @@ def failing(
 
 def live() -> LiveObjects:
     """Report what the program has made and not yet given back."""
-    library = _in_use("live")
-    struct = _LiveStruct()
+    library = in_use("live")
+    struct = LiveStruct()
     library.cenote_sim_live(ctypes.byref(struct))
-    return LiveObjects(**{field.name: getattr(struct, field.name) for field in dataclasses.fields(LiveObjects)})
+    return LiveObjects(**{field[0]: getattr(struct, field[0]) for field in LiveStruct._fields_})
 
 
 def live_objects() -> list[LiveObject]:
@@ -352,10 +314,10 @@ def live_objects() -> list[LiveObject]:
 
     cenote keeps some things for later, such as events and pools of the driver that are empty.
     """
-    library = _in_use("live_objects")
+    library = in_use("live_objects")
     there = library.cenote_sim_list_live(None, 0)
     while True:
-        found = (_LiveObjectStruct * there)()
+        found = (LiveObjectStruct * there)()
         capacity, there = there, library.cenote_sim_list_live(found, there)
         if there <= capacity:
             break
@@ -378,7 +340,7 @@ def violations() -> list[str]:
     A dead handle used, an unknown pointer freed or one freed twice, an illegal call while a stream captures, memory
     touched after it was freed in stream order.
     """
-    library = _in_use("violations")
+    library = in_use("violations")
     lines = []
     for index in range(library.cenote_sim_violation_count()):
         text = ctypes.create_string_buffer(1024)
@@ -389,7 +351,7 @@ def violations() -> list[str]:
 
 def clear_violations() -> None:
     """Empty the list of violations."""
-    _in_use("clear_violations").cenote_sim_clear_violations()
+    in_use("clear_violations").cenote_sim_clear_violations()
 
 
 def reports() -> list[str]:
@@ -401,8 +363,6 @@ def reports() -> list[str]:
 
     This asks cenote and no driver, so that it works on a GPU as well.
     """
-    from cenote._core import logger
-
     texts = logger.kept_reports()
     more = logger.report_count() - len(texts)
     return [*texts, f"… and {more} more"] if more > 0 else texts
@@ -410,153 +370,22 @@ def reports() -> list[str]:
 
 def clear_reports() -> None:
     """Empty the list of reports."""
-    from cenote._core import logger
-
     logger.clear_reports()
 
 
 def pending() -> int:
     """Count the pieces of work that were queued on streams and have not run."""
-    return int(_in_use("pending").cenote_sim_pending())
+    return int(in_use("pending").cenote_sim_pending())
 
 
 def drain() -> None:
     """Run all pending work, on every device, as time would. No pool gives memory back for it, as after a wait."""
-    _in_use("drain").cenote_sim_drain()
-
-
-def _whole(name: str, value: object, function: str = "configure") -> int:
-    if isinstance(value, bool):
-        raise TypeError(f"cenote.sim.{function}: {name} must be an int, not {value!r}")
-    try:
-        return operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        kinds = "an int or a text such as '80GiB'" if name == "memory" else "an int"
-        raise TypeError(f"cenote.sim.{function}: {name} must be {kinds}, not {value!r}") from None
-
-
-def _flag(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"cenote.sim.configure: {name} must be True or False, not {value!r}")
-    return value
-
-
-def _start(settings: str, function: str) -> None:
-    """Have the machine of the settings take the place of the one that there is."""
-    from cenote._core import driver, registry
-
-    if is_secure_execution():
-        raise RuntimeError(
-            f"cenote.sim.{function}: this program has rights that its caller has not (set-user-id, or capabilities of "
-            "its file), so that CENOTE_CUDA_DRIVER is not followed and no driver can be chosen: run it without them."
-        )
-    library = _library()
-    why = ctypes.create_string_buffer(512)
-    if library.cenote_sim_check(settings.encode(), why, len(why)) != 0:
-        raise ValueError(f"cenote.sim.{function}: {why.value.decode(errors='replace')}")
-    if driver.is_loaded() and not driver.is_simulated():
-        raise RuntimeError(
-            f"cenote.sim.{function}: the CUDA driver '{driver.library()}' is already in use in this process. "
-            "Call configure() before the first allocation or device query, or set CENOTE_CUDA_DRIVER=sim and "
-            "CENOTE_SIM in the environment."
-        )
-    if is_active():
-        registry.reset_all_device_resources()
-        if library.cenote_sim_reset(settings.encode(), why, len(why)) != 0:
-            raise RuntimeError(f"cenote.sim.{function}: {why.value.decode()}")
-    if not _is_simulated(_named_driver()):
-        os.environ["CENOTE_CUDA_DRIVER"] = "sim"
-    os.environ["CENOTE_SIM"] = settings
-    driver.forget()
-    clear_reports()
-
-
-def _named_driver() -> str:
-    return environment_variable("CENOTE_CUDA_DRIVER") or ""
-
-
-def _is_simulated(driver: str) -> bool:
-    return driver == "sim" or Path(driver).name == _LIBRARY
-
-
-def _require_chosen(function: str) -> None:
-    """RuntimeError unless the simulated driver is in use, or will be."""
-    from cenote._core import driver
-
-    if driver.is_loaded():
-        if not driver.is_simulated():
-            raise RuntimeError(
-                f"cenote.sim.{function}: the simulated driver is not in use: this process uses '{driver.library()}'. "
-                "Choose it before anything uses a driver, with cenote.sim.configure() or CENOTE_CUDA_DRIVER=sim."
-            )
-    elif not _is_simulated(_named_driver()):
-        raise RuntimeError(
-            f"cenote.sim.{function}: the simulated driver is not in use: neither cenote.sim.configure() nor "
-            "CENOTE_CUDA_DRIVER=sim has chosen it."
-        )
-
-
-def _in_use(function: str) -> ctypes.CDLL:
-    """Return the library; RuntimeError unless the simulated driver is in use, or will be."""
-    _require_chosen(function)
-    return _library()
-
-
-def _find_library() -> Path:
-    from cenote._core import driver
-
-    named = _named_driver()
-    if named != "sim" and _is_simulated(named):
-        return Path(named)
-    return Path(driver.__file__).parents[1] / "lib" / _LIBRARY
-
-
-@functools.cache
-def _library() -> ctypes.CDLL:
-    """Load the library: the copy that the core uses, as a process keeps one of each file."""
-    library = ctypes.CDLL(str(_find_library()))
-    library.cenote_sim_check.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t]
-    library.cenote_sim_reset.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t]
-    library.cenote_sim_uuid.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t]
-    library.cenote_sim_calls.restype = ctypes.c_longlong
-    library.cenote_sim_calls.argtypes = [ctypes.c_char_p]
-    library.cenote_sim_reset_calls.restype = None
-    library.cenote_sim_name.restype = ctypes.c_char_p
-    library.cenote_sim_name.argtypes = [ctypes.c_int]
-    library.cenote_sim_fail_from.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_int, ctypes.c_int]
-    library.cenote_sim_error.argtypes = [ctypes.c_char_p]
-    library.cenote_sim_live.restype = None
-    library.cenote_sim_live.argtypes = [ctypes.POINTER(_LiveStruct)]
-    library.cenote_sim_list_live.restype = ctypes.c_size_t
-    library.cenote_sim_list_live.argtypes = [ctypes.POINTER(_LiveObjectStruct), ctypes.c_size_t]
-    library.cenote_sim_violation.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t]
-    library.cenote_sim_clear_violations.restype = None
-    library.cenote_sim_pending.restype = ctypes.c_uint64
-    library.cenote_sim_drain.restype = None
-    return library
-
-
-@functools.cache
-def _names() -> tuple[str, ...]:
-    names: list[str] = []
-    while (name := _library().cenote_sim_name(len(names))) is not None:
-        names.append(name.decode())
-    return tuple(names)
-
-
-def _known(name: str) -> str:
-    if not isinstance(name, str):
-        raise TypeError(f"cenote.sim: name must be a str such as 'cuMemAlloc', not {name!r}")
-    if name in _names():
-        return name
-    close = difflib.get_close_matches(name, _names())
-    hint = f"; close are {', '.join(close)}" if close else ""
-    raise ValueError(f"the simulated driver has no entry point {name!r}{hint}")
+    in_use("drain").cenote_sim_drain()
 
 
 def _error_code(library: ctypes.CDLL, error: str | int) -> int:
     if not isinstance(error, str):
-        error = _whole("error", error, "fail")
+        error = whole_number("error", error, "fail")
         return error if error <= _MOST_CALLS else 0  # no code of an error
     code = int(library.cenote_sim_error(error.encode()))
     if code < 0:
