@@ -9,7 +9,6 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-
 from cenote.logs.output_file import write_whole
 
 

@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from cenote import mr
-from cenote._core.device_buffer import DeviceBuffer
+from cenote.device_buffer import DeviceBuffer
 from cenote.errors import CudaError, DriverUnavailableError, OutOfMemoryError
 from cenote.initialization import (
     available_device_memory,

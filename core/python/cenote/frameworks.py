@@ -1,4 +1,4 @@
-"""One call that puts every framework of the process onto one resource."""
+"""One call that puts every framework of the process onto one resource. Documented in `cenote`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from html import escape
 
 from cenote import driver, mr, registry
-from cenote._core.registry import install_resource, specification_words
+from cenote._core.registry import install_resource
+from cenote._core.specification import specification_words
 from cenote.errors import DriverUnavailableError
 
 __all__ = ["FRAMEWORKS", "InstallDevice", "InstallReport", "InstallRow", "install"]

@@ -8,7 +8,9 @@ from typing import Any, SupportsIndex, TypeVar
 
 from cenote import driver
 from cenote._core.adaptors import LoggingResourceAdaptor
-from cenote._core.memory_resource import DeviceMemoryResource, from_spec, whole_number
+from cenote._core.arguments import whole_number
+from cenote._core.memory_resource import DeviceMemoryResource
+from cenote._core.pools import PoolMemoryResource
 from cenote._core.registry import (
     devices_with_resource,
     find_per_device_resource,
@@ -16,7 +18,7 @@ from cenote._core.registry import (
     set_default_specification,
     set_per_device_resource,
 )
-from cenote._core.resources import PoolMemoryResource
+from cenote._core.specification import from_spec
 from cenote.units import parse_bytes
 
 __all__ = [

@@ -9,16 +9,26 @@ They are put together as objects or by a specification::
 
 from cenote._core.adaptors import (
     AlignedResourceAdaptor,
-    FailureCallbackResourceAdaptor,
     GuardResourceAdaptor,
     LimitingResourceAdaptor,
     LoggingResourceAdaptor,
     PrefetchResourceAdaptor,
-    StatisticsResourceAdaptor,
     ThreadSafeResourceAdaptor,
     TrackingResourceAdaptor,
 )
-from cenote._core.memory_resource import DeviceMemoryResource, UpstreamResourceAdaptor, from_spec, known_specifications
+from cenote._core.callbacks import CallbackMemoryResource, FailureCallbackResourceAdaptor
+from cenote._core.driver_resources import (
+    CudaAsyncManagedMemoryResource,
+    CudaAsyncMemoryResource,
+    CudaAsyncViewMemoryResource,
+    CudaMemoryResource,
+    ManagedMemoryResource,
+    PinnedHostMemoryResource,
+    SamHeadroomMemoryResource,
+    SystemMemoryResource,
+)
+from cenote._core.memory_resource import DeviceMemoryResource, UpstreamResourceAdaptor
+from cenote._core.pools import ArenaMemoryResource, BinningMemoryResource, FixedSizeMemoryResource, PoolMemoryResource
 from cenote._core.registry import (
     get_current_device_resource,
     get_per_device_resource,
@@ -28,21 +38,8 @@ from cenote._core.registry import (
     set_current_device_resource,
     set_per_device_resource,
 )
-from cenote._core.resources import (
-    ArenaMemoryResource,
-    BinningMemoryResource,
-    CallbackMemoryResource,
-    CudaAsyncManagedMemoryResource,
-    CudaAsyncMemoryResource,
-    CudaAsyncViewMemoryResource,
-    CudaMemoryResource,
-    FixedSizeMemoryResource,
-    ManagedMemoryResource,
-    PinnedHostMemoryResource,
-    PoolMemoryResource,
-    SamHeadroomMemoryResource,
-    SystemMemoryResource,
-)
+from cenote._core.specification import from_spec, known_specifications
+from cenote._core.statistics import StatisticsResourceAdaptor
 from cenote.initialization import available_device_memory, is_initialized
 from cenote.logs.recording import disable_logging, enable_logging, get_log_filenames
 

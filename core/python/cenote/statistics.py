@@ -23,12 +23,12 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Literal, ParamSpec, TypeVar, cast
 
-# The adaptors import this module for `Statistics`; so their names are looked up when they are used.
 from cenote import mr
-from cenote._core import adaptors as _adaptors
-from cenote._core import registry as _registry
-from cenote._core.memory_resource import whole_number
-from cenote.profiled_function import profiled_function
+from cenote._core.arguments import whole_number
+from cenote._core.memory_resource import first_in_stack
+from cenote._core.registry import devices_with_resource, put_on_default
+from cenote._core.statistics import CountingScope, Statistics
+from cenote._profiled_function import profiled_function
 
 __all__ = [
     "ProfilerContext",
@@ -47,27 +47,9 @@ _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
 
-@dataclass(frozen=True)
-class Statistics:
-    """Bytes and allocations, as requested; negative where more was freed than allocated since the count began."""
-
-    current_bytes: int
-    current_count: int
-    peak_bytes: int
-    peak_count: int
-    total_bytes: int
-    total_count: int
-
-
 def _counting() -> mr.StatisticsResourceAdaptor | None:
     """Find the outermost statistics adaptor of the current resource."""
-    return _find_counting(mr.get_current_device_resource())
-
-
-def _find_counting(resource: mr.DeviceMemoryResource | None) -> mr.StatisticsResourceAdaptor | None:
-    while resource is not None and not isinstance(resource, mr.StatisticsResourceAdaptor):
-        resource = resource.upstream_mr if isinstance(resource, mr.UpstreamResourceAdaptor) else None
-    return resource
+    return first_in_stack(mr.get_current_device_resource(), mr.StatisticsResourceAdaptor)
 
 
 def enable_statistics() -> None:
@@ -75,11 +57,11 @@ def enable_statistics() -> None:
 
     A device that has no resource yet is counted from its first one on. One that is counted already is left as it is.
     """
-    for device in _registry.devices_with_resource():
+    for device in devices_with_resource():
         resource = mr.get_per_device_resource(device)
-        if _find_counting(resource) is None:
+        if first_in_stack(resource, mr.StatisticsResourceAdaptor) is None:
             mr.set_per_device_resource(device, mr.StatisticsResourceAdaptor(resource))
-    _registry.put_on_default("statistics")
+    put_on_default("statistics")
 
 
 def get_statistics() -> Statistics | None:
@@ -136,7 +118,7 @@ def statistics() -> Iterator[None]:
         counting = mr.StatisticsResourceAdaptor(uncounted)
         mr.set_current_device_resource(counting)
     current = mr.get_per_device_resource(counting.device)
-    scope = _adaptors.CountingScope(counting if uncounted is None else None)
+    scope = CountingScope(counting if uncounted is None else None)
     scope.enter()
     try:
         yield
@@ -264,7 +246,7 @@ class ProfilerContext:
             raise TypeError(f"name must be a str, not {type(name).__name__}")
         self._records = records
         self._name = name
-        self._open: list[_adaptors.CountingScope] = []
+        self._open: list[CountingScope] = []
 
     def __call__(self, func: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
         """Profile each call of a function; its record is called ``file:line(function)`` if `name` is empty.
@@ -282,10 +264,10 @@ class ProfilerContext:
         named = ProfilerContext(self._records, self._name or _describe(func))
         return cast("Callable[_Parameters, _Result]", profiled_function(func, named._begin, named._end))
 
-    def _begin(self) -> _adaptors.CountingScope:
-        return _adaptors.CountingScope(_counting())
+    def _begin(self) -> CountingScope:
+        return CountingScope(_counting())
 
-    def _end(self, scope: _adaptors.CountingScope) -> None:
+    def _end(self, scope: CountingScope) -> None:
         counted = scope.close()
         if counted is not None:
             self._records.add(self._name, counted)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import SupportsIndex
 
-from cenote._core.memory_resource import parse_bytes as _parse_text
-from cenote._core.memory_resource import whole_number
+from cenote._core.arguments import parse_bytes as _parse_text
+from cenote._core.arguments import whole_number
 
 __all__ = ["format_bytes", "parse_bytes"]
 

@@ -1,148 +1,13 @@
-"""Resource adaptors: one Python class per C++ class. Documented in `cenote.mr`."""
-import inspect
+"""Resource adaptors, but those that count or call functions: one class per C++ class. Documented in `cenote.mr`."""
 import logging
 import os
-import sys
-from contextvars import ContextVar
 
-cimport cython
-from cython.operator cimport dereference
-from libc.stdint cimport uintptr_t
 from libcpp cimport bool
 from libcpp.memory cimport shared_ptr, static_pointer_cast
 
 from cenote._core cimport libcenote as lib
-from cenote._core.arguments cimport bytes_argument, count_argument
-from cenote._core.memory_resource cimport (
-    UpstreamResourceAdaptor,
-    become,
-    collect_calls,
-    last_calls,
-    register_class,
-    required_size_argument,
-    upstream_argument,
-)
-from cenote._core.stream cimport Stream
-
-from cenote.statistics import Statistics
-
-
-cdef object statistics_of(lib.allocation_counters c):
-    return Statistics(c.bytes.current, c.count.current, c.bytes.peak, c.count.peak, c.bytes.total, c.count.total)
-
-
-# The scopes that the running context is in, outermost first: a task of asyncio has a context of its own, and inherits
-# the scopes of whoever starts it. Scopes that others closed may still be among them.
-_scopes = ContextVar("cenote.statistics.scopes", default=())
-
-
-cdef set_scopes(tuple scopes):
-    _scopes.set(scopes)
-    lib.forget_scopes()
-
-
-cdef int read_scopes(lib.counting_scopes* into) except -1:
-    for scope in <tuple> _scopes.get():
-        if (<CountingScope> scope)._scope.get() != NULL:
-            into.push_back((<CountingScope> scope)._scope)
-    return 0
-
-
-lib.find_python_scopes(read_scopes)
-
-
-@cython.final
-cdef class CountingScope:
-    """What a part of a program allocates while it is in this scope: the ground of `cenote.statistics`.
-
-    `enter` and `leave` may follow one another, for a part that runs bit by bit, such as a generator. The scopes that it
-    enters itself meanwhile are kept for its next bit.
-
-    Parameters
-    ----------
-    adaptor : StatisticsResourceAdaptor, optional
-        What counts; nothing does if not given.
-    """
-
-    cdef shared_ptr[lib.counting_scope] _scope
-    cdef tuple _inner
-
-    def __cinit__(self, StatisticsResourceAdaptor adaptor=None):
-        self._inner = ()
-        if adaptor is not None:
-            self._scope = (<lib.statistics_resource_adaptor*> adaptor.made()).open_scope()
-
-    cdef bint is_open_in(self, StatisticsResourceAdaptor adaptor):
-        return self._scope.get() != NULL and (<lib.statistics_resource_adaptor*> adaptor.made()).owns(
-            dereference(self._scope))
-
-    def enter(self) -> None:
-        """Be in this scope, within those that the running context is in."""
-        set_scopes((*[scope for scope in _scopes.get() if not (<CountingScope> scope).is_over()], self, *self._inner))
-        self._inner = ()
-
-    def leave(self) -> None:
-        """Be no longer in it, nor in those that were entered since and not left."""
-        cdef tuple scopes = _scopes.get()
-        for place in range(len(scopes) - 1, -1, -1):
-            if scopes[place] is self:
-                self._inner = scopes[place + 1:]
-                return set_scopes(scopes[:place])
-
-    def is_entered(self) -> bool:
-        """Whether the running context is in it."""
-        return any([scope is self for scope in _scopes.get()])
-
-    cdef bint is_over(self):
-        return self._scope.get() != NULL and not self._scope.get().is_open()
-
-    def close(self) -> Statistics | None:
-        """Leave it for good; what was counted, or None where nothing counts. IndexError if it was closed already."""
-        cdef tuple scopes = _scopes.get()
-        if self.is_entered():
-            set_scopes(tuple([scope for scope in scopes if scope is not self]))
-        if self._scope.get() == NULL:
-            return None
-        return statistics_of(self._scope.get().close())
-
-
-cdef class StatisticsResourceAdaptor(UpstreamResourceAdaptor):
-    """Counts what passes through: bytes and allocations, current, peak and total.
-
-    The base counters count what every thread does. A thread, or a task of asyncio, may start scopes of its own, which
-    count what it does, and what the tasks do that it starts meanwhile.
-
-    Parameters
-    ----------
-    upstream_mr : DeviceMemoryResource
-        The resource that is counted.
-    """
-
-    def __init__(self, upstream_mr):
-        cdef shared_ptr[lib.memory_resource] fresh
-        cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
-        fresh = static_pointer_cast[lib.memory_resource, lib.statistics_resource_adaptor](
-            lib.make_shared[lib.statistics_resource_adaptor](upstream))
-        self.upstream_mr = upstream_mr
-        become(self, fresh)
-
-    @property
-    def allocation_counts(self) -> Statistics:
-        """The counters of the last scope that the calling thread or task is in; the base counters if it is in none."""
-        return statistics_of((<lib.statistics_resource_adaptor*> self.made()).counters())
-
-    def push_counters(self) -> Statistics:
-        """Start a scope of the thread or task, which counts from zero; return the counters that it saw until now."""
-        before = self.allocation_counts
-        CountingScope(self).enter()
-        return before
-
-    def pop_counters(self) -> Statistics:
-        """End the last scope of the thread or task, and return what it has counted; IndexError if it has none."""
-        for scope in reversed(<tuple> _scopes.get()):
-            if (<CountingScope> scope).is_open_in(self):
-                return scope.close()
-        return statistics_of((<lib.statistics_resource_adaptor*> self.made()).pop_counters())
+from cenote._core.arguments cimport bytes_argument, required_size_argument
+from cenote._core.memory_resource cimport UpstreamResourceAdaptor, become, register_class, upstream_argument
 
 
 cdef class LoggingResourceAdaptor(UpstreamResourceAdaptor):
@@ -185,7 +50,8 @@ cdef class LoggingResourceAdaptor(UpstreamResourceAdaptor):
 
     def get_file_name(self) -> str:
         """The absolute path that is written, with the device in it."""
-        return (<lib.logging_resource_adaptor*> self.made()).file_name().decode(sys.getfilesystemencoding(), "surrogateescape")
+        cdef bytes name = (<lib.logging_resource_adaptor*> self.made()).file_name()
+        return os.fsdecode(name)
 
 
 def log_path(log_file_name) -> str:
@@ -239,7 +105,7 @@ cdef class TrackingResourceAdaptor(UpstreamResourceAdaptor):
         return allocated
 
     def get_outstanding_allocations_str(self) -> str:
-        """Each outstanding allocation in the order of allocation, with its stack if captured; empty if there is none."""
+        """Each outstanding allocation in order of allocation, with its stack if captured; empty if there is none."""
         cdef lib.string text
         cdef shared_ptr[lib.memory_resource] held = self.held()
         with nogil:
@@ -293,84 +159,6 @@ cdef class LimitingResourceAdaptor(UpstreamResourceAdaptor):
     def get_allocation_limit(self) -> int:
         """The limit, in bytes."""
         return (<lib.limiting_resource_adaptor*> self.made()).allocation_limit()
-
-
-cdef bool ask_with_bytes(object calls, size_t bytes, lib.stream_ref stream, size_t tries) except *:
-    callback, = calls
-    return callback(bytes)
-
-
-cdef bool ask_with_stream_and_try(object calls, size_t bytes, lib.stream_ref stream, size_t tries) except *:
-    callback, = calls
-    return callback(bytes, Stream(<uintptr_t> stream.value()), tries)
-
-
-cdef object takes(object signature, int count):
-    """Whether a function of that signature can be called with so many arguments."""
-    try:
-        signature.bind(*range(count))
-    except TypeError:
-        return False
-    return True
-
-
-cdef lib.failure_callback_body body_for(object callback) except *:
-    """How to call it: with the bytes alone if it can be, as RMM does, else with the bytes, the stream and the try."""
-    if not callable(callback):
-        raise TypeError(f"Argument `callback` must be callable, not {type(callback).__name__}")
-    try:
-        signature = inspect.signature(callback)
-    except (TypeError, ValueError):  # some of C's functions have none
-        return ask_with_bytes
-    if takes(signature, 1):
-        return ask_with_bytes
-    if takes(signature, 3):
-        return ask_with_stream_and_try
-    raise TypeError("Argument `callback` must take one argument (nbytes) or three (nbytes, stream, try number)")
-
-
-cdef class FailureCallbackResourceAdaptor(UpstreamResourceAdaptor):
-    """Asks a function for help when memory ran out, and tries again.
-
-    When the upstream has no memory it is first told to give unused memory back, and asked again if it did. Then the
-    callback is called, which may free memory or spill. After `max_tries` calls memory has run out.
-
-    Parameters
-    ----------
-    upstream_mr : DeviceMemoryResource
-        The resource that allocates.
-    callback : callable
-        Called as ``callback(nbytes)``; if it needs three arguments, as ``callback(nbytes, stream, tries)`` with a
-        `Stream` and the number of the call for this allocation, from 1. True means try again, False give up. A
-        MemoryError that it raises reaches the caller, and so does what is no Exception, such as KeyboardInterrupt; any
-        other exception does as the cause of a RuntimeError.
-    max_tries : int, default 64
-        How often it is called at the most for one allocation.
-
-    Raises
-    ------
-    TypeError
-        If `callback` cannot be called so.
-    """
-
-    cdef object _callback
-    cdef object _last_calls
-
-    def __init__(self, upstream_mr, callback, max_tries=64):
-        cdef shared_ptr[lib.memory_resource] fresh
-        cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
-        cdef lib.failure_callback_body body = body_for(callback)
-        cdef size_t tries = count_argument("max_tries", max_tries)
-        calls = (callback,)
-        cdef shared_ptr[lib.python_object] shared = lib.make_shared[lib.python_object](<lib.PyObject*> calls)
-        fresh = static_pointer_cast[lib.memory_resource, lib.failure_callback_resource_adaptor](
-            lib.make_shared[lib.failure_callback_resource_adaptor](
-                upstream, lib.python_function(shared, body), tries))
-        self._calls = shared
-        self.upstream_mr = upstream_mr
-        self._callback = callback
-        become(self, fresh)
-        self._last_calls = last_calls(self, self._last_calls)
 
 
 cdef class PrefetchResourceAdaptor(UpstreamResourceAdaptor):
@@ -500,13 +288,9 @@ cdef class ThreadSafeResourceAdaptor(UpstreamResourceAdaptor):
         become(self, fresh)
 
 
-collect_calls(FailureCallbackResourceAdaptor)
-
-register_class("statistics", StatisticsResourceAdaptor)
 register_class("logging", LoggingResourceAdaptor)
 register_class("tracking", TrackingResourceAdaptor)
 register_class("limiting", LimitingResourceAdaptor)
-register_class("failure_callback", FailureCallbackResourceAdaptor)
 register_class("prefetch", PrefetchResourceAdaptor)
 register_class("aligned", AlignedResourceAdaptor)
 register_class("guard", GuardResourceAdaptor)

@@ -7,6 +7,7 @@ from cpython.exc cimport PyErr_Clear, PyErr_Occurred
 from cpython.long cimport PyLong_CheckExact
 from cpython.number cimport PyIndex_Check, PyNumber_Index
 from libc.stdint cimport INT32_MAX, INT32_MIN
+from libcpp.optional cimport optional
 
 
 cdef extern from "Python.h":
@@ -75,3 +76,7 @@ cdef inline bytes text_argument(str name, str text):
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
         raise ValueError(f"{name} has a character that no text can have: {ascii(text)}") from None
+
+
+cdef size_t required_size_argument(str name, object size) except? <size_t> -1
+cdef optional[size_t] size_argument(str name, object size) except *

@@ -1,6 +1,4 @@
 """What an array in device memory says of itself: ``__cuda_array_interface__``, read with distrust."""
-import numpy as np
-
 from cenote._core.arguments cimport address_argument, int_argument
 from cenote._core.stream cimport as_stream
 
@@ -10,6 +8,8 @@ cdef tuple device_array(object array):
 
     ValueError if it has no interface or a malformed one, is not contiguous, or is masked.
     """
+    import numpy as np
+
     interface = getattr(array, "__cuda_array_interface__", None)
     if interface is None:
         raise ValueError("cuda_ary must be an array in device memory (__cuda_array_interface__), "

@@ -4,16 +4,16 @@ from typing import Any, Self, SupportsIndex, TypeAlias, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
-from typing_extensions import Buffer, CapsuleType, disjoint_base
+from typing_extensions import Buffer, CapsuleType
 
+from cenote._core.buffer_memory import BufferMemory
 from cenote._core.memory_resource import DeviceMemoryResource
 from cenote._core.stream import Stream, _StreamLike
 
 _Bytes: TypeAlias = Buffer | npt.NDArray[Any]  # an array is declared a buffer from Python 3.12 on
 _Array = TypeVar("_Array", bound=_Bytes)
 
-@disjoint_base
-class DeviceBuffer:
+class DeviceBuffer(BufferMemory):
     def __init__(
         self,
         *,

@@ -1,5 +1,4 @@
 from libcpp.memory cimport shared_ptr
-from libcpp.optional cimport optional
 
 from cenote._core cimport libcenote as lib
 from cenote._core.stream cimport Stream
@@ -22,13 +21,10 @@ cdef class UpstreamResourceAdaptor(DeviceMemoryResource):
     cdef int hold_lease(self, shared_ptr[lib.memory_resource] lease, DeviceMemoryResource of, long users) except -1
 
 
-cdef size_t required_size_argument(str name, object size) except? <size_t> -1
-cdef optional[size_t] size_argument(str name, object size) except *
 cdef shared_ptr[lib.memory_resource] resource_argument(str name, object resource) except *
 cdef shared_ptr[lib.memory_resource] upstream_argument(object upstream_mr) except *
+cdef bint owns_resource(DeviceMemoryResource self) noexcept
 cdef register_class(str kind, object cls)
-cdef collect_calls(object cls)
-cdef object last_calls(DeviceMemoryResource resource, object before)
 cdef become(DeviceMemoryResource resource, shared_ptr[lib.memory_resource]& made)
 cdef remember(DeviceMemoryResource resource)
 cdef DeviceMemoryResource known(const shared_ptr[lib.memory_resource]& resource)

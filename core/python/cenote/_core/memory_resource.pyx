@@ -1,24 +1,14 @@
 """What every memory resource can do, and how C++ resources become Python objects. Documented in `cenote.mr`."""
 from weakref import WeakValueDictionary, ref
 
-cimport cython
 from cython.operator cimport dereference
 from libc.stdint cimport uintptr_t
 from libcpp.memory cimport make_shared, shared_ptr
-from libcpp.optional cimport make_optional, optional
-from libcpp.unordered_map cimport unordered_map
-from libcpp.vector cimport vector
+from libcpp.optional cimport optional
 
 from cenote._core cimport libcenote as lib
-from cenote._core.arguments cimport (
-    address_argument,
-    bytes_argument,
-    count_argument,
-    device_argument,
-    int_argument,
-    text_argument,
-)
-from cenote._core.libcenote cimport inquiry, Py_TYPE, PyObject, PyTypeObject, traverseproc, visitproc
+from cenote._core.arguments cimport address_argument, bytes_argument
+from cenote._core.libcenote cimport PyObject, PyTypeObject, traverseproc, visitproc
 from cenote._core.stream cimport Stream, as_stream
 
 from cenote._core.stream import DEFAULT_STREAM
@@ -33,38 +23,6 @@ cdef const void* _last_unknown = NULL
 cdef object figure(optional[size_t] bytes):
     """An int, or None where the figure is unknown."""
     return bytes.value() if bytes.has_value() else None
-
-
-def parse_bytes(str text not None) -> int:
-    """A number of bytes from a text such as "1GiB"."""
-    cdef optional[size_t] parsed = lib.parse_bytes(text.encode("utf-8", "replace"))
-    if not parsed.has_value():
-        shown = repr(text if len(text) <= 60 else text[:57] + "...")
-        raise ValueError(f"Could not parse {shown} as a number of bytes: write 4096, '512MiB' or '1.5 GB'")
-    return parsed.value()
-
-
-def whole_number(str name, value, str wanted) -> int:
-    """The int of an argument; TypeError, which says what is wanted, for what is none."""
-    return int_argument(name, value, wanted)
-
-
-cdef size_t required_size_argument(str name, object size) except? <size_t> -1:
-    """A number of bytes from an int, or a text such as "1GiB"."""
-    if isinstance(size, str):
-        try:
-            return parse_bytes(size)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
-    return count_argument(name, size, "a number of bytes as int, or a text such as '1GiB'")
-
-
-cdef optional[size_t] size_argument(str name, object size) except *:
-    """As `required_size_argument`; nothing for None."""
-    cdef optional[size_t] none
-    if size is None:
-        return none
-    return make_optional[size_t](required_size_argument(name, size))
 
 
 cdef class DeviceMemoryResource:
@@ -311,55 +269,16 @@ cdef shared_ptr[lib.memory_resource] upstream_argument(object upstream_mr) excep
     return resource_argument("Argument `upstream_mr`", upstream_mr)
 
 
-ctypedef PyTypeObject* class_address
-
-# What each class visits and clears without what is added here. Classes are never unloaded.
-cdef unordered_map[class_address, traverseproc] _traversals
-cdef unordered_map[class_address, inquiry] _clears
-
-
-cdef PyTypeObject* collected_class(PyTypeObject* cls) noexcept:
-    """The class, or the one that it derives from, that `collect_calls` was told of."""
-    while _traversals.count(cls) == 0:
-        cls = cls.tp_base
-    return cls
-
-
 cdef bint owns_resource(DeviceMemoryResource self) noexcept:
     return lib.is_owned_alone(self._resource, self._standing)
 
 
-# None of these counts a reference of its own: the collector forbids it. Arguments are borrowed.
-cdef int traverse_calls(DeviceMemoryResource self, visitproc visit, void* argument) noexcept:
-    cdef int result = _traversals[collected_class(Py_TYPE(<PyObject*> self))](<PyObject*> self, visit, argument)
-    if result == 0 and self._calls.get() != NULL and owns_resource(self):
-        result = self._calls.get().visit(visit, argument)
-    return result
-
-
-cdef int clear_calls(DeviceMemoryResource self) noexcept:
-    cdef inquiry also = _clears[collected_class(Py_TYPE(<PyObject*> self))]
-    if self._calls.get() != NULL and owns_resource(self) and self._standing.get().holders.empty():
-        self._calls.get().clear()
-    return also(<PyObject*> self) if also != NULL else 0
-
-
+# Counts no reference of its own: the collector forbids it. `argument` is borrowed.
 cdef int traverse_leases(UpstreamResourceAdaptor self, visitproc visit, void* argument) noexcept:
     cdef int result = _traversal_of_adaptors(<PyObject*> self, visit, argument)
     if result == 0 and owns_resource(self):
         result = self._leases.visit(visit, argument)
     return result
-
-
-cdef collect_calls(object cls):
-    """Let Python's collector see the `_calls` of a class (python_lease.hpp)."""
-    cdef PyTypeObject* slots = <PyTypeObject*> cls
-    if slots.tp_traverse == NULL:
-        raise TypeError(f"{cls.__name__} is not known to the collector: it needs a member that is an object")
-    _traversals[slots] = slots.tp_traverse
-    _clears[slots] = slots.tp_clear
-    slots.tp_traverse = <traverseproc> traverse_calls
-    slots.tp_clear = <inquiry> clear_calls
 
 
 # Classes that derive from this one call it.
@@ -379,27 +298,6 @@ cdef void let_go(object holder) noexcept:
         ended.reset()
     self._calls.reset()
     self._leases.drop(<PyObject*> self)
-
-
-@cython.internal
-@cython.final
-cdef class LastCalls:
-    """Garbage together with the resource that has it: what stands on that lets go while its functions still work."""
-
-    cdef vector[shared_ptr[lib.standing]] _standing  # several where the resource was initialised anew
-    cdef object _unused  # the collector finalizes only what could be a part of a cycle
-
-    def __del__(self):
-        cdef size_t i
-        for i in range(self._standing.size()):
-            lib.let_go_of_all(dereference(self._standing[i]))
-
-
-cdef object last_calls(DeviceMemoryResource resource, object before):
-    """What the resource has for that; `before` is what it had when it was initialised last, or None."""
-    cdef LastCalls made = LastCalls.__new__(LastCalls) if before is None else before
-    made._standing.push_back(resource._standing)
-    return made
 
 
 # The Python class of each kind of C++ resource, added by the modules that define them.
@@ -466,46 +364,8 @@ cdef DeviceMemoryResource wrap(shared_ptr[lib.memory_resource] resource):
     return wrapped
 
 
-def from_spec(str text not None, device=None) -> DeviceMemoryResource:
-    """Make the resources that a specification describes.
-
-    Parameters
-    ----------
-    text : str
-        Resources, outermost first, such as ``"statistics | pool:initial=1GiB,max=50% | cuda"``. Sizes are in bytes, or
-        have a unit (KB = 1000, KiB = 1024), or are a percentage of the device's free memory; those of a pool are rounded
-        down to 256. A chain that ends with a resource that needs an upstream stands on ``cuda``.
-    device : int, optional
-        The device; the current one if not given.
-
-    Returns
-    -------
-    DeviceMemoryResource
-        The outermost one.
-
-    Raises
-    ------
-    ValueError
-        Names the word that is wrong and the words that are known.
-    IndexError
-        There is no such device.
-    """
-    cdef lib.string specification = text_argument("text", text)
-    cdef shared_ptr[lib.memory_resource] resource
-    cdef bint given = device is not None
-    cdef int on = device_argument(device) if given else 0
-    with nogil:
-        resource = lib.make_resource(specification, on if given else lib.current_device())
-    return wrap(resource)
-
-
-def check_specification(str text not None) -> None:
-    """ValueError, as `from_spec` raises it, for a word or a value that is wrong. Makes nothing and calls no driver."""
-    cdef lib.string specification = text_argument("text", text)
-    with nogil:
-        lib.check_specification(specification)
-
-
-def known_specifications() -> str:
-    """Each resource that a specification can name, with its parameters, one a line."""
-    return lib.known_specifications().decode()
+def first_in_stack(outermost, type cls not None):
+    """The first resource of a class, from the outermost one down; None if there is none."""
+    while outermost is not None and not isinstance(outermost, cls):
+        outermost = outermost.upstream_mr if isinstance(outermost, UpstreamResourceAdaptor) else None
+    return outermost

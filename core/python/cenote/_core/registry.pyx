@@ -10,6 +10,7 @@ from cenote._core.arguments cimport address_argument, bytes_argument, device_arg
 from cenote._core.memory_resource cimport DeviceMemoryResource, resource_argument, wrap
 from cenote._core.stream cimport Stream, as_stream
 
+from cenote._core.specification import specification_words
 from cenote._core.stream import DEFAULT_STREAM
 
 
@@ -82,9 +83,9 @@ def reset_per_device_resource(device) -> DeviceMemoryResource | None:
 def install_resource(str specification not None, device=None) -> None:
     """Have every device of the process, or one of them, use what a specification describes.
 
-    What is current is replaced, unless it was made from the same text. The device that is named, that the calling thread
-    has chosen, or that is the only one gets its resource now, the others when they are first used. Raises as `from_spec`
-    does; then nothing has changed.
+    What is current is replaced, unless it was made from the same text. The device that is named, that the calling
+    thread has chosen, or that is the only one gets its resource now, the others when they are first used. Raises as
+    `from_spec` does; then nothing has changed.
     """
     cdef lib.string text = text_argument("specification", specification)
     cdef bint given = device is not None
@@ -104,7 +105,8 @@ def default_specification() -> str:
     Returns
     -------
     str
-        What was installed for all devices, else what the environment variable ``CENOTE_RESOURCE`` says, else ``"cuda"``.
+        What was installed for all devices, else what the environment variable ``CENOTE_RESOURCE`` says, else
+        ``"cuda"``.
     """
     cdef lib.string text
     with nogil:
@@ -120,15 +122,6 @@ def set_default_specification(str specification) -> None:
         text = text_argument("specification", specification)
     with nogil:
         lib.set_default_specification(text)
-
-
-def specification_value(str text not None) -> str:
-    """A text as the value of a parameter: in quotes where it holds what would end it."""
-    cdef lib.string value = text_argument("text", text)
-    cdef lib.string spelled
-    with nogil:
-        spelled = lib.quoted(value, b",|")
-    return spelled.decode("utf-8", "surrogateescape")
 
 
 def device_to_begin_with() -> int | None:
@@ -152,18 +145,6 @@ def take_off_default(str kind not None) -> None:
     words = specification_words(default_specification())
     if words[0].partition(":")[0].rstrip() == kind:
         set_default_specification(" | ".join(words[1:]))
-
-
-def specification_words(str specification not None) -> list[str]:
-    """The words of a specification, outermost first, with the ``cuda`` that stands under it where it names no source.
-
-    Makes no driver call. ValueError for what no device would take.
-    """
-    cdef lib.string text = text_argument("specification", specification)
-    cdef vector[lib.string] words
-    with nogil:
-        words = lib.specification_words(text)
-    return [word.decode("utf-8", "surrogateescape") for word in words]
 
 
 def get_current_device_resource() -> DeviceMemoryResource:

@@ -201,7 +201,7 @@ cdef int flags_argument(object flags) except -1:
 
 
 cdef Stream as_stream(object obj):
-    """`obj` as a Stream; TypeError for None and for what is no stream, RuntimeError for a Stream that was never made."""
+    """`obj` as a Stream; TypeError for None and what is no stream, RuntimeError for a Stream that was never made."""
     if isinstance(obj, Stream):
         (<Stream> obj).require_made()
         return <Stream> obj

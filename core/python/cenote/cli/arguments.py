@@ -9,7 +9,7 @@ import re
 from argparse import ArgumentTypeError
 from pathlib import Path
 
-from cenote._core.memory_resource import check_specification
+from cenote._core.specification import check_specification
 from cenote.logs.timeline import picture_format
 from cenote.units import parse_bytes
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cenote._core.environment import is_secure_execution
-from cenote._core.memory_resource import check_specification
+from cenote._core.specification import check_specification
 from cenote.logger import level_enum
 
 __all__ = ["Variable", "variables"]

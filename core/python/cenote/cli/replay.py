@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cenote import mr
+from cenote._core.memory_resource import first_in_stack
 from cenote.cli.device import Device, choose_device
 from cenote.cli.terminal import Terminal
 from cenote.logs.replay import ReplayResult, replay
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     terminal.line(f"Resource: {resource.specification}")
     terminal.line()
 
-    pool = _pool_of(resource)
+    pool = first_in_stack(resource, mr.PoolMemoryResource)
     held: list[tuple[int, int]] = []
     with terminal.progress(f"Replaying {args.file.name}", len(recorded)) as show:
 
@@ -107,15 +108,6 @@ def _require_writable(path: Path) -> None:
         raise FileNotFoundError(ENOENT, "there is no such folder", str(path.parent))
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise PermissionError(EACCES, os.strerror(EACCES), str(path))
-
-
-def _pool_of(resource: mr.DeviceMemoryResource) -> mr.PoolMemoryResource | None:
-    """Find the outermost pool of a stack."""
-    while not isinstance(resource, mr.PoolMemoryResource):
-        if not isinstance(resource, mr.UpstreamResourceAdaptor):
-            return None
-        resource = resource.upstream_mr
-    return resource
 
 
 def _kinds(specification: str) -> str:

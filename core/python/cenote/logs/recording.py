@@ -1,11 +1,11 @@
-"""Logging of allocations, switched on and off for every device at once. Documented in `cenote.mr`."""
+"""Logging of allocations, switched on and off for every device at once. Documented in `cenote`."""
 
 from __future__ import annotations
 
 import os
 
 from cenote._core.adaptors import LoggingResourceAdaptor, log_path
-from cenote._core.memory_resource import DeviceMemoryResource, UpstreamResourceAdaptor
+from cenote._core.memory_resource import DeviceMemoryResource, first_in_stack
 from cenote._core.registry import (
     device_to_begin_with,
     devices_with_resource,
@@ -13,10 +13,9 @@ from cenote._core.registry import (
     get_per_device_resource,
     put_on_default,
     set_per_device_resource,
-    specification_value,
-    specification_words,
     take_off_default,
 )
+from cenote._core.specification import specification_value, specification_words
 
 __all__ = ["disable_logging", "enable_logging", "get_log_filenames"]
 
@@ -94,6 +93,4 @@ def _flush_logs() -> None:
 
 def _log_of(resource: DeviceMemoryResource | None) -> LoggingResourceAdaptor | None:
     """Find the outermost logging adaptor of a stack."""
-    while resource is not None and not isinstance(resource, LoggingResourceAdaptor):
-        resource = resource.upstream_mr if isinstance(resource, UpstreamResourceAdaptor) else None
-    return resource
+    return first_in_stack(resource, LoggingResourceAdaptor)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cenote._core.memory_resource import whole_number
+from cenote._core.arguments import whole_number
 from cenote.logs.trace import Action, Trace, trace_argument
 from cenote.stream import DEFAULT_STREAM, Stream
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cenote.logs.output_file import write_whole
+from cenote.logs._output_file import write_whole
 from cenote.logs.trace import Trace, bytes_in_use, path_argument, trace_argument
 from cenote.units import format_bytes
 

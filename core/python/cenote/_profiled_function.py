@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cenote._core.adaptors import CountingScope
+    from cenote._core.statistics import CountingScope
 
     Begin = Callable[[], CountingScope]
     End = Callable[[CountingScope], None]

@@ -1,0 +1,219 @@
+"""Resources that hand out parts of what they take from an upstream: one class each. Documented in `cenote.mr`."""
+from libcpp.memory cimport shared_ptr, static_pointer_cast
+from libcpp.optional cimport optional
+
+from cenote._core cimport libcenote as lib
+from cenote._core.arguments cimport count_argument, required_size_argument, size_argument, small_argument
+from cenote._core.memory_resource cimport (
+    UpstreamResourceAdaptor,
+    become,
+    register_class,
+    resource_argument,
+    upstream_argument,
+)
+
+
+cdef class PoolMemoryResource(UpstreamResourceAdaptor):
+    """A pool over any resource: memory is taken in large chunks and handed out in blocks, without driver calls.
+
+    Parameters
+    ----------
+    upstream_mr : DeviceMemoryResource
+        Where the chunks come from.
+    initial_pool_size : int or str, optional
+        Bytes taken at once, a multiple of 256; half of the device's free memory if not given.
+    maximum_pool_size : int or str, optional
+        Bytes that the pool never exceeds, a multiple of 256; as much as the upstream gives if not given.
+
+    Raises
+    ------
+    RuntimeError
+        If a size is no multiple of 256, or the initial one exceeds the maximum.
+    """
+
+    def __init__(self, upstream_mr, initial_pool_size=None, maximum_pool_size=None):
+        cdef shared_ptr[lib.memory_resource] fresh
+        cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
+        cdef optional[size_t] initial = size_argument("initial_pool_size", initial_pool_size)
+        cdef optional[size_t] maximum = size_argument("maximum_pool_size", maximum_pool_size)
+        cdef lib.interrupt_scope interrupts  # what it cannot keep it frees
+        with nogil:
+            fresh = static_pointer_cast[lib.memory_resource, lib.pool_memory_resource](
+                lib.make_shared[lib.pool_memory_resource](upstream, initial, maximum))
+        self.upstream_mr = upstream_mr
+        become(self, fresh)
+        interrupts.end()
+
+    def pool_size(self) -> int:
+        """Bytes taken from the upstream."""
+        return (<lib.pool_memory_resource*> self.made()).pool_size()
+
+    def counters(self) -> dict[str, int]:
+        """How often each path was taken since the pool was made.
+
+        Returns
+        -------
+        dict
+            ``allocations`` and where they came from (``from_front_cache``, ``from_own_stream``, ``from_ready``,
+            ``from_other_stream``, ``from_upstream``, ``from_reclaim``), ``waits`` and ``events`` issued,
+            ``upstream_allocations`` and ``upstream_frees``.
+        """
+        cdef lib.pool_counters c = (<lib.pool_memory_resource*> self.made()).counters()
+        return c
+
+
+cdef class ArenaMemoryResource(UpstreamResourceAdaptor):
+    """A pool that takes all its memory at once and never asks for more.
+
+    Parameters
+    ----------
+    upstream_mr : DeviceMemoryResource
+        Where the memory comes from.
+    arena_size : int or str, optional
+        Bytes, rounded down to 256; half of the device's free memory if not given.
+    dump_log_on_failure : bool
+        Append the map of the arena's blocks to ``cenote_arena_memory_dump.log`` in the current folder whenever an
+        allocation fails.
+
+    Raises
+    ------
+    RuntimeError
+        If the size is below 1 MiB.
+    """
+
+    def __init__(self, upstream_mr, arena_size=None, bint dump_log_on_failure=False):
+        cdef shared_ptr[lib.memory_resource] fresh
+        cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
+        cdef optional[size_t] size = size_argument("arena_size", arena_size)
+        cdef lib.interrupt_scope interrupts  # what it cannot keep it frees
+        with nogil:
+            fresh = static_pointer_cast[lib.memory_resource, lib.arena_memory_resource](
+                lib.make_shared[lib.arena_memory_resource](upstream, size, dump_log_on_failure))
+        self.upstream_mr = upstream_mr
+        become(self, fresh)
+        interrupts.end()
+
+    def arena_size(self) -> int:
+        """Bytes that the arena has."""
+        return (<lib.arena_memory_resource*> self.made()).arena_size()
+
+
+cdef class FixedSizeMemoryResource(UpstreamResourceAdaptor):
+    """Blocks of one size: an allocation of up to that size gets a whole block, and nothing can fragment.
+
+    Parameters
+    ----------
+    upstream_mr : DeviceMemoryResource
+        Where the blocks' memory comes from.
+    block_size : int or str
+        Bytes of a block, rounded up to 256. More than that cannot be allocated: MemoryError.
+    blocks_to_preallocate : int
+        The memory of so many blocks is taken at once, and as much again whenever they are all in use. With 0, memory
+        is taken as needed.
+
+    Raises
+    ------
+    ValueError
+        If `block_size` is 0, or no memory has room for so many blocks.
+    """
+
+    def __init__(self, upstream_mr, block_size=1 << 20, blocks_to_preallocate=128):
+        cdef shared_ptr[lib.memory_resource] fresh
+        cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
+        cdef size_t size = required_size_argument("block_size", block_size)
+        cdef size_t blocks = count_argument("blocks_to_preallocate", blocks_to_preallocate)
+        cdef lib.interrupt_scope interrupts  # what it cannot keep it frees
+        with nogil:
+            fresh = static_pointer_cast[lib.memory_resource, lib.fixed_size_memory_resource](
+                lib.make_shared[lib.fixed_size_memory_resource](upstream, size, blocks))
+        self.upstream_mr = upstream_mr
+        become(self, fresh)
+        interrupts.end()
+
+    def get_block_size(self) -> int:
+        """Bytes of a block."""
+        return (<lib.fixed_size_memory_resource*> self.made()).block_size()
+
+
+cdef class BinningMemoryResource(UpstreamResourceAdaptor):
+    """Chooses the resource by the size: each bin serves what fits into it and no smaller bin, the upstream the rest.
+
+    Parameters
+    ----------
+    upstream_mr : DeviceMemoryResource
+        Serves what is larger than every bin, and gives the bins their memory.
+    min_size_exponent, max_size_exponent : int
+        Bins of ``2**min_size_exponent``, … ``2**max_size_exponent`` bytes, each a `FixedSizeMemoryResource` that takes
+        memory when it is first used. No bins if one of them is -1.
+
+    Raises
+    ------
+    ValueError
+        Unless 0 <= `min_size_exponent` <= `max_size_exponent` <= 62.
+    """
+
+    cdef tuple _bin_mrs
+
+    def __cinit__(self, *args, **kwargs):
+        self._bin_mrs = ()
+
+    def __init__(self, upstream_mr, min_size_exponent=-1, max_size_exponent=-1):
+        cdef shared_ptr[lib.memory_resource] fresh
+        cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
+        cdef int least = small_argument("min_size_exponent", min_size_exponent)
+        cdef int most = small_argument("max_size_exponent", max_size_exponent)
+        cdef lib.interrupt_scope interrupts  # what it cannot keep it frees
+        with nogil:
+            if least == -1 or most == -1:
+                fresh = static_pointer_cast[lib.memory_resource, lib.binning_memory_resource](
+                    lib.make_shared[lib.binning_memory_resource](upstream))
+            else:
+                fresh = static_pointer_cast[lib.memory_resource, lib.binning_memory_resource](
+                    lib.make_shared[lib.binning_memory_resource](upstream, least, most))
+        self.upstream_mr = upstream_mr
+        become(self, fresh)
+        interrupts.end()
+
+    def add_bin(self, allocation_size, bin_resource=None) -> None:
+        """Serve sizes up to `allocation_size` from `bin_resource`; a bin of that size that exists already is kept.
+
+        Parameters
+        ----------
+        allocation_size : int or str
+            The largest size of the bin in bytes, rounded up to 256.
+        bin_resource : DeviceMemoryResource, optional
+            A `FixedSizeMemoryResource` over the upstream, of blocks of that size, if not given.
+
+        Raises
+        ------
+        ValueError
+            If the size is 0, or the resource another device's, or one that stands on this one.
+        RuntimeError
+            If blocks are in use whose sizes the bin would take over: they could not be freed any more.
+        """
+        cdef size_t size = required_size_argument("allocation_size", allocation_size)
+        cdef shared_ptr[lib.memory_resource] resource
+        if bin_resource is not None:
+            resource = resource_argument("bin_resource", bin_resource)
+        cdef shared_ptr[lib.memory_resource] held = self.held()
+        with nogil:
+            (<lib.binning_memory_resource*> held.get()).add_bin(size, resource)
+            held.reset()
+        if bin_resource is None:
+            if self.upstream_mr._standing.get() != NULL:
+                self._leases.set_users(self._leases.users_of_first())
+            return
+        self._bin_mrs = (*self._bin_mrs, bin_resource)
+        self.hold_lease(resource, bin_resource, resource.use_count() - 1)
+
+    @property
+    def bin_mrs(self) -> list:
+        """The resources that `add_bin` was given, in that order."""
+        self.made()
+        return list(self._bin_mrs)
+
+
+register_class("pool", PoolMemoryResource)
+register_class("arena", ArenaMemoryResource)
+register_class("fixed_size", FixedSizeMemoryResource)
+register_class("binning", BinningMemoryResource)
