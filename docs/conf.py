@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import sys
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import cenote
@@ -71,8 +72,9 @@ SIGNATURES = signatures()
 
 def is_compiled(obj: Any) -> bool:
     """Whether a class, function or method is of a compiled module, where signatures have no types."""
-    module = getattr(getattr(obj, "__objclass__", obj), "__module__", None) or ""
-    return module.startswith("cenote._core.")
+    if isinstance(obj, type):
+        return not obj.__flags__ & 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement
+    return callable(obj) and not isinstance(getattr(obj, "__func__", obj), FunctionType)
 
 
 def take_signature_of_stub(
@@ -91,7 +93,13 @@ def show_how_to_make(app: Any, what: str, name: str, obj: Any, options: Any, lin
         lines[:0] = [".. code-block:: python", "", f"   {obj.__qualname__}{made_by}", ""]
 
 
+def leave_out_compiled_bases(app: Any, name: str, obj: Any, options: Any, bases: list[Any]) -> None:
+    """Name no base that is not public: a compiled class may be made of two."""
+    bases[:] = [base for base in bases if not base.__module__.startswith("cenote._core.")] or [object]
+
+
 def setup(app: Any) -> None:
     """Connect to Sphinx, which calls this."""
     app.connect("autodoc-process-signature", take_signature_of_stub)
     app.connect("autodoc-process-docstring", show_how_to_make)
+    app.connect("autodoc-process-bases", leave_out_compiled_bases)

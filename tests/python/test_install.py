@@ -225,9 +225,9 @@ def test_device_that_cannot_have_what_was_installed_says_what_that_was(
     specification: str, error: type[Exception], message: str
 ) -> None:
     registry.set_default_specification(specification)
-    registry.reset_per_device_resource(1)
+    mr.reset_per_device_resource(1)
     with pytest.raises(error, match=f"^in what was installed, '{specification}': .*{message}"):
-        registry.get_per_device_resource(1)
+        mr.get_per_device_resource(1)
 
 
 def test_one_device_may_have_another_than_the_rest() -> None:

@@ -1,8 +1,10 @@
-"""The layers of the core, read from its sources: includes point down only."""
+"""The layers of the core and of the package, read from the sources: includes and imports point down only."""
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -161,6 +163,75 @@ def test_plugins_never_know_each_other(source: Path) -> None:
     imported = re.findall(r"^\s*(?:from|import)\s+([\w.]+)", code, re.MULTILINE) + includes(source)
     for other in others:
         assert not [one for one in imported if re.search(rf"(^|[./_]){other}([./_]|$)", one)], f"{mine} knows {other}"
+
+
+PACKAGE = ROOT / "core" / "python" / "cenote"
+
+# What each module or folder of the package may import beside itself. All may import `errors`, which the core raises.
+PACKAGE_KNOWS: dict[str, set[str]] = {
+    "errors": set(),
+    "_core": set(),
+    "_profiled_function": {"_core"},
+    **{module: {"_core"} for module in ("device_buffer", "driver", "logger", "registry", "sim", "stream", "units")},
+    "initialization": {"_core", "driver", "units"},
+    "logs": {"_core", "stream", "units"},
+    "mr": {"_core", "initialization", "logs"},
+    "statistics": {"_core", "_profiled_function", "mr"},
+    "frameworks": {"_core", "driver", "mr", "registry"},
+    "allocators": set(),
+    "compat": {"__init__", "stream"},
+}
+PACKAGE_KNOWS["__init__"] = set(PACKAGE_KNOWS) - {"compat"}
+PACKAGE_KNOWS["cli"] = set(PACKAGE_KNOWS)
+PACKAGE_KNOWS["__main__"] = {"cli"}
+
+PACKAGE_SOURCES = sorted(path for path in PACKAGE.rglob("*") if path.suffix in {".py", ".pyx", ".pxd", ".pyi"})
+
+
+def imported_modules(source: Path) -> Iterator[str]:
+    """What a source imports of cenote, with dots: "mr", "logs.trace", "__init__" for a name of the package itself."""
+    if source.suffix in {".pyx", ".pxd"}:
+        text = source.read_text()
+        yield from re.findall(r"^ *from cenote\.([\w.]+) c?import", text, re.MULTILINE)
+        assert not re.search(r"^ *c?import cenote|^ *from cenote c?import", text, re.MULTILINE)
+        return
+    for node in ast.walk(ast.parse(source.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "cenote":
+            yield from (one.name if one.name in PACKAGE_KNOWS else "__init__" for one in node.names)
+        names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        yield from (name.removeprefix("cenote.") for name in names if name.startswith("cenote."))
+        yield from ("__init__" for name in names if name == "cenote" and isinstance(node, ast.Import))
+
+
+def package_layer_of(source: Path) -> str:
+    parts = source.relative_to(PACKAGE).parts
+    return parts[0] if len(parts) > 1 else source.stem
+
+
+def test_the_package_was_found() -> None:
+    assert len(PACKAGE_SOURCES) > 80
+    assert {package_layer_of(source) for source in PACKAGE_SOURCES} == set(PACKAGE_KNOWS)
+
+
+@pytest.mark.parametrize("source", PACKAGE_SOURCES, ids=name)
+def test_imports_of_the_package_point_down(source: Path) -> None:
+    layer = package_layer_of(source)
+    for imported in imported_modules(source):
+        below = imported.partition(".")[0]
+        assert below in {layer, "errors", *PACKAGE_KNOWS[layer]}, f"{layer} may not know {below}"
+
+
+@pytest.mark.parametrize("source", PLUGIN_MODULES, ids=name)
+def test_plugins_import_public_modules_only(source: Path) -> None:
+    mine = ".".join(source.parent.relative_to(source.parents[3]).parts)  # cenote.allocators.torch
+    for node in ast.walk(ast.parse(source.read_text())):
+        imported = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module != mine:  # a plugin's own compiled module is its own
+            imported = [f"{node.module}.{one.name}" for one in node.names]
+        ours = [one for one in imported if one.partition(".")[0] == "cenote"]
+        assert not [one for one in ours if re.search(r"\._", one)], ours
+        assert len(source.parent.relative_to(ROOT / "plugins").parts) == 5, "a plugin of several files needs layers"
 
 
 # The command shows frameworks at work; test_cli.py sees that it runs without them.

@@ -24,6 +24,7 @@ from cenote._core.driver import (
     synchronize,
     version,
 )
+from cenote._core.public_names import publish
 
 __all__ = [
     "DeviceProperties",
@@ -141,3 +142,6 @@ class DeviceProperties:
 def device_properties(device: int) -> DeviceProperties:
     """Give the properties of a device, under the names of ``cudaDeviceProp``; IndexError if there is no such device."""
     return DeviceProperties(device)
+
+
+publish(globals())

@@ -29,6 +29,7 @@ from cenote._core.driver_resources import (
 )
 from cenote._core.memory_resource import DeviceMemoryResource, UpstreamResourceAdaptor
 from cenote._core.pools import ArenaMemoryResource, BinningMemoryResource, FixedSizeMemoryResource, PoolMemoryResource
+from cenote._core.public_names import publish
 from cenote._core.registry import (
     get_current_device_resource,
     get_per_device_resource,
@@ -83,3 +84,5 @@ __all__ = [
     "set_current_device_resource",
     "set_per_device_resource",
 ]
+
+publish(globals())

@@ -1,20 +1,14 @@
-"""The current resource of each device, and who holds how many bytes of it."""
+"""Who holds how many bytes of the current resources, and what those are made from. `cenote.mr` gets and sets them."""
 
+from cenote._core.public_names import publish
 from cenote._core.registry import (
     Client,
     Usage,
     default_specification,
     devices_with_resource,
     find_per_device_resource,
-    get_current_device_resource,
-    get_per_device_resource,
     registry_address,
-    reset_all_device_resources,
-    reset_current_device_resource,
-    reset_per_device_resource,
-    set_current_device_resource,
     set_default_specification,
-    set_per_device_resource,
     usage,
 )
 
@@ -24,14 +18,9 @@ __all__ = [
     "default_specification",
     "devices_with_resource",
     "find_per_device_resource",
-    "get_current_device_resource",
-    "get_per_device_resource",
     "registry_address",
-    "reset_all_device_resources",
-    "reset_current_device_resource",
-    "reset_per_device_resource",
-    "set_current_device_resource",
     "set_default_specification",
-    "set_per_device_resource",
     "usage",
 ]
+
+publish(globals())

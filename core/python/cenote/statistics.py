@@ -26,6 +26,7 @@ from typing import Literal, ParamSpec, TypeVar, cast
 from cenote import mr
 from cenote._core.arguments import whole_number
 from cenote._core.memory_resource import first_in_stack
+from cenote._core.public_names import publish
 from cenote._core.registry import devices_with_resource, put_on_default
 from cenote._core.statistics import CountingScope, Statistics
 from cenote._profiled_function import profiled_function
@@ -322,3 +323,6 @@ def profiler(*, records: ProfilerRecords = default_profiler_records, name: str =
         If `records` are no `ProfilerRecords`, or `name` is no text.
     """
     return ProfilerContext(records, name)
+
+
+publish(globals())

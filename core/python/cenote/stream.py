@@ -1,5 +1,6 @@
 """Streams: the order of device work, and so of memory."""
 
+from cenote._core.public_names import publish
 from cenote._core.stream import (
     DEFAULT_STREAM,
     LEGACY_DEFAULT_STREAM,
@@ -17,3 +18,5 @@ __all__ = [
     "CudaStreamPool",
     "Stream",
 ]
+
+publish(globals())

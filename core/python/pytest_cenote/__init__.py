@@ -74,9 +74,9 @@ def cenote_sim(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
 def cenote_no_leaks(cenote_sim: ModuleType) -> Iterator[ModuleType]:
     """Build a simulated machine for the test; fail it where memory is left, and as `cenote_sim` does."""
     yield cenote_sim
-    from cenote import registry
+    from cenote import mr
 
-    registry.reset_all_device_resources()
+    mr.reset_all_device_resources()
     gc.collect()
     cenote_sim.drain()
     left = [

@@ -21,11 +21,13 @@ cdef extern from "Python.h":
     ctypedef PyObject* (*vectorcallfunc)(PyObject*, PyObject**, size_t, PyObject*) noexcept
     Py_ssize_t PyVectorcall_NARGS(size_t flags) noexcept
     ctypedef struct PyTypeObject:
+        const char* tp_name
         vectorcallfunc tp_vectorcall
         PyTypeObject* tp_base
         traverseproc tp_traverse
         inquiry tp_clear
     PyTypeObject* Py_TYPE(PyObject*) noexcept
+    void PyType_Modified(type) noexcept
 
 
 cdef extern from "python_callable.hpp" namespace "cenote":

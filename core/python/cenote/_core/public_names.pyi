@@ -1,0 +1,3 @@
+from typing import Any
+
+def publish(module: dict[str, Any]) -> None: ...
