@@ -9,7 +9,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from cenote.logs.output_file import write_whole
+from cenote.logs._output_file import write_whole
 
 
 def test_content_replaces_what_was_there(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_stdout_keeps_what_it_has(tmp_path: Path, run_fresh: Callable[..., Compl
     run_fresh(
         f"""
         import os
-        from cenote.logs.output_file import write_whole
+        from cenote.logs._output_file import write_whole
         file = os.open({str(tmp_path / "out")!r}, os.O_WRONLY | os.O_CREAT)
         os.write(file, b"before,")
         os.dup2(file, 1)
