@@ -14,7 +14,7 @@
 namespace cenote::sim {
 namespace {
 
-/// `visit(Stream&)` for each that is there and still in the capture.
+/// `visit(simulated_stream&)` for each that is there and still in the capture.
 template <class Visit>
 void for_each_stream_in(const stream_capture& capture, Visit&& visit) {
   for (const auto& joined : capture.streams) {
