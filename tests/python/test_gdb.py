@@ -22,6 +22,7 @@ PROGRAM = """
 #include <cenote/containers/device_buffer.hpp>
 #include <cenote/containers/device_scalar.hpp>
 #include <cenote/containers/device_uvector.hpp>
+#include <cenote/driver/cuda_stream.hpp>
 #include <cenote/resources/cuda_memory_resource.hpp>
 #include <cenote/resources/pinned_host_memory_resource.hpp>
 #include <cenote/resources/pool_memory_resource.hpp>
