@@ -2,8 +2,8 @@
 
     python docs/count_lines.py --write
 
-The pool is ``pool_memory_resource`` and all that it includes of the folders ``resources`` and ``structures``, headers
-and sources. A line of code is one that holds more than a comment.
+The pool is ``pool_memory_resource`` and all that it includes of the folders ``resources``, ``pool`` and
+``structures``, headers and sources. A line of code is one that holds more than a comment.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- figures of docs/count_lines.py -->\n", "<!-- end of figures -->\n"
 
 POOL = "cenote/resources/pool_memory_resource"
-POOL_FOLDERS = ("cenote/resources/", "cenote/structures/")
+POOL_FOLDERS = ("cenote/resources/", "cenote/pool/", "cenote/structures/")
 
 
 def pool_files() -> list[str]:
