@@ -27,7 +27,7 @@ def program_of(folder: Path) -> str:
     return "_".join(folder.relative_to(TESTS).parts)
 
 
-def tests_in_source(source: Path, listed: set[tuple[str, str]]) -> set[tuple[str, str]]:
+def defined_in(source: Path, listed: set[tuple[str, str]]) -> set[tuple[str, str]]:
     """Suite and name of each test that a file defines. One, `is_there`, is for where headers of others are missing."""
     found = TEST_MACRO.findall(source.read_text())
     assert len(found) == len(set(found)), source
@@ -36,7 +36,7 @@ def tests_in_source(source: Path, listed: set[tuple[str, str]]) -> set[tuple[str
     return set(found)
 
 
-def tests_in_listing(listing: str) -> set[tuple[str, str]]:
+def listed_in(listing: str) -> set[tuple[str, str]]:
     """The same of a program's --gtest_list_tests, whatever the parameters and types that each runs with."""
     found, suite = set(), ""
     for line in listing.splitlines():
@@ -66,8 +66,8 @@ def test_folders_of_the_tests_are_those_of_the_core() -> None:
 def test_every_test_of_every_folder_is_in_its_program(programs: dict[str, Path]) -> None:
     assert programs.keys() == {program_of(folder) for folder in FOLDERS} | {"conformance_per_thread"}
     for folder in FOLDERS:
-        listed = tests_in_listing(run_build(str(programs[program_of(folder)]), "--gtest_list_tests").stdout)
-        assert listed == set().union(*(tests_in_source(source, listed) for source in folder.glob("*_test.cpp")))
+        listed = listed_in(run_build(str(programs[program_of(folder)]), "--gtest_list_tests").stdout)
+        assert listed == set().union(*(defined_in(source, listed) for source in folder.glob("*_test.cpp")))
 
 
 def test_both_kinds_of_default_stream_are_tested_alike(programs: dict[str, Path]) -> None:
