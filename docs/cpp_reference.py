@@ -22,7 +22,7 @@ from sphinx.util.nodes import nested_parse_with_titles
 
 MISSING = "The C++ reference is missing: Doxygen was not there when these pages were made (apt-get install doxygen)."
 
-# The filter makes C's comments those that Doxygen reads.
+# The filters make C's comments those that Doxygen reads, and leave out the inline namespace, which programs do not name.
 SETTINGS = r"""
 INPUT = {input}
 STRIP_FROM_PATH = {core}
@@ -39,7 +39,8 @@ WARN_FORMAT = "$file:$line: $text"
 MACRO_EXPANSION = YES
 EXPAND_ONLY_PREDEF = YES
 PREDEFINED = CENOTE_API= __cplusplus
-FILTER_PATTERNS = "*.h=sed -e '2,$s#^/\* \([^-]\)#/** \1#' -e 's#\([;,0-9]\)  *\/\* \(.*\*/\)$#\1 /**< \2#'"
+FILTER_PATTERNS = "*.h=sed -e '2,$s#^/\* \([^-]\)#/** \1#' -e 's#\([;,0-9]\)  *\/\* \(.*\*/\)$#\1 /**< \2#'" \
+    "*.hpp=sed -e 's#^inline namespace v[0-9]* {##' -e 's#^}  // namespace v[0-9]*##' -e 's#CENOTE_EXPORT ##'"
 """
 
 _logger = logging.getLogger(__name__)

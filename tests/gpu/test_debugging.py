@@ -118,13 +118,13 @@ def test_cuda_gdb_shows_a_container(tmp_path: Path) -> None:
     source.write_text(PROGRAM)
     subprocess.run(
         [
-            *(tool("nvcc"), "-std=c++20", "-g", "-G", f"-I{package / 'include'}", f"-L{library}", "-lcenote"),
+            *(tool("nvcc"), "-std=c++20", "-g", "-G", f"-I{package / 'include'}", str(library / "libcenote.so.1")),
             *("-Xlinker", "-rpath", "-Xlinker", str(library), str(source), "-o", str(tmp_path / "program")),
         ],
         check=True,
         timeout=TIMEOUT_SECONDS,
     )
-    commands = [f"source {library / 'libcenote.so-gdb.py'}", "set cenote-elements 3", "break add", "run"]
+    commands = [f"source {library / 'libcenote.so.1-gdb.py'}", "set cenote-elements 3", "break add", "run"]
     commands += ["thread 1", "frame function main", "print vector"]
     done = subprocess.run(
         [tool("cuda-gdb"), "-nx", "-batch", *(word for one in commands for word in ("-ex", one)), tmp_path / "program"],

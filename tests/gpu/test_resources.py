@@ -102,7 +102,7 @@ def test_every_user_of_the_process_sees_one_registry(run):
         import ctypes, pathlib, cenote
         from cenote.registry import registry_address
         cenote.install("pool:initial=1MiB | cuda")
-        library = ctypes.CDLL(str(pathlib.Path(cenote.__file__).parent / "lib" / "libcenote.so"))
+        library = ctypes.CDLL(str(pathlib.Path(cenote.__file__).parent / "lib" / "libcenote.so.1"))
         library.cenote_registry_address.restype = ctypes.c_void_p
         assert library.cenote_registry_address() == registry_address()
         """

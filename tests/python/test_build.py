@@ -16,8 +16,8 @@ import cenote
 from cuda_headers import wheel_include_folders
 
 PACKAGE = Path(cenote.__file__).parent
-LIBRARIES = sorted(PACKAGE.rglob("*.so"))
-NEEDED = re.compile(r"^lib(c|m|dl|rt|pthread|stdc\+\+|gcc_s)\.so\.\d+$|^ld-linux.*\.so\.\d+$|^libcenote\.so$")
+LIBRARIES = sorted([*PACKAGE.rglob("*.so"), PACKAGE / "lib" / "libcenote.so.1"])
+NEEDED = re.compile(r"^lib(c|m|dl|rt|pthread|stdc\+\+|gcc_s)\.so\.\d+$|^ld-linux.*\.so\.\d+$|^libcenote\.so\.1$")
 
 
 def cache_entry(folder: Path, name: str) -> str:
@@ -54,8 +54,8 @@ def test_no_file_of_the_build_was_made_from_a_header_of_a_toolkit(
 
 
 def test_the_package_ships_its_libraries() -> None:
-    assert {library.name for library in LIBRARIES if library.parent.name == "lib"} == {
-        "libcenote.so",
+    assert {path.name for path in (PACKAGE / "lib").iterdir() if ".so" in path.name and path.suffix != ".py"} == {
+        "libcenote.so.1",
         "libcenote_sim.so",
         "libcenote_torch.so",
     }
@@ -66,7 +66,7 @@ def test_the_package_ships_its_libraries() -> None:
 def test_library_needs_the_c_and_cpp_runtime_only(library: Path) -> None:
     listed = subprocess.run(["readelf", "-d", str(library)], capture_output=True, text=True, check=True).stdout
     needed = re.findall(r"\(NEEDED\).*\[(.+)\]", listed)
-    assert {"libc.so.6", "libcenote.so"} & set(needed)
+    assert {"libc.so.6", "libcenote.so.1"} & set(needed)
     assert not [name for name in needed if not NEEDED.match(name)]
 
 
@@ -84,7 +84,7 @@ def test_importing_loads_no_library_of_cuda(run_fresh: Callable[..., CompletedPr
         import cenote
         from cenote import allocators, driver, mr, registry, sim, trace
         mapped = {line.split()[-1] for line in open("/proc/self/maps") if ".so" in line}
-        assert any(path.endswith("libcenote.so") for path in mapped)
+        assert any(path.endswith("libcenote.so.1") for path in mapped)
         assert not [path for path in mapped if "libcuda" in path or "libnv" in path or "libcenote_sim" in path]
         """,
         CENOTE_CUDA_DRIVER=None,

@@ -17,7 +17,7 @@ import pytest
 import cenote
 
 PACKAGE = Path(cenote.__file__).parent
-LIBRARY = PACKAGE / "lib" / "libcenote.so"
+LIBRARY = PACKAGE / "lib" / "libcenote.so.1"
 PAGE = Path(__file__).parents[2] / "docs" / "c-abi.md"
 COMPILER = shlex.split(os.environ.get("CC", "cc"))
 

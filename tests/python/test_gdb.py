@@ -13,8 +13,10 @@ import pytest
 
 import cenote
 
+pytestmark = pytest.mark.build
+
 PACKAGE = Path(cenote.__file__).parent
-SCRIPT = PACKAGE / "lib" / "libcenote.so-gdb.py"
+SCRIPT = PACKAGE / "lib" / "libcenote.so.1-gdb.py"
 COMPILER = shlex.split(os.environ.get("CXX", "c++"))
 
 PROGRAM = """

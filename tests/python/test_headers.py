@@ -13,6 +13,8 @@ import pytest
 
 from cuda_headers import wheel_include_folders
 
+pytestmark = pytest.mark.build
+
 ROOT = Path(__file__).parents[2]
 CPP = ROOT / "core" / "cpp"
 
@@ -79,6 +81,7 @@ MADE_OF = {
     "ground/biased_lock",
     "ground/check",
     "ground/environment",
+    "ground/export",
     "ground/host_table",
     "ground/free_correction",
     "ground/immortal",

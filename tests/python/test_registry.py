@@ -26,7 +26,7 @@ def pool(device: int = 0) -> mr.DeviceMemoryResource:
 @pytest.fixture
 def libcenote() -> ctypes.CDLL:
     """The C ABI, from the library that the package ships."""
-    library = ctypes.CDLL(str(Path(registry.__file__).parent / "lib" / "libcenote.so"))
+    library = ctypes.CDLL(str(Path(registry.__file__).parent / "lib" / "libcenote.so.1"))
     library.cenote_registry_address.restype = ctypes.c_void_p
     library.cenote_allocate.restype = ctypes.c_void_p
     library.cenote_allocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_void_p]

@@ -30,10 +30,12 @@
 #include <utility>
 
 #include "cenote/driver/device.hpp"
+#include "cenote/ground/export.hpp"
 #include "cenote/memory_resource.hpp"
 #include "cenote/resources/driver_memory_resource.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 inline cuda::stream_ref to_cccl(stream_ref stream) noexcept { return cuda::stream_ref(stream.value()); }
 
@@ -128,4 +130,5 @@ class cccl_memory_resource final : public driver_memory_resource {
   bool is_host_accessible_;
 };
 
+}  // namespace v1
 }  // namespace cenote

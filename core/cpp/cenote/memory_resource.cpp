@@ -12,7 +12,7 @@
 #include "cenote/ground/log.hpp"
 #include "cenote/resource_adaptor.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 nvtx::role role_of(const memory_resource& resource) noexcept {
@@ -201,4 +201,4 @@ std::shared_ptr<memory_resource> require_upstream(std::shared_ptr<memory_resourc
   return upstream;
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

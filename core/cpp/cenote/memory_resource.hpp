@@ -29,9 +29,11 @@
 #include "cenote/driver/stream_ref.hpp"
 #include "cenote/ground/bytes.hpp"
 #include "cenote/ground/error.hpp"
+#include "cenote/ground/export.hpp"
 #include "cenote/ground/process.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 class memory_resource {
  public:
@@ -154,4 +156,5 @@ std::string spell_specification(const std::string& kind, std::initializer_list<s
 /// `upstream`, or std::invalid_argument naming `resource` if it is null.
 std::shared_ptr<memory_resource> require_upstream(std::shared_ptr<memory_resource> upstream, const char* resource);
 
+}  // namespace v1
 }  // namespace cenote

@@ -6,9 +6,11 @@
 #include <utility>
 
 #include "cenote/driver/nvtx.hpp"
+#include "cenote/ground/export.hpp"
 #include "cenote/memory_resource.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 /// A resource that only changes what passes through it: all but allocate and deallocate is its upstream's.
 class resource_adaptor : public memory_resource {
@@ -36,4 +38,5 @@ class resource_adaptor : public memory_resource {
   std::shared_ptr<memory_resource> upstream_;
 };
 
+}  // namespace v1
 }  // namespace cenote

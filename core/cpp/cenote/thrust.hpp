@@ -26,8 +26,10 @@
 #include <utility>
 
 #include "cenote/allocators/polymorphic_allocator.hpp"
+#include "cenote/ground/export.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 /// A polymorphic_allocator with a stream of its own that hands out Thrust's pointers. Memory is of the resource's
 /// device, whatever device is current; Thrust's vectors fill it on the device that is.
@@ -98,4 +100,5 @@ inline auto exec_policy_nosync(stream_ref stream = {},
   return thrust::cuda::par_nosync(thrust_allocator<char>(stream, std::move(resource))).on(stream.value());
 }
 
+}  // namespace v1
 }  // namespace cenote

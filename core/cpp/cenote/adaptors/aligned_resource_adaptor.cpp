@@ -2,7 +2,7 @@
 
 #include <stdexcept>
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 aligned_resource_adaptor::aligned_resource_adaptor(std::shared_ptr<memory_resource> upstream, std::size_t alignment,
                                                    std::size_t threshold)
@@ -38,4 +38,4 @@ void aligned_resource_adaptor::do_deallocate(stream_ref stream, void* pointer, s
   next().deallocate(stream, pointer, bytes, raised(bytes, alignment));
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

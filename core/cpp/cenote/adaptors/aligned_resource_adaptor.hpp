@@ -8,9 +8,11 @@
 
 #include <algorithm>
 
+#include "cenote/ground/export.hpp"
 #include "cenote/resource_adaptor.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 class aligned_resource_adaptor final : public resource_adaptor {
  public:
@@ -38,4 +40,5 @@ class aligned_resource_adaptor final : public resource_adaptor {
   const std::size_t threshold_;
 };
 
+}  // namespace v1
 }  // namespace cenote

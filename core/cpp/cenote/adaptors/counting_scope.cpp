@@ -9,7 +9,7 @@
 
 #include "cenote/structures/leased_quota.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 constinit std::atomic<scope_finder> finder{nullptr};
@@ -99,4 +99,4 @@ counting_scopes& make_scopes_of_thread() {
   return *of_thread;
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

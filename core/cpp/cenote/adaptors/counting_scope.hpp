@@ -14,9 +14,11 @@
 #include <memory>
 #include <vector>
 
+#include "cenote/ground/export.hpp"
 #include "cenote/ground/mutex.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 /// Signed: what was allocated before the counter started and is freed under it counts below zero.
 struct counter {
@@ -90,4 +92,5 @@ const counting_scopes* scopes_of_thread() noexcept;
 /// The same, made if there is none.
 counting_scopes& make_scopes_of_thread();
 
+}  // namespace v1
 }  // namespace cenote

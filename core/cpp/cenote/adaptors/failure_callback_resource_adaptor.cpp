@@ -5,7 +5,7 @@
 
 #include "cenote/driver/stream_id.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 failure_callback_resource_adaptor::failure_callback_resource_adaptor(std::shared_ptr<memory_resource> upstream,
                                                                      callback ask, std::size_t max_tries)
@@ -49,4 +49,4 @@ void failure_callback_resource_adaptor::do_deallocate(stream_ref stream, void* p
   next().deallocate(stream, pointer, bytes, alignment);
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -12,9 +12,11 @@
 
 #include <functional>
 
+#include "cenote/ground/export.hpp"
 #include "cenote/resource_adaptor.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 class failure_callback_resource_adaptor final : public resource_adaptor {
  public:
@@ -39,4 +41,5 @@ class failure_callback_resource_adaptor final : public resource_adaptor {
   std::size_t max_tries_;
 };
 
+}  // namespace v1
 }  // namespace cenote

@@ -10,7 +10,7 @@
 #include "cenote/driver/stream_id.hpp"
 #include "cenote/ground/free_correction.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 constexpr unsigned char pattern = 0xA5;  // neither text nor a small number, and as a float about -3e-16
@@ -205,4 +205,4 @@ void guard_resource_adaptor::report(const Parts&... parts) const noexcept {
   if (reports_.fetch_add(1, std::memory_order_relaxed) < most_reports) report_once(parts...);
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

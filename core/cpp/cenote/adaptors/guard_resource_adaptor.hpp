@@ -33,10 +33,12 @@
 #include <vector>
 
 #include "cenote/driver/event.hpp"
+#include "cenote/ground/export.hpp"
 #include "cenote/ground/mutex.hpp"
 #include "cenote/resource_adaptor.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 /// A block whose guards were written to.
 struct overrun {
@@ -105,4 +107,5 @@ class guard_resource_adaptor final : public resource_adaptor {
   mutable std::atomic<int> reports_{0};
 };
 
+}  // namespace v1
 }  // namespace cenote

@@ -5,7 +5,7 @@
 
 #include "cenote/ground/free_correction.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 /// Nobody has as much memory as the largest quota.
@@ -95,4 +95,4 @@ bool limiting_resource_adaptor::do_deallocate_at_once(stream_ref stream, void* p
   return true;
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -13,10 +13,12 @@
 // 64 bytes for each thread. Source of the figures: as in leased_quota.hpp, over a pool.
 #pragma once
 
+#include "cenote/ground/export.hpp"
 #include "cenote/resource_adaptor.hpp"
 #include "cenote/structures/leased_quota.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 class limiting_resource_adaptor final : public resource_adaptor {
  public:
@@ -45,4 +47,5 @@ class limiting_resource_adaptor final : public resource_adaptor {
   leased_quota quota_;
 };
 
+}  // namespace v1
 }  // namespace cenote

@@ -13,7 +13,7 @@
 #include "cenote/ground/environment.hpp"
 #include "cenote/ground/process.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 constexpr std::string_view heading = "Thread,Time,Action,Pointer,Size,Stream\n";
@@ -120,4 +120,4 @@ void logging_resource_adaptor::write(const char* action, const void* pointer, st
   if (!file_.write({&whole, 1})) report_once("the log file '", file_name_, "' cannot be written; lines are missing");
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

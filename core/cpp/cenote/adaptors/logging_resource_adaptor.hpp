@@ -15,12 +15,14 @@
 
 #include <memory>
 
+#include "cenote/ground/export.hpp"
 #include "cenote/ground/mutex.hpp"
 #include "cenote/ground/output_file.hpp"
 #include "cenote/ground/quoted.hpp"
 #include "cenote/resource_adaptor.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 class logging_resource_adaptor final : public resource_adaptor {
  public:
@@ -53,4 +55,5 @@ class logging_resource_adaptor final : public resource_adaptor {
   output_file file_;
 };
 
+}  // namespace v1
 }  // namespace cenote

@@ -2,7 +2,7 @@
 
 #include "cenote/driver/memory.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 void* prefetch_resource_adaptor::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
   void* const pointer = pass_on(stream, bytes, alignment);
@@ -21,4 +21,4 @@ void prefetch_resource_adaptor::do_deallocate(stream_ref stream, void* pointer, 
   pass_on(stream, pointer, bytes, alignment);
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

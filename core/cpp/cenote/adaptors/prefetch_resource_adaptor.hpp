@@ -5,9 +5,11 @@
 // Threads: no state.
 #pragma once
 
+#include "cenote/ground/export.hpp"
 #include "cenote/resource_adaptor.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 class prefetch_resource_adaptor final : public resource_adaptor {
  public:
@@ -21,4 +23,5 @@ class prefetch_resource_adaptor final : public resource_adaptor {
   void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) override;
 };
 
+}  // namespace v1
 }  // namespace cenote

@@ -6,7 +6,7 @@
 
 #include "cenote/ground/free_correction.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 /// No block has more, whatever size its free may say.
@@ -98,4 +98,4 @@ void statistics_resource_adaptor::correct(std::size_t said, std::size_t freed) n
   if (freed != 0) count_in_scopes(&allocation_counters::freed, freed);
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

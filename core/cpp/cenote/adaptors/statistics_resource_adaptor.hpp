@@ -25,10 +25,12 @@
 #include <memory>
 
 #include "cenote/adaptors/counting_scope.hpp"
+#include "cenote/ground/export.hpp"
 #include "cenote/resource_adaptor.hpp"
 #include "cenote/structures/leased_quota.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 class statistics_resource_adaptor final : public resource_adaptor {
  public:
@@ -66,4 +68,5 @@ class statistics_resource_adaptor final : public resource_adaptor {
   const std::shared_ptr<scope_books> books_ = std::make_shared<scope_books>();
 };
 
+}  // namespace v1
 }  // namespace cenote

@@ -1,6 +1,6 @@
 #include "cenote/adaptors/thread_safe_resource_adaptor.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 memory_state thread_safe_resource_adaptor::state() const {
   const std::lock_guard lock(mutex_);
@@ -28,4 +28,4 @@ void thread_safe_resource_adaptor::do_deallocate(stream_ref stream, void* pointe
   pass_on(stream, pointer, bytes, alignment);
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -6,10 +6,12 @@
 // upstream is a function of an interpreter's, its garbage collector may free a block of this very stack at any moment.
 #pragma once
 
+#include "cenote/ground/export.hpp"
 #include "cenote/ground/mutex.hpp"
 #include "cenote/resource_adaptor.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 class thread_safe_resource_adaptor final : public resource_adaptor {
  public:
@@ -28,4 +30,5 @@ class thread_safe_resource_adaptor final : public resource_adaptor {
   mutable object_recursive_mutex mutex_;
 };
 
+}  // namespace v1
 }  // namespace cenote

@@ -6,7 +6,7 @@
 #include "cenote/ground/free_correction.hpp"
 #include "cenote/ground/process.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 /// Of bad frees, for one adaptor: a program that frees wrongly does it often.
@@ -160,4 +160,4 @@ void tracking_resource_adaptor::do_deallocate(stream_ref stream, void* pointer, 
   if (freed) free_correction::say(pointer, freed->bytes);
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

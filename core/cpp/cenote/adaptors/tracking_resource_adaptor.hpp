@@ -17,10 +17,12 @@
 #include <vector>
 
 #include "cenote/ground/call_stack.hpp"
+#include "cenote/ground/export.hpp"
 #include "cenote/ground/mutex.hpp"
 #include "cenote/resource_adaptor.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 struct outstanding_allocation {
   void* pointer = nullptr;
@@ -70,4 +72,5 @@ class tracking_resource_adaptor final : public resource_adaptor {
   std::atomic<int> reports_{0};  // of bad frees
 };
 
+}  // namespace v1
 }  // namespace cenote

@@ -15,11 +15,13 @@
 #include <utility>
 
 #include "cenote/driver/kept_stream.hpp"
+#include "cenote/ground/export.hpp"
 #include "cenote/memory_resource.hpp"
 #include "cenote/surface/reclaimer.hpp"
 #include "cenote/surface/registry.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 template <class T = std::byte>
 class polymorphic_allocator {
@@ -71,4 +73,5 @@ class polymorphic_allocator {
   std::shared_ptr<memory_resource> resource_;
 };
 
+}  // namespace v1
 }  // namespace cenote

@@ -19,8 +19,10 @@
 #include <utility>
 
 #include "cenote/driver/kept_stream.hpp"
+#include "cenote/ground/export.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 /// `Allocator` has allocate(count, stream) and deallocate(pointer, count, stream). One that frees on a kept_stream, as
 /// polymorphic_allocator does, may have its containers destroyed by any thread.
@@ -67,4 +69,5 @@ class stream_allocator_adaptor {
   kept_stream stream_;
 };
 
+}  // namespace v1
 }  // namespace cenote

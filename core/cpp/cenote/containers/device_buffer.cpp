@@ -6,7 +6,7 @@
 #include "cenote/driver/memory.hpp"
 #include "cenote/surface/reclaimer.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 device_buffer::device_buffer(std::size_t bytes, stream_ref stream, std::shared_ptr<memory_resource> resource)
     : device_buffer(bytes, default_alignment, stream, std::move(resource)) {}
@@ -154,4 +154,4 @@ void device_buffer::prefetch(int location, stream_ref stream) const {
   end_use(stream);
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -17,10 +17,12 @@
 #include <utility>
 
 #include "cenote/driver/kept_stream.hpp"
+#include "cenote/ground/export.hpp"
 #include "cenote/memory_resource.hpp"
 #include "cenote/surface/registry.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 class device_buffer {
  public:
@@ -123,4 +125,5 @@ class device_buffer {
   std::size_t capacity_ = 0;
 };
 
+}  // namespace v1
 }  // namespace cenote

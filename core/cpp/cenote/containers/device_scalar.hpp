@@ -10,8 +10,10 @@
 #include <utility>
 
 #include "cenote/containers/device_uvector.hpp"
+#include "cenote/ground/export.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 template <class T>
 class device_scalar {
@@ -65,4 +67,5 @@ class device_scalar {
   device_uvector<T> element_;
 };
 
+}  // namespace v1
 }  // namespace cenote

@@ -25,8 +25,10 @@
 
 #include "cenote/containers/device_buffer.hpp"
 #include "cenote/driver/memory.hpp"
+#include "cenote/ground/export.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 template <class T>
 class device_uvector {
@@ -157,4 +159,5 @@ class device_uvector {
   device_buffer buffer_;
 };
 
+}  // namespace v1
 }  // namespace cenote

@@ -10,7 +10,7 @@
 #include "cenote/ground/immortal.hpp"
 #include "cenote/ground/mutex.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 struct put_off {
@@ -65,4 +65,4 @@ bool do_what_was_put_off(int device) noexcept {
   }
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -7,7 +7,7 @@
 
 #include <functional>
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 /// Runs `action` as soon as no capture on `device` is known of (is_capture_underway), and again until it returns true:
 /// at once if there is none; otherwise where an announced capture ends, memory runs out, or another action is added.
@@ -17,4 +17,4 @@ void do_after_captures(int device, std::function<bool()> action);
 /// Runs the actions that were put off, unless a capture is still under way. Returns whether there were any.
 bool do_what_was_put_off(int device) noexcept;
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

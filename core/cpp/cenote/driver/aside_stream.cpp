@@ -8,7 +8,7 @@
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/event.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 constinit std::array<std::atomic<cuda_stream*>, max_devices> streams{};
@@ -30,4 +30,4 @@ stream_ref aside_stream_after(stream_ref other, int device) {
   return aside;
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -8,7 +8,7 @@
 
 #include "cenote/driver/stream_ref.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 /// Independent of the legacy default stream.
 stream_ref aside_stream(int device);
@@ -16,4 +16,4 @@ stream_ref aside_stream(int device);
 /// That stream, after it has been made to wait for the work queued on `other` so far, a stream of any device.
 stream_ref aside_stream_after(stream_ref other, int device);
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -12,7 +12,7 @@
 #include "cenote/ground/environment.hpp"
 #include "cenote/ground/error.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 std::array<std::atomic<int>, max_devices> captures_underway{};
@@ -83,4 +83,4 @@ relaxed_capture_scope::~relaxed_capture_scope() {
   report_driver_failure("cuThreadExchangeStreamCaptureMode", driver().cuThreadExchangeStreamCaptureMode(&mode));
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -16,7 +16,7 @@
 
 #include <atomic>
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 class cuda_error;
 
@@ -80,4 +80,4 @@ class relaxed_capture_scope {
   int previous_mode_;
 };
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -7,7 +7,7 @@
 #include "cenote/driver/own_streams.hpp"
 #include "cenote/ground/process.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 cuda_stream::cuda_stream(kind flags) : cuda_stream(current_device(), flags) {}
 
@@ -36,4 +36,4 @@ cuda_stream& cuda_stream::operator=(cuda_stream&& other) noexcept {
 
 void cuda_stream::synchronize() const { cenote::synchronize(view(), device_); }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

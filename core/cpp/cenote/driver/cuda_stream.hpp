@@ -2,8 +2,10 @@
 #pragma once
 
 #include "cenote/driver/stream_ref.hpp"
+#include "cenote/ground/export.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 /// It can be moved; one that was moved from is not valid and may only be assigned to or destroyed.
 class cuda_stream {
@@ -31,4 +33,5 @@ class cuda_stream {
   int device_;
 };
 
+}  // namespace v1
 }  // namespace cenote

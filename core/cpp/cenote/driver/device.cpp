@@ -10,7 +10,7 @@
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/mutex.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 std::array<std::atomic<CUcontext>, max_devices> primary_contexts{};
@@ -136,4 +136,4 @@ device_scope::~device_scope() {
   report_driver_failure("cuCtxPopCurrent", driver().cuCtxPopCurrent(&popped));
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

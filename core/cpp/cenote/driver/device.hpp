@@ -11,7 +11,10 @@
 
 struct CUctx_st;
 
-namespace cenote {
+#include "cenote/ground/export.hpp"
+
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 /// The CUDA runtime enumerates no more.
 constexpr int max_devices = 64;
@@ -78,4 +81,5 @@ class device_scope {
   bool pushed_;
 };
 
+}  // namespace v1
 }  // namespace cenote

@@ -19,7 +19,7 @@
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/process.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 constexpr int oldest_driver = 12000;  // cuStreamGetId came with it
@@ -243,4 +243,4 @@ void check_driver_beside_captures(const char* call, CUresult result) {
                    "around it");
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

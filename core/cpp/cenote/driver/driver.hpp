@@ -15,7 +15,7 @@
 
 #include <string>
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 struct driver_table {
 #define CENOTE_DRIVER_REQUIRED(name, version) PFN_##name##_v##version name = nullptr;
@@ -43,7 +43,7 @@ void report_driver_failure(const char* call, CUresult result, const char* what_o
 /// so, and what to do.
 void check_driver_beside_captures(const char* call, CUresult result);
 
-}  // namespace cenote
+}  // namespace cenote::inline v1
 
 /// Calls an entry point and throws cuda_error unless it succeeded: CENOTE_DRIVER_CALL(cuMemFree, pointer).
 #define CENOTE_DRIVER_CALL(name, ...) ::cenote::check_driver(#name, ::cenote::driver().name(__VA_ARGS__))

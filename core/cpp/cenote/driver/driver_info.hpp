@@ -3,7 +3,10 @@
 
 #include <string>
 
-namespace cenote {
+#include "cenote/ground/export.hpp"
+
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 /// Whether the driver has been used in this process. Never loads it.
 bool driver_is_loaded() noexcept;
@@ -26,4 +29,5 @@ bool driver_is_simulated();
 /// Throws std::logic_error where a driver is in use that is not simulated.
 void forget_driver();
 
+}  // namespace v1
 }  // namespace cenote

@@ -11,7 +11,7 @@
 #include "cenote/driver/unnamed_stream.hpp"
 #include "cenote/ground/immortal.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 std::size_t unused_bytes_of(CUmemoryPool pool) {
@@ -98,4 +98,4 @@ bool make_room(const refused_request& refused) {
   return true;
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

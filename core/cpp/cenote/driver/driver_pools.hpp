@@ -22,19 +22,20 @@
 #include <vector>
 
 #include "cenote/driver/stream_ref.hpp"
+#include "cenote/ground/export.hpp"
 #include "cenote/ground/mutex.hpp"
 
 struct CUmemPoolHandle_st;
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 /// Those of one device. The ones that wait all have the same properties.
 class driver_pools {
  public:
-  static driver_pools& of(int device);
+  CENOTE_EXPORT static driver_pools& of(int device);
 
   /// How many wait to be used again.
-  std::size_t idle() const noexcept;
+  CENOTE_EXPORT std::size_t idle() const noexcept;
 
   /// One that waits; null where there is none.
   CUmemPoolHandle_st* take() noexcept;
@@ -52,7 +53,7 @@ class driver_pools {
   std::size_t unused_bytes(CUmemPoolHandle_st* another) const;
 
   /// Gives them back to the device, as far as the host has waited for the work that used them.
-  void trim(CUmemPoolHandle_st* another);
+  CENOTE_EXPORT void trim(CUmemPoolHandle_st* another);
 
   /// How often that was done.
   std::uint64_t trims() const noexcept { return trims_.load(std::memory_order_acquire); }
@@ -83,4 +84,4 @@ struct refused_request {
 /// (is_capture_underway), which that would end. False where asking again is of no use.
 bool make_room(const refused_request& refused);
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -7,7 +7,7 @@
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/process.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 event::event(int device) {
   const device_scope scope(device);
@@ -70,4 +70,4 @@ void wait_for_all_work_of(int other, stream_ref stream, int device) {
   }
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

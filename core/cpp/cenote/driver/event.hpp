@@ -4,10 +4,12 @@
 #include <memory>
 
 #include "cenote/driver/stream_ref.hpp"
+#include "cenote/ground/export.hpp"
 
 struct CUevent_st;
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 class event {
  public:
@@ -55,4 +57,5 @@ void wait_for_all_work(stream_ref stream, int device);
 /// The same where the work is that of `other`, and `stream` is of `device`.
 void wait_for_all_work_of(int other, stream_ref stream, int device);
 
+}  // namespace v1
 }  // namespace cenote

@@ -11,7 +11,7 @@
 #include "cenote/driver/unnamed_stream.hpp"
 #include "cenote/ground/thread_number.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 /// A default stream is each device's own; the others have one handle each.
@@ -69,4 +69,4 @@ void synchronize(const kept_stream& stream, int device) {
   synchronize_device(device);
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -18,8 +18,10 @@
 #include <cstdint>
 
 #include "cenote/driver/stream_ref.hpp"
+#include "cenote/ground/export.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 class kept_stream {
  public:
@@ -50,4 +52,5 @@ void order_after(const kept_stream& later, int later_device, const kept_stream& 
 /// Waits on the host for the work queued on `stream` so far. Throws as order_after does.
 void synchronize(const kept_stream& stream, int device);
 
+}  // namespace v1
 }  // namespace cenote

@@ -9,7 +9,7 @@
 #include "cenote/ground/free_correction.hpp"
 #include "cenote/ground/process.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 CUdeviceptr device_pointer(const void* pointer) { return reinterpret_cast<CUdeviceptr>(pointer); }
@@ -159,4 +159,4 @@ std::optional<int> device_of(const void* pointer, int device) {
   return ordinal;
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -8,8 +8,10 @@
 #include <optional>
 
 #include "cenote/driver/stream_ref.hpp"
+#include "cenote/ground/export.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 /// For work on `stream`; usable on every other as well. Where the driver has no memory left, it is asked again after
 /// what lies unused in its pools was given back (driver_pools.hpp): the host may wait for work of the device.
@@ -54,4 +56,5 @@ memory_kind kind_of(const void* pointer, int device);
 /// The device that `pointer` belongs to; nothing where the driver does not know the pointer.
 std::optional<int> device_of(const void* pointer, int device);
 
+}  // namespace v1
 }  // namespace cenote

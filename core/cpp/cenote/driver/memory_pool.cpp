@@ -17,7 +17,7 @@
 #include "cenote/ground/mutex.hpp"
 #include "cenote/ground/process.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 int handle_types(export_handles handles) {
@@ -210,4 +210,4 @@ void memory_pool_ref::trim(std::size_t keep_bytes) const {
   CENOTE_DRIVER_CALL(cuMemPoolTrimTo, handle_, keep_bytes);
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

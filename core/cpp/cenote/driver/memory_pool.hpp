@@ -7,10 +7,12 @@
 
 #include "cenote/driver/peer_devices.hpp"
 #include "cenote/driver/stream_ref.hpp"
+#include "cenote/ground/export.hpp"
 
 struct CUmemPoolHandle_st;
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 /// A pool that somebody else owns, as a value: the driver's handle and the device that its streams belong to.
 class memory_pool_ref {
@@ -87,4 +89,5 @@ class memory_pool {
   mutable std::atomic<bool> is_shared_;
 };
 
+}  // namespace v1
 }  // namespace cenote

@@ -11,7 +11,7 @@
 #define CENOTE_HAS_NVTX 1
 #endif
 
-namespace cenote::nvtx {
+namespace cenote::inline v1::nvtx {
 namespace {
 
 bool is_asked_for() noexcept {
@@ -124,4 +124,4 @@ call::~call() {
 
 bool call::is_of_a_part() const noexcept { return is_outermost_ && here.has_cut; }
 
-}  // namespace cenote::nvtx
+}  // namespace cenote::inline v1::nvtx

@@ -17,9 +17,11 @@
 #include <atomic>
 #include <cstddef>
 
-namespace cenote::nvtx {
+#include "cenote/ground/export.hpp"
 
-extern std::atomic<bool> switched_on;
+namespace cenote::inline v1::nvtx {
+
+CENOTE_EXPORT extern std::atomic<bool> switched_on;
 
 inline bool is_on() noexcept { return switched_on.load(std::memory_order_relaxed); }
 
@@ -65,4 +67,4 @@ class call {
   bool is_said_;
 };
 
-}  // namespace cenote::nvtx
+}  // namespace cenote::inline v1::nvtx

@@ -19,7 +19,7 @@
 #include "cenote/ground/immortal.hpp"
 #include "cenote/ground/mutex.hpp"
 
-namespace cenote::nvtx {
+namespace cenote::inline v1::nvtx {
 namespace {
 
 struct heap {
@@ -164,16 +164,16 @@ void heap_ends(const void* base) noexcept {
   known.heaps.erase(found);
 }
 
-}  // namespace cenote::nvtx
+}  // namespace cenote::inline v1::nvtx
 
 #else
 
-namespace cenote::nvtx {
+namespace cenote::inline v1::nvtx {
 
 void region_begins(const void*, std::size_t, int) noexcept {}
 void region_ends(const void*, stream_ref, int) noexcept {}
 void heap_ends(const void*) noexcept {}
 
-}  // namespace cenote::nvtx
+}  // namespace cenote::inline v1::nvtx
 
 #endif

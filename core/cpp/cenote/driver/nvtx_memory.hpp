@@ -21,7 +21,7 @@
 
 #include "cenote/driver/stream_ref.hpp"
 
-namespace cenote::nvtx {
+namespace cenote::inline v1::nvtx {
 
 /// A part of a larger allocation was handed out.
 void region_begins(const void* block, std::size_t bytes, int device) noexcept;
@@ -32,4 +32,4 @@ void region_ends(const void* block, stream_ref stream, int device) noexcept;
 /// The driver is about to get the allocation at `base` back.
 void heap_ends(const void* base) noexcept;
 
-}  // namespace cenote::nvtx
+}  // namespace cenote::inline v1::nvtx

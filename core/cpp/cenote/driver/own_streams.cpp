@@ -1,6 +1,6 @@
 #include "cenote/driver/own_streams.hpp"
 
-namespace cenote::own_streams {
+namespace cenote::inline v1::own_streams {
 namespace {
 
 /// In a place whose id is being written: CU_STREAM_LEGACY, which is no stream of ours.
@@ -22,4 +22,4 @@ void remove(CUstream_st* handle) noexcept {
   place_of(handle).handle.compare_exchange_strong(handle, nullptr, std::memory_order_release);
 }
 
-}  // namespace cenote::own_streams
+}  // namespace cenote::inline v1::own_streams

@@ -17,7 +17,7 @@
 
 struct CUstream_st;
 
-namespace cenote::own_streams {
+namespace cenote::inline v1::own_streams {
 
 struct place {
   std::atomic<CUstream_st*> handle{nullptr};
@@ -44,4 +44,4 @@ inline std::optional<std::uint64_t> find(CUstream_st* handle) noexcept {
   return its.id.load(std::memory_order_relaxed);
 }
 
-}  // namespace cenote::own_streams
+}  // namespace cenote::inline v1::own_streams

@@ -13,7 +13,7 @@
 #include "cenote/ground/immortal.hpp"
 #include "cenote/ground/mutex.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 using device_set = std::bitset<max_devices>;
@@ -148,4 +148,4 @@ void forget_devices_in_use() noexcept {
   for (auto& [pool, known] : all.pools) known.open.reset();
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

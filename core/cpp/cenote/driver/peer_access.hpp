@@ -23,7 +23,7 @@
 
 struct CUmemPoolHandle_st;
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 /// Throws for named devices that do not exist (std::out_of_range) or cannot reach `device` (std::invalid_argument).
 void check_peers(const peer_devices& peers, int device);
@@ -48,4 +48,4 @@ void open_pools_to(int device) noexcept;
 /// No device has been used, and no pool is open (driver_info.hpp: forget_driver).
 void forget_devices_in_use() noexcept;
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

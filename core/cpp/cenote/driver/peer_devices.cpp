@@ -1,6 +1,6 @@
 #include "cenote/driver/peer_devices.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 std::string spell_peers(const peer_devices& peers) {
   if (peers.which == peer_devices::choice::in_use) return "";
@@ -14,4 +14,4 @@ std::string spell_peers(const peer_devices& peers) {
   return text;
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

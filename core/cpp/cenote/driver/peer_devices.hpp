@@ -4,7 +4,10 @@
 #include <string>
 #include <vector>
 
-namespace cenote {
+#include "cenote/ground/export.hpp"
+
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 struct peer_devices {
   enum class choice { in_use, all, named };
@@ -15,4 +18,5 @@ struct peer_devices {
 /// As specifications have it: "", "all", "none" or "1,2".
 std::string spell_peers(const peer_devices& peers);
 
+}  // namespace v1
 }  // namespace cenote

@@ -10,7 +10,7 @@
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/thread_number.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 CUstreamCaptureStatus capture_status(CUstream handle) {
@@ -93,4 +93,4 @@ bool is_capturing(stream_ref stream, int device) {
   return ask_in_context(stream, device, capture_status) != CU_STREAM_CAPTURE_STATUS_NONE;
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

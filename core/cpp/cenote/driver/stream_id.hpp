@@ -16,8 +16,10 @@
 #include <functional>
 
 #include "cenote/driver/stream_ref.hpp"
+#include "cenote/ground/export.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 /// What memory is ordered by: one stream of the process for ever, or one stream's branch of a capture.
 struct stream_id {
@@ -73,6 +75,7 @@ class unidentified_scope {
   const identified_scope* outer_;
 };
 
+}  // namespace v1
 }  // namespace cenote
 
 template <>

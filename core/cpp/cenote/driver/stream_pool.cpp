@@ -5,7 +5,7 @@
 
 #include "cenote/driver/device.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 cuda_stream_pool::cuda_stream_pool(std::size_t size, cuda_stream::kind flags)
     : cuda_stream_pool(current_device(), size, flags) {}
@@ -25,4 +25,4 @@ const std::shared_ptr<cuda_stream>& cuda_stream_pool::get_stream(std::size_t id)
   return streams_[id % streams_.size()];
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

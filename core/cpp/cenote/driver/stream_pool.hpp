@@ -13,8 +13,10 @@
 #include <vector>
 
 #include "cenote/driver/cuda_stream.hpp"
+#include "cenote/ground/export.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 class cuda_stream_pool {
  public:
@@ -39,4 +41,5 @@ class cuda_stream_pool {
   std::atomic<std::size_t> next_{0};
 };
 
+}  // namespace v1
 }  // namespace cenote

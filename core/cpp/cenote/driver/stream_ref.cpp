@@ -9,7 +9,7 @@
 #include "cenote/driver/event.hpp"
 #include "cenote/driver/stream_scope.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 int device_of_stream(stream_ref stream, int device) {
   if (stream.is_legacy_default() || stream.is_per_thread_default()) return device;
@@ -63,4 +63,4 @@ void wait(stream_ref stream, const event& happened, int device) {
   CENOTE_DRIVER_CALL(cuStreamWaitEvent, stream.value(), happened.value(), CU_EVENT_WAIT_DEFAULT);
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

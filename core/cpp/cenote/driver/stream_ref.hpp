@@ -9,7 +9,10 @@
 
 struct CUstream_st;
 
-namespace cenote {
+#include "cenote/ground/export.hpp"
+
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 class event;
 
@@ -79,4 +82,5 @@ bool is_done(stream_ref stream, int device);
 /// Work queued on `stream` from now on runs after `happened`. The device waits, the host does not.
 void wait(stream_ref stream, const event& happened, int device);
 
+}  // namespace v1
 }  // namespace cenote

@@ -10,7 +10,7 @@
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/stream_ref.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 class stream_scope {
  public:
@@ -22,4 +22,4 @@ class stream_scope {
   std::optional<device_scope> context_;
 };
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

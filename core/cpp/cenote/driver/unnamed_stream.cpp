@@ -3,7 +3,7 @@
 #include "cenote/driver/event.hpp"
 #include "cenote/ground/error.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 namespace {
 
@@ -28,4 +28,4 @@ void unnamed_stream::synchronize() const {
   event::record(own_->view(), device_)->synchronize();
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

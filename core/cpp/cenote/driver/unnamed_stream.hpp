@@ -15,7 +15,7 @@
 #include "cenote/driver/cuda_stream.hpp"
 #include "cenote/driver/stream_ref.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 class unnamed_stream {
  public:
@@ -31,4 +31,4 @@ class unnamed_stream {
   std::optional<cuda_stream> own_;
 };
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

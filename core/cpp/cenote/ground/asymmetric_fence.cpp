@@ -7,7 +7,7 @@
 #include <chrono>
 #include <thread>
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 bool membarrier(int command) noexcept { return syscall(SYS_membarrier, command, 0, 0) == 0; }
@@ -25,4 +25,4 @@ void pass_fence_of_all() noexcept {
   if (!membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

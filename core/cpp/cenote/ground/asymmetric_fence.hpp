@@ -13,7 +13,7 @@
 
 #include <atomic>
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 /// Whether the system offers it. Registers the process the first time.
 bool has_asymmetric_fence() noexcept;
@@ -24,4 +24,4 @@ inline void pass_free_fence() noexcept { std::atomic_signal_fence(std::memory_or
 /// The side that is passed seldom, where the system offered it: a millisecond if it does so no more.
 void pass_fence_of_all() noexcept;
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

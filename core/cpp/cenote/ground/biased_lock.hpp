@@ -21,7 +21,7 @@
 
 #include "cenote/ground/asymmetric_fence.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 class biased_lock {
  public:
@@ -54,4 +54,4 @@ class biased_lock {
   std::atomic<bool> is_closed_{false};
 };
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <cstdio>
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 struct unit {
@@ -109,4 +109,4 @@ std::optional<std::size_t> parse_bytes(std::string_view text) {
   return static_cast<std::size_t>(bytes);
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

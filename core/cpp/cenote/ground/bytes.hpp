@@ -10,7 +10,10 @@
 #include <string>
 #include <string_view>
 
-namespace cenote {
+#include "cenote/ground/export.hpp"
+
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 constexpr std::size_t KiB = std::size_t{1} << 10;
 constexpr std::size_t MiB = std::size_t{1} << 20;
@@ -47,4 +50,5 @@ std::string spell_bytes(std::size_t bytes);
 /// passes 2^64. A number without a unit is in bytes.
 std::optional<std::size_t> parse_bytes(std::string_view text);
 
+}  // namespace v1
 }  // namespace cenote

@@ -13,7 +13,7 @@
 
 #include "cenote/ground/bytes.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 constexpr const char* indentation = "    ";
@@ -108,4 +108,4 @@ std::string call_stack::text() const {
   return text;
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

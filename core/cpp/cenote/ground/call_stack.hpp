@@ -12,7 +12,10 @@
 #include <string>
 #include <vector>
 
-namespace cenote {
+#include "cenote/ground/export.hpp"
+
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 /// A language whose programs call this library, as the program that embeds it describes it.
 struct interpreter {
@@ -40,4 +43,5 @@ class call_stack {
   std::vector<const void*> frames_;  // return addresses, innermost first
 };
 
+}  // namespace v1
 }  // namespace cenote

@@ -9,9 +9,9 @@
 #define CENOTE_CHECK 0
 #endif
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 constexpr int check_level = CENOTE_CHECK;
 static_assert(check_level >= 0 && check_level <= 2, "CENOTE_CHECK is 0, 1 or 2");
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

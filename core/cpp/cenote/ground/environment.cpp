@@ -4,7 +4,7 @@
 
 #include <cstdlib>
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 const char* environment_text(const char* name) noexcept { return is_secure_execution() ? nullptr : std::getenv(name); }
 
@@ -15,4 +15,4 @@ const char* environment_variable(const char* name) noexcept {
 
 bool is_secure_execution() noexcept { return getauxval(AT_SECURE) != 0; }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -4,15 +4,17 @@
 // its environment and must not choose its files and libraries: no variable is followed there.
 #pragma once
 
-namespace cenote {
+#include "cenote/ground/export.hpp"
+
+namespace cenote::inline v1 {
 
 /// The value of a variable; null where it is not set or empty, and in secure execution.
-const char* environment_variable(const char* name) noexcept;
+CENOTE_EXPORT const char* environment_variable(const char* name) noexcept;
 
 /// The same for a variable that means something when it is empty, such as CUDA_VISIBLE_DEVICES.
 const char* environment_text(const char* name) noexcept;
 
 /// Whether the process has rights that its caller does not have.
-bool is_secure_execution() noexcept;
+CENOTE_EXPORT bool is_secure_execution() noexcept;
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

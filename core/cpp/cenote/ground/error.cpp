@@ -9,7 +9,7 @@
 #include "cenote/ground/process.hpp"
 #include "cenote/ground/reports.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 void append(std::string& text, const char* label, const std::optional<std::size_t>& bytes) {
@@ -72,4 +72,4 @@ void report_text_once(std::initializer_list<text_part> parts) noexcept {
   if (remember_report(hash_of(parts))) log_text(log_level::error, parts);
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -15,9 +15,11 @@
 #include <stdexcept>
 #include <string>
 
+#include "cenote/ground/export.hpp"
 #include "cenote/ground/text_part.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 /// A resource's figures, in bytes; what a resource does not know is left empty.
 struct memory_state {
@@ -78,4 +80,5 @@ void report_once(const Parts&... parts) noexcept {
   report_text_once({text_part(parts)...});
 }
 
+}  // namespace v1
 }  // namespace cenote

@@ -2,7 +2,7 @@
 
 #include "cenote/ground/error.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 foreign_exception::~foreign_exception() = default;
 
@@ -30,4 +30,4 @@ void interrupt_scope::report_kept() const noexcept {
   }
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -14,7 +14,10 @@
 #include <exception>
 #include <utility>
 
-namespace cenote {
+#include "cenote/ground/export.hpp"
+
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 class foreign_exception {
  public:
@@ -88,4 +91,5 @@ class closed_interrupt_scope {
   interrupt_scope* outer_;
 };
 
+}  // namespace v1
 }  // namespace cenote

@@ -13,7 +13,7 @@
 #include <cstddef>
 #include <optional>
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 class free_correction {
  public:
@@ -43,4 +43,4 @@ class free_correction {
   [[gnu::tls_model("initial-exec")]] static constinit thread_local correction last_;
 };
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

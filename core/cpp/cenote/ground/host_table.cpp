@@ -7,7 +7,7 @@
 
 #include "cenote/ground/bytes.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 constexpr std::size_t large_page = 2 * MiB;
@@ -44,4 +44,4 @@ void release_host_table(void* table, std::size_t bytes) noexcept {
   munmap(table, is_large(bytes) ? align_up(bytes, large_page) : bytes);
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

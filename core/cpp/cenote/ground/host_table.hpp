@@ -10,7 +10,7 @@
 #include <cstddef>
 #include <memory>
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 /// Throws std::bad_alloc.
 void* allocate_host_table(std::size_t bytes);
@@ -30,4 +30,4 @@ host_table<T> make_host_table(std::size_t count) {
   return host_table<T>(static_cast<T*>(allocate_host_table(count * sizeof(T))), host_table_release{count * sizeof(T)});
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

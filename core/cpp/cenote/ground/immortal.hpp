@@ -9,7 +9,7 @@
 #include <cstddef>
 #include <new>
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 template <class Object>
 class immortal {
@@ -26,4 +26,4 @@ class immortal {
   Object& object_;
 };
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

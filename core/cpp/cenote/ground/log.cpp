@@ -24,7 +24,7 @@
 #include "cenote/ground/output_file.hpp"
 #include "cenote/ground/process.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 constexpr const char* level_variable = "CENOTE_LOG_LEVEL";
@@ -248,4 +248,4 @@ void print_log_record(log_level level, std::string_view text) noexcept {
   if (the_file() == nullptr) write_to_stderr(level, {text});
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -26,9 +26,11 @@
 #include <string_view>
 #include <vector>
 
+#include "cenote/ground/export.hpp"
 #include "cenote/ground/text_part.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 /// RMM's levels. A line is of one up to `critical`; `off` and `n_levels` are levels that no line reaches.
 enum class log_level : int { trace, debug, info, warn, error, critical, off, n_levels };
@@ -80,4 +82,5 @@ std::vector<log_record> take_log_records();
 /// To stderr, as where nobody listens; nowhere if a file has the lines. For a listener who has no better place.
 void print_log_record(log_level level, std::string_view text) noexcept;
 
+}  // namespace v1
 }  // namespace cenote

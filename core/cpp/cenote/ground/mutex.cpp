@@ -4,7 +4,7 @@
 
 #include <atomic>
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 /// A list to which is only added, at its front. A fork takes those that are in it as it starts.
 struct all_process_mutexes {
@@ -40,4 +40,4 @@ namespace {
 
 process_mutex::process_mutex() noexcept { all_process_mutexes::insert(*this); }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -20,7 +20,7 @@
 
 #include "cenote/ground/process.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 template <class Mutex>
 class of_one_process {
@@ -85,4 +85,4 @@ class process_mutex {
   process_mutex* next_ = nullptr;  // in the list of all
 };
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

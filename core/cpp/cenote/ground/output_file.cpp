@@ -23,7 +23,7 @@
 #include "cenote/ground/immortal.hpp"
 #include "cenote/ground/mutex.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 constexpr int most_links = 40;  // as the kernel's own bound
@@ -293,4 +293,4 @@ std::string with_process_number(std::string name) {
   return name;
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

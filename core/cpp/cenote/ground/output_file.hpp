@@ -22,7 +22,9 @@
 #include <string>
 #include <string_view>
 
-namespace cenote {
+#include "cenote/ground/export.hpp"
+
+namespace cenote::inline v1 {
 
 /// A descriptor that may be written to, as opened by rule 5, or why there is none.
 struct opened_file {
@@ -33,7 +35,7 @@ struct opened_file {
 };
 
 /// Opens a file for writing at its end, and makes it if there is none. What it has stays.
-opened_file open_for_writing(const std::string& path);
+CENOTE_EXPORT opened_file open_for_writing(const std::string& path);
 
 class output_file {
  public:
@@ -63,4 +65,4 @@ class output_file {
 /// `name` with the number of the process in place of each "%p".
 std::string with_process_number(std::string name);
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -9,7 +9,7 @@
 
 #include "cenote/ground/error.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 constinit std::atomic<unsigned> process_fate{0};
 
@@ -52,4 +52,4 @@ long thread_id() noexcept {
   return here.id;
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -7,7 +7,9 @@
 
 #include <atomic>
 
-namespace cenote {
+#include "cenote/ground/export.hpp"
+
+namespace cenote::inline v1 {
 
 /// Called right before the driver is initialised: what is forked from now on is a child of a process that uses it.
 void driver_use_begins() noexcept;
@@ -18,7 +20,7 @@ void watch_exit() noexcept;
 
 /// What has become of the process, read at every call: bits of the first two, and how many forks lie between this
 /// process and the one that loaded the library, in steps of the third.
-extern std::atomic<unsigned> process_fate;
+CENOTE_EXPORT extern std::atomic<unsigned> process_fate;
 constexpr unsigned process_exits = 1, process_was_forked = 2, one_fork = 4;
 
 inline bool process_is_exiting() noexcept {
@@ -40,9 +42,9 @@ inline unsigned process_generation() noexcept {
 }
 
 /// For what a forked child can neither use nor wait for. Throws driver_unavailable, which says what to do.
-[[noreturn]] void refuse_in_forked_child();
+[[noreturn]] CENOTE_EXPORT void refuse_in_forked_child();
 
 /// The calling thread as the operating system numbers it.
 long thread_id() noexcept;
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

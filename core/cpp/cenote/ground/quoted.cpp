@@ -2,7 +2,7 @@
 
 #include <stdexcept>
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 constexpr char quote = '"';
@@ -53,4 +53,4 @@ std::vector<std::string_view> split_unquoted(std::string_view text, char separat
   return parts;
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -5,12 +5,14 @@
 #include <string_view>
 #include <vector>
 
-namespace cenote {
+#include "cenote/ground/export.hpp"
+
+namespace cenote::inline v1 {
 
 std::string_view without_blanks(std::string_view text);
 
 /// `text` as it is, or in quotes where it holds one of `separators`, a quote, or a blank at an end.
-std::string quoted(std::string_view text, std::string_view separators);
+CENOTE_EXPORT std::string quoted(std::string_view text, std::string_view separators);
 
 /// The text that quoted() was given. std::invalid_argument for quotes that are not closed, or not at the ends.
 std::string unquoted(std::string_view text);
@@ -18,4 +20,4 @@ std::string unquoted(std::string_view text);
 /// The parts between separators that are not in quotes, without the blanks around them.
 std::vector<std::string_view> split_unquoted(std::string_view text, char separator);
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

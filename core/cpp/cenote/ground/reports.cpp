@@ -7,7 +7,7 @@
 
 #include "cenote/ground/mutex.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 struct kept_text {
@@ -55,4 +55,4 @@ void clear_reports() noexcept {
   count = 0;
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -13,9 +13,11 @@
 #include <string>
 #include <vector>
 
+#include "cenote/ground/export.hpp"
 #include "cenote/ground/text_part.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 constexpr std::size_t max_kept_reports = 64;
 constexpr std::size_t max_kept_report_bytes = 512;
@@ -31,4 +33,5 @@ std::vector<std::string> kept_reports();
 
 void clear_reports() noexcept;
 
+}  // namespace v1
 }  // namespace cenote

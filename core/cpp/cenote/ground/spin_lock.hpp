@@ -15,7 +15,7 @@
 
 #include "cenote/ground/process.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 class spin_lock {
  public:
@@ -37,4 +37,4 @@ class spin_lock {
   std::atomic<unsigned> locked_by_{free};
 };
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

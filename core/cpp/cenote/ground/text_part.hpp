@@ -14,7 +14,7 @@
 #include <string>
 #include <string_view>
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 class text_part {
  public:
@@ -44,4 +44,4 @@ class text_part {
   std::size_t size_ = 0;
 };
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

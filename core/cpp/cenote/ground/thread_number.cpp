@@ -2,7 +2,7 @@
 
 #include <atomic>
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 std::uint64_t this_thread_number() noexcept {
   static constinit std::atomic<std::uint64_t> last{0};
@@ -11,4 +11,4 @@ std::uint64_t this_thread_number() noexcept {
   return number;
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

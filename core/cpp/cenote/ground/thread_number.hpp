@@ -7,9 +7,9 @@
 
 #include <cstdint>
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 /// The calling thread's.
 std::uint64_t this_thread_number() noexcept;
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -7,7 +7,7 @@
 #include "cenote/ground/immortal.hpp"
 #include "cenote/ground/mutex.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 /// Which numbers are taken; the lowest free one is handed out. In a forked child those of threads that are not there
@@ -65,4 +65,4 @@ std::size_t this_thread_slot() noexcept {
   return held.number;
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -7,7 +7,7 @@
 
 #include <cstddef>
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 constexpr std::size_t no_slot = ~std::size_t{0};
 
@@ -15,4 +15,4 @@ constexpr std::size_t no_slot = ~std::size_t{0};
 /// What is made thread_local after the first question goes before the slot does.
 std::size_t this_thread_slot() noexcept;
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

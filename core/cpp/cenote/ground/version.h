@@ -10,4 +10,8 @@
 /// One number to compare: 1 000 000 * major + 1 000 * minor + patch.
 #define CENOTE_VERSION (CENOTE_VERSION_MAJOR * 1000000 + CENOTE_VERSION_MINOR * 1000 + CENOTE_VERSION_PATCH)
 
+/// Raised by a release whose C++ classes are not those of older programs: the number in `libcenote.so.1`, and of the
+/// inline namespace (export.hpp). The C interface has a number of its own, CENOTE_ABI_VERSION.
+#define CENOTE_SOVERSION 1
+
 #endif

@@ -23,7 +23,7 @@
 #include "cenote/memory_resource.hpp"
 #include "cenote/structures/block.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 class chunk_source {
  public:
@@ -62,4 +62,4 @@ class chunk_source {
   std::optional<std::size_t> step_;
 };
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <stdexcept>
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 offered_blocks::offered_blocks() {
   offers_.reserve(most);
@@ -99,4 +99,4 @@ void offered_blocks::check(const block_heap& heap) const {
   if (offers_.size() + vacant_.size() != most) throw std::logic_error("offered_blocks I2: a place is lost");
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

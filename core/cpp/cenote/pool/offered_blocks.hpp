@@ -35,7 +35,7 @@
 #include "cenote/pool/stream_timeline.hpp"
 #include "cenote/structures/block_heap.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 class offered_blocks {
  public:
@@ -118,4 +118,4 @@ class offered_blocks {
   std::vector<offer*> vacant_;
 };
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

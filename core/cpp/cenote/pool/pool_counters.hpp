@@ -3,7 +3,10 @@
 
 #include <cstdint>
 
-namespace cenote {
+#include "cenote/ground/export.hpp"
+
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 /// How often each path was taken since the pool was made.
 struct pool_counters {
@@ -20,4 +23,5 @@ struct pool_counters {
   std::uint64_t upstream_frees = 0;
 };
 
+}  // namespace v1
 }  // namespace cenote

@@ -10,7 +10,7 @@
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/thread_slot.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 stream_ordered_heap::stream_ordered_heap() : ready_(heap_.create_owner()) {}
 
@@ -407,4 +407,4 @@ void stream_ordered_heap::check() const {
   offers_.check(heap_);
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

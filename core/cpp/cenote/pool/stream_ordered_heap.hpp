@@ -36,7 +36,7 @@
 #include "cenote/pool/stream_timelines.hpp"
 #include "cenote/structures/block_heap.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 class stream_ordered_heap {
  public:
@@ -212,4 +212,4 @@ class stream_ordered_heap {
   bool is_held_ = false;
 };
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

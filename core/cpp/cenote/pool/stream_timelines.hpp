@@ -28,7 +28,7 @@
 #include "cenote/pool/stream_timeline.hpp"
 #include "cenote/structures/block_heap.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 class stream_timelines {
  public:
@@ -104,4 +104,4 @@ class stream_timelines {
   spare_events spares_;
 };
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

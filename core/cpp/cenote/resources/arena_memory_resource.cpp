@@ -7,7 +7,7 @@
 #include "cenote/driver/device.hpp"
 #include "cenote/ground/output_file.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 constexpr std::size_t smallest_arena = 1 * MiB;
@@ -62,4 +62,4 @@ void arena_memory_resource::dump(std::size_t failed_bytes) const noexcept {
   }
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

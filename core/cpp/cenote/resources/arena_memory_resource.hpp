@@ -8,10 +8,12 @@
 #include <memory>
 #include <optional>
 
+#include "cenote/ground/export.hpp"
 #include "cenote/memory_resource.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 class arena_memory_resource final : public memory_resource {
  public:
@@ -52,4 +54,5 @@ class arena_memory_resource final : public memory_resource {
   bool dump_log_on_failure_;
 };
 
+}  // namespace v1
 }  // namespace cenote

@@ -7,7 +7,7 @@
 #include "cenote/ground/free_correction.hpp"
 #include "cenote/resources/fixed_size_memory_resource.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 constexpr int largest_exponent = 62;
@@ -189,4 +189,4 @@ void binning_memory_resource::check() const {
   for (const auto& b : bins_) b->resource->check();
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -17,11 +17,13 @@
 #include <memory>
 #include <vector>
 
+#include "cenote/ground/export.hpp"
 #include "cenote/ground/mutex.hpp"
 #include "cenote/memory_resource.hpp"
 #include "cenote/resources/fixed_size_memory_resource.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 class binning_memory_resource final : public memory_resource {
  public:
@@ -69,4 +71,5 @@ class binning_memory_resource final : public memory_resource {
   std::vector<std::unique_ptr<bin>> bins_;  // by size; the last is the upstream's, for every size
 };
 
+}  // namespace v1
 }  // namespace cenote

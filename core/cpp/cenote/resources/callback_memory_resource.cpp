@@ -5,7 +5,7 @@
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/stream_id.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 callback_memory_resource::callback_memory_resource(allocate_function allocate, deallocate_function deallocate)
     : callback_memory_resource(current_device(), std::move(allocate), std::move(deallocate)) {}
@@ -33,4 +33,4 @@ void callback_memory_resource::give(stream_ref stream, void* pointer, std::size_
   }
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -5,9 +5,11 @@
 
 #include <functional>
 
+#include "cenote/ground/export.hpp"
 #include "cenote/resources/driver_memory_resource.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 class callback_memory_resource final : public driver_memory_resource {
  public:
@@ -33,4 +35,5 @@ class callback_memory_resource final : public driver_memory_resource {
   deallocate_function deallocate_;
 };
 
+}  // namespace v1
 }  // namespace cenote

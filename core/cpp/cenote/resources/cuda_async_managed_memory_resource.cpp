@@ -2,7 +2,7 @@
 
 #include "cenote/driver/device.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 cuda_async_managed_memory_resource::cuda_async_managed_memory_resource()
     : cuda_async_managed_memory_resource(current_device()) {}
@@ -10,4 +10,4 @@ cuda_async_managed_memory_resource::cuda_async_managed_memory_resource()
 cuda_async_managed_memory_resource::cuda_async_managed_memory_resource(int device)
     : driver_pool_memory_resource(device), pool_(device) {}
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

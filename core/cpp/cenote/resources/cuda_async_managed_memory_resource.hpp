@@ -4,9 +4,11 @@
 // resource, it keeps what is freed to it over a synchronisation (managed_pool_use).
 #pragma once
 
+#include "cenote/ground/export.hpp"
 #include "cenote/resources/driver_pool_memory_resource.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 class cuda_async_managed_memory_resource final : public driver_pool_memory_resource {
  public:
@@ -23,4 +25,5 @@ class cuda_async_managed_memory_resource final : public driver_pool_memory_resou
   managed_pool_use pool_;
 };
 
+}  // namespace v1
 }  // namespace cenote

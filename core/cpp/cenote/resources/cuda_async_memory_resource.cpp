@@ -3,7 +3,7 @@
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/unnamed_stream.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 cuda_async_memory_resource::cuda_async_memory_resource() : cuda_async_memory_resource(options{}) {}
 
@@ -31,4 +31,4 @@ std::string cuda_async_memory_resource::specification() const {
                peers.empty() ? "" : "peers=" + peers});
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -5,9 +5,11 @@
 #include <limits>
 #include <optional>
 
+#include "cenote/ground/export.hpp"
 #include "cenote/resources/driver_pool_memory_resource.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 class cuda_async_memory_resource final : public driver_pool_memory_resource {
  public:
@@ -35,4 +37,5 @@ class cuda_async_memory_resource final : public driver_pool_memory_resource {
   memory_pool pool_;  // lives as long as this resource: so does the handle
 };
 
+}  // namespace v1
 }  // namespace cenote

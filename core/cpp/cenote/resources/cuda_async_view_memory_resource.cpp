@@ -5,7 +5,7 @@
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/peer_access.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 /// What the driver answers for the handle of a pool that was destroyed.
@@ -52,4 +52,4 @@ memory_state cuda_async_view_memory_resource::state() const {
   }
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

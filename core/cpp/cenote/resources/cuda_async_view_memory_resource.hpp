@@ -7,9 +7,11 @@
 #include <new>
 #include <string>
 
+#include "cenote/ground/export.hpp"
 #include "cenote/resources/driver_pool_memory_resource.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 /// The pool that a resource views does not exist any more: no memory will ever come from it.
 class pool_is_gone : public std::bad_alloc {
@@ -40,4 +42,5 @@ class cuda_async_view_memory_resource final : public driver_pool_memory_resource
   memory_pool_ref pool_;
 };
 
+}  // namespace v1
 }  // namespace cenote

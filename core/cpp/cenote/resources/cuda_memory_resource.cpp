@@ -3,7 +3,7 @@
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/memory.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 cuda_memory_resource::cuda_memory_resource() : cuda_memory_resource(current_device()) {}
 
@@ -17,4 +17,4 @@ void cuda_memory_resource::give(stream_ref stream, void* pointer, std::size_t) n
   device_free(device(), pointer, stream);
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -4,7 +4,7 @@
 #include "cenote/driver/unnamed_stream.hpp"
 #include "cenote/ground/free_correction.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 std::size_t with_room_to_align(std::size_t bytes, std::size_t alignment) { return bytes + alignment; }
@@ -74,4 +74,4 @@ void driver_memory_resource::do_deallocate(stream_ref stream, void* pointer, std
               " that it was not allocated with, or twice; it is leaked");
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -13,10 +13,12 @@
 
 #include <unordered_map>
 
+#include "cenote/ground/export.hpp"
 #include "cenote/ground/mutex.hpp"
 #include "cenote/memory_resource.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 class driver_memory_resource : public memory_resource {
  protected:
@@ -41,4 +43,5 @@ class driver_memory_resource : public memory_resource {
   std::unordered_map<void*, void*> bases_;  // of the blocks whose address was moved up
 };
 
+}  // namespace v1
 }  // namespace cenote

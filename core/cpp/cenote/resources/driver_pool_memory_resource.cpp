@@ -2,7 +2,7 @@
 
 #include "cenote/driver/nvtx.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 memory_state driver_pool_memory_resource::state() const {
   memory_state figures = memory_resource::state();
@@ -19,4 +19,4 @@ std::size_t driver_pool_memory_resource::trim(std::size_t keep_bytes) {
   return before > after ? before - after : 0;
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

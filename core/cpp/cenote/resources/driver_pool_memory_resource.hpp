@@ -3,9 +3,11 @@
 #pragma once
 
 #include "cenote/driver/memory_pool.hpp"
+#include "cenote/ground/export.hpp"
 #include "cenote/resources/driver_memory_resource.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 class driver_pool_memory_resource : public driver_memory_resource {
  public:
@@ -24,4 +26,5 @@ class driver_pool_memory_resource : public driver_memory_resource {
   void give(stream_ref stream, void* pointer, std::size_t) noexcept override { pool().free(stream, pointer); }
 };
 
+}  // namespace v1
 }  // namespace cenote

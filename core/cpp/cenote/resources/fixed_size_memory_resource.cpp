@@ -2,7 +2,7 @@
 
 #include <stdexcept>
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 std::size_t checked_block_size(std::size_t bytes) {
@@ -47,4 +47,4 @@ void fixed_size_memory_resource::do_deallocate(stream_ref stream, void* pointer,
   pool_.deallocate(stream, pointer, block_size_, alignment);
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -6,10 +6,12 @@
 
 #include <memory>
 
+#include "cenote/ground/export.hpp"
 #include "cenote/memory_resource.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 class fixed_size_memory_resource final : public memory_resource {
  public:
@@ -48,4 +50,5 @@ class fixed_size_memory_resource final : public memory_resource {
   pool_memory_resource pool_;
 };
 
+}  // namespace v1
 }  // namespace cenote

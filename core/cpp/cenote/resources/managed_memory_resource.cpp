@@ -3,7 +3,7 @@
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/memory.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 managed_memory_resource::managed_memory_resource() : managed_memory_resource(current_device()) {}
 
@@ -17,4 +17,4 @@ void managed_memory_resource::give(stream_ref stream, void* pointer, std::size_t
   device_free(device(), pointer, stream);
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

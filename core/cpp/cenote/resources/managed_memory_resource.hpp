@@ -3,9 +3,11 @@
 // May exceed the device's memory. Freeing waits for the device to finish all its work.
 #pragma once
 
+#include "cenote/ground/export.hpp"
 #include "cenote/resources/driver_memory_resource.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 class managed_memory_resource final : public driver_memory_resource {
  public:
@@ -22,4 +24,5 @@ class managed_memory_resource final : public driver_memory_resource {
   void give(stream_ref stream, void* pointer, std::size_t bytes) noexcept override;
 };
 
+}  // namespace v1
 }  // namespace cenote

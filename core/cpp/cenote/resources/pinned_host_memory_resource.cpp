@@ -4,7 +4,7 @@
 #include "cenote/driver/memory.hpp"
 #include "cenote/ground/free_correction.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 pinned_host_memory_resource::pinned_host_memory_resource() : pinned_host_memory_resource(current_device()) {}
 
@@ -20,4 +20,4 @@ void pinned_host_memory_resource::give(stream_ref stream, void* pointer, std::si
   pinned_free(device(), pointer);
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

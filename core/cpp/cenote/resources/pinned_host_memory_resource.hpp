@@ -4,9 +4,11 @@
 // Allocating is slow (27 ms for 64 MiB, driver 580, H100): put a pool over it.
 #pragma once
 
+#include "cenote/ground/export.hpp"
 #include "cenote/resources/driver_memory_resource.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 class pinned_host_memory_resource final : public driver_memory_resource {
  public:
@@ -23,4 +25,5 @@ class pinned_host_memory_resource final : public driver_memory_resource {
   void give(stream_ref stream, void* pointer, std::size_t bytes) noexcept override;
 };
 
+}  // namespace v1
 }  // namespace cenote

@@ -16,7 +16,7 @@
 #include "cenote/ground/log.hpp"
 #include "cenote/ground/process.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 /// A pool that is this many times as large as what is in use joins its blocks, and reclaims, before it grows. Of a
@@ -758,4 +758,4 @@ void pool_memory_resource::check() const {
   upstream()->check();
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -46,13 +46,15 @@
 #include <utility>
 #include <vector>
 
+#include "cenote/ground/export.hpp"
 #include "cenote/ground/mutex.hpp"
 #include "cenote/memory_resource.hpp"
 #include "cenote/pool/chunk_source.hpp"
 #include "cenote/pool/pool_counters.hpp"
 #include "cenote/pool/stream_ordered_heap.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 class pool_memory_resource final : public memory_resource {
  public:
@@ -199,4 +201,5 @@ class pool_memory_resource final : public memory_resource {
   front_caches& caches_ = memory_.caches();
 };
 
+}  // namespace v1
 }  // namespace cenote

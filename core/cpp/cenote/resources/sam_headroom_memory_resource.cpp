@@ -5,7 +5,7 @@
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/memory.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 /// Advice is taken page by page; a Grace processor's pages are the largest, 64 KiB.
@@ -39,4 +39,4 @@ void sam_headroom_memory_resource::give(stream_ref stream, void* pointer, std::s
   system_.deallocate(stream, pointer, bytes);
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

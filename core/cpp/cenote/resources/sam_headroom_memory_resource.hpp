@@ -7,10 +7,12 @@
 //       as much as leaves `headroom` bytes of it free     the rest
 #pragma once
 
+#include "cenote/ground/export.hpp"
 #include "cenote/resources/driver_memory_resource.hpp"
 #include "cenote/resources/system_memory_resource.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 class sam_headroom_memory_resource final : public driver_memory_resource {
  public:
@@ -33,4 +35,5 @@ class sam_headroom_memory_resource final : public driver_memory_resource {
   std::size_t headroom_;
 };
 
+}  // namespace v1
 }  // namespace cenote

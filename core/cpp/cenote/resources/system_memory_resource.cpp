@@ -6,7 +6,7 @@
 #include "cenote/driver/device.hpp"
 #include "cenote/ground/free_correction.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 constexpr std::align_val_t heap_alignment{default_alignment};
@@ -52,4 +52,4 @@ void system_memory_resource::give(stream_ref stream, void* pointer, std::size_t)
   ::operator delete(pointer, heap_alignment);
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -9,10 +9,12 @@
 
 #include <unordered_set>
 
+#include "cenote/ground/export.hpp"
 #include "cenote/ground/mutex.hpp"
 #include "cenote/resources/driver_memory_resource.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 class system_memory_resource final : public driver_memory_resource {
  public:
@@ -32,4 +34,5 @@ class system_memory_resource final : public driver_memory_resource {
   std::unordered_set<void*> in_use_;
 };
 
+}  // namespace v1
 }  // namespace cenote

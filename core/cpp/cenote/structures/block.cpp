@@ -4,7 +4,7 @@
 #include <new>
 #include <type_traits>
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 static_assert(std::is_trivially_copyable_v<block>, "a table of bytes holds blocks without a constructor call");
 
@@ -51,4 +51,4 @@ void block_table::grow() {
   capacity_ += blocks;
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

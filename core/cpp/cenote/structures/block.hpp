@@ -19,7 +19,7 @@
 #include "cenote/ground/bytes.hpp"
 #include "cenote/ground/host_table.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 /// Every block starts and ends at a multiple of this.
 constexpr std::size_t block_granularity = default_alignment;
@@ -117,4 +117,4 @@ class block_table {
   std::vector<std::uint8_t> stock_of_run_;
 };
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -3,7 +3,7 @@
 #include <bit>
 #include <stdexcept>
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 block_directory::block_directory(const block_table& blocks) : blocks_(blocks) {
   add_table(first_places);
@@ -71,4 +71,4 @@ void block_directory::check() const {
   }
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

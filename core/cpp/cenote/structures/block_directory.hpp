@@ -27,7 +27,7 @@
 #include "cenote/ground/host_table.hpp"
 #include "cenote/structures/block.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 class block_directory {
  public:
@@ -106,4 +106,4 @@ class block_directory {
   std::size_t size_ = 0;
 };
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

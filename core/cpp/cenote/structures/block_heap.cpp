@@ -4,7 +4,7 @@
 #include <stdexcept>
 #include <string>
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 /// A block of this size holds `bytes` at `alignment`, wherever it starts.
@@ -240,4 +240,4 @@ void block_heap::check() const {
   }
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -41,7 +41,7 @@
 #include "cenote/structures/block_directory.hpp"
 #include "cenote/structures/free_index.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 class block_heap {
  public:
@@ -153,4 +153,4 @@ class block_heap {
   std::size_t chunk_bytes_ = 0;
 };
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -4,7 +4,7 @@
 #include <bit>
 #include <stdexcept>
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 free_index::free_index() {
   for (auto& level : heads_) level.fill(no_block);
@@ -111,4 +111,4 @@ void free_index::check(const block_table& blocks) const {
   if (bytes != free_bytes_) throw std::logic_error("free_index I3: the sum of free bytes is wrong");
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

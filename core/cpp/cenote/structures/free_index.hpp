@@ -25,7 +25,7 @@
 
 #include "cenote/structures/block.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 class free_index {
  public:
@@ -77,4 +77,4 @@ class free_index {
   std::size_t free_bytes_ = 0;
 };
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

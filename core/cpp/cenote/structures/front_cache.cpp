@@ -4,7 +4,7 @@
 #include <stdexcept>
 #include <utility>
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 bool front_cache::assign(std::uint64_t stream) noexcept {
   if (bytes() != 0) return false;
@@ -86,4 +86,4 @@ void front_cache::check() const {
   if (bytes != this->bytes()) throw std::logic_error("front_cache I2: the sum of bytes is wrong");
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

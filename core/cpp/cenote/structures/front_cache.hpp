@@ -33,7 +33,7 @@
 #include "cenote/structures/block.hpp"
 #include "cenote/structures/block_directory.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 class alignas(64) front_cache {  // caches of two threads share no cache line
  public:
@@ -153,4 +153,4 @@ class alignas(64) front_cache {  // caches of two threads share no cache line
   std::array<shelf, shelf_count> shelves_;
 };
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

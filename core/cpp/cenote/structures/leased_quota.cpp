@@ -7,7 +7,7 @@
 
 #include "cenote/ground/thread_slot.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 /// Of what is left once a thread has what it wants: of the rest, which all will want from, and of another thread's.
@@ -187,4 +187,4 @@ void leased_quota::check() const {
   if (!is_within) throw std::logic_error("leased_quota I3: a cell has taken more than it was granted");
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

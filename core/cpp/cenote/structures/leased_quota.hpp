@@ -49,9 +49,10 @@
 #include <cstdint>
 
 #include "cenote/ground/asymmetric_fence.hpp"
+#include "cenote/ground/export.hpp"
 #include "cenote/ground/spin_lock.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 class leased_quota {
  public:
@@ -69,8 +70,8 @@ class leased_quota {
 
   enum class limit { fixed, rising };
 
-  leased_quota(limit kind, std::int64_t least) noexcept;
-  ~leased_quota();
+  CENOTE_EXPORT leased_quota(limit kind, std::int64_t least) noexcept;
+  CENOTE_EXPORT ~leased_quota();
   leased_quota(const leased_quota&) = delete;
   leased_quota& operator=(const leased_quota&) = delete;
 
@@ -203,4 +204,4 @@ class leased_quota {
   std::size_t next_called_ = 0;  // where the last search for what may be called back ended
 };
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -15,7 +15,7 @@
 #include "cenote/surface/reclaimer.hpp"
 #include "cenote/surface/resource_place.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 struct alignas(64) shard {
@@ -230,4 +230,4 @@ void client_share(void* pointer) noexcept {
   if (allocation* const found = place.allocations.find(pointer)) found->is_shared = true;
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -21,10 +21,11 @@
 
 #include <cstddef>
 
+#include "cenote/ground/export.hpp"
 #include "cenote/memory_resource.hpp"
 #include "cenote/surface/client.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 /// A lock that the caller holds and others wait for; none if default-constructed.
 struct caller_lock {
@@ -34,11 +35,12 @@ struct caller_lock {
 };
 
 /// Allocates from the current resource of `device`. Throws as memory_resource::allocate does; null for 0 bytes.
-void* client_allocate(client_index client, int device, std::size_t bytes, stream_ref stream, caller_lock held = {});
+CENOTE_EXPORT void* client_allocate(client_index client, int device, std::size_t bytes, stream_ref stream,
+                                    caller_lock held = {});
 
 /// Frees what client_allocate returned. `stream` is any live stream, on which the caller's uses of the block are queued
 /// or finished. False for an unknown pointer, which is reported and ignored.
-bool client_deallocate(void* pointer, stream_ref stream, caller_lock held = {}) noexcept;
+CENOTE_EXPORT bool client_deallocate(void* pointer, stream_ref stream, caller_lock held = {}) noexcept;
 
 /// The same pair without a stream, as memory_resource::allocate_sync and deallocate_sync.
 void* client_allocate_sync(client_index client, int device, std::size_t bytes);
@@ -47,9 +49,9 @@ bool client_deallocate_sync(void* pointer) noexcept;
 /// The block is used on `stream` too: when it is freed, it is not reused before the work queued there by then is done.
 /// `stream` may be another device's; a default one is the block's device's and the current device's. An unknown pointer
 /// is ignored, as PyTorch does.
-void client_record_stream(void* pointer, stream_ref stream);
+CENOTE_EXPORT void client_record_stream(void* pointer, stream_ref stream);
 
 /// The block may be used on any stream of its device, at any time until it is freed.
-void client_share(void* pointer) noexcept;
+CENOTE_EXPORT void client_share(void* pointer) noexcept;
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -5,7 +5,7 @@
 
 #include "cenote/ground/check.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 void allocation_table::move_into(std::vector<allocation>& room) noexcept {
   if (room.size() <= places_.size()) return;
@@ -62,4 +62,4 @@ void allocation_table::check() const {
   }
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -26,7 +26,7 @@
 #include "cenote/surface/client.hpp"
 #include "cenote/surface/resource_place.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 struct allocation {
   void* pointer = nullptr;  ///< null: none
@@ -77,4 +77,4 @@ class allocation_table {
   std::size_t size_ = 0;
 };
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

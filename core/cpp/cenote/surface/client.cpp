@@ -9,7 +9,7 @@
 #include "cenote/ground/mutex.hpp"
 #include "cenote/ground/spin_lock.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 constexpr std::size_t max_clients = 32;
@@ -94,4 +94,4 @@ std::vector<client_usage> usage() {
   return all;
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

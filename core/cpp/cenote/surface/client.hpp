@@ -12,7 +12,10 @@
 #include <string>
 #include <vector>
 
-namespace cenote {
+#include "cenote/ground/export.hpp"
+
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 using client_index = int;
 
@@ -36,4 +39,5 @@ void client_freed(client_index client, std::size_t bytes) noexcept;
 /// Every client, in order of registration.
 std::vector<client_usage> usage();
 
+}  // namespace v1
 }  // namespace cenote

@@ -14,7 +14,7 @@
 #include "cenote/ground/mutex.hpp"
 #include "cenote/ground/process.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 reclaimer& reclaimer::of(int device) {
   struct table {
@@ -123,4 +123,4 @@ void reclaimer::put_back(std::list<pending_free> frees) noexcept {
   pending_.splice(pending_.end(), frees);
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

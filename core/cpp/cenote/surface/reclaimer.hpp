@@ -21,10 +21,11 @@
 #include <memory>
 #include <mutex>
 
+#include "cenote/ground/export.hpp"
 #include "cenote/ground/mutex.hpp"
 #include "cenote/memory_resource.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 /// The devices whose streams may have used a block.
 enum class reach : std::uint8_t { its_device, every_device };
@@ -34,15 +35,15 @@ class reclaimer {
   explicit reclaimer(int device) : device_(device) {}
 
   /// The one of `device`; never destroyed, and made without memory of the host.
-  static reclaimer& of(int device);
+  CENOTE_EXPORT static reclaimer& of(int device);
 
   /// `freed_on` is a live stream of the caller's.
-  void free_after_all_work(std::shared_ptr<memory_resource> resource, void* pointer, std::size_t bytes,
-                           stream_ref freed_on, reach used_by = reach::its_device,
-                           std::size_t alignment = default_alignment) noexcept;
+  CENOTE_EXPORT void free_after_all_work(std::shared_ptr<memory_resource> resource, void* pointer, std::size_t bytes,
+                                         stream_ref freed_on, reach used_by = reach::its_device,
+                                         std::size_t alignment = default_alignment) noexcept;
 
   /// Frees what was held back, unless it has to be held back still.
-  void free_pending() noexcept;
+  CENOTE_EXPORT void free_pending() noexcept;
 
   /// The same on each device that is in use: what is held back may wait for the captures of another device.
   static void free_pending_on_every_device() noexcept;
@@ -71,4 +72,4 @@ class reclaimer {
   std::list<pending_free> pending_;  // so that putting back what could not be freed needs no memory of the host
 };
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

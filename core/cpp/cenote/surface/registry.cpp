@@ -16,7 +16,7 @@
 #include "cenote/surface/resource_place.hpp"
 #include "cenote/surface/specification.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 using resource_ptr = std::shared_ptr<memory_resource>;
@@ -220,4 +220,4 @@ std::vector<int> devices_with_resource() {
 
 const void* registry_address() noexcept { return &places; }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

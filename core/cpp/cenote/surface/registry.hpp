@@ -15,9 +15,11 @@
 #include <string>
 #include <vector>
 
+#include "cenote/ground/export.hpp"
 #include "cenote/memory_resource.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 /// The current resource of `device`; null if none has been set or asked for yet.
 std::shared_ptr<memory_resource> find_per_device_resource(int device);
@@ -62,4 +64,5 @@ std::vector<int> devices_with_resource();
 /// Where the table lies: every user in the process must see the same address.
 const void* registry_address() noexcept;
 
+}  // namespace v1
 }  // namespace cenote

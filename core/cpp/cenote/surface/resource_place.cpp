@@ -1,6 +1,6 @@
 #include "cenote/surface/resource_place.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 bool resource_hold::drop_unless_last() noexcept {
   if (is_empty()) return true;
@@ -36,4 +36,4 @@ void resource_place::fill(std::shared_ptr<memory_resource> resource) {
   if (tenure_ == nullptr) tenure_ = fresh.release();
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

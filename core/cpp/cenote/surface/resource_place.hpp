@@ -23,10 +23,11 @@
 #include <mutex>
 #include <utility>
 
+#include "cenote/ground/export.hpp"
 #include "cenote/ground/spin_lock.hpp"
 #include "cenote/memory_resource.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 
 class resource_place;
 
@@ -58,14 +59,14 @@ class resource_hold {
   }
 
   /// False, and nothing has happened, if it is the last hold.
-  bool drop_unless_last() noexcept;
+  CENOTE_EXPORT bool drop_unless_last() noexcept;
 
   void swap(resource_hold& other) noexcept { std::swap(tenure_, other.tenure_); }
 
  private:
   friend resource_place;
   explicit resource_hold(resource_tenure* tenure) noexcept : tenure_(tenure) {}
-  void drop_held() noexcept;
+  CENOTE_EXPORT void drop_held() noexcept;
 
   resource_tenure* tenure_ = nullptr;
 };
@@ -106,7 +107,7 @@ class alignas(64) resource_place {
 };
 
 /// As find_per_device_resource and get_per_device_resource of the registry.
-resource_hold find_resource_hold(int device);
-resource_hold get_resource_hold(int device);
+CENOTE_EXPORT resource_hold find_resource_hold(int device);
+CENOTE_EXPORT resource_hold get_resource_hold(int device);
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

@@ -29,7 +29,7 @@
 #include "cenote/resources/sam_headroom_memory_resource.hpp"
 #include "cenote/resources/system_memory_resource.hpp"
 
-namespace cenote {
+namespace cenote::inline v1 {
 namespace {
 
 using resource_ptr = std::shared_ptr<memory_resource>;
@@ -423,4 +423,4 @@ std::string known_specifications() {
   return text;
 }
 
-}  // namespace cenote
+}  // namespace cenote::inline v1

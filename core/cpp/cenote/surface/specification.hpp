@@ -16,9 +16,11 @@
 #include <string_view>
 #include <vector>
 
+#include "cenote/ground/export.hpp"
 #include "cenote/memory_resource.hpp"
 
-namespace cenote {
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 /// Makes the resources on `device`. std::invalid_argument names the word that is wrong and the words that are known.
 std::shared_ptr<memory_resource> make_resource(std::string_view specification, int device);
@@ -33,4 +35,5 @@ std::vector<std::string> specification_words(std::string_view specification);
 /// Each kind with its parameters, one a line, for people.
 std::string known_specifications();
 
+}  // namespace v1
 }  // namespace cenote

@@ -8,7 +8,7 @@
 
 #include "cenote/adaptors/limiting_resource_adaptor.hpp"
 #include "cenote/adaptors/statistics_resource_adaptor.hpp"
-#include "cenote/driver/capture.hpp"
+#include "cenote/cenote.h"
 #include "cenote/ground/immortal.hpp"
 #include "cenote/resources/binning_memory_resource.hpp"
 #include "cenote/resources/cuda_memory_resource.hpp"
@@ -135,14 +135,14 @@ TEST_F(figures, count_nothing_as_in_use_where_nothing_is) {
 
 TEST_F(figures, name_no_block_that_a_capture_keeps) {
   const auto pool = std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), 1 * MiB, 1 * MiB);
-  capture_begins(0);
+  cenote_capture_begin(0);
   ASSERT_EQ(cuStreamBeginCapture(stream(0).value(), CU_STREAM_CAPTURE_MODE_RELAXED), CUDA_SUCCESS);
   void* const block = pool->allocate(stream(0), 768 * KiB);
   pool->deallocate(stream(0), block, 768 * KiB);
   CUgraph graph = nullptr;
   EXPECT_EQ(cuStreamEndCapture(stream(0).value(), &graph), CUDA_SUCCESS);
   EXPECT_EQ(cuGraphDestroy(graph), CUDA_SUCCESS);
-  capture_ended(0);
+  cenote_capture_end(0);
   EXPECT_EQ(pool->state().in_use, 0u);
   EXPECT_EQ(pool->state().largest_free, 256 * KiB);
   EXPECT_EQ(pool->try_allocate(stream(1), 256 * KiB + 1), nullptr);

@@ -12,7 +12,6 @@
 #include "cenote/cenote.h"
 #include "cenote/containers/device_scalar.hpp"
 #include "cenote/containers/device_uvector.hpp"
-#include "cenote/driver/capture.hpp"
 #include "cenote/driver/stream_pool.hpp"
 #include "cenote/ground/check.hpp"
 #include "cenote/ground/log.hpp"
@@ -370,7 +369,7 @@ TEST_F(host_memory_shortages, are_survived_by_destructors_that_the_driver_refuse
 TEST_F(host_memory_shortages, leave_a_capture_alone) {
   run(5, [&](shortage& memory) {
     const auto pool = std::make_shared<pool_memory_resource>(make_resource("async", 0), 1 * MiB);
-    capture_begins(0);
+    cenote_capture_begin(0);
     EXPECT_EQ(cuStreamBeginCapture(a().value(), CU_STREAM_CAPTURE_MODE_GLOBAL), CUDA_SUCCESS);
     for (int i = 0; i < 4; ++i) {
       void* block = nullptr;
@@ -380,7 +379,7 @@ TEST_F(host_memory_shortages, leave_a_capture_alone) {
     CUgraph graph = nullptr;
     EXPECT_EQ(cuStreamEndCapture(a().value(), &graph), CUDA_SUCCESS);
     EXPECT_EQ(cuGraphDestroy(graph), CUDA_SUCCESS);
-    capture_ended(0);
+    cenote_capture_end(0);
     pool->check();
     return *pool->state().in_use;
   });

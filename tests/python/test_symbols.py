@@ -1,0 +1,73 @@
+"""What libcenote.so shows to programs, compared with the list in ``exported_names.txt``.
+
+A name that is new there, or gone, is one that programs may use, or used. To take the names as they are into the list::
+
+    python tests/python/test_symbols.py
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import cenote
+
+PACKAGE = Path(cenote.__file__).parent
+LIST = Path(__file__).with_name("exported_names.txt")
+VERSION = PACKAGE / "include" / "cenote" / "ground" / "version.h"
+
+
+def library() -> Path:
+    """The library under its one name, which ends with the number of its interface."""
+    (found,) = (path for path in (PACKAGE / "lib").glob("libcenote.so*") if path.suffix != ".py")
+    return found
+
+
+def soversion() -> str:
+    found = re.search(r"^#define CENOTE_SOVERSION (\d+)$", VERSION.read_text(), re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
+def exported() -> list[tuple[str, str]]:
+    """Kind and name, as nm has them, of each symbol that the dynamic linker sees."""
+    listed = subprocess.run(
+        ["nm", "--dynamic", "--defined-only", "--demangle", str(library())], capture_output=True, text=True, check=True
+    )
+    symbols = (line.split(maxsplit=2) for line in listed.stdout.splitlines())
+    return sorted({(kind, name) for _, kind, name in symbols})
+
+
+def without_arguments(name: str) -> str:
+    return re.sub(r"\[abi:\w+\]", "", re.sub(r"(?<!operator)\(.*", "", name))
+
+
+def names() -> list[str]:
+    """Functions, constants and tables of classes; not what the compiler makes anew wherever it is used (kind W)."""
+    return sorted({without_arguments(name) for kind, name in exported() if kind != "W"})
+
+
+def test_library_shows_the_names_of_the_list() -> None:
+    assert names() == LIST.read_text().splitlines()
+
+
+def test_every_name_is_the_c_interfaces_or_in_the_inline_namespace_of_this_number() -> None:
+    ours = re.compile(rf"^((vtable|typeinfo|typeinfo name|guard variable) for )?(.* )?cenote::v{soversion()}::|^cenote_")
+    assert not [name for _, name in exported() if not ours.match(name)]
+
+
+def test_functions_of_the_c_interface_are_those_of_its_header() -> None:
+    header = (PACKAGE / "include" / "cenote" / "cenote.h").read_text()
+    declared = set(re.findall(r"^CENOTE_API [^;(]*?\b(cenote_\w+)\(", header, re.MULTILINE))
+    assert {name for name in names() if name.startswith("cenote_")} == declared
+
+
+def test_programs_ask_for_the_library_of_this_number() -> None:
+    assert library().name == f"libcenote.so.{soversion()}"
+    read = subprocess.run(["readelf", "--dynamic", str(library())], capture_output=True, text=True, check=True)
+    assert re.search(rf"soname: \[libcenote\.so\.{soversion()}\]", read.stdout)
+
+
+if __name__ == "__main__":
+    LIST.write_text("\n".join(names()) + "\n")
