@@ -46,8 +46,11 @@ def why_no_device() -> str:
     return result.stdout.strip()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ours = [item for item in items if item.path.is_relative_to(os.path.dirname(__file__))]
+    for item in ours:
+        item.add_marker(pytest.mark.gpu)
     if ours and (reason := why_no_device()):
         for item in ours:
             item.add_marker(pytest.mark.skip(reason=f"needs a CUDA device: {reason}"))

@@ -28,8 +28,26 @@ _driver = ctypes.CDLL(str(sim._library.find_library()))
 TIMEOUT_SECONDS = 300
 
 
+BUILDING = {"cpp_tree", "build_project", "site"}
+"""Fixtures that take more than seconds to compile: a test that asks for one, or for what needs it, is marked `build`."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if not BUILDING.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.build)
+
+
 def pytest_collection_finish() -> None:
     gc.freeze()  # what is there before the first test is never garbage: collections between tests become cheap
+
+
+def choose_no_device() -> None:
+    """Empties this thread's stack of contexts, on which a call that was made to fail may have left some."""
+    context = ctypes.c_void_p()
+    while _driver.cuCtxGetCurrent(ctypes.byref(context)) == 0 and context:
+        assert _driver.cuCtxSetCurrent(None) == 0
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +62,7 @@ def device_left_as_it_was() -> Iterator[None]:
     registry.set_default_specification(None)
     for device, resource in before.items():
         mr.set_per_device_resource(device, resource)
-    assert _driver.cuCtxSetCurrent(None) == 0  # no device is chosen on this thread
+    choose_no_device()
     if "cenote.logger" in sys.modules:
         sys.modules["cenote.logger"]._stop()  # reports go to stderr again
     gc.enable()

@@ -29,7 +29,13 @@ def page(name: str) -> str:
     return (DOCS / name).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("program", SIMULATED, ids=lambda program: program.name)
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(program, id=program.name, marks=[pytest.mark.build] if program.language == "cpp" else [])
+        for program in SIMULATED
+    ],
+)
 def test_program_on_a_page_runs_and_prints_what_the_page_says(program, tmp_path: Path) -> None:
     if program.language == "cpp" and shutil.which(os.environ.get("CXX", "c++").split()[0]) is None:
         pytest.skip("needs a C++ compiler")
