@@ -47,7 +47,13 @@ def test_no_input_breaks_what_a_fuzzer_looks_at(fuzzer: str, tmp_path: Path) -> 
         for number, text in enumerate(SPECIFICATIONS):
             (corpus / str(number)).write_text(text)
     done = run_build(
-        *(str(tree.folder / fuzzer), f"-max_total_time={SECONDS}", "-timeout=30", "-rss_limit_mb=4096", "-max_len=4096"),
+        *(
+            str(tree.folder / fuzzer),
+            f"-max_total_time={SECONDS}",
+            "-timeout=30",
+            "-rss_limit_mb=4096",
+            "-max_len=4096",
+        ),
         *(f"-artifact_prefix={tmp_path}/", "-print_final_stats=1", str(corpus)),
     )
     failing = [f"{path.name}: {path.read_bytes()!r}" for path in tmp_path.iterdir() if path.is_file()]

@@ -9,6 +9,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+
 from cenote.logs._output_file import write_whole
 
 

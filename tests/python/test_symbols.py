@@ -53,7 +53,9 @@ def test_library_shows_the_names_of_the_list() -> None:
 
 
 def test_every_name_is_the_c_interfaces_or_in_the_inline_namespace_of_this_number() -> None:
-    ours = re.compile(rf"^((vtable|typeinfo|typeinfo name|guard variable) for )?(.* )?cenote::v{soversion()}::|^cenote_")
+    ours = re.compile(
+        rf"^((vtable|typeinfo|typeinfo name|guard variable) for )?(.* )?cenote::v{soversion()}::|^cenote_"
+    )
     assert not [name for _, name in exported() if not ours.match(name)]
 
 
