@@ -22,7 +22,7 @@ from sphinx.util.nodes import nested_parse_with_titles
 
 MISSING = "The C++ reference is missing: Doxygen was not there when these pages were made (apt-get install doxygen)."
 
-# The filters make C's comments those that Doxygen reads, and leave out the inline namespace, which programs do not name.
+# The filters make those of C comments that Doxygen reads, and leave out the inline namespace, which nobody names.
 SETTINGS = r"""
 INPUT = {input}
 STRIP_FROM_PATH = {core}

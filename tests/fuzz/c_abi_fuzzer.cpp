@@ -89,8 +89,12 @@ void free_one(reader& input, model& live) {
 }
 
 void set_resource(reader& input) {
-  static constexpr const char* ready[] = {"cuda", "pool:initial=0 | cuda", "statistics | pool:initial=1MiB,max=8MiB",
-                                          "guard | pool:initial=0", "limiting:limit=1MiB | cuda", "arena | cuda"};
+  static constexpr const char* ready[] = {"cuda",
+                                          "pool:initial=0 | cuda",
+                                          "statistics | pool:initial=1MiB,max=8MiB",
+                                          "guard | pool:initial=0",
+                                          "limiting:limit=1MiB | cuda",
+                                          "arena | cuda"};
   const int device = input.byte() % 4 - 1;
   const std::uint8_t which = input.byte();
   const std::string own = which < std::size(ready) ? "" : input.text();
@@ -126,12 +130,22 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* bytes, std::size_t siz
   while (!input.at_end()) {
     switch (input.byte() % 8) {
       case 0:
-      case 1: allocate(input, live); break;
+      case 1:
+        allocate(input, live);
+        break;
       case 2:
-      case 3: free_one(input, live); break;
-      case 4: set_resource(input); break;
-      case 5: ask(input); break;
-      case 6: cenote_trim(input.byte() % 4 - 1); break;
+      case 3:
+        free_one(input, live);
+        break;
+      case 4:
+        set_resource(input);
+        break;
+      case 5:
+        ask(input);
+        break;
+      case 6:
+        cenote_trim(input.byte() % 4 - 1);
+        break;
       case 7: {
         void* const block = live.any(input.byte());
         require(block == nullptr || cenote_record_stream(block, nullptr) == CENOTE_OK);

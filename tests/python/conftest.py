@@ -29,7 +29,7 @@ TIMEOUT_SECONDS = 300
 
 
 BUILDING = {"cpp_tree", "build_project", "site"}
-"""Fixtures that take more than seconds to compile: a test that asks for one, or for what needs it, is marked `build`."""
+"""Fixtures that compile for more than seconds: a test that asks for one, or for what needs it, is marked `build`."""
 
 
 @pytest.hookimpl(tryfirst=True)

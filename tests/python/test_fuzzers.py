@@ -1,6 +1,7 @@
 """Readers of what others write, fed with what a fuzzer makes of it: specifications, calls of the C interface, logs.
 
-The two in C++ are libFuzzer's (``tests/fuzz``), built with Clang, AddressSanitizer and UBSan, and run for a minute each.
+The two in C++ are programs of libFuzzer (``tests/fuzz``), built with Clang, AddressSanitizer and UBSan, and run for a
+minute each.
 An input that fails is printed; put it into a file and give its name to the program, to see it fail again.
 """
 

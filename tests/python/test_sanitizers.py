@@ -53,3 +53,17 @@ def test_suites_are_clean(sanitize: str, programs: tuple[str, ...], tests: str, 
     if not tree.has_googletest:
         pytest.skip("needs GoogleTest: apt-get install libgtest-dev, or conda install -c conda-forge gtest")
     run_ctest(tree.folder, tmp_path / "ctest.xml", "--tests-regex", tests)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("sanitize", ["address,undefined", "thread"])
+def test_every_suite_is_clean_with_a_million_random_operations(sanitize: str, tmp_path: Path) -> None:
+    """All programs, optimised and without checks after each step, where random histories are the longest."""
+    require_sanitizer(sanitize, tmp_path)
+    settings = ("-DCENOTE_CHECK=0", "-DCMAKE_CXX_FLAGS_DEBUG=-O1 -g1")
+    tree = build_cpp_tree("cpp-sanitized-all", sanitize, ("all",), *settings)
+    if not tree.has_googletest:
+        pytest.skip("needs GoogleTest: apt-get install libgtest-dev, or conda install -c conda-forge gtest")
+    # ThreadSanitizer ends a forked child that starts a thread, and the faults have one thread.
+    left_out = ("--exclude-regex", "fork|faults") if sanitize == "thread" else ()
+    run_ctest(tree.folder, tmp_path / "ctest.xml", *left_out)

@@ -131,4 +131,4 @@ class cccl_memory_resource final : public driver_memory_resource {
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

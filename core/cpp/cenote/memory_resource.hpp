@@ -157,4 +157,4 @@ std::string spell_specification(const std::string& kind, std::initializer_list<s
 std::shared_ptr<memory_resource> require_upstream(std::shared_ptr<memory_resource> upstream, const char* resource);
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

@@ -39,4 +39,4 @@ class resource_adaptor : public memory_resource {
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

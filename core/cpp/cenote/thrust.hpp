@@ -101,4 +101,4 @@ inline auto exec_policy_nosync(stream_ref stream = {},
 }
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

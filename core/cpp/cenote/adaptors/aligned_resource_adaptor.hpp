@@ -41,4 +41,4 @@ class aligned_resource_adaptor final : public resource_adaptor {
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

@@ -93,4 +93,4 @@ const counting_scopes* scopes_of_thread() noexcept;
 counting_scopes& make_scopes_of_thread();
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

@@ -108,4 +108,4 @@ class guard_resource_adaptor final : public resource_adaptor {
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

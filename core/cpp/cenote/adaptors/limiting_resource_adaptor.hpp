@@ -48,4 +48,4 @@ class limiting_resource_adaptor final : public resource_adaptor {
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

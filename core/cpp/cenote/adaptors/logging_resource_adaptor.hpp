@@ -56,4 +56,4 @@ class logging_resource_adaptor final : public resource_adaptor {
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

@@ -24,4 +24,4 @@ class prefetch_resource_adaptor final : public resource_adaptor {
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

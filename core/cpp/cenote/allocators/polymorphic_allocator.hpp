@@ -74,4 +74,4 @@ class polymorphic_allocator {
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

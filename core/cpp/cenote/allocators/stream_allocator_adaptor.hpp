@@ -70,4 +70,4 @@ class stream_allocator_adaptor {
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

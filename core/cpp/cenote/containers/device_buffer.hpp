@@ -126,4 +126,4 @@ class device_buffer {
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

@@ -68,4 +68,4 @@ class device_scalar {
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

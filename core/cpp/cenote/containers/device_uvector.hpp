@@ -160,4 +160,4 @@ class device_uvector {
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

@@ -34,4 +34,4 @@ class cuda_stream {
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

@@ -82,4 +82,4 @@ class device_scope {
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

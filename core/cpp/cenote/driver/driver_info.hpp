@@ -30,4 +30,4 @@ bool driver_is_simulated();
 void forget_driver();
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

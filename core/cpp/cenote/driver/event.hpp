@@ -58,4 +58,4 @@ void wait_for_all_work(stream_ref stream, int device);
 void wait_for_all_work_of(int other, stream_ref stream, int device);
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

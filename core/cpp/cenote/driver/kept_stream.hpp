@@ -53,4 +53,4 @@ void order_after(const kept_stream& later, int later_device, const kept_stream& 
 void synchronize(const kept_stream& stream, int device);
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

@@ -57,4 +57,4 @@ memory_kind kind_of(const void* pointer, int device);
 std::optional<int> device_of(const void* pointer, int device);
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

@@ -90,4 +90,4 @@ class memory_pool {
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

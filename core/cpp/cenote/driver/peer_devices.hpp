@@ -19,4 +19,4 @@ struct peer_devices {
 std::string spell_peers(const peer_devices& peers);
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

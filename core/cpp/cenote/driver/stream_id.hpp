@@ -76,7 +76,7 @@ class unidentified_scope {
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote
 
 template <>
 struct std::hash<cenote::stream_id> {

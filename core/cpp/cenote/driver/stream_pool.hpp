@@ -42,4 +42,4 @@ class cuda_stream_pool {
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

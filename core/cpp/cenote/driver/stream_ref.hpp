@@ -83,4 +83,4 @@ bool is_done(stream_ref stream, int device);
 void wait(stream_ref stream, const event& happened, int device);
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

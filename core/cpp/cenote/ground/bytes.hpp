@@ -51,4 +51,4 @@ std::string spell_bytes(std::size_t bytes);
 std::optional<std::size_t> parse_bytes(std::string_view text);
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

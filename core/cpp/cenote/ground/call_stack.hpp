@@ -44,4 +44,4 @@ class call_stack {
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

@@ -92,4 +92,4 @@ class closed_interrupt_scope {
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

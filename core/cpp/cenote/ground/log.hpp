@@ -83,4 +83,4 @@ std::vector<log_record> take_log_records();
 void print_log_record(log_level level, std::string_view text) noexcept;
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

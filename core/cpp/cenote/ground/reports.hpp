@@ -34,4 +34,4 @@ std::vector<std::string> kept_reports();
 void clear_reports() noexcept;
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

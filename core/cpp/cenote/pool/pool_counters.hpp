@@ -24,4 +24,4 @@ struct pool_counters {
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

@@ -55,4 +55,4 @@ class arena_memory_resource final : public memory_resource {
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

@@ -72,4 +72,4 @@ class binning_memory_resource final : public memory_resource {
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

@@ -36,4 +36,4 @@ class callback_memory_resource final : public driver_memory_resource {
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

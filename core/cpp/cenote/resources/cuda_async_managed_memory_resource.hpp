@@ -26,4 +26,4 @@ class cuda_async_managed_memory_resource final : public driver_pool_memory_resou
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

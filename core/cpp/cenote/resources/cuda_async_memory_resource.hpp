@@ -38,4 +38,4 @@ class cuda_async_memory_resource final : public driver_pool_memory_resource {
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

@@ -43,4 +43,4 @@ class cuda_async_view_memory_resource final : public driver_pool_memory_resource
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

@@ -26,4 +26,4 @@ class cuda_memory_resource final : public driver_memory_resource {
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

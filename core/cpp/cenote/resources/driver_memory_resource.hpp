@@ -44,4 +44,4 @@ class driver_memory_resource : public memory_resource {
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

@@ -27,4 +27,4 @@ class driver_pool_memory_resource : public driver_memory_resource {
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

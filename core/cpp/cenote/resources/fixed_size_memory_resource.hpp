@@ -51,4 +51,4 @@ class fixed_size_memory_resource final : public memory_resource {
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

@@ -25,4 +25,4 @@ class managed_memory_resource final : public driver_memory_resource {
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

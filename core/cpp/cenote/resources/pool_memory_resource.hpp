@@ -202,4 +202,4 @@ class pool_memory_resource final : public memory_resource {
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

@@ -35,4 +35,4 @@ class system_memory_resource final : public driver_memory_resource {
 };
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

@@ -40,4 +40,4 @@ void client_freed(client_index client, std::size_t bytes) noexcept;
 std::vector<client_usage> usage();
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

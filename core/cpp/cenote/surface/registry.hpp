@@ -65,4 +65,4 @@ std::vector<int> devices_with_resource();
 const void* registry_address() noexcept;
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote

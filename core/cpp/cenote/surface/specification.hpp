@@ -36,4 +36,4 @@ std::vector<std::string> specification_words(std::string_view specification);
 std::string known_specifications();
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote
