@@ -14,6 +14,8 @@ import pytest
 
 from cpp_build import build_cpp_tree, run_build, run_ctest
 
+pytestmark = pytest.mark.build
+
 FEW_UNITS = ("-DCMAKE_UNITY_BUILD=ON", "-DCMAKE_UNITY_BUILD_BATCH_SIZE=16", "-DCMAKE_CXX_FLAGS_DEBUG=-O0 -g1")
 FEWER_CHECKS = ("-DCENOTE_CHECK=1",)
 CONFORMANCE = ("conformance", "conformance_per_thread")
