@@ -40,7 +40,7 @@ MACRO_EXPANSION = YES
 EXPAND_ONLY_PREDEF = YES
 PREDEFINED = CENOTE_API= __cplusplus
 FILTER_PATTERNS = "*.h=sed -e '2,$s#^/\* \([^-]\)#/** \1#' -e 's#\([;,0-9]\)  *\/\* \(.*\*/\)$#\1 /**< \2#'" \
-    "*.hpp=sed -e 's#^inline namespace v[0-9]* {##' -e 's#^}  // namespace v[0-9]*##' -e 's#CENOTE_EXPORT ##'"
+    "*.hpp=sed -e 's#^inline namespace v[0-9]* {{##' -e 's#^}}  // namespace v[0-9]*##' -e 's#CENOTE_EXPORT ##'"
 """
 
 _logger = logging.getLogger(__name__)

@@ -25,7 +25,10 @@ def tokens(page: Path) -> list[Token]:
 
 
 def anchors(page: Path) -> set[str]:
-    return {str(token.attrs["id"]) for token in tokens(page) if token.type == "heading_open" and "id" in token.attrs}
+    """Those of a page's headings, and of the page that it includes."""
+    found = {str(token.attrs["id"]) for token in tokens(page) if token.type == "heading_open" and "id" in token.attrs}
+    included = [token.info.split()[1] for token in tokens(page) if token.info.startswith("{include} ")]
+    return found.union(*(anchors(page.parent / path) for path in included))
 
 
 def links(page: Path) -> Iterator[str]:

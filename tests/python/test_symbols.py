@@ -20,7 +20,7 @@ VERSION = PACKAGE / "include" / "cenote" / "ground" / "version.h"
 
 def library() -> Path:
     """The library under its one name, which ends with the number of its interface."""
-    (found,) = (path for path in (PACKAGE / "lib").glob("libcenote.so*") if path.suffix != ".py")
+    (found,) = (path for path in (PACKAGE / "lib").glob("libcenote.so.*") if path.suffix != ".py")
     return found
 
 
@@ -44,8 +44,8 @@ def without_arguments(name: str) -> str:
 
 
 def names() -> list[str]:
-    """Functions, constants and tables of classes; not what the compiler makes anew wherever it is used (kind W)."""
-    return sorted({without_arguments(name) for kind, name in exported() if kind != "W"})
+    """Functions and variables; not what a compiler makes wherever it is used, or leaves out (weak symbols: u, V, W)."""
+    return sorted({without_arguments(name) for kind, name in exported() if kind not in "uVW"})
 
 
 def test_library_shows_the_names_of_the_list() -> None:
@@ -69,6 +69,12 @@ def test_programs_ask_for_the_library_of_this_number() -> None:
     assert library().name == f"libcenote.so.{soversion()}"
     read = subprocess.run(["readelf", "--dynamic", str(library())], capture_output=True, text=True, check=True)
     assert re.search(rf"soname: \[libcenote\.so\.{soversion()}\]", read.stdout)
+
+
+def test_programs_are_linked_with_that_library_by_its_short_name() -> None:
+    """The wheel, which can have no links, has a script of the linker instead."""
+    script = PACKAGE / "lib" / "libcenote.so"
+    assert f"INPUT(-l:libcenote.so.{soversion()})" in script.read_text()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@
 
 #include <atomic>
 
+#include "cenote/ground/export.hpp"
+
 namespace cenote::inline v1 {
 
 class cuda_error;
@@ -49,7 +51,7 @@ class within_capture_scope {
 
 /// The program promises that every capture is announced, so that while none is no stream need be asked. As the
 /// environment variable CENOTE_CAPTURES=announced.
-void promise_announced_captures(bool promised) noexcept;
+CENOTE_EXPORT void promise_announced_captures(bool promised) noexcept;
 
 /// Whether captures are announced: not known before the environment has been read.
 enum class promise { unread, given, not_given };
