@@ -307,6 +307,7 @@ def test_command_says_how_it_is_used(command: Callable[..., CompletedProcess[str
     assert command("nowhere.py", status=2).stderr == "error: there is no file nowhere.py\n"
 
 
+@pytest.mark.slow
 def test_pytest_plugin_serves_a_test_suite_for_rmm(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(
         "import pytest, rmm, rmm.statistics\n"

@@ -201,6 +201,7 @@ def _check_record(record: dict[str, Any], measured: set[tuple[str, str]]) -> Non
             assert cell["median"] is None
 
 
+@pytest.mark.slow
 def test_run_on_the_simulated_device_writes_page_figures_and_plots(bench: Command, tmp_path: Path) -> None:
     python_peers = {("py-pair", "cenote-pool"), ("py-pair", "python")}
     cpp_peers = {("pair", "cenote-pool"), ("pair", "malloc"), ("floor", "machine"), ("handoff", "cenote-pool")}

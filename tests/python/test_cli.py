@@ -39,6 +39,7 @@ def without(tmp_path: Path, *modules: str) -> str:
     return str(tmp_path / "blocked")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("environment", [{}, {"CENOTE_CUDA_DRIVER": "sim"}])
 def test_simulated_demo_says_so_first_and_leaves_logs_and_timeline(tmp_path: Path, environment: dict[str, str]) -> None:
     done = cenote("demo", "--simulate", cwd=tmp_path, **environment)
@@ -51,6 +52,7 @@ def test_simulated_demo_says_so_first_and_leaves_logs_and_timeline(tmp_path: Pat
     assert len(trace.read(folder / "chunks.dev0.csv")) > 0
 
 
+@pytest.mark.slow
 def test_demo_without_a_driver_is_simulated_and_says_why(tmp_path: Path) -> None:
     done = cenote("demo", cwd=tmp_path, CENOTE_CUDA_DRIVER="/no/such/libcuda.so.1")
     assert done.returncode == 0
@@ -58,6 +60,7 @@ def test_demo_without_a_driver_is_simulated_and_says_why(tmp_path: Path) -> None
     assert "/no/such/libcuda.so.1" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", [("rich",), ("matplotlib",), ("rich", "matplotlib")])
 def test_demo_without_rich_or_matplotlib_still_reports(tmp_path: Path, missing: tuple[str, ...]) -> None:
     done = cenote("demo", "--simulate", cwd=tmp_path, PYTHONPATH=without(tmp_path, *missing))
@@ -68,6 +71,7 @@ def test_demo_without_rich_or_matplotlib_still_reports(tmp_path: Path, missing: 
     assert (tmp_path / "cenote-demo" / "timeline.png").exists() == ("matplotlib" not in missing)
 
 
+@pytest.mark.slow
 def test_demo_replays_a_trace_of_the_users_into_a_folder_of_theirs(tmp_path: Path) -> None:
     own = tmp_path / "own.csv"
     own.write_text("Thread,Time,Action,Pointer,Size,Stream\n1,00:00:00.000001,allocate,0x10,1000000,0x5\n")
@@ -77,6 +81,7 @@ def test_demo_replays_a_trace_of_the_users_into_a_folder_of_theirs(tmp_path: Pat
     assert (tmp_path / "some" / "where, else" / "timeline.png").read_bytes().startswith(PNG)
 
 
+@pytest.mark.slow
 def test_demo_on_an_empty_trace_works(tmp_path: Path) -> None:
     empty = tmp_path / "empty.csv"
     empty.write_text("Thread,Time,Action,Pointer,Size,Stream\n")
@@ -100,6 +105,7 @@ def test_bad_trace_is_one_line_and_exit_status_2(tmp_path: Path, command: str) -
     assert f"{bad}, line 2: 'noon' is not a time" in line
 
 
+@pytest.mark.slow
 def test_device_that_is_not_there_is_one_line_and_exit_status_2(tmp_path: Path) -> None:
     done = cenote("demo", "--simulate", "--device", 3, cwd=tmp_path)
     assert done.returncode == 2
@@ -246,6 +252,7 @@ def test_info_imports_no_framework(tmp_path: Path) -> None:
     assert cenote("info", cwd=tmp_path, PYTHONPATH=blocked).returncode == 0
 
 
+@pytest.mark.slow
 def test_replay_reports_and_draws(tmp_path: Path) -> None:
     done = cenote("replay", trace.example(), "--simulate", "--limit", "12GiB", "--output", "run.png", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -253,6 +260,7 @@ def test_replay_reports_and_draws(tmp_path: Path) -> None:
     assert (tmp_path / "run.png").read_bytes().startswith(PNG)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ending", "begins"), [("png", PNG), ("svg", b"<?xml"), ("PDF", b"%PDF")])
 def test_replay_draws_what_the_ending_says(tmp_path: Path, ending: str, begins: bytes) -> None:
     small = tmp_path / "small.csv"

@@ -257,6 +257,7 @@ def decimal_comma(tmp_path: Path) -> Iterator[dict[str, str]]:
     yield {"LOCPATH": str(tmp_path), "LC_ALL": "de_DE.UTF-8"}
 
 
+@pytest.mark.slow
 def test_sizes_are_read_and_written_alike_in_every_locale(
     run_fresh: Callable[..., CompletedProcess[str]], decimal_comma: dict[str, str]
 ) -> None:
