@@ -28,7 +28,7 @@ suites=$!
 
 # From another folder, so that the installed package is what is tested.
 cd "$out" || exit 1
-CENOTE_TEST_ON_GPU=1 python3 -m pytest "$here" "$here/../conformance" --rootdir "$here" -c /dev/null --import-mode=importlib -p no:cacheprovider -q -ra \
+CENOTE_TEST_ON_GPU=1 python3 -m pytest "$here" "$here/../conformance" --rootdir "$here" -c /dev/null --import-mode=importlib -p no:cacheprovider -W ignore::pytest.PytestUnknownMarkWarning -q -ra \
   --junitxml="$out/tests.xml" >"$out/tests.log" 2>&1
 status=$?
 tail -60 "$out/tests.log"

@@ -118,7 +118,7 @@ def test_cuda_gdb_shows_a_container(tmp_path: Path) -> None:
     source.write_text(PROGRAM)
     subprocess.run(
         [
-            *(tool("nvcc"), "-std=c++20", "-g", "-G", f"-I{package / 'include'}", str(library / "libcenote.so.1")),
+            *(tool("nvcc"), "-std=c++20", "-g", "-G", f"-I{package / 'include'}", f"-L{library}", "-lcenote"),
             *("-Xlinker", "-rpath", "-Xlinker", str(library), str(source), "-o", str(tmp_path / "program")),
         ],
         check=True,
