@@ -198,7 +198,7 @@ def _printers():
         (r"(\w+_)?memory_resource", Resource),
         (r"\w+_resource_adaptor", Resource),
     ):
-        printers.add_printer(pattern, rf"^cenote::{pattern}$", printer)
+        printers.add_printer(pattern, rf"^cenote::v[0-9]+::{pattern}$", printer)  # the inline namespace
     return printers
 
 
