@@ -84,6 +84,7 @@ def test_project_holds_cenote_as_a_part_of_itself(project: Path, build_project: 
     change(project / "CMakeLists.txt", "find_package(cenote REQUIRED)", part)
     headers = re.search(r"^CENOTE_CUDA_INCLUDE:.*$", (cpp_tree.folder / "CMakeCache.txt").read_text(), re.MULTILINE)
     assert headers
-    build_project(project, f"-D{headers[0]}", "-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O0")
+    quick = ("-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O0", "-DCMAKE_UNITY_BUILD=ON")
+    build_project(project, f"-D{headers[0]}", *quick)
     assert run_water(project / "build") == "1024 bytes of 'async'\n"
     assert {library.name for library in (project / "build").rglob("*.so")} == {"libcenote.so", "libcenote_sim.so"}

@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -34,11 +35,15 @@ def include_cccl() -> list[str]:
     return [f"-isystem{folder / below}" for folder in wheel_include_folders() for below in ("", "cccl")]
 
 
-def check_syntax(source: Path, *options: str, compiler: list[str] = COMPILER) -> None:
+def compile_syntax(source: Path, *options: str, compiler: list[str] = COMPILER) -> subprocess.CompletedProcess[str]:
     if shutil.which(compiler[0]) is None:
         pytest.skip(f"needs a C++ compiler: there is no {compiler[0]}")
     command = [*compiler, *options, "-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic", "-Werror", f"-I{CPP}"]
-    done = subprocess.run([*command, str(source)], capture_output=True, text=True, check=False)
+    return subprocess.run([*command, str(source)], capture_output=True, text=True, check=False)
+
+
+def check_syntax(source: Path, *options: str, compiler: list[str] = COMPILER) -> None:
+    done = compile_syntax(source, *options, compiler=compiler)
     assert done.returncode == 0, done.stderr[:4000]
 
 
@@ -53,10 +58,22 @@ def test_the_headers_were_found() -> None:
     assert all(header.is_file() for header in C_HEADERS)
 
 
+@pytest.fixture(scope="module")
+def compiled_alone(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, subprocess.CompletedProcess[str]]:
+    """What the compiler says of each header, on all cores at once: together they take minutes."""
+    folder = tmp_path_factory.mktemp("alone")
+
+    def compile_alone(header: Path) -> subprocess.CompletedProcess[str]:
+        source = twice(header, folder / f"{HEADERS.index(header)}.cpp")
+        return compile_syntax(source, "-std=c++20", *(include_cccl() if header in OF_CCCL else []))
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return dict(zip(HEADERS, threads.map(compile_alone, HEADERS), strict=True))
+
+
 @pytest.mark.parametrize("header", HEADERS, ids=lambda header: header.stem)
-def test_header_compiles_alone(header: Path, tmp_path: Path) -> None:
-    cccl = include_cccl() if header in OF_CCCL else []
-    check_syntax(twice(header, tmp_path / "alone.cpp"), "-std=c++20", *cccl)
+def test_header_compiles_alone(header: Path, compiled_alone: dict[Path, subprocess.CompletedProcess[str]]) -> None:
+    assert compiled_alone[header].returncode == 0, compiled_alone[header].stderr[:4000]
 
 
 @pytest.mark.parametrize("header", C_HEADERS, ids=lambda header: header.stem)

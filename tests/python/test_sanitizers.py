@@ -1,4 +1,4 @@
-"""The conformance suites and the core's own parts under sanitizers, on the simulated device.
+"""The C++ tests under sanitizers, on the simulated device.
 
 Compiling takes most of the time: each library and each program is built in a few large translation units, without
 optimisation. A name in an unnamed namespace is therefore one in all the sources of a library, and in all the tests of a
@@ -18,16 +18,7 @@ pytestmark = pytest.mark.build
 
 FEW_UNITS = ("-DCMAKE_UNITY_BUILD=ON", "-DCMAKE_UNITY_BUILD_BATCH_SIZE=16", "-DCMAKE_CXX_FLAGS_DEBUG=-O0 -g1")
 FEWER_CHECKS = ("-DCENOTE_CHECK=1",)
-CONFORMANCE = ("conformance", "conformance_per_thread")
-PROGRAMS = ("ground", "structures", "pool", "surface", *CONFORMANCE)
-EVERY_TEST = rf"^({'|'.join(PROGRAMS)})\."
-FAULTS = r"^conformance_simulated\.(of/)?faults"
-# The structures' random histories have one thread, and ThreadSanitizer ends a forked child that starts a thread.
-WITH_THREADS = (
-    rf"^(pool|surface|{'|'.join(CONFORMANCE)})\."
-    r"|^ground\.(biased|spin)_lock"
-    r"|^structures\.(leased_quota|.*beside_changes)"
-)
+PROGRAMS = ("pool", "surface", "conformance")
 
 
 def require_sanitizer(sanitize: str, folder: Path) -> None:
@@ -41,26 +32,20 @@ def require_sanitizer(sanitize: str, folder: Path) -> None:
     assert started.returncode == 0, started.stderr
 
 
-@pytest.mark.parametrize(
-    ("sanitize", "programs", "tests"),
-    [
-        ("address,undefined", (*PROGRAMS, "conformance_simulated"), f"{EVERY_TEST}|{FAULTS}"),
-        ("thread", PROGRAMS, WITH_THREADS),
-    ],
-    ids=["address,undefined", "thread"],
-)
-def test_suites_are_clean(sanitize: str, programs: tuple[str, ...], tests: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sanitize", ["address,undefined", "thread"])
+def test_what_orders_memory_is_clean(sanitize: str, tmp_path: Path) -> None:
+    """A short run, for every change: the pool, who owns a block, and what any resource promises."""
     require_sanitizer(sanitize, tmp_path)
-    tree = build_cpp_tree("cpp-sanitized", sanitize, programs, *FEW_UNITS, *FEWER_CHECKS)
+    tree = build_cpp_tree("cpp-sanitized", sanitize, PROGRAMS, *FEW_UNITS, *FEWER_CHECKS)
     if not tree.has_googletest:
         pytest.skip("needs GoogleTest: apt-get install libgtest-dev, or conda install -c conda-forge gtest")
-    run_ctest(tree.folder, tmp_path / "ctest.xml", "--tests-regex", tests)
+    run_ctest(tree.folder, tmp_path / "ctest.xml", "--tests-regex", rf"^({'|'.join(PROGRAMS)})\.")
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("sanitize", ["address,undefined", "thread"])
 def test_every_suite_is_clean_with_a_million_random_operations(sanitize: str, tmp_path: Path) -> None:
-    """All programs, optimised and without checks after each step, where random histories are the longest."""
+    """The long run: all programs, optimised, without checks after each step, where random histories are the longest."""
     require_sanitizer(sanitize, tmp_path)
     settings = ("-DCENOTE_CHECK=0", "-DCMAKE_CXX_FLAGS_DEBUG=-O1 -g1")
     tree = build_cpp_tree("cpp-sanitized-all", sanitize, ("all",), *settings)
