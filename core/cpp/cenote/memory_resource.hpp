@@ -148,13 +148,14 @@ class memory_resource {
 };
 
 /// The whole stack, outermost first: "statistics | pool:max=8GiB | cuda".
-std::string describe(const memory_resource& resource);
+CENOTE_EXPORT std::string describe(const memory_resource& resource);
 
 /// "pool:initial=1GiB,max=8GiB": a kind and those of its parameters that are not empty.
-std::string spell_specification(const std::string& kind, std::initializer_list<std::string> parameters);
+CENOTE_EXPORT std::string spell_specification(const std::string& kind, std::initializer_list<std::string> parameters);
 
 /// `upstream`, or std::invalid_argument naming `resource` if it is null.
-std::shared_ptr<memory_resource> require_upstream(std::shared_ptr<memory_resource> upstream, const char* resource);
+CENOTE_EXPORT std::shared_ptr<memory_resource> require_upstream(std::shared_ptr<memory_resource> upstream,
+                                                                const char* resource);
 
 }  // namespace v1
 }  // namespace CENOTE_EXPORT cenote

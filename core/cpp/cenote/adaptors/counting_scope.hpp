@@ -83,14 +83,14 @@ using counting_scopes = std::vector<std::shared_ptr<counting_scope>>;
 using scope_finder = const counting_scopes* (*)() noexcept;
 
 /// From now on the adaptors ask `find`, beside the thread's own list.
-void find_scopes_by(scope_finder find) noexcept;
-const counting_scopes* scopes_of_running_task() noexcept;
+CENOTE_EXPORT void find_scopes_by(scope_finder find) noexcept;
+CENOTE_EXPORT const counting_scopes* scopes_of_running_task() noexcept;
 
 /// The calling thread's own list; null if it has none yet.
-const counting_scopes* scopes_of_thread() noexcept;
+CENOTE_EXPORT const counting_scopes* scopes_of_thread() noexcept;
 
 /// The same, made if there is none.
-counting_scopes& make_scopes_of_thread();
+CENOTE_EXPORT counting_scopes& make_scopes_of_thread();
 
 }  // namespace v1
 }  // namespace CENOTE_EXPORT cenote

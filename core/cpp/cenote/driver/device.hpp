@@ -24,48 +24,48 @@ struct device_memory {
   std::size_t total_bytes;
 };
 
-int device_count();
+CENOTE_EXPORT int device_count();
 
 /// The device of the calling thread's current context; 0 where there is none, as in the CUDA runtime.
-int current_device();
+CENOTE_EXPORT int current_device();
 
 /// The device of the calling thread's current context; none where it has not chosen one.
-std::optional<int> chosen_device();
+CENOTE_EXPORT std::optional<int> chosen_device();
 
 /// That one, or the only one there is: a device that may be used before the program has said more.
-std::optional<int> device_to_begin_with();
+CENOTE_EXPORT std::optional<int> device_to_begin_with();
 
 /// Makes the device's primary context current on the calling thread, as cudaSetDevice does.
-void set_current_device(int device);
+CENOTE_EXPORT void set_current_device(int device);
 
 /// Whether cenote has used the device in this process.
-bool is_in_use(int device) noexcept;
+CENOTE_EXPORT bool is_in_use(int device) noexcept;
 
 /// Throws std::out_of_range unless `device` is one of 0 … device_count() - 1; `where` begins its text.
-void check_device(int device, const char* where = "");
+CENOTE_EXPORT void check_device(int device, const char* where = "");
 
-std::string device_name(int device);
+CENOTE_EXPORT std::string device_name(int device);
 
 /// The driver's answer for a CUdevice_attribute, by its number (which is the CUDA runtime's as well).
-int device_attribute(int device, int attribute);
+CENOTE_EXPORT int device_attribute(int device, int attribute);
 
 /// Whether the device can use any memory of the host, such as malloc's.
-bool device_has_pageable_memory_access(int device);
+CENOTE_EXPORT bool device_has_pageable_memory_access(int device);
 
 /// Whether host and device may use managed memory at the same time; without it nothing can be prefetched.
-bool device_has_concurrent_managed_access(int device);
+CENOTE_EXPORT bool device_has_concurrent_managed_access(int device);
 
 /// 10 * major + minor of the device's compute capability.
-int device_compute_capability(int device);
+CENOTE_EXPORT int device_compute_capability(int device);
 
 /// What cuMemGetInfo says of the device.
-device_memory device_memory_info(int device);
+CENOTE_EXPORT device_memory device_memory_info(int device);
 
 /// Waits, on the host, for all work of the device's primary context.
-void synchronize_device(int device);
+CENOTE_EXPORT void synchronize_device(int device);
 
 /// Asks for them again (driver_info.hpp: forget_driver).
-void forget_primary_contexts() noexcept;
+CENOTE_EXPORT void forget_primary_contexts() noexcept;
 
 class device_scope {
  public:

@@ -48,14 +48,14 @@ class event {
 
 /// Work queued on `later` from now on runs after the work queued on `earlier` so far. The device waits, the host does
 /// not. `device` is that of a default stream; the others may be any device's.
-void order_after(stream_ref later, stream_ref earlier, int device);
+CENOTE_EXPORT void order_after(stream_ref later, stream_ref earlier, int device);
 
 /// Work queued on `stream` from now on runs after all work that the device has been given by now. The device waits; the
 /// host does where the driver has no event over a context. Not while anything is being captured (capture.hpp).
-void wait_for_all_work(stream_ref stream, int device);
+CENOTE_EXPORT void wait_for_all_work(stream_ref stream, int device);
 
 /// The same where the work is that of `other`, and `stream` is of `device`.
-void wait_for_all_work_of(int other, stream_ref stream, int device);
+CENOTE_EXPORT void wait_for_all_work_of(int other, stream_ref stream, int device);
 
 }  // namespace v1
 }  // namespace CENOTE_EXPORT cenote

@@ -47,10 +47,11 @@ class kept_stream {
 /// stream is; a handle of its own may be any device's. The device waits; the host does where `later` is not known here,
 /// or may not be named beside the capture of a blocking stream. Throws std::runtime_error where only an event could
 /// help that would end a capture.
-void order_after(const kept_stream& later, int later_device, const kept_stream& earlier, int earlier_device);
+CENOTE_EXPORT void order_after(const kept_stream& later, int later_device, const kept_stream& earlier,
+                               int earlier_device);
 
 /// Waits on the host for the work queued on `stream` so far. Throws as order_after does.
-void synchronize(const kept_stream& stream, int device);
+CENOTE_EXPORT void synchronize(const kept_stream& stream, int device);
 
 }  // namespace v1
 }  // namespace CENOTE_EXPORT cenote

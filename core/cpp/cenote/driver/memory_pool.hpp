@@ -40,7 +40,7 @@ class memory_pool_ref {
 
 /// The driver's own pool of managed memory on `device`; it is never destroyed. std::runtime_error where there is none:
 /// the driver is older than 13.0, or the device has no concurrent managed access.
-memory_pool_ref default_managed_pool(int device);
+CENOTE_EXPORT memory_pool_ref default_managed_pool(int device);
 
 /// While it lives, that pool keeps what is freed to it over a synchronisation, unless somebody else has set its release
 /// threshold: the driver's own is 0, so that each allocation after a synchronisation would map memory anew. With the

@@ -16,7 +16,7 @@ struct peer_devices {
 };
 
 /// As specifications have it: "", "all", "none" or "1,2".
-std::string spell_peers(const peer_devices& peers);
+CENOTE_EXPORT std::string spell_peers(const peer_devices& peers);
 
 }  // namespace v1
 }  // namespace CENOTE_EXPORT cenote

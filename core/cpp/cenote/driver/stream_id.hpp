@@ -35,14 +35,14 @@ struct stream_id {
 /// Ids that the driver gives out count up from small numbers; this one it does not reach.
 inline constexpr stream_id legacy_default_id{~std::uint64_t{0}};
 
-stream_id ask_who_it_is(stream_ref stream, int device);
+CENOTE_EXPORT stream_id ask_who_it_is(stream_ref stream, int device);
 
 /// The identity of `stream` on `device`. Legal at any time, also while it is being captured.
 inline stream_id identify(stream_ref stream, int device) {
   return stream.is_legacy_default() ? legacy_default_id : ask_who_it_is(stream, device);
 }
 
-bool is_capturing(stream_ref stream, int device);
+CENOTE_EXPORT bool is_capturing(stream_ref stream, int device);
 
 /// While it lives, what the calling thread asks of this stream is answered without the driver: for a call that passes
 /// the stream on, after it has asked who it is.

@@ -64,23 +64,23 @@ inline stream_ref default_stream() noexcept { return legacy_default_stream(); }
 
 /// The device whose stream it is: `device` for the default streams, which are each device's own. Any other device is in
 /// use by cenote from then on.
-int device_of_stream(stream_ref stream, int device);
+CENOTE_EXPORT int device_of_stream(stream_ref stream, int device);
 
 /// Throws std::invalid_argument if `stream` is another device's: an event over this one's work would not cover it.
-void require_stream_of_device(stream_ref stream, int device);
+CENOTE_EXPORT void require_stream_of_device(stream_ref stream, int device);
 
 /// False for the legacy default stream while a blocking stream of the device is being captured: naming it in any other
 /// call would invalidate that capture.
-bool accepts_work(stream_ref stream, int device);
+CENOTE_EXPORT bool accepts_work(stream_ref stream, int device);
 
 /// Waits on the host for the work queued on `stream`.
-void synchronize(stream_ref stream, int device);
+CENOTE_EXPORT void synchronize(stream_ref stream, int device);
 
 /// Whether all work queued on `stream` is done. Never waits.
-bool is_done(stream_ref stream, int device);
+CENOTE_EXPORT bool is_done(stream_ref stream, int device);
 
 /// Work queued on `stream` from now on runs after `happened`. The device waits, the host does not.
-void wait(stream_ref stream, const event& happened, int device);
+CENOTE_EXPORT void wait(stream_ref stream, const event& happened, int device);
 
 }  // namespace v1
 }  // namespace CENOTE_EXPORT cenote

@@ -38,17 +38,17 @@ constexpr std::size_t align_up(std::size_t n, std::size_t alignment) {
 }
 
 /// "1.50 GiB": for people. The exact number of bytes below 1 KiB.
-std::string format_bytes(std::size_t bytes);
+CENOTE_EXPORT std::string format_bytes(std::size_t bytes);
 
 /// "0x7f3cb7600000"; "0x0" for null.
-std::string format_address(const void* address);
+CENOTE_EXPORT std::string format_address(const void* address);
 
 /// "1GiB", "512 kb", "1.5MiB", "1000": for machines to read back exactly where it is a whole multiple of a unit.
-std::string spell_bytes(std::size_t bytes);
+CENOTE_EXPORT std::string spell_bytes(std::size_t bytes);
 
 /// Bytes in a text such as "1GiB", "2.5 mb", "4096" (KB = 1000, KiB = 1024, case ignored); nothing if it is none or
 /// passes 2^64. A number without a unit is in bytes.
-std::optional<std::size_t> parse_bytes(std::string_view text);
+CENOTE_EXPORT std::optional<std::size_t> parse_bytes(std::string_view text);
 
 }  // namespace v1
 }  // namespace CENOTE_EXPORT cenote

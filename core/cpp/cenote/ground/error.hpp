@@ -73,7 +73,7 @@ class driver_unavailable : public std::runtime_error {
 ///
 /// It needs no memory of the host: the texts that were reported are remembered by a hash in a table of fixed size,
 /// which forgets an earlier one where a few thousand others have come between.
-void report_text_once(std::initializer_list<text_part> parts) noexcept;
+CENOTE_EXPORT void report_text_once(std::initializer_list<text_part> parts) noexcept;
 
 template <class... Parts>
 void report_once(const Parts&... parts) noexcept {

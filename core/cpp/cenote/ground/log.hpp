@@ -36,21 +36,21 @@ inline namespace v1 {
 enum class log_level : int { trace, debug, info, warn, error, critical, off, n_levels };
 
 namespace log_state {
-extern std::atomic<log_level> level;
+CENOTE_EXPORT extern std::atomic<log_level> level;
 }
 
 inline log_level logging_level() noexcept { return log_state::level.load(std::memory_order_relaxed); }
-void set_logging_level(log_level level) noexcept;
+CENOTE_EXPORT void set_logging_level(log_level level) noexcept;
 
 /// Lines of this level or above are written through to the file at once.
-log_level flush_level() noexcept;
-void set_flush_level(log_level level) noexcept;
+CENOTE_EXPORT log_level flush_level() noexcept;
+CENOTE_EXPORT void set_flush_level(log_level level) noexcept;
 
 /// Whether a line of this level would be logged.
 inline bool should_log(log_level level) noexcept { return level >= logging_level() && level < log_level::off; }
 
 /// The parts make one line.
-void log_text(log_level level, std::initializer_list<text_part> parts) noexcept;
+CENOTE_EXPORT void log_text(log_level level, std::initializer_list<text_part> parts) noexcept;
 
 template <class... Parts>
 void log(log_level level, const Parts&... parts) noexcept {
@@ -58,7 +58,7 @@ void log(log_level level, const Parts&... parts) noexcept {
 }
 
 /// Writes the lines that are still buffered to the file.
-void flush_log() noexcept;
+CENOTE_EXPORT void flush_log() noexcept;
 
 struct log_record {
   log_level level;
@@ -70,17 +70,17 @@ struct log_record {
 constexpr std::size_t max_queued_records = 4096;
 
 /// From now on lines are queued for a listener, instead of written to stderr; or not any more.
-void start_listening();
-void stop_listening() noexcept;
+CENOTE_EXPORT void start_listening();
+CENOTE_EXPORT void stop_listening() noexcept;
 
 /// Waits until there are lines, or nobody listens any more: then it is false.
-bool wait_for_log_records();
+CENOTE_EXPORT bool wait_for_log_records();
 
 /// The queued lines, oldest first.
-std::vector<log_record> take_log_records();
+CENOTE_EXPORT std::vector<log_record> take_log_records();
 
 /// To stderr, as where nobody listens; nowhere if a file has the lines. For a listener who has no better place.
-void print_log_record(log_level level, std::string_view text) noexcept;
+CENOTE_EXPORT void print_log_record(log_level level, std::string_view text) noexcept;
 
 }  // namespace v1
 }  // namespace CENOTE_EXPORT cenote

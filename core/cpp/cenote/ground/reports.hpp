@@ -23,15 +23,15 @@ constexpr std::size_t max_kept_reports = 64;
 constexpr std::size_t max_kept_report_bytes = 512;
 
 /// Called by report_once for every report.
-void note_report(std::initializer_list<text_part> parts) noexcept;
+CENOTE_EXPORT void note_report(std::initializer_list<text_part> parts) noexcept;
 
 /// Reports since the last clear.
-std::uint64_t report_count() noexcept;
+CENOTE_EXPORT std::uint64_t report_count() noexcept;
 
 /// The first of them, oldest first.
-std::vector<std::string> kept_reports();
+CENOTE_EXPORT std::vector<std::string> kept_reports();
 
-void clear_reports() noexcept;
+CENOTE_EXPORT void clear_reports() noexcept;
 
 }  // namespace v1
 }  // namespace CENOTE_EXPORT cenote

@@ -28,16 +28,16 @@ struct client_usage {
 };
 
 /// The client of that name, made if there is none. std::length_error past 32 of them.
-client_index register_client(const std::string& name);
+CENOTE_EXPORT client_index register_client(const std::string& name);
 
 /// std::out_of_range unless register_client has given out that number.
-void check_client(client_index client);
+CENOTE_EXPORT void check_client(client_index client);
 
-void client_allocated(client_index client, std::size_t bytes) noexcept;
-void client_freed(client_index client, std::size_t bytes) noexcept;
+CENOTE_EXPORT void client_allocated(client_index client, std::size_t bytes) noexcept;
+CENOTE_EXPORT void client_freed(client_index client, std::size_t bytes) noexcept;
 
 /// Every client, in order of registration.
-std::vector<client_usage> usage();
+CENOTE_EXPORT std::vector<client_usage> usage();
 
 }  // namespace v1
 }  // namespace CENOTE_EXPORT cenote

@@ -22,47 +22,48 @@ namespace CENOTE_EXPORT cenote {
 inline namespace v1 {
 
 /// The current resource of `device`; null if none has been set or asked for yet.
-std::shared_ptr<memory_resource> find_per_device_resource(int device);
+CENOTE_EXPORT std::shared_ptr<memory_resource> find_per_device_resource(int device);
 
 /// The current resource of `device`, made if there is none yet. std::out_of_range if there is no such device.
-std::shared_ptr<memory_resource> get_per_device_resource(int device);
+CENOTE_EXPORT std::shared_ptr<memory_resource> get_per_device_resource(int device);
 
 /// Returns the previous one, null if there was none. std::invalid_argument if `resource` is null or of another device.
-std::shared_ptr<memory_resource> set_per_device_resource(int device, std::shared_ptr<memory_resource> resource);
+CENOTE_EXPORT std::shared_ptr<memory_resource> set_per_device_resource(int device,
+                                                                       std::shared_ptr<memory_resource> resource);
 
 /// Takes the current resource of `device` away and returns it, null if there was none: the next one asked for is made
 /// anew, as the first was.
-std::shared_ptr<memory_resource> reset_per_device_resource(int device);
+CENOTE_EXPORT std::shared_ptr<memory_resource> reset_per_device_resource(int device);
 
 /// Those of the device that is current on the calling thread.
-std::shared_ptr<memory_resource> get_current_device_resource();
-std::shared_ptr<memory_resource> set_current_device_resource(std::shared_ptr<memory_resource> resource);
-std::shared_ptr<memory_resource> reset_current_device_resource();
+CENOTE_EXPORT std::shared_ptr<memory_resource> get_current_device_resource();
+CENOTE_EXPORT std::shared_ptr<memory_resource> set_current_device_resource(std::shared_ptr<memory_resource> resource);
+CENOTE_EXPORT std::shared_ptr<memory_resource> reset_current_device_resource();
 
 /// Takes the current resource of every device away, and the default specification that was set: all is as it was when
 /// the process began. Makes no driver call of its own.
-void reset_all_device_resources();
+CENOTE_EXPORT void reset_all_device_resources();
 
 /// Has every device of the process use `specification` (specification.hpp). What is current is replaced, unless it was
 /// made from that text. The device that the calling thread has chosen, or the only one there is, gets its resource now,
 /// so that what is wrong shows now; the others when they are first used. Throws as make_resource does; then nothing has
 /// changed.
-void install_resource(const std::string& specification);
+CENOTE_EXPORT void install_resource(const std::string& specification);
 
 /// The same for one device, which gets its resource now.
-void install_resource(int device, const std::string& specification);
+CENOTE_EXPORT void install_resource(int device, const std::string& specification);
 
 /// Returns the specification from which a device that has no resource gets one.
-std::string default_specification();
+CENOTE_EXPORT std::string default_specification();
 
 /// For devices that have no resource; empty for what the process began with. std::invalid_argument for a wrong text.
-void set_default_specification(const std::string& specification);
+CENOTE_EXPORT void set_default_specification(const std::string& specification);
 
 /// The devices that have a current resource, in order. Makes no driver call.
-std::vector<int> devices_with_resource();
+CENOTE_EXPORT std::vector<int> devices_with_resource();
 
 /// Where the table lies: every user in the process must see the same address.
-const void* registry_address() noexcept;
+CENOTE_EXPORT const void* registry_address() noexcept;
 
 }  // namespace v1
 }  // namespace CENOTE_EXPORT cenote

@@ -23,17 +23,17 @@ namespace CENOTE_EXPORT cenote {
 inline namespace v1 {
 
 /// Makes the resources on `device`. std::invalid_argument names the word that is wrong and the words that are known.
-std::shared_ptr<memory_resource> make_resource(std::string_view specification, int device);
+CENOTE_EXPORT std::shared_ptr<memory_resource> make_resource(std::string_view specification, int device);
 
 /// Throws as make_resource does for a word or a value that is wrong. Makes nothing, and calls no driver.
-void check_specification(std::string_view specification);
+CENOTE_EXPORT void check_specification(std::string_view specification);
 
 /// The words of a specification, outermost first, with the `cuda` that stands under it where it names no source. Throws
 /// as check_specification does.
-std::vector<std::string> specification_words(std::string_view specification);
+CENOTE_EXPORT std::vector<std::string> specification_words(std::string_view specification);
 
 /// Each kind with its parameters, one a line, for people.
-std::string known_specifications();
+CENOTE_EXPORT std::string known_specifications();
 
 }  // namespace v1
 }  // namespace CENOTE_EXPORT cenote
