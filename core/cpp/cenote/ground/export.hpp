@@ -2,7 +2,7 @@
 //
 //     namespace CENOTE_EXPORT cenote {       a header for programs: its classes are shown,
 //     inline namespace v1 {
-//     CENOTE_EXPORT void f();                and its functions, each marked: Clang hides a function that is defined in a
+//     CENOTE_EXPORT void f();                and its functions, each marked: Clang hides one that is defined in a
 //                                            namespace that is not marked
 //
 // In a header of the inside a function is marked that is called by an inline function of a header for programs, by the
