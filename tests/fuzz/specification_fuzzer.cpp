@@ -1,7 +1,7 @@
 // Any text is a specification or is refused with std::invalid_argument. The words of one that is accepted are the same
 // once more when they are put together again, and a resource that it describes can be allocated from.
 //
-// libFuzzer: the first argument is a folder of texts to begin with (tests/fuzz/specifications).
+// libFuzzer: the first argument is a folder of texts to begin with, which tests/python/test_fuzzers.py writes.
 #include <cstdint>
 #include <cstdlib>
 #include <stdexcept>
