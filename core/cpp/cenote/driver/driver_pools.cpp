@@ -98,4 +98,13 @@ bool make_room(const refused_request& refused) {
   return true;
 }
 
+int ask_for_memory(int device, std::size_t bytes, stream_ref stream, const std::function<int()>& ask) {
+  const device_scope scope(device);
+  const relaxed_capture_scope relaxed;
+  const std::uint64_t trims = driver_pools::of(device).trims();
+  const int result = ask();
+  if (result != CUDA_ERROR_OUT_OF_MEMORY || !make_room({device, bytes, stream, nullptr, trims})) return result;
+  return ask();
+}
+
 }  // namespace cenote::inline v1

@@ -84,4 +84,8 @@ struct refused_request {
 /// (is_capture_underway), which that would end. False where asking again is of no use.
 bool make_room(const refused_request& refused);
 
+/// Makes a call that takes memory of the driver, and makes it once more where memory ran out and make_room() helped.
+/// `ask` answers a CUresult, and so does this. The device is current, and captures of other streams forbid nothing.
+int ask_for_memory(int device, std::size_t bytes, stream_ref stream, const std::function<int()>& ask);
+
 }  // namespace cenote::inline v1

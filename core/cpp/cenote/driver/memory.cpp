@@ -24,13 +24,9 @@ void* allocated(const char* call, CUresult result, CUdeviceptr pointer) {
 /// Asks the driver, and once more where room could be made. `ask` makes the call and writes the address down.
 template <class Ask>
 void* asked(const char* call, int device, std::size_t bytes, stream_ref stream, Ask&& ask) {
-  const device_scope scope(device);
-  const relaxed_capture_scope relaxed;
-  const std::uint64_t trims = driver_pools::of(device).trims();
   CUdeviceptr pointer = 0;
-  CUresult result = ask(&pointer);
-  if (result == CUDA_ERROR_OUT_OF_MEMORY && make_room({device, bytes, stream, nullptr, trims})) result = ask(&pointer);
-  return allocated(call, result, pointer);
+  const int result = ask_for_memory(device, bytes, stream, [&] { return ask(&pointer); });
+  return allocated(call, static_cast<CUresult>(result), pointer);
 }
 
 /// Managed memory, or memory that the driver does not know and the device can use all the same.
