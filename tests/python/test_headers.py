@@ -84,14 +84,18 @@ def test_header_of_the_c_interface_compiles_alone(header: Path, language: tuple[
 
 # What those that a program names are made of. Everything else is for programs, and in cenote.hpp.
 MADE_OF = {
+    "driver/address_reservation",
     "driver/after_captures",
     "driver/aside_stream",
     "driver/capture",
     "driver/driver_pools",
+    "driver/memory_properties",
     "driver/nvtx",
     "driver/nvtx_memory",
     "driver/own_streams",
+    "driver/page_mapping",
     "driver/peer_access",
+    "driver/physical_page",
     "driver/stream_scope",
     "driver/unnamed_stream",
     "ground/asymmetric_fence",

@@ -10,6 +10,7 @@
 #include "cenote/driver/driver.hpp"
 #include "cenote/driver/driver_info.hpp"
 #include "cenote/driver/driver_pools.hpp"
+#include "cenote/driver/memory_properties.hpp"
 #include "cenote/driver/peer_access.hpp"
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/free_correction.hpp"
@@ -20,11 +21,6 @@
 namespace cenote::inline v1 {
 namespace {
 
-int handle_types(export_handles handles) {
-  return (handles.posix_file_descriptor ? CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR : 0) |
-         (handles.fabric ? CU_MEM_HANDLE_TYPE_FABRIC : 0);
-}
-
 void check_supported(int device, int wanted) {
   int pools = 0;
   CENOTE_DRIVER_CALL(cuDeviceGetAttribute, &pools, CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED, device);
@@ -32,13 +28,6 @@ void check_supported(int device, int wanted) {
   int kinds = 0;
   CENOTE_DRIVER_CALL(cuDeviceGetAttribute, &kinds, CU_DEVICE_ATTRIBUTE_MEMPOOL_SUPPORTED_HANDLE_TYPES, device);
   if ((kinds & wanted) != wanted) throw std::runtime_error("Requested IPC memory handle type not supported");
-}
-
-/// Blackwell and later: memory that its decompression engine may read must be asked for.
-bool has_decompression_engine(int device) {
-  constexpr int first_driver = 12080;
-  return driver_version() >= first_driver &&
-         device_attribute(device, CU_DEVICE_ATTRIBUTE_MEM_DECOMPRESS_ALGORITHM_MASK) != 0;
 }
 
 CUmemoryPool make_pool(int device, int types) {
