@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -45,8 +46,15 @@ def run_build(*command: str) -> subprocess.CompletedProcess[str]:
 def build_cpp_tree(name: str, sanitize: str, targets: Sequence[str], *settings: str) -> CppTree:
     """Builds `targets` of the core and its tests in a folder that the next run uses again.
 
-    With all checks, unless `settings` say otherwise.
+    With all checks, unless `settings` say otherwise. A second process that runs tests waits, and finds the tree built.
     """
+    (ROOT / "build").mkdir(exist_ok=True)
+    with (ROOT / "build" / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _build_cpp_tree(name, sanitize, targets, *settings)
+
+
+def _build_cpp_tree(name: str, sanitize: str, targets: Sequence[str], *settings: str) -> CppTree:
     if not (ROOT / "core" / "CMakeLists.txt").is_file():
         pytest.fail(f"the sources of the core are missing: there is no {ROOT}/core", pytrace=False)
     folder = ROOT / "build" / "-".join([name, *sanitize.replace(",", " ").split()])
