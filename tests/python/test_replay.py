@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +76,141 @@ def test_free_of_another_size_frees_what_was_allocated_and_is_counted() -> None:
     mr = counted()
     result = replay(events((Action.ALLOCATE, 1, 1000, 0), (Action.FREE, 1, 5000, 0)), mr)
     assert (result.frees, result.wrong_sizes, mr.allocation_counts.current_bytes) == (1, 1, 0)
+
+
+def threaded(*rows: tuple[int, Action, int, int]) -> trace.Trace:
+    """A trace from (thread, action, pointer, bytes) on one stream, one microsecond apart."""
+    return np.array([(thread, at, *row, 0) for at, (thread, *row) in enumerate(rows)], dtype=DTYPE)
+
+
+def on_random_threads(recorded: trace.Trace, threads: int, seed: int = 1) -> trace.Trace:
+    """The same events, each on one of several threads."""
+    spread = recorded.copy()
+    spread["thread"] = np.random.default_rng(seed).integers(1, threads + 1, len(recorded))
+    return spread
+
+
+class ThreadRecorder:
+    """A resource that writes down which thread did what, and how many the kernel has."""
+
+    def __init__(self, most_bytes: int = 2**60) -> None:
+        self.calls: list[tuple[str, int]] = []
+        self.alive: list[int] = []
+        self._most_bytes = most_bytes
+
+    def allocate(self, nbytes: int, stream: object) -> int:
+        if nbytes > self._most_bytes:
+            raise MemoryError("too much")
+        self._write_down(nbytes)
+        return 4096
+
+    def deallocate(self, ptr: int, nbytes: int, stream: object) -> None:
+        self._write_down(-nbytes)
+
+    def _write_down(self, nbytes: int) -> None:
+        self.calls.append((threading.current_thread().name, nbytes))
+        self.alive.append(threads_of_the_process())
+
+
+def threads_of_the_process() -> int:
+    """With those that have ended for Python and still run the destructors of what was their own."""
+    return len(os.listdir("/proc/self/task"))
+
+
+def test_each_recorded_thread_has_a_thread_of_its_own_and_events_keep_their_order() -> None:
+    a, f = Action.ALLOCATE, Action.FREE
+    recorder = ThreadRecorder()
+    recorded = threaded((7, a, 1, 10), (7, a, 2, 20), (9, f, 1, 10), (7, a, 3, 30), (8, f, 2, 20), (9, f, 3, 30))
+    replay(recorded, recorder, {0: "any"})
+    threads, sizes = zip(*recorder.calls, strict=True)
+    assert sizes == (10, 20, -10, 30, -20, -30)
+    assert threads == tuple(f"recorded thread {number}" for number in (7, 7, 9, 7, 8, 9))
+
+
+def test_recorded_thread_lives_from_its_first_event_to_its_last() -> None:
+    a, f = Action.ALLOCATE, Action.FREE
+    recorder = ThreadRecorder()
+    before = threads_of_the_process()
+    replay(threaded((1, a, 1, 10), (2, a, 2, 20), (2, f, 1, 10), (3, f, 2, 20), (1, a, 4, 1)), recorder, {0: "any"})
+    assert [alive - before for alive in recorder.alive] == [1, 2, 2, 2, 1, 0]  # the last: what was left is freed
+    assert threads_of_the_process() == before
+
+
+def test_trace_of_one_thread_is_replayed_by_the_callers() -> None:
+    recorder = ThreadRecorder()
+    replay(threaded((7, Action.ALLOCATE, 1, 10), (7, Action.FREE, 1, 10)), recorder, {0: "any"})
+    assert {thread for thread, _ in recorder.calls} == {threading.current_thread().name}
+
+
+def test_threads_wait_where_a_replay_is_paused_and_end_with_it() -> None:
+    recorder = ThreadRecorder()
+    before = threads_of_the_process()
+    recorded = threaded(*((thread, Action.ALLOCATE, at, 10) for at, thread in enumerate((1, 2, 1, 2, 1, 2), 1)))
+    run = Replay(recorder, {0: "any"})
+    run.play(recorded, stop=3)
+    run.play(recorded, start=3)
+    assert [thread for thread, _ in recorder.calls] == ["recorded thread 1", "recorded thread 2"] * 3
+    run.finish()
+    assert threads_of_the_process() == before
+
+
+def test_replay_on_threads_does_what_one_thread_does() -> None:
+    recorded = example()[:4000]
+    alone, several = counted(), counted()
+    first, second = replay(recorded, alone), replay(on_random_threads(recorded, 5), several)
+    assert dataclasses.replace(first, seconds=0) == dataclasses.replace(second, seconds=0)
+    assert alone.allocation_counts == several.allocation_counts
+    several.check()
+
+
+def test_progress_on_threads_comes_from_the_callers_and_at_each_step() -> None:
+    recorded = on_random_threads(example()[:1000], 3)
+    here = threading.current_thread()
+    seen: list[tuple[bool, int]] = []
+    replay(
+        recorded,
+        counted(),
+        progress=lambda done: seen.append((threading.current_thread() is here, done)),
+        progress_every=100,
+    )
+    assert seen == [(True, done) for done in (*range(100, 1001, 100), 1000)]
+
+
+def test_out_of_memory_on_a_thread_is_told_as_elsewhere_and_ends_the_threads() -> None:
+    recorder = ThreadRecorder(most_bytes=100)
+    before = threads_of_the_process()
+    recorded = threaded((1, Action.ALLOCATE, 1, 10), (2, Action.ALLOCATE, 2, 20), (1, Action.ALLOCATE, 3, 101))
+    with pytest.raises(ReplayOutOfMemoryError, match=r"event 3 of 3 .*101 bytes while 30"):
+        replay(recorded, recorder, {0: "any"})
+    assert sum(nbytes for _, nbytes in recorder.calls) == 0
+    assert threads_of_the_process() == before
+
+
+def test_interruption_waits_for_the_event_and_ends_the_threads() -> None:
+    class Interrupting(ThreadRecorder):
+        """Sends the process what Ctrl-C sends, in the midst of an allocation by another thread."""
+
+        def allocate(self, nbytes: int, stream: object) -> int:
+            if nbytes == 20:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.2)
+            return super().allocate(nbytes, stream)
+
+    recorder = Interrupting()
+    before = threads_of_the_process()
+    recorded = threaded((1, Action.ALLOCATE, 1, 10), (2, Action.ALLOCATE, 2, 20), (1, Action.ALLOCATE, 3, 30))
+    with pytest.raises(KeyboardInterrupt):
+        replay(recorded, recorder, {0: "any"})
+    assert [nbytes for _, nbytes in recorder.calls] == [10, 20, -10, -20]
+    assert threads_of_the_process() == before
+
+
+def test_default_streams_are_those_of_the_trace() -> None:
+    streams = streams_of(events(*((Action.ALLOCATE, at, 1, at) for at in range(4))))
+    assert streams[0] is cenote.DEFAULT_STREAM
+    assert streams[1] is cenote.LEGACY_DEFAULT_STREAM
+    assert streams[2] is cenote.PER_THREAD_DEFAULT_STREAM
+    assert streams[3] not in (streams[0], streams[1], streams[2])
 
 
 def test_each_recorded_stream_has_a_stream_of_its_own() -> None:

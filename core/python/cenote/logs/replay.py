@@ -1,19 +1,39 @@
-"""Replay of a recorded trace on any memory resource, to see how much it would hold and whether the workload fits."""
+"""Replay of a recorded trace on any memory resource, to see how much it would hold and whether the workload fits.
+
+Recorded streams and threads are kept apart. Each stream of the trace has one of its own in the replay. Where the trace
+names several threads, each has one of its own, from its first event to its last, so that what a resource keeps for each
+thread is as it was when the trace was recorded. The events keep the order of the trace: one thread works at a time, and
+hands over to the next. A trace of one thread is replayed by the caller's, which is faster by far.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
 from cenote._core.arguments import whole_number
+from cenote.logs._relay import Relay
 from cenote.logs.trace import Action, Trace, trace_argument
-from cenote.stream import DEFAULT_STREAM, Stream
+from cenote.stream import (
+    DEFAULT_STREAM,
+    LEGACY_DEFAULT_STREAM,
+    PER_THREAD_DEFAULT_STREAM,
+    CudaStreamFlags,
+    Stream,
+)
 
 __all__ = ["Replay", "ReplayOutOfMemoryError", "ReplayResult", "replay", "streams_of"]
+
+_DEFAULT_STREAMS = {0: DEFAULT_STREAM, 1: LEGACY_DEFAULT_STREAM, 2: PER_THREAD_DEFAULT_STREAM}
+"""Handles that mean a default stream in every program: CUDA's ``cudaStreamLegacy`` and ``cudaStreamPerThread``."""
+
+_LONGEST_PIECE = 16_384
+"""Events that a recorded thread makes at a time, so that Ctrl-C does not wait long."""
 
 
 class Resource(Protocol):
@@ -91,12 +111,15 @@ def streams_of(trace: Trace, device: int | None = None) -> dict[int, Any]:
     Returns
     -------
     dict
-        From the stream's number in the trace to a new `cenote.Stream`; 0 is the default stream.
+        From the stream's number in the trace to a new `cenote.Stream`. It is non-blocking, so that nothing orders it
+        with others. The numbers of the default streams (0, 1 for the legacy one, 2 for that of each thread) mean the
+        same here.
     """
     if device is not None:
         whole_number("device", device, "the number of a device as int")
     names = np.unique(trace_argument(trace)["stream"]).tolist()
-    return {name: Stream(device=device) if name else DEFAULT_STREAM for name in names}
+    flags = CudaStreamFlags.NON_BLOCKING
+    return {name: _DEFAULT_STREAMS.get(name) or Stream(flags=flags, device=device) for name in names}
 
 
 def _require_resource(mr: Resource) -> None:
@@ -106,6 +129,8 @@ def _require_resource(mr: Resource) -> None:
 
 class Replay:
     """A replay that can be paused: play a part of a trace, look around, play on, finish.
+
+    The threads that it has made wait in between, and end with `finish`.
 
     Parameters
     ----------
@@ -121,6 +146,7 @@ class Replay:
             raise TypeError(f"streams must be a mapping, as streams_of makes it, not {type(streams).__name__}")
         self._mr = mr
         self._streams = streams
+        self._relay = Relay()
         self._live: dict[int, tuple[int, int, int]] = {}  # recorded pointer -> (our pointer, bytes, recorded stream)
         self._allocations = self._frees = self._failures = self._unknown_frees = self._wrong_sizes = 0
         self._largest_failure = 0
@@ -135,16 +161,17 @@ class Replay:
         progress: Callable[[int], None] | None = None,
         progress_every: int = 256,
     ) -> None:
-        """Make the allocations and frees ``trace[start:stop]``, in their order and from this thread.
+        """Make the allocations and frees ``trace[start:stop]``, in their order and each on its recorded thread.
 
         Parameters
         ----------
         trace : Trace
-            What `cenote.logs.trace.read` returned, shape ``(events,)``.
+            What `cenote.logs.trace.read` returned, shape ``(events,)``. If it names one thread alone, that is the
+            calling thread.
         start, stop : int, optional
             Indices of the first event, and of the one after the last.
         progress : callable, optional
-            Called with the number of events that are done, counted from the begin of the trace.
+            Called, by the calling thread, with the number of events that are done, counted from the begin of the trace.
         progress_every : int, optional
             How many events lie between two calls of `progress`; the last call is at the end.
 
@@ -162,10 +189,27 @@ class Replay:
             raise TypeError(f"progress must be callable, not {type(progress).__name__}")
         if whole_number("progress_every", progress_every, "a number of events") < 1:
             raise ValueError(f"progress_every must be at least 1, not {progress_every}")
-        part = trace[start:stop]
-        for name in np.unique(part["stream"]).tolist():
+        start, stop, _ = slice(start, stop).indices(len(trace))
+        for name in np.unique(trace["stream"][start:stop]).tolist():
             if name not in self._streams:
                 raise ValueError(f"streams has none for the stream {name:#x} of the trace")
+        if (trace["thread"] == trace["thread"][:1]).all():
+            self._play_here(trace, start, stop, progress, progress_every)
+        else:
+            self._play_on_threads(trace, start, stop, progress, progress_every)
+        if progress is not None:
+            progress(max(start, stop))
+        self._seconds += time.perf_counter() - begin
+
+    def _play_here(
+        self,
+        trace: Trace,
+        start: int,
+        stop: int,
+        progress: Callable[[int], None] | None = None,
+        progress_every: int = 1,
+    ) -> None:
+        part = trace[start:stop]
         columns = (part[name].tolist() for name in ("action", "pointer", "bytes", "stream"))
         for event, (action, pointer, nbytes, stream) in enumerate(zip(*columns, strict=True), start):
             try:
@@ -180,17 +224,34 @@ class Replay:
                 raise ValueError(f"event {event + 1:,} of {len(trace):,}: {error}") from error
             if progress is not None and (event + 1) % progress_every == 0:
                 progress(event + 1)
-        if progress is not None:
-            progress(start + len(part))
-        self._seconds += time.perf_counter() - begin
+
+    def _play_on_threads(
+        self, trace: Trace, start: int, stop: int, progress: Callable[[int], None] | None, progress_every: int
+    ) -> None:
+        threads = trace["thread"]
+        names, from_the_end = np.unique(threads[::-1], return_index=True)
+        last = dict(zip(names.tolist(), (len(trace) - 1 - from_the_end).tolist(), strict=True))
+        cuts = [np.flatnonzero(np.diff(threads[start:stop])) + start + 1]
+        for step in (_LONGEST_PIECE, _LONGEST_PIECE if progress is None else progress_every):
+            cuts.append(np.arange(start - start % step + step, stop, step))
+        ends = np.unique(np.concatenate([*cuts, [stop]])).tolist() if start < stop else []
+        for end in ends:
+            thread = int(threads[start])
+            self._relay.run(thread, partial(self._play_here, trace, start, end))
+            if last[thread] < end:
+                self._relay.end(thread)
+            if progress is not None and end % progress_every == 0:
+                progress(end)
+            start = end
 
     def finish(self) -> ReplayResult:
-        """Free what the trace left allocated, and sum up.
+        """End the threads, free what the trace left allocated, and sum up.
 
         Returns
         -------
         ReplayResult
         """
+        self._relay.close()
         leaked, leaked_bytes = len(self._live), self._in_use
         for ours, nbytes, stream in self._live.values():
             self._mr.deallocate(ours, nbytes, self._streams[stream])
