@@ -30,11 +30,12 @@ from cenote import (
     trace,
     units,
 )
+from cenote.logs import floor
 
 KIB, MIB = 1024, 1024**2
 MODULES = (
     *(mr, device_buffer, stream, statistics, logger, driver, registry, initialization, units),
-    *(replay, timeline, trace),
+    *(floor, replay, timeline, trace),
 )
 
 # What is refused: pairs of a value and the exception that it raises.
@@ -448,7 +449,12 @@ TABLE: dict[str, dict[str, tuple[Any, Refused]]] = {
     },
     "initialization.register_reinitialize_hook": {"func": (give, CALLABLE)},
     "initialization.unregister_reinitialize_hook": {"func": (give, ANYTHING)},  # who never was a hook is none
-    # cenote.trace, cenote.replay, cenote.timeline
+    # cenote.logs
+    "floor.page_floor": {
+        "trace": (EVENTS, TRACE),
+        "page_bytes": (MIB, NOT_AN_INT + refuse(ValueError, 0, -256, 255, MIB + 1)),
+    },
+    "floor.PageFloor": {field.name: (0, ANYTHING) for field in dataclasses.fields(floor.PageFloor)},
     "trace.read": {
         "path": (
             trace.example(),

@@ -1,7 +1,7 @@
 """Logs of allocations: switched on and off (`recording`), read (`trace`), replayed (`replay`) and drawn (`timeline`).
 
-Each is loaded when it is first asked for, the last three with NumPy. `cenote.trace`, `cenote.replay` and
-`cenote.timeline` are the same modules.
+`floor` computes what a log needs at the least. Each is loaded when it is first asked for, all but `recording` with
+NumPy. `cenote.trace`, `cenote.replay` and `cenote.timeline` are the same modules.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cenote.logs import recording, replay, timeline, trace
+    from cenote.logs import floor, recording, replay, timeline, trace
 
-__all__ = ["recording", "replay", "timeline", "trace"]
+__all__ = ["floor", "recording", "replay", "timeline", "trace"]
 
 
 def __getattr__(name: str) -> ModuleType:
