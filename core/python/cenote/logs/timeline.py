@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from cenote.logs._output_file import write_whole
+from cenote.logs._picture import INK, STONE, WATER, dress, new_figure, write
 from cenote.logs.trace import Trace, bytes_in_use, path_argument, trace_argument
 from cenote.units import format_bytes
 
@@ -22,12 +21,6 @@ FORMATS = ("png", "svg", "pdf")
 """What `draw` writes, by the ending of the file's name."""
 
 _UNITS = [(1024**4, "TiB"), (1024**3, "GiB"), (1024**2, "MiB"), (1024, "KiB"), (1, "B")]
-
-_INK = "#1f2933"
-_MUTED = "#7b8794"
-_GRID = "#e4e7eb"
-_WATER = "#1f7a8c"
-_STONE = "#c8553d"
 
 
 class Steps(NamedTuple):
@@ -100,9 +93,7 @@ def draw(
     for name, curve in (("in_use", in_use), ("held", held)):
         if not isinstance(curve, Steps) and not (name == "held" and curve is None):
             raise TypeError(f"{name} must be Steps, not {type(curve).__name__}")
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
+    figure = new_figure(height=4.5)
     if by_event:
         in_use, held = _on_event_clock(in_use, held)
     curves = [curve for curve in (in_use, held) if curve is not None and len(curve.time_us)] or [_NOTHING]
@@ -120,22 +111,18 @@ def draw(
         time_us = np.append(curve.time_us, end) - start
         return np.maximum(time_us, 0) / tick_us, np.append(curve.nbytes, curve.nbytes[-1]) / unit_bytes
 
-    figure = Figure(
-        figsize=(10, 4.5), dpi=150, facecolor="white", layout=ConstrainedLayoutEngine(h_pad=0.15, w_pad=0.15)
-    )
     axes = figure.subplots()
     times, values = scaled(in_use)
-    axes.fill_between(times, values, step="post", color=_WATER, alpha=0.25, linewidth=0)
-    axes.step(times, values, where="post", color=_WATER, linewidth=0.8, label="in use")
+    axes.fill_between(times, values, step="post", color=WATER, alpha=0.25, linewidth=0)
+    axes.step(times, values, where="post", color=WATER, linewidth=0.8, label="in use")
     if held is not None:
-        axes.step(*scaled(held), where="post", color=_STONE, linewidth=1.6, label="held by the pool")
+        axes.step(*scaled(held), where="post", color=STONE, linewidth=1.6, label="held by the pool")
     _mark_peak(axes, times, values, unit_bytes)
-    _dress(axes, x_label, f"memory [{unit}]", title, subtitle)
+    dress(axes, x_label, f"memory [{unit}]", title, subtitle)
+    axes.legend(loc="upper right", bbox_to_anchor=(1.01, 1.14), ncols=2, frameon=False, labelcolor=INK, fontsize=9)
     axes.set_xlim(0, max((end - start) / tick_us, 1e-3))
     axes.set_ylim(0, max(most / unit_bytes * 1.12, 1e-3))
-    picture = io.BytesIO()
-    figure.savefig(picture, format=written_as)
-    write_whole(path, picture.getvalue())
+    write(path, figure, written_as)
 
 
 def _on_event_clock(in_use: Steps, held: Steps | None) -> tuple[Steps, Steps | None]:
@@ -149,29 +136,16 @@ def _on_event_clock(in_use: Steps, held: Steps | None) -> tuple[Steps, Steps | N
 def _mark_peak(axes: Axes, times: npt.NDArray[Any], values: npt.NDArray[Any], unit_bytes: int) -> None:
     at = int(values.argmax())
     late = times[at] > 0.75 * max(times[-1], 1e-3)
-    axes.plot(times[at], values[at], "o", color=_WATER, markersize=5, markeredgecolor="white", zorder=5)
+    axes.plot(times[at], values[at], "o", color=WATER, markersize=5, markeredgecolor="white", zorder=5)
     axes.annotate(
         f"peak {format_bytes(round(values[at] * unit_bytes))}",
         (times[at], values[at]),
         xytext=(-8 if late else 8, 7),
         textcoords="offset points",
         ha="right" if late else "left",
-        color=_INK,
+        color=INK,
         fontsize=9,
         fontweight="bold",
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5},
         zorder=4,
     )
-
-
-def _dress(axes: Axes, x_label: str, y_label: str, title: str, subtitle: str) -> None:
-    axes.set_xlabel(x_label, color=_INK)
-    axes.set_ylabel(y_label, color=_INK)
-    axes.set_title(title, loc="left", color=_INK, fontsize=13, fontweight="bold", pad=26 if subtitle else 10)
-    axes.text(0, 1.025, subtitle, transform=axes.transAxes, color=_MUTED, fontsize=9, va="bottom")
-    axes.grid(axis="y", color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(_MUTED)
-    axes.tick_params(colors=_MUTED, length=0, labelsize=9)
-    axes.legend(loc="upper right", bbox_to_anchor=(1.01, 1.14), ncols=2, frameon=False, labelcolor=_INK, fontsize=9)
