@@ -20,6 +20,9 @@ __all__ = ["main"]
 EXIT_FAILURE = 1
 EXIT_BAD_INPUT = 2
 
+_CAPACITY = "cenote.cli.capacity"
+"""Runs in the place of the replay where ``--capacity`` is given."""
+
 _DESCRIPTION = "One GPU memory pool under PyTorch, CuPy, Numba and C++."
 
 _EPILOG = """\
@@ -27,6 +30,7 @@ examples:
   cenote demo                          see one pool at work, on the GPU or on a simulated one
   cenote info                          what driver, devices and frameworks there are
   cenote replay run.csv --limit 8GiB   would this recorded workload fit into 8 GiB?
+  cenote replay run.csv --capacity min with how little would it do?
 
 environment:
   CENOTE_CUDA_DRIVER   the driver's library; "sim" is the simulated device
@@ -66,7 +70,12 @@ examples:
 _REPLAY = """\
 Makes the allocations and frees of a recorded trace, to see how much a resource holds and whether the workload fits. A
 trace is a CSV file as the logging adaptors of cenote and RMM write it, or one compressed with gzip. Where a killed
-process left the last line unfinished, the rest is replayed.
+process left the last line unfinished, the rest is replayed. Recorded streams and threads are kept apart.
+
+--capacity min finds, to 0.1 %, the smallest memory with which each resource completes the trace. Beside it stand the
+peak of live bytes, the page floor (best fit, pages of 2 MiB that serve anywhere once they are free), and the most that
+the resource held without a limit. A pool is limited by its max=, any other resource by the size of a simulated device.
+The trace completes with 1.01 and 1.02 times what is given, too.
 """
 
 _REPLAY_EPILOG = """\
@@ -74,8 +83,16 @@ examples:
   cenote replay allocations.dev0.csv
   cenote replay run.csv.gz --limit 8GiB --simulate
   cenote replay run.csv.gz --resource "pool:initial=1GiB | managed" --output run.png
+  cenote replay run.csv.gz --capacity min --simulate
+  cenote replay run.csv.gz --capacity min --resource pool:initial=0 --resource async --simulate --json
 
-The exit status is 1 if the workload does not fit.
+The exit status is 1 if the workload does not fit; with --capacity, if it completes on one of the resources with no
+capacity.
+
+--json writes {"trace", "peak_bytes", "floor", "results": [{"resource", "capacity_bytes", "capacity_ratio",
+"held_ratio", "completed", "driver_calls", "seconds"}]}: floor and ratios are over the peak of live bytes; driver_calls
+and seconds are those of a replay without a limit; null is what is not known, or does not apply. All else goes to
+standard error.
 """
 
 
@@ -124,7 +141,8 @@ def _run(argv: Sequence[str] | None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: print(f"cenote: {message}", file=sys.stderr)
         warnings.simplefilter("always", cenote.trace.TraceWarning)
-        return int(importlib.import_module(args.command).run(args, open_terminal()))
+        command = _CAPACITY if getattr(args, "capacity", None) else args.command
+        return int(importlib.import_module(command).run(args, open_terminal()))
 
 
 def _write_no_more() -> None:
@@ -186,12 +204,15 @@ def _parser() -> argparse.ArgumentParser:
 
     replay = add("replay", "replay a recorded trace on any resource", _REPLAY, _REPLAY_EPILOG)
     replay.add_argument("file", type=arguments.path, metavar="TRACE", help="a CSV file, or one compressed with gzip")
+    replay.add_argument("--capacity", choices=("min",), help="find the smallest memory that is enough")
     chosen = replay.add_mutually_exclusive_group()
     chosen.add_argument(
         "--resource",
+        action="append",
         type=arguments.specification,
         metavar="SPEC",
-        help='such as "pool:max=8GiB | cuda" (default: a pool that grows)',
+        help='such as "pool:max=8GiB | cuda" (default: a pool that grows); with --capacity it may be given several '
+        "times (default: a pool that grows, async and cuda)",
     )
     chosen.add_argument(
         "--limit",
@@ -203,8 +224,9 @@ def _parser() -> argparse.ArgumentParser:
         "--output",
         type=arguments.picture,
         metavar="FILE",
-        help="draw the timeline, in the time of the trace: a .png, .svg or .pdf",
+        help="draw the timeline, in the time of the trace, or with --capacity a chart: a .png, .svg or .pdf",
     )
+    replay.add_argument("--json", action="store_true", help="with --capacity: write JSON with stable keys")
     _add_device_arguments(replay)
     return parser
 

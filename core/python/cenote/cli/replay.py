@@ -30,7 +30,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     Parameters
     ----------
     args : argparse.Namespace
-        ``file``, ``resource``, ``limit``, ``device``, ``simulate`` and ``output``.
+        ``file``, ``resource``, ``limit``, ``device``, ``simulate``, ``output`` and ``json``.
     terminal : Terminal
         Where to report.
 
@@ -40,12 +40,16 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
         The exit status.
     """
     if args.output is not None:
-        _require_writable(args.output)
+        require_writable(args.output)
+    if args.json:
+        raise ValueError("--json goes with --capacity min")
+    if len(args.resource or ()) > 1:
+        raise ValueError(f"--resource is given {len(args.resource)} times: only --capacity min compares several")
     recorded = read(args.file)
     device = choose_device(args.device, args.simulate)
     device.announce(terminal)
     limited = DEFAULT_RESOURCE if args.limit is None else f"{DEFAULT_RESOURCE},max={args.limit}"
-    resource = mr.from_spec(limited if args.resource is None else args.resource, device.index)
+    resource = mr.from_spec(limited if args.resource is None else args.resource[0], device.index)
     terminal.line(f"Resource: {resource.specification}")
     terminal.line()
 
@@ -65,6 +69,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
 
     terminal.line()
     rows = [
+        ("recorded threads", f"{len(np.unique(recorded['thread'])):,}"),
         ("allocations", f"{result.allocations:,}"),
         ("frees", f"{result.frees:,}"),
         ("never freed by the trace", f"{result.leaked:,} ({format_bytes(result.leaked_bytes)})"),
@@ -100,7 +105,7 @@ def remarks(result: ReplayResult) -> list[str]:
     return lines
 
 
-def _require_writable(path: Path) -> None:
+def require_writable(path: Path) -> None:
     """Raise OSError now, and not when the replay is done."""
     if path.is_dir():
         raise IsADirectoryError(EISDIR, os.strerror(EISDIR), str(path))

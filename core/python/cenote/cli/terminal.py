@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TextIO
 
 Row = Sequence[str]
 
@@ -12,20 +13,23 @@ NARROWEST, WIDEST = 40, 1000
 """Columns. In less, a table has no room for its text; more is no terminal's."""
 
 
-def open_terminal() -> Terminal:
-    """Give the best terminal that is installed."""
+def open_terminal(file: TextIO | None = None) -> Terminal:
+    """Give the best terminal that is installed, which writes to a file; to standard output if none is given."""
     try:
-        return RichTerminal()
+        return RichTerminal(file)
     except ImportError:
-        return Terminal()
+        return Terminal(file)
 
 
 class Terminal:
-    """Lines, tables and progress as plain text on standard output."""
+    """Lines, tables and progress as plain text."""
+
+    def __init__(self, file: TextIO | None = None) -> None:
+        self._file = file
 
     def line(self, text: str = "", style: str = "") -> None:
         """Write one line; `style` is one of rich's, such as ``"bold"``."""
-        print(text)
+        print(text, file=self._file)
 
     def table(self, title: str, columns: Row, rows: Sequence[Row], total: Row | None = None) -> None:
         """Write a table.
@@ -44,32 +48,32 @@ class Terminal:
         table = [*([columns] if _has_headings(columns) else []), *rows, *([total] if total else [])]
         widths = [max(len(text.strip()) for text in column) for column in zip(*table, strict=True)]
         rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-        print(title)
-        print(rule)
+        self.line(title)
+        self.line(rule)
         for row in table:
             if row is total:
-                print(rule)
-            print("  ".join(map(_pad, columns, row, widths)).rstrip())
+                self.line(rule)
+            self.line("  ".join(map(_pad, columns, row, widths)).rstrip())
             if row is columns:
-                print(rule)
-        print()
+                self.line(rule)
+        self.line()
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
         """Show that something is under way; gives the function to call with how much of `total` is done."""
-        print(f"{what} ({total:,}) ...", flush=True)
+        print(f"{what} ({total:,}) ...", file=self._file, flush=True)
         yield lambda done: None
 
 
 class RichTerminal(Terminal):
     """Colour, tables that fit the window and a moving bar, by rich."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: TextIO | None = None) -> None:
         from rich.console import Console
 
         columns, lines = shutil.get_terminal_size()  # of COLUMNS and LINES, unless they are no sizes
         width, height = min(max(columns, NARROWEST), WIDEST), min(max(lines, 1), WIDEST)
-        self._console = Console(highlight=False, markup=False, emoji=False, width=width, height=height)
+        self._console = Console(file=file, highlight=False, markup=False, emoji=False, width=width, height=height)
 
     def line(self, text: str = "", style: str = "") -> None:
         """Write one line, which is never wrapped: paths stay in one piece."""
@@ -89,7 +93,10 @@ class RichTerminal(Terminal):
             header_style="dim",
         )
         for heading, last in zip(columns, total or [""] * len(columns), strict=True):
-            table.add_column(heading.strip(), footer=last, justify="right" if _is_of_numbers(heading) else "left")
+            if _is_of_numbers(heading):
+                table.add_column(heading.strip(), footer=last, justify="right", no_wrap=True)
+            else:
+                table.add_column(heading.strip(), footer=last, overflow="fold")
         for row in rows:
             table.add_row(*map(Text, row))
         self._console.print(title, style="bold")
