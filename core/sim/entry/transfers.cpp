@@ -2,7 +2,8 @@
 //
 // 1. At the call, each operand is looked up: known memory (its blocks are kept by the work), or the host's own,
 //    pageable memory. An address of the simulator's where nothing lives is refused.
-//    So is memory of a pool that is not open to the card of the stream (pool/pool.hpp): CUDA_ERROR_INVALID_VALUE.
+//    So is memory of a pool (pool/pool.hpp) and a mapping that is not open to the card of the stream:
+//    CUDA_ERROR_INVALID_VALUE.
 // 2. Pageable memory is staged as the driver does: a source is read at the call; a destination makes the call wait.
 // 3. Where the machine has pageable access (ground/settings.hpp), a fill may go to the host's own memory; a copy out of
 // it
@@ -33,6 +34,10 @@
 namespace cenote::sim {
 namespace {
 
+bool is_closed_mapping(const memory_block& block, const simulated_device& card) {
+  return block.kind == block_kind::mapped && !block.open_to.test(static_cast<std::size_t>(card.ordinal));
+}
+
 struct copy_operand {
   std::uintptr_t address;
   std::size_t bytes;
@@ -40,16 +45,17 @@ struct copy_operand {
 
   bool pageable() const { return blocks.empty(); }
 
-  /// Whether work on the card may touch it: false for a pool that is not open to the card.
+  /// Whether work on the card may touch it: false for a pool or a mapping that is not open to the card.
   bool is_open_to(const simulated_device& card) const {
-    return std::all_of(blocks.begin(), blocks.end(),
-                       [&](const auto& block) { return !block->pool || block->pool->is_open_to(card); });
+    return std::all_of(blocks.begin(), blocks.end(), [&](const auto& block) {
+      return block->pool ? block->pool->is_open_to(card) : !is_closed_mapping(*block, card);
+    });
   }
 
   /// The same for a copy, which reaches pools on the host in any case.
   bool is_open_to_copies_of(const simulated_device& card) const {
-    return is_open_to(card) || std::all_of(blocks.begin(), blocks.end(), [](const auto& block) {
-             return !block->pool || !block->pool->place.on_device();
+    return is_open_to(card) || std::all_of(blocks.begin(), blocks.end(), [&](const auto& block) {
+             return block->pool ? !block->pool->place.on_device() : !is_closed_mapping(*block, card);
            });
   }
   std::byte* data() const { return reinterpret_cast<std::byte*>(address); }
@@ -66,7 +72,7 @@ copy_operand operand(std::uintptr_t address, std::size_t bytes) {
     fail(CUDA_ERROR_INVALID_VALUE);
   }
   for (const auto& block : found.blocks) {
-    if (!block->accessible) {
+    if (block->kind == block_kind::mapped && block->open_to.none()) {
       violations().add("memory at " + hex(block->base) + " is mapped, and access to it was never set");
       fail(CUDA_ERROR_INVALID_VALUE);
     }
@@ -75,10 +81,10 @@ copy_operand operand(std::uintptr_t address, std::size_t bytes) {
 }
 
 /// False where the memory is not there any more; work that comes after the free of its memory is written down.
-bool still_there(const copy_operand& operand, const char* call_name) {
+bool still_there(const copy_operand& operand, const simulated_device& card, const char* call_name) {
   bool there = true;
   for (const auto& block : operand.blocks) {
-    if (block->state == block_state::dead || !block->accessible) {
+    if (block->state == block_state::dead || is_closed_mapping(*block, card)) {
       violations().add("work of " + std::string(call_name) + " ran after " + block->ended_by +
                        " had taken away its memory at " + hex(block->base));
       there = there && block->kind != block_kind::mapped;
@@ -88,13 +94,13 @@ bool still_there(const copy_operand& operand, const char* call_name) {
 }
 
 /// The copy as work: it moves the bytes when it runs. A pageable source is read now.
-queued_work copy_work(const copy_operand& to, const copy_operand& from) {
+queued_work copy_work(const copy_operand& to, const copy_operand& from, const simulated_device& card) {
   std::vector<std::byte> staged;
   if (from.pageable()) {
     staged.assign(from.data(), from.data() + from.bytes);
   }
-  return {.after = {}, .action = [to, from, staged = std::move(staged), name = current_call()] {
-            if (still_there(to, name) && still_there(from, name)) {
+  return {.after = {}, .action = [to, from, &card, staged = std::move(staged), name = current_call()] {
+            if (still_there(to, card, name) && still_there(from, card, name)) {
               std::memmove(to.data(), staged.empty() ? from.data() : staged.data(), to.bytes);
             }
           }};
@@ -119,7 +125,7 @@ CUresult copy(simulated_stream& stream, std::uintptr_t to_address, std::uintptr_
   if (from.pageable() && this_machine().settings.pageable && !stream.capture) {
     advance(stream.horizon());
   }
-  const queue_point done = stream.submit(copy_work(to, from));
+  const queue_point done = stream.submit(copy_work(to, from, card));
   if (until == copy_until::done || to.pageable()) {
     advance({done});
   }
@@ -164,9 +170,10 @@ CUresult cuMemsetD8Async(CUdeviceptr address, unsigned char value, std::size_t b
       return;
     }
     const copy_operand to = operand(address, bytes);
-    require(to.pageable() ? this_machine().settings.pageable : to.is_open_to(on->context.device));
-    on->submit({.after = {}, .action = [to, value, name = current_call()] {
-                  if (still_there(to, name)) {
+    const simulated_device& card = on->context.device;
+    require(to.pageable() ? this_machine().settings.pageable : to.is_open_to(card));
+    on->submit({.after = {}, .action = [to, &card, value, name = current_call()] {
+                  if (still_there(to, card, name)) {
                     std::memset(to.data(), value, to.bytes);
                   }
                 }});

@@ -82,26 +82,47 @@ std::shared_ptr<physical_piece> physical_of(CUmemGenericAllocationHandle handle)
   return find_live(live_pieces(), handle, CUDA_ERROR_INVALID_VALUE);
 }
 
+/// A card that the description names, and what it may do from now on.
+struct wanted_access {
+  std::size_t card;
+  bool allowed;
+};
+
+wanted_access read_access(const CUmemAccessDesc& described) {
+  const auto& [location, flags] = described;
+  require(location.type == CU_MEM_LOCATION_TYPE_DEVICE,
+          location.type == CU_MEM_LOCATION_TYPE_HOST || location.type == CU_MEM_LOCATION_TYPE_HOST_NUMA
+              ? CUDA_ERROR_NOT_SUPPORTED
+              : CUDA_ERROR_INVALID_VALUE);
+  require(location.id >= 0 && static_cast<std::size_t>(location.id) < devices().size());
+  require(flags == CU_MEM_ACCESS_FLAGS_PROT_NONE || flags == CU_MEM_ACCESS_FLAGS_PROT_READ ||
+          flags == CU_MEM_ACCESS_FLAGS_PROT_READWRITE);
+  return {static_cast<std::size_t>(location.id), flags != CU_MEM_ACCESS_FLAGS_PROT_NONE};
+}
+
+/// Work on a card touches host memory here, so that the page is open to this process once it is open to any card.
+void change_access(memory_block& block, const std::vector<wanted_access>& changes) {
+  for (const auto& [card, allowed] : changes) {
+    block.open_to.set(card, allowed);
+  }
+  const int protection = block.open_to.any() ? PROT_READ | PROT_WRITE : PROT_NONE;
+  require(mprotect(reinterpret_cast<void*>(block.base), block.bytes, protection) == 0, CUDA_ERROR_OUT_OF_MEMORY);
+  block.ended_by = current_call();
+}
+
 void set_access(std::uintptr_t address, std::size_t bytes, const CUmemAccessDesc* access, std::size_t count) {
   const auto covered = live_blocks().covering(address, bytes);
   require(!covered.empty() && whole_mappings(address, bytes).size() == covered.size());
-  bool accessible = covered.front()->accessible;
-  for (std::size_t i = 0; i < count; ++i) {
-    const auto& [location, flags] = access[i];
-    require(location.type == CU_MEM_LOCATION_TYPE_DEVICE,
-            location.type == CU_MEM_LOCATION_TYPE_HOST || location.type == CU_MEM_LOCATION_TYPE_HOST_NUMA
-                ? CUDA_ERROR_NOT_SUPPORTED
-                : CUDA_ERROR_INVALID_VALUE);
-    require(location.id >= 0 && static_cast<std::size_t>(location.id) < devices().size());
-    require(flags == CU_MEM_ACCESS_FLAGS_PROT_NONE || flags == CU_MEM_ACCESS_FLAGS_PROT_READ ||
-            flags == CU_MEM_ACCESS_FLAGS_PROT_READWRITE);
-    accessible = flags != CU_MEM_ACCESS_FLAGS_PROT_NONE;
+  std::vector<wanted_access> changes;
+  std::transform(access, access + count, std::back_inserter(changes), read_access);
+  for (const auto& [card, allowed] : changes) {
+    const simulated_device& by = *devices()[card];
+    require(std::all_of(covered.begin(), covered.end(),
+                        [&](const auto& block) { return block->device == &by || reaches(by, *block->device); }),
+            CUDA_ERROR_INVALID_DEVICE);
   }
-  const int protection = accessible ? PROT_READ | PROT_WRITE : PROT_NONE;
-  require(mprotect(reinterpret_cast<void*>(address), bytes, protection) == 0, CUDA_ERROR_OUT_OF_MEMORY);
   for (const auto& block : covered) {
-    block->accessible = accessible;
-    block->ended_by = current_call();
+    change_access(*block, changes);
   }
 }
 
@@ -187,8 +208,7 @@ CUresult cuMemMap(CUdeviceptr address, std::size_t bytes, std::size_t offset, CU
                           .kind = block_kind::mapped,
                           .device = &physical->device,
                           .pool = {},
-                          .physical = physical,
-                          .accessible = false});
+                          .physical = physical});
   });
 }
 
@@ -214,6 +234,16 @@ CUresult cuMemSetAccess(CUdeviceptr address, std::size_t bytes, const CUmemAcces
     require(access != nullptr && count > 0);
     require_reserved(address, bytes);
     set_access(address, bytes, access, count);
+  });
+}
+
+CUresult cuMemGetAccess(unsigned long long* flags, const CUmemLocation* location, CUdeviceptr address) {
+  return call(entry_id::cuMemGetAccess, [&] {
+    require(flags != nullptr && location != nullptr && location->type == CU_MEM_LOCATION_TYPE_DEVICE);
+    const auto card = static_cast<std::size_t>(device(location->id).ordinal);
+    const auto block = live_blocks().find(address);
+    require(block != nullptr && block->kind == block_kind::mapped);
+    *flags = block->open_to.test(card) ? CU_MEM_ACCESS_FLAGS_PROT_READWRITE : CU_MEM_ACCESS_FLAGS_PROT_NONE;
   });
 }
 

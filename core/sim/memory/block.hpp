@@ -8,6 +8,7 @@
 // Threads: guarded by driver_mutex(). Cost: find is O(log blocks).
 #pragma once
 
+#include <bitset>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -15,6 +16,7 @@
 #include <vector>
 
 #include "sim/ground/made.hpp"
+#include "sim/ground/settings.hpp"
 
 namespace cenote::sim {
 
@@ -34,7 +36,7 @@ struct memory_block {
   simulated_device* device;
   std::shared_ptr<simulated_pool> pool;      ///< pooled blocks of all three kinds
   std::shared_ptr<physical_piece> physical;  ///< mapped blocks
-  bool accessible = true;                    ///< false: mapped, and cuMemSetAccess has not been called yet
+  std::bitset<max_devices> open_to{};        ///< mapped blocks: cards whose work may touch it, by ordinal
   block_state state = block_state::live;
   const char* ended_by = "";  ///< the call that freed, unmapped or sealed it
   creation made = made_now();

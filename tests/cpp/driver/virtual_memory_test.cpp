@@ -107,6 +107,8 @@ TEST_F(virtual_memory, copies_of_another_device_reach_what_is_open_to_it) {
     fill_async(mapping->address(), 8, 1, {}, 0);
     EXPECT_EQ(byte_at(mapping->address()), 8) << "its own device";
   }
+  const auto closed = page_mapping::map(make_page(), addresses, addresses->base() + 2 * page_bytes);
+  EXPECT_THROW(fill_async(closed.address(), 7, 1, {}, 1), cuda_error);
 }
 
 TEST_F(virtual_memory, page_can_be_for_other_processes_and_for_a_network_card) {

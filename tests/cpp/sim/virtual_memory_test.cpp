@@ -29,11 +29,19 @@ class SimVirtualMemory : public Sim {
     return handle;
   }
 
-  static CUresult allow(CUdeviceptr address, std::size_t bytes) {
+  static CUresult allow(CUdeviceptr address, std::size_t bytes, int ordinal = 0) {
     CUmemAccessDesc access{};
     access.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+    access.location.id = ordinal;
     access.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
     return cuMemSetAccess(address, bytes, &access, 1);
+  }
+
+  static unsigned long long access_at(CUdeviceptr address, int ordinal) {
+    const CUmemLocation card{CU_MEM_LOCATION_TYPE_DEVICE, {ordinal}};
+    unsigned long long flags = 0;
+    EXPECT_OK(cuMemGetAccess(&flags, &card, address));
+    return flags;
   }
 
   void TearDown() override {
@@ -117,6 +125,31 @@ TEST_F(SimVirtualMemory, memory_without_access_is_refused) {
   EXPECT_OK(cuMemUnmap(address, step));
   EXPECT_OK(cuMemRelease(handle));
   EXPECT_OK(cuMemAddressFree(address, step));
+}
+
+TEST_F(SimVirtualMemory, a_card_touches_what_is_open_to_it_alone) {
+  const CUdeviceptr address = reserve(2 * step);
+  const auto handle = create(step);
+  EXPECT_OK(cuMemMap(address, step, 0, handle, 0));
+  EXPECT_OK(allow(address, step));
+  EXPECT_OK(cuMemMap(address + step, step, 0, handle, 0));
+  EXPECT_OK(allow(address + step, step, 1));
+  EXPECT_EQ(CU_MEM_ACCESS_FLAGS_PROT_NONE, access_at(address, 1));
+  ASSERT_OK(cuCtxSetCurrent(contexts[1]));
+  const CUdeviceptr others = make_memory();
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemcpy(others, address, KiB));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemcpy(address, others, KiB));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemsetD8Async(address, 1, KiB, nullptr));
+  EXPECT_OK(cuMemcpy(others, address + step, KiB)) << "its other address";
+  ASSERT_OK(cuCtxSetCurrent(contexts[0]));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemsetD8Async(address + step, 1, KiB, nullptr));
+  EXPECT_OK(allow(address, 2 * step, 1));
+  EXPECT_EQ(CU_MEM_ACCESS_FLAGS_PROT_READWRITE, access_at(address, 0)) << "one card more closes no other out";
+  EXPECT_EQ(CU_MEM_ACCESS_FLAGS_PROT_READWRITE, access_at(address, 1));
+  EXPECT_EQ(CU_MEM_ACCESS_FLAGS_PROT_NONE, access_at(address + step, 0)) << "nor does it open the neighbour's";
+  EXPECT_OK(cuMemUnmap(address, 2 * step));
+  EXPECT_OK(cuMemRelease(handle));
+  EXPECT_OK(cuMemAddressFree(address, 2 * step));
 }
 
 TEST_F(SimVirtualMemory, unmapping_under_queued_work_is_written_down_and_harms_no_one_else) {
