@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "sim/device/access_history.hpp"
 #include "sim/ground/cuda_driver.hpp"
 #include "sim/ground/handles.hpp"
 #include "sim/ground/made.hpp"
@@ -27,6 +28,7 @@ struct physical_piece {
   const std::size_t bytes;
   const creation made = made_now();
   std::uintptr_t offset = 0;
+  access_history accesses;
 };
 
 handle_table<CUmemGenericAllocationHandle, physical_piece>& live_pieces();

@@ -126,4 +126,76 @@ void step(const queue_points& points) {
   }
 }
 
+namespace {
+
+void add_point(vector_of_points& clock, const queue_point& point) {
+  if (point.queue->kind == queue_kind::marks) {
+    return;  // nothing in there touches memory; what it comes after is added by its own clock
+  }
+  const auto [at, added] = clock.try_emplace(point.queue->id, point);
+  if (!added && at->second.count < point.count) {
+    at->second.count = point.count;
+  }
+}
+
+}  // namespace
+
+void work_queue::make_next_clock() {
+  const std::uint64_t count = clocked() + 1;
+  queued_work& work = piece(count);
+  const auto previous = count - 1 > done_ ? piece(count - 1).clock : std::make_shared<const vector_of_points>();
+  work.clock = previous;
+  if (!all_reached(work.after)) {
+    auto clock = std::make_shared<vector_of_points>(*previous);
+    std::erase_if(*clock, [](const auto& entry) { return entry.second.reached(); });
+    for (const queue_point& point : work.after) {
+      if (point.reached()) {
+        continue;
+      }
+      add_point(*clock, point);
+      for (const auto& [id, before] : *point.queue->piece(point.count).clock) {
+        add_point(*clock, before);
+      }
+    }
+    work.clock = std::move(clock);
+  }
+  clocked_ = count;
+}
+
+void make_clocks(const queue_point& wanted) {
+  queue_points path{wanted};
+  while (!path.empty()) {
+    work_queue& queue = *path.back().queue;
+    if (path.back().reached() || queue.has_clock(path.back().count)) {
+      path.pop_back();
+      continue;
+    }
+    const queue_points& after = queue.piece(queue.clocked() + 1).after;
+    const auto before = std::find_if(after.begin(), after.end(), [](const queue_point& point) {
+      return !point.reached() && !point.queue->has_clock(point.count);
+    });
+    if (before == after.end()) {
+      queue.make_next_clock();
+    } else {
+      path.push_back(*before);
+    }
+  }
+}
+
+bool comes_before(const queue_point& earlier, const queue_point& later) {
+  if (earlier.reached()) {
+    return true;
+  }
+  if (earlier.queue == later.queue) {
+    return earlier.count <= later.count;
+  }
+  if (later.reached()) {
+    return false;
+  }
+  make_clocks(later);
+  const vector_of_points& clock = *later.queue->piece(later.count).clock;
+  const auto known = clock.find(earlier.queue->id);
+  return known != clock.end() && known->second.count >= earlier.count;
+}
+
 }  // namespace cenote::sim

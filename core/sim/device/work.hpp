@@ -15,6 +15,11 @@
 //    context. busy_queues therefore keeps the queues that have work to do, and, for each of the two, those that have
 //    got work since it last asked; what it asked for before comes before its next piece anyway. So a program that
 //    seldom waits pays for its work once, however many streams it has made.
+// 5. comes_before says whether one piece of work must be done before another one may run: for the check of who touches
+//    memory (access_history.hpp). It looks up the clock of the later piece: of each other queue, the furthest point
+//    that comes before it. A clock is made when it is first asked for, from those of the piece before it and of the
+//    points that it comes after; pieces that come after nothing new share one. So a program that nobody asks about pays
+//    nothing.
 //
 // The points of queued work always lie in the past (they were made before it), so they form no cycle.
 //
@@ -46,10 +51,14 @@ using queue_points = std::vector<queue_point>;
 
 bool all_reached(const queue_points& points);
 
+/// The furthest point of each queue, by the queue's id.
+using vector_of_points = std::map<std::uint64_t, queue_point>;
+
 struct queued_work {
   queue_points after;
   std::function<void()> action;
   bool is_host_function = false;
+  std::shared_ptr<const vector_of_points> clock{};  ///< what comes before it in other queues; null: not asked for yet
 };
 
 /// Queues by their ids, so that they are visited in the order in which they were made.
@@ -96,8 +105,14 @@ class work_queue : public std::enable_shared_from_this<work_queue> {
   friend struct queue_point;
   friend void advance(const queue_points&);
   friend void step(const queue_points&);
+  friend bool comes_before(const queue_point&, const queue_point&);
+  friend void make_clocks(const queue_point&);
 
   const queued_work& front() const { return waiting_.front(); }
+  queued_work& piece(std::uint64_t count) { return waiting_[static_cast<std::size_t>(count - done_ - 1)]; }
+  bool has_clock(std::uint64_t count) const { return count <= clocked(); }
+  std::uint64_t clocked() const { return clocked_ > done_ ? clocked_ : done_; }
+  void make_next_clock();
   void run_front();
   void pop_front();
   void pass_marks();
@@ -107,6 +122,7 @@ class work_queue : public std::enable_shared_from_this<work_queue> {
   std::deque<queued_work> waiting_;
   std::uint64_t pushed_ = 0;
   std::uint64_t done_ = 0;
+  std::uint64_t clocked_ = 0;  ///< pieces up to here have clocks, or are done
   bool running_ = false;
 };
 
@@ -116,5 +132,8 @@ void advance(const queue_points& points);
 /// Runs one piece of work towards the first point that is not reached; nothing where all are, or where that piece is a
 /// host function that another thread is running.
 void step(const queue_points& points);
+
+/// Whether the work of `earlier` is done, or must be before that of `later` may run.
+bool comes_before(const queue_point& earlier, const queue_point& later);
 
 }  // namespace cenote::sim

@@ -9,8 +9,10 @@
 // it
 //    therefore waits for the work before it, which may write there.
 // 4. When the work runs, blocks that died in between are written down: they were freed before this work in the order of
-//    streams. Memory of a pool is still there and is touched all the same, so that the wrong bytes show; unmapped
-//    memory is not.
+//    streams. Memory of a pool is still there and is touched all the same, so that the wrong bytes show. Unmapped
+//    memory is not; that was written down when it was unmapped (virtual_memory.cpp).
+// 5. Work on mapped memory that is not ordered with pending work on the same physical memory is written down when it is
+//    queued, whichever addresses the two were given (device/access_history.hpp).
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
@@ -21,6 +23,7 @@
 #include <vector>
 
 #include "sim/device/device.hpp"
+#include "sim/device/physical_piece.hpp"
 #include "sim/device/work.hpp"
 #include "sim/entry/call.hpp"
 #include "sim/ground/current_call.hpp"
@@ -84,7 +87,9 @@ copy_operand operand(std::uintptr_t address, std::size_t bytes) {
 bool still_there(const copy_operand& operand, const simulated_device& card, const char* call_name) {
   bool there = true;
   for (const auto& block : operand.blocks) {
-    if (block->state == block_state::dead || is_closed_mapping(*block, card)) {
+    if (block->state == block_state::dead && block->kind == block_kind::mapped) {
+      there = false;
+    } else if (block->state == block_state::dead || is_closed_mapping(*block, card)) {
       violations().add("work of " + std::string(call_name) + " ran after " + block->ended_by +
                        " had taken away its memory at " + hex(block->base));
       there = there && block->kind != block_kind::mapped;
@@ -111,6 +116,28 @@ void require_device_may_use(std::uintptr_t address, std::size_t bytes) {
   require(bytes == 0 || this_machine().settings.pageable || !operand(address, bytes).pageable());
 }
 
+enum class access_kind { read, write };
+
+/// The work that is done at that point touches the operand. What else is pending there and not ordered with it is
+/// written down, once.
+void note_access(const copy_operand& operand, access_kind kind, const queue_point& done) {
+  bool told = false;
+  for (const auto& block : operand.blocks) {
+    if (!block->physical) {
+      continue;
+    }
+    const std::uintptr_t begin = std::max(operand.address, block->base);
+    const std::uintptr_t end = std::min(operand.address + operand.bytes, block->base + block->bytes);
+    const memory_access access{done, current_call(), begin, kind == access_kind::write};
+    const auto other = block->physical->accesses.note(begin - block->base, end - begin, block->base, access);
+    if (other && !told) {
+      violations().add("work on memory at " + hex(begin) + " is not ordered after work of " + other->call +
+                       " that is pending on another stream, on the same memory at " + hex(other->address));
+      told = true;
+    }
+  }
+}
+
 enum class copy_until { queued, done };
 
 CUresult copy(simulated_stream& stream, std::uintptr_t to_address, std::uintptr_t from_address, std::size_t bytes,
@@ -126,6 +153,10 @@ CUresult copy(simulated_stream& stream, std::uintptr_t to_address, std::uintptr_
     advance(stream.horizon());
   }
   const queue_point done = stream.submit(copy_work(to, from, card));
+  if (!stream.capture) {
+    note_access(from, access_kind::read, done);
+    note_access(to, access_kind::write, done);
+  }
   if (until == copy_until::done || to.pageable()) {
     advance({done});
   }
@@ -172,11 +203,14 @@ CUresult cuMemsetD8Async(CUdeviceptr address, unsigned char value, std::size_t b
     const copy_operand to = operand(address, bytes);
     const simulated_device& card = on->context.device;
     require(to.pageable() ? this_machine().settings.pageable : to.is_open_to(card));
-    on->submit({.after = {}, .action = [to, &card, value, name = current_call()] {
-                  if (still_there(to, card, name)) {
-                    std::memset(to.data(), value, to.bytes);
-                  }
-                }});
+    const queue_point done = on->submit({.after = {}, .action = [to, &card, value, name = current_call()] {
+                                           if (still_there(to, card, name)) {
+                                             std::memset(to.data(), value, to.bytes);
+                                           }
+                                         }});
+    if (!on->capture) {
+      note_access(to, access_kind::write, done);
+    }
   });
 }
 

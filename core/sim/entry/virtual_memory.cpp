@@ -25,6 +25,7 @@
 #include "sim/ground/current_call.hpp"
 #include "sim/ground/handles.hpp"
 #include "sim/ground/made.hpp"
+#include "sim/ground/violations.hpp"
 #include "sim/memory/address_space.hpp"
 #include "sim/memory/block.hpp"
 #include "sim/memory/physical_memory.hpp"
@@ -221,6 +222,10 @@ CUresult cuMemUnmap(CUdeviceptr address, std::size_t bytes) {
     const auto mappings = whole_mappings(address, bytes);
     seal(address, bytes);
     for (const auto& block : mappings) {
+      if (const auto pending = block->physical->accesses.end_mapping(block->base)) {
+        violations().add("memory at " + hex(block->base) + " is unmapped while work of " + pending->call +
+                         " on it is pending");
+      }
       block->state = block_state::dead;
       block->ended_by = current_call();
       block->physical = nullptr;

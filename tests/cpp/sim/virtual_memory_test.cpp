@@ -114,6 +114,31 @@ TEST_F(SimVirtualMemory, work_may_span_neighbouring_mappings) {
   EXPECT_OK(cuMemAddressFree(address, 2 * step));
 }
 
+TEST_F(SimVirtualMemory, work_may_not_span_a_place_where_nothing_is_mapped) {
+  const CUdeviceptr address = reserve(3 * step);
+  const auto first = create(step);
+  const auto third = create(step);
+  EXPECT_OK(cuMemMap(address, step, 0, first, 0));
+  EXPECT_OK(cuMemMap(address + 2 * step, step, 0, third, 0));
+  EXPECT_OK(allow(address, step));
+  EXPECT_OK(allow(address + 2 * step, step));
+  const CUdeviceptr other = make_memory(3 * step);
+  for (const auto& [at, bytes] : {std::pair{address, 3 * step}, std::pair{address + step - 1, std::size_t{2}},
+                                  std::pair{address + 2 * step - 1, std::size_t{2}}}) {
+    EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemsetD8Async(at, 1, bytes, nullptr));
+    expect_violation("are not all in live memory");
+    EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemcpyAsync(other, at, bytes, nullptr));
+    expect_violation("are not all in live memory");
+    EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemcpyAsync(at, other, bytes, nullptr));
+    expect_violation("are not all in live memory");
+  }
+  EXPECT_OK(cuMemFree(other));
+  EXPECT_OK(cuMemUnmap(address, 3 * step));
+  EXPECT_OK(cuMemRelease(first));
+  EXPECT_OK(cuMemRelease(third));
+  EXPECT_OK(cuMemAddressFree(address, 3 * step));
+}
+
 TEST_F(SimVirtualMemory, memory_without_access_is_refused) {
   const CUdeviceptr address = reserve(step);
   const auto handle = create(step);
@@ -160,9 +185,9 @@ TEST_F(SimVirtualMemory, unmapping_under_queued_work_is_written_down_and_harms_n
   EXPECT_OK(allow(address, step));
   EXPECT_OK(cuMemsetD8Async(address, 1, 1, stream));
   EXPECT_OK(cuMemUnmap(address, step)) << "it does not wait for work";
+  expect_violation("is unmapped while work of cuMemsetD8Async on it is pending");
   EXPECT_EQ(1U, cenote_sim_pending());
-  EXPECT_OK(cuStreamSynchronize(stream));
-  expect_violation("cuMemUnmap");
+  EXPECT_OK(cuStreamSynchronize(stream)) << "said once";
   EXPECT_OK(cuMemRelease(handle));
   EXPECT_OK(cuMemAddressFree(address, step));
 }
