@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "sim/device/context.hpp"
 #include "sim/device/thread_state.hpp"
@@ -14,6 +15,7 @@
 #include "sim/ground/driver_mutex.hpp"
 #include "sim/ground/machine.hpp"
 #include "sim/stream/capture.hpp"
+#include "sim/stream/graph.hpp"
 
 namespace cenote::sim {
 namespace {
@@ -78,6 +80,19 @@ void check_scope(call_scope scope) {
 }
 
 }  // namespace
+
+void run_destructors() noexcept {
+  std::vector<host_call> ended;
+  {
+    const std::lock_guard lock(driver_mutex());
+    ended.swap(ended_user_objects());
+  }
+  for (const auto& [function, argument] : ended) {
+    this_thread().in_host_function = true;
+    function(argument);
+    this_thread().in_host_function = false;
+  }
+}
 
 const std::array<entry_point, entry_count>& entry_points() {
   static const std::array<entry_point, entry_count> rows{{

@@ -93,4 +93,16 @@ CUresult call(entry_id entry, Body&& body) noexcept {
   }
 }
 
+/// Calls what user objects of graphs have left to be called (stream/graph.hpp), with the mutex released.
+void run_destructors() noexcept;
+
+/// For what destroys graphs, and for what waits for work of them. The driver calls destructors on a thread of its own;
+/// this thread is as good where it may hold no lock that a destructor wants, and in other calls a program's thread may.
+template <class Body>
+CUresult call_with_destructors(entry_id entry, Body&& body) noexcept {
+  const CUresult result = call(entry, body);
+  run_destructors();
+  return result;
+}
+
 }  // namespace cenote::sim

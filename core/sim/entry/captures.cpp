@@ -1,4 +1,4 @@
-// Captures: begun, ended, asked for; and the graphs that they leave.
+// Captures: begun, ended, asked for.
 #include <cstddef>
 #include <memory>
 #include <utility>
@@ -55,7 +55,7 @@ CUresult cuStreamBeginCapture_v2(CUstream handle, CUstreamCaptureMode mode) {
 }
 
 CUresult cuStreamEndCapture(CUstream handle, CUgraph* graph) {
-  return call(entry_id::cuStreamEndCapture, [&] {
+  return call_with_destructors(entry_id::cuStreamEndCapture, [&] {
     require(graph != nullptr);
     *graph = nullptr;
     *graph = captures().end(*stream_of(handle));
@@ -91,16 +91,6 @@ CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode* mode) {
   return call(entry_id::cuThreadExchangeStreamCaptureMode, [&] {
     require(mode != nullptr && *mode <= CU_STREAM_CAPTURE_MODE_RELAXED);
     std::swap(*mode, this_thread().capture_mode);
-  });
-}
-
-CUresult cuGraphDestroy(CUgraph handle) {
-  return call(entry_id::cuGraphDestroy, [&] {
-    if (live_graphs().is_retired(handle)) {
-      return;
-    }
-    find_live(live_graphs(), handle, CUDA_ERROR_INVALID_VALUE);
-    live_graphs().remove(handle);
   });
 }
 

@@ -116,12 +116,12 @@ CUresult cuCtxGetDevice_v2(CUdevice* ordinal, CUcontext handle) {
 }
 
 CUresult cuCtxSynchronize() {
-  return call(entry_id::cuCtxSynchronize, [] { synchronise(current_context()); });
+  return call_with_destructors(entry_id::cuCtxSynchronize, [] { synchronise(current_context()); });
 }
 
 CUresult cuCtxSynchronize_v2(CUcontext handle) {
-  return call(entry_id::cuCtxSynchronize_v2,
-              [&] { synchronise(handle == nullptr ? current_context() : context_of(handle)); });
+  return call_with_destructors(entry_id::cuCtxSynchronize_v2,
+                               [&] { synchronise(handle == nullptr ? current_context() : context_of(handle)); });
 }
 
 }  // extern "C"

@@ -184,10 +184,13 @@ std::uint64_t cenote_sim_pending() {
 }
 
 void cenote_sim_drain() {
-  const auto lock = lock_driver();
-  for (const auto& device : all_devices()) {
-    advance(device->context.all_work());
+  {
+    const auto lock = lock_driver();
+    for (const auto& device : all_devices()) {
+      advance(device->context.all_work());
+    }
   }
+  run_destructors();
 }
 
 }  // extern "C"

@@ -11,7 +11,8 @@
 // Rows of one name stand in order of version.
 //
 // Source: <cudaTypedefs.h> of CUDA 13 for the versions; scope and capture were measured call by call on an H100,
-// driver 580.159.04, with no context current and in captures of all three modes.
+// driver 580.159.04, with no context current and in captures of all three modes, but for cuMemGetAccess and what is
+// about graphs and user objects.
 
 SIM_ENTRY_POINT(cuInit, cuInit, 2000, anytime, allowed)
 SIM_ENTRY_POINT(cuDriverGetVersion, cuDriverGetVersion, 2020, anytime, allowed)
@@ -104,7 +105,15 @@ SIM_ENTRY_POINT(cuStreamGetCaptureInfo, cuStreamGetCaptureInfo, 10010, initialis
 SIM_ENTRY_POINT(cuStreamGetCaptureInfo_v2, cuStreamGetCaptureInfo, 11030, initialised, own)
 SIM_ENTRY_POINT(cuStreamGetCaptureInfo_v3, cuStreamGetCaptureInfo, 12030, initialised, own)
 SIM_ENTRY_POINT(cuThreadExchangeStreamCaptureMode, cuThreadExchangeStreamCaptureMode, 10010, initialised, allowed)
+SIM_ENTRY_POINT(cuGraphInstantiateWithFlags, cuGraphInstantiateWithFlags, 11040, initialised, allowed)
+SIM_ENTRY_POINT(cuGraphLaunch, cuGraphLaunch, 10000, initialised, own)
+SIM_ENTRY_POINT(cuGraphExecDestroy, cuGraphExecDestroy, 10000, initialised, allowed)
 SIM_ENTRY_POINT(cuGraphDestroy, cuGraphDestroy, 10000, initialised, allowed)
+SIM_ENTRY_POINT(cuUserObjectCreate, cuUserObjectCreate, 11030, initialised, allowed)
+SIM_ENTRY_POINT(cuUserObjectRetain, cuUserObjectRetain, 11030, initialised, allowed)
+SIM_ENTRY_POINT(cuUserObjectRelease, cuUserObjectRelease, 11030, initialised, allowed)
+SIM_ENTRY_POINT(cuGraphRetainUserObject, cuGraphRetainUserObject, 11030, initialised, allowed)
+SIM_ENTRY_POINT(cuGraphReleaseUserObject, cuGraphReleaseUserObject, 11030, initialised, allowed)
 
 SIM_ENTRY_POINT(cuEventCreate, cuEventCreate, 2000, in_context, allowed)
 SIM_ENTRY_POINT(cuEventDestroy_v2, cuEventDestroy, 4000, initialised, allowed)

@@ -62,7 +62,7 @@ CUresult cuStreamWaitEvent(CUstream stream, CUevent handle, unsigned int flags) 
     const auto event = event_of(handle);
     if (flags == CU_EVENT_WAIT_EXTERNAL) {
       require(waiting->capture != nullptr, CUDA_ERROR_ILLEGAL_STATE);
-      waiting->capture->record(*waiting);
+      waiting->capture->record(*waiting, [event](simulated_stream& on) { wait_for_event(on, *event); });
     } else {
       wait_for_event(*waiting, *event);
     }
@@ -92,7 +92,7 @@ CUresult cuEventQuery(CUevent handle) {
 }
 
 CUresult cuEventSynchronize(CUevent handle) {
-  return call(entry_id::cuEventSynchronize, [&] {
+  return call_with_destructors(entry_id::cuEventSynchronize, [&] {
     advance(observed(*event_of(handle)));
     note_synchronisation();
   });

@@ -18,6 +18,7 @@
 #include "sim/pool/pool_place.hpp"
 #include "sim/stream/capture.hpp"
 #include "sim/stream/event.hpp"
+#include "sim/stream/graph.hpp"
 #include "sim/stream/stream.hpp"
 
 namespace cenote::sim {
@@ -80,6 +81,9 @@ void for_each_live(Visit&& visit) {
   });
   live_graphs().for_each(
       [&](CUgraph handle, const std::shared_ptr<captured_graph>& graph) { tell("graph", handle, 0, -1, graph->made); });
+  live_executable_graphs().for_each([&](CUgraphExec handle, const std::shared_ptr<executable_graph>& executable) {
+    tell("executable graph", handle, 0, -1, executable->made);
+  });
 }
 
 cenote_sim_live_objects live_objects() {
@@ -98,7 +102,7 @@ cenote_sim_live_objects live_objects() {
     live.pools += kind == "pool";
     live.streams += kind == "stream";
     live.events += kind == "event";
-    live.graphs += kind == "graph";
+    live.graphs += kind == "graph" || kind == "executable graph";
     live.reservations += kind == "reservation";
     live.handles += kind == "physical memory";
   });

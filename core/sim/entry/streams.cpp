@@ -51,7 +51,7 @@ CUresult cuStreamDestroy_v2(CUstream handle) {
 }
 
 CUresult cuStreamSynchronize(CUstream handle) {
-  return call(entry_id::cuStreamSynchronize, [&] {
+  return call_with_destructors(entry_id::cuStreamSynchronize, [&] {
     const auto stream = stream_of(handle);
     require_observable(*stream);
     advance(stream->horizon());

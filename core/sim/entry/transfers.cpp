@@ -138,26 +138,53 @@ void note_access(const copy_operand& operand, access_kind kind, const queue_poin
   }
 }
 
-enum class copy_until { queued, done };
-
-CUresult copy(simulated_stream& stream, std::uintptr_t to_address, std::uintptr_t from_address, std::size_t bytes,
-              copy_until until) {
-  if (bytes == 0) {
-    return CUDA_SUCCESS;
-  }
+/// Queues the copy. In a capture, a node does it at each launch, with what lies at the addresses then.
+queue_point queue_copy(simulated_stream& stream, std::uintptr_t to_address, std::uintptr_t from_address,
+                       std::size_t bytes) {
   const copy_operand to = operand(to_address, bytes);
   const copy_operand from = operand(from_address, bytes);
   const simulated_device& card = stream.context.device;
   require(to.is_open_to_copies_of(card) && from.is_open_to_copies_of(card));
-  if (from.pageable() && this_machine().settings.pageable && !stream.capture) {
+  if (stream.capture) {
+    stream.capture->record(
+        stream, [=](simulated_stream& launched_on) { queue_copy(launched_on, to_address, from_address, bytes); });
+    return {stream.queue, 0};
+  }
+  if (from.pageable() && this_machine().settings.pageable) {
     advance(stream.horizon());
   }
   const queue_point done = stream.submit(copy_work(to, from, card));
-  if (!stream.capture) {
-    note_access(from, access_kind::read, done);
-    note_access(to, access_kind::write, done);
+  note_access(from, access_kind::read, done);
+  note_access(to, access_kind::write, done);
+  return done;
+}
+
+/// The same for a fill.
+void queue_fill(simulated_stream& stream, std::uintptr_t address, unsigned char value, std::size_t bytes) {
+  const copy_operand to = operand(address, bytes);
+  const simulated_device& card = stream.context.device;
+  require(to.pageable() ? this_machine().settings.pageable : to.is_open_to(card));
+  if (stream.capture) {
+    stream.capture->record(stream,
+                           [=](simulated_stream& launched_on) { queue_fill(launched_on, address, value, bytes); });
+    return;
   }
-  if (until == copy_until::done || to.pageable()) {
+  const auto action = [to, &card, value, name = current_call()] {
+    if (still_there(to, card, name)) {
+      std::memset(to.data(), value, to.bytes);
+    }
+  };
+  note_access(to, access_kind::write, stream.submit({.after = {}, .action = action}));
+}
+
+enum class copy_until { queued, done };
+
+CUresult copy(simulated_stream& stream, std::uintptr_t to, std::uintptr_t from, std::size_t bytes, copy_until until) {
+  if (bytes == 0) {
+    return CUDA_SUCCESS;
+  }
+  const queue_point done = queue_copy(stream, to, from, bytes);
+  if (until == copy_until::done || live_blocks().find(to) == nullptr) {
     advance({done});
   }
   return CUDA_SUCCESS;
@@ -197,19 +224,8 @@ CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, std::size_t bytes, CUst
 CUresult cuMemsetD8Async(CUdeviceptr address, unsigned char value, std::size_t bytes, CUstream stream) {
   return call(entry_id::cuMemsetD8Async, [&] {
     const auto on = stream_of(stream);
-    if (bytes == 0) {
-      return;
-    }
-    const copy_operand to = operand(address, bytes);
-    const simulated_device& card = on->context.device;
-    require(to.pageable() ? this_machine().settings.pageable : to.is_open_to(card));
-    const queue_point done = on->submit({.after = {}, .action = [to, &card, value, name = current_call()] {
-                                           if (still_there(to, card, name)) {
-                                             std::memset(to.data(), value, to.bytes);
-                                           }
-                                         }});
-    if (!on->capture) {
-      note_access(to, access_kind::write, done);
+    if (bytes > 0) {
+      queue_fill(*on, address, value, bytes);
     }
   });
 }

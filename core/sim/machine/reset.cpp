@@ -19,6 +19,7 @@
 #include "sim/pool/pool.hpp"
 #include "sim/pool/pool_place.hpp"
 #include "sim/stream/capture.hpp"
+#include "sim/stream/graph.hpp"
 
 namespace cenote::sim {
 namespace {
@@ -36,6 +37,10 @@ void retire_memory() {
   live_graphs().for_each([&](CUgraph handle, const std::shared_ptr<captured_graph>& graph) {
     graph->blocks.clear();
     live_graphs().retire(handle);
+  });
+  live_executable_graphs().for_each([&](CUgraphExec handle, const std::shared_ptr<executable_graph>& executable) {
+    executable->graph->blocks.clear();
+    live_executable_graphs().retire(handle);
   });
   for (const auto& [base, block] : live_blocks().all()) {
     block->state = block_state::dead;

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "sim/device/allocation.hpp"
 #include "sim/device/context.hpp"
 #include "sim/device/thread_state.hpp"
 #include "sim/ground/failure.hpp"
@@ -27,15 +26,9 @@ void for_each_stream_in(const stream_capture& capture, Visit&& visit) {
 
 }  // namespace
 
-captured_graph::~captured_graph() {
-  for (const auto& block : blocks) {
-    free_block(*block);
-  }
-}
-
-void stream_capture::record(const simulated_stream& stream) {
+void stream_capture::record(const simulated_stream& stream, graph_node node) {
   require_valid();
-  ++graph->nodes;
+  graph->nodes.push_back(std::move(node));
   ++clocks[stream.id][stream.id];
 }
 
@@ -184,11 +177,6 @@ void ongoing_captures::drop(const std::shared_ptr<stream_capture>& capture) {
 ongoing_captures& captures() {
   static ongoing_captures* const ongoing = new ongoing_captures;
   return *ongoing;
-}
-
-handle_table<CUgraph, captured_graph>& live_graphs() {
-  static auto* const graphs = new handle_table<CUgraph, captured_graph>("graph", 0x54);
-  return *graphs;
 }
 
 }  // namespace cenote::sim

@@ -26,25 +26,15 @@
 #include <vector>
 
 #include "sim/ground/failure.hpp"
-#include "sim/ground/handles.hpp"
-#include "sim/ground/made.hpp"
+#include "sim/stream/graph.hpp"
 
 namespace cenote::sim {
 
-struct memory_block;
 struct primary_context;
 struct simulated_stream;
 
 /// Captured work that comes before something: how much, by stream id.
 using vector_clock = std::map<std::uint64_t, std::uint64_t>;
-
-struct captured_graph {
-  std::uint64_t nodes = 0;
-  std::vector<std::shared_ptr<memory_block>> blocks;  ///< allocated by the graph's own nodes
-  const creation made = made_now();
-
-  ~captured_graph();
-};
 
 struct stream_capture {
   std::uint64_t id;
@@ -63,7 +53,7 @@ struct stream_capture {
   void require_valid() const { require(!invalidated, CUDA_ERROR_STREAM_CAPTURE_INVALIDATED); }
 
   /// Adds a node behind all that the stream has in this capture. Throws failure where it was invalidated.
-  void record(const simulated_stream& stream);
+  void record(const simulated_stream& stream, graph_node node = nullptr);
 
   /// What the stream captures from now on comes after `clock`.
   void order_after(const simulated_stream& stream, const vector_clock& clock);
@@ -105,7 +95,5 @@ class ongoing_captures {
 
 /// Those of the process.
 ongoing_captures& captures();
-
-handle_table<CUgraph, captured_graph>& live_graphs();
 
 }  // namespace cenote::sim

@@ -62,7 +62,7 @@ std::optional<queue_point> simulated_stream::unreached() const {
 
 queue_point simulated_stream::submit(queued_work work) {
   if (capture) {
-    capture->record(*this);
+    capture->record(*this, [work](simulated_stream& launched_on) { launched_on.submit(work); });
     return {queue, 0};
   }
   for (queue_point& point : horizon()) {
