@@ -58,6 +58,17 @@ def test_devices_may_use_any_memory_of_the_host_where_asked_for() -> None:
     """)
 
 
+def test_devices_may_have_no_virtual_memory_where_asked_for() -> None:
+    run_fresh("""
+        virtual_memory_management_supported = 102
+        sim.configure()
+        assert cenote.driver.device_attribute(virtual_memory_management_supported, 0) == 1
+        sim.configure(virtual_memory=False)
+        assert os.environ["CENOTE_SIM"] == "devices=1,memory=80GiB,virtual_memory=0"
+        assert cenote.driver.device_attribute(virtual_memory_management_supported, 0) == 0
+    """)
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

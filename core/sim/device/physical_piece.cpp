@@ -17,9 +17,8 @@ physical_piece::physical_piece(simulated_device& device, std::size_t bytes) : de
   require(bytes <= device.free_bytes(), CUDA_ERROR_OUT_OF_MEMORY);
   offset = memory_of_cards().take(bytes);
   device.charge(bytes);
-  if (addresses().poison_everything) {
-    memory_of_cards().fill(offset, bytes, address_space::fresh_poison);
-  }
+  memory_of_cards().fill(offset, addresses().poison_everything ? bytes : address_space::poisoned_bytes,
+                         address_space::fresh_poison);
 }
 
 physical_piece::~physical_piece() {

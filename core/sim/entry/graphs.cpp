@@ -47,7 +47,8 @@ CUresult cuGraphInstantiateWithFlags(CUgraphExec* executable, CUgraph handle, un
     require(executable != nullptr);
     require((flags & ~static_cast<unsigned long long>(CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH)) == 0,
             CUDA_ERROR_NOT_SUPPORTED);
-    *executable = live_executable_graphs().insert(std::make_shared<executable_graph>(graph_of(handle)));
+    *executable =
+        live_executable_graphs().insert(std::make_shared<executable_graph>(executable_graph{graph_of(handle)}));
   });
 }
 

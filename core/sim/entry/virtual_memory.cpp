@@ -7,8 +7,12 @@
 // None of these calls waits for work, and every one is legal in a capture. A handle is mapped whole or not at all, and
 // a mapping goes whole; a range to unmap may hold several of them, and places where nothing is mapped.
 //
-// Source: the answers of an H200, driver 580.159.04. Stricter than they: a mapping lies in one reservation, and access
-// is set where all of the range is mapped (that driver looks at its two ends, and sets it for a part).
+// What a mapping must wait for, and who may touch it when, is checked as well: docs/design/simulated-driver.md, Pages
+// that move under work.
+//
+// Source: the answers of an H200, driver 580.159.04. Stricter than they: a mapping lies in one reservation, access is
+// set where all of the range is mapped (that driver looks at its two ends, and sets it for a part), and ranges to unmap
+// or to open are multiples of the granularity.
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -16,6 +20,7 @@
 #include <cstdint>
 #include <iterator>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "sim/device/allocation.hpp"
@@ -24,6 +29,7 @@
 #include "sim/entry/call.hpp"
 #include "sim/ground/current_call.hpp"
 #include "sim/ground/handles.hpp"
+#include "sim/ground/machine.hpp"
 #include "sim/ground/made.hpp"
 #include "sim/ground/violations.hpp"
 #include "sim/memory/address_space.hpp"
@@ -39,8 +45,11 @@ constexpr std::size_t granularity = physical_memory::granularity;
 
 bool is_multiple(std::uintptr_t value) { return value % granularity == 0; }
 
+void require_virtual_memory() { require(this_machine().settings.virtual_memory, CUDA_ERROR_NOT_SUPPORTED); }
+
 /// Memory of the host is not simulated here.
 void check_properties(const CUmemAllocationProp* properties) {
+  require_virtual_memory();
   require(properties != nullptr && properties->type == CU_MEM_ALLOCATION_TYPE_PINNED);
   const auto location = properties->location.type;
   require(location == CU_MEM_LOCATION_TYPE_DEVICE,
@@ -58,8 +67,9 @@ void check_properties(const CUmemAllocationProp* properties) {
   }
 }
 
-/// The range lies within one reservation.
+/// The range lies within one reservation, and is made of places for pages.
 void require_reserved(std::uintptr_t address, std::size_t bytes) {
+  require(is_multiple(address) && is_multiple(bytes));
   const auto after = reservations().upper_bound(address);
   require(bytes > 0 && after != reservations().begin());
   const auto& [start, reservation] = *std::prev(after);
@@ -148,6 +158,7 @@ CUresult cuMemGetAllocationGranularity(std::size_t* bytes, const CUmemAllocation
 CUresult cuMemAddressReserve(CUdeviceptr* address, std::size_t bytes, std::size_t alignment, CUdeviceptr hint,
                              unsigned long long flags) {
   return call(entry_id::cuMemAddressReserve, [&] {
+    require_virtual_memory();
     require(address != nullptr && bytes > 0 && is_multiple(bytes) && flags == 0);
     require((alignment & (alignment - 1)) == 0);
     require(bytes <= max_allocation_bytes && alignment <= max_allocation_bytes, CUDA_ERROR_OUT_OF_MEMORY);
@@ -167,7 +178,10 @@ CUresult cuMemAddressFree(CUdeviceptr address, std::size_t bytes) {
     }
     const auto at = reservations().find(address);
     require(at != reservations().end() && at->second.bytes == bytes);
-    require(whole_mappings(address, bytes).empty());
+    if (const auto left = whole_mappings(address, bytes); !left.empty()) {
+      violations().add("the reservation at " + hex(address) + " still has mappings: " + std::to_string(left.size()));
+      fail(CUDA_ERROR_INVALID_VALUE);
+    }
     reservations().erase(at);
     unseal(address, bytes);
     addresses().give_back_untouched(address, bytes);

@@ -99,14 +99,18 @@ machine_settings parse_settings(std::string_view text) {
       settings.pageable = parse_integer(key, value, 0, 1) != 0;
     } else if (key == "peers") {
       settings.peers = parse_integer(key, value, 0, 1) != 0;
+    } else if (key == "virtual_memory") {
+      settings.virtual_memory = parse_integer(key, value, 0, 1) != 0;
     } else if (key == "mig") {
       settings.mig = parse_integer(key, value, 0, most_instances);
     } else if (key == "poison") {
       settings.poison = parse_integer(key, value, 0, 1) != 0;
     } else {
-      throw std::invalid_argument("'" + std::string(part) +
-                                  "' is not known; known are devices=N, memory=SIZE, driver=VERSION, name=TEXT, "
-                                  "pageable=0 or 1, peers=0 or 1, mig=N, poison=0 or 1, separated by commas");
+      throw std::invalid_argument(
+          "'" + std::string(part) +
+          "' is not known; known are devices=N, memory=SIZE, driver=VERSION, name=TEXT, "
+          "pageable=0 or 1, peers=0 or 1, virtual_memory=0 or 1, mig=N, poison=0 or 1, separated by "
+          "commas");
     }
   }
   return settings;

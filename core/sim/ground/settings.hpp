@@ -1,6 +1,6 @@
 // The simulated machine: read from the environment variable CENOTE_SIM at cuInit, or told by cenote_sim_reset.
 //
-//   CENOTE_SIM="devices=2,memory=80GiB,driver=12040,name=my card,pageable=1,peers=0,mig=2,poison=1"
+//   CENOTE_SIM="devices=2,memory=80GiB,driver=12040,name=my card,pageable=1,peers=0,virtual_memory=0,mig=2,poison=1"
 //
 //   devices  how many (0: cuInit answers CUDA_ERROR_NO_DEVICE)            default 1, at most 64
 //   memory   of each device; units B, KB … TB (1000s) and KiB … TiB       default 80GiB, at most 4TiB
@@ -12,6 +12,7 @@
 //            equal memory; a process sees one of them at most
 //   poison   1: every byte of fresh and of freed memory is overwritten    default 0
 //   peers    0: no device can use the memory of another one; 1: each can     default 1
+//   virtual_memory  0: no device has virtual memory, as a vGPU may not       default 1
 #pragma once
 
 #include <cstddef>
@@ -32,6 +33,7 @@ struct machine_settings {
   bool poison = false;
   int mig = 0;  ///< instances of each card; 0: it is not split
   bool peers = true;
+  bool virtual_memory = true;
 };
 
 /// Each key once at most. Throws std::invalid_argument with one line that says what is wrong and what is known.

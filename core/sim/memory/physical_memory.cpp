@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "sim/ground/failure.hpp"
@@ -27,10 +28,11 @@ void physical_memory::give_back(std::uintptr_t offset, std::size_t bytes) {
 }
 
 void physical_memory::fill(std::uintptr_t offset, std::size_t bytes, unsigned char with) const {
-  const std::vector<unsigned char> part(granularity, with);
+  const std::vector<unsigned char> part(std::min(bytes, granularity), with);
   for (std::size_t done = 0; done < bytes; done += part.size()) {
-    const auto written = pwrite(file_, part.data(), part.size(), static_cast<off_t>(offset + done));
-    require(written == static_cast<ssize_t>(part.size()), CUDA_ERROR_OUT_OF_MEMORY);
+    const std::size_t size = std::min(part.size(), bytes - done);
+    const auto written = pwrite(file_, part.data(), size, static_cast<off_t>(offset + done));
+    require(written == static_cast<ssize_t>(size), CUDA_ERROR_OUT_OF_MEMORY);
   }
 }
 

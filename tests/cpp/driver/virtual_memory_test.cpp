@@ -52,6 +52,14 @@ TEST_F(virtual_memory, is_there_in_steps_of_two_mebibytes) {
   EXPECT_THROW(virtual_memory_granularity(2), std::out_of_range);
 }
 
+TEST(no_virtual_memory, is_said_of_a_device_without_it_and_asking_is_an_error) {
+  setenv("CENOTE_SIM", "memory=1GiB,virtual_memory=0", 1);
+  EXPECT_FALSE(has_virtual_memory(0));
+  EXPECT_THROW(virtual_memory_granularity(0), cuda_error);
+  EXPECT_THROW(address_reservation::reserve(0, page_bytes), cuda_error);
+  EXPECT_THROW(physical_page::create({.device = 0}, page_bytes), cuda_error);
+}
+
 TEST_F(virtual_memory, page_is_one_memory_at_all_its_addresses) {
   const auto addresses = reserve();
   const auto page = make_page();

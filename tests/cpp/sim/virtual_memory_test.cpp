@@ -81,6 +81,17 @@ TEST_F(SimVirtualMemory, two_addresses_of_one_handle_are_one_memory) {
   EXPECT_OK(cuMemAddressFree(address, 2 * step));
 }
 
+TEST_F(SimVirtualMemory, fresh_memory_is_no_zeros) {
+  const CUdeviceptr address = reserve(step);
+  const auto handle = create(step);
+  EXPECT_OK(cuMemMap(address, step, 0, handle, 0));
+  EXPECT_OK(allow(address, step));
+  EXPECT_EQ(0xa5, byte_at(address));
+  EXPECT_OK(cuMemUnmap(address, step));
+  EXPECT_OK(cuMemRelease(handle));
+  EXPECT_OK(cuMemAddressFree(address, step));
+}
+
 TEST_F(SimVirtualMemory, contents_stay_with_the_handle_when_it_moves) {
   const CUdeviceptr address = reserve(2 * step);
   const auto handle = create(step);
@@ -204,7 +215,10 @@ TEST_F(SimVirtualMemory, wrong_ranges_and_dead_handles_are_refused) {
   EXPECT_OK(cuMemMap(address, step, 0, handle, 0));
   EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemMap(address, step, 0, handle, 0));
   EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemAddressFree(address, 2 * step));
+  expect_violation("still has mappings: 1");
   EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemUnmap(address, MiB));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemUnmap(address + step, MiB)) << "where nothing is mapped, too";
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemUnmap(address + KiB, step));
   EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, allow(address, 2 * step));
   EXPECT_OK(cuMemRelease(handle));
   EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemRelease(handle));
@@ -267,6 +281,30 @@ TEST_F(SimVirtualMemory, access_is_one_of_three_kinds_for_a_device_that_there_is
   EXPECT_OK(cuMemUnmap(address, step));
   EXPECT_OK(cuMemRelease(handle));
   EXPECT_OK(cuMemAddressFree(address, step));
+}
+
+TEST_F(SimVirtualMemory, a_pointer_into_it_is_of_one_page_and_has_no_handle_of_the_old_kind) {
+  const CUdeviceptr address = reserve(3 * step);
+  const auto first = create(step);
+  const auto second = create(2 * step);
+  EXPECT_OK(cuMemMap(address, step, 0, first, 0));
+  EXPECT_OK(cuMemMap(address + step, 2 * step, 0, second, 0));
+  EXPECT_OK(allow(address, 3 * step));
+  CUdeviceptr base = 0;
+  std::size_t bytes = 0;
+  EXPECT_OK(cuMemGetAddressRange(&base, &bytes, address + 2 * step + 5));
+  EXPECT_EQ(address + step, base);
+  EXPECT_EQ(2 * step, bytes);
+  CUipcMemHandle handle{};
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuIpcGetMemHandle(&handle, address));
+  unsigned int capable = 1;
+  EXPECT_OK(cuPointerGetAttribute(&capable, CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE, address));
+  EXPECT_EQ(0U, capable);
+  EXPECT_OK(cuMemUnmap(address, 3 * step));
+  EXPECT_EQ(CUDA_ERROR_NOT_FOUND, cuMemGetAddressRange(&base, &bytes, address)) << "reserved, and nothing mapped";
+  EXPECT_OK(cuMemRelease(first));
+  EXPECT_OK(cuMemRelease(second));
+  EXPECT_OK(cuMemAddressFree(address, 3 * step));
 }
 
 TEST_F(SimVirtualMemory, an_address_that_is_wished_for_is_given_where_it_is_free) {

@@ -107,7 +107,7 @@ class LiveObject:
     kind : str
         ``"device memory"``, ``"pinned memory"``, ``"managed memory"``, ``"memory of a pool"``, ``"pinned memory of a
         pool"``, ``"managed memory of a pool"``, ``"memory of a graph"``, ``"mapping"``, ``"reservation"``,
-        ``"physical memory"``, ``"pool"``, ``"stream"``, ``"event"`` or ``"graph"``.
+        ``"physical memory"``, ``"pool"``, ``"stream"``, ``"event"``, ``"graph"`` or ``"executable graph"``.
     made_by : str
         Base name of the driver call that made it.
     handle : int
@@ -136,6 +136,7 @@ def configure(
     name: str | None = None,
     pageable: bool = False,
     peers: bool = True,
+    virtual_memory: bool = True,
     mig: int = 0,
     poison: bool = False,
 ) -> None:
@@ -161,6 +162,8 @@ def configure(
         Whether devices may use any memory of the host, such as ``malloc``'s, as on a Grace Hopper or with HMM.
     peers : bool
         Whether devices can use the memory of one another.
+    virtual_memory : bool
+        Whether devices have virtual memory (``cuMemCreate``, ``cuMemMap``), which a vGPU may not have.
     mig : int
         How many MIG instances each card is split into, up to 7, of equal memory; a process sees one of all of them. 0:
         cards are not split.
@@ -177,7 +180,7 @@ def configure(
     RuntimeError
         If the driver of a GPU is in use in this process, or no variable is followed (a set-user-id program).
     """
-    start(spell_settings(devices, memory, driver, name, pageable, peers, mig, poison), "configure")
+    start(spell_settings(devices, memory, driver, name, pageable, peers, virtual_memory, mig, poison), "configure")
 
 
 def reset() -> None:

@@ -19,6 +19,7 @@ def spell_settings(
     name: str | None,
     pageable: bool,
     peers: bool,
+    virtual_memory: bool,
     mig: int,
     poison: bool,
 ) -> str:
@@ -37,6 +38,8 @@ def spell_settings(
         settings.append("pageable=1")
     if not _flag("peers", peers):
         settings.append("peers=0")
+    if not _flag("virtual_memory", virtual_memory):
+        settings.append("virtual_memory=0")
     if whole_number("mig", mig) != 0:
         settings.append(f"mig={whole_number('mig', mig)}")
     if _flag("poison", poison):
