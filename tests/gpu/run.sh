@@ -18,11 +18,12 @@ if ! python3 -m pip install --no-build-isolation --no-deps --no-index . >"$out/b
   tail -40 "$out/build.log"
   exit 1
 fi
-# The conformance suites in C++: the programs that CI runs on the simulated device, with both kinds of default stream.
-# Those for two devices skip themselves where there is one. They are built while Python's tests run.
+# The suites in C++ for any device, which CI runs on the simulated one: of the driver itself, and the conformance suites,
+# with both kinds of default stream. Those for two devices skip themselves where there is one. They are built while
+# Python's tests run.
 (
   cmake -S core -B "$out/cpp" -G Ninja -DCENOTE_TESTS=ON -DCENOTE_CHECK=2 &&
-    cmake --build "$out/cpp" --target conformance conformance_per_thread
+    cmake --build "$out/cpp" --target driver_on_device conformance conformance_per_thread
 ) >"$out/cpp.log" 2>&1 &
 suites=$!
 
@@ -42,7 +43,7 @@ if ! wait "$suites"; then
     status=1
   fi
 else
-  for program in conformance conformance_per_thread; do
+  for program in driver_on_device conformance conformance_per_thread; do
     for suite in $("$out/cpp/$program" --gtest_list_tests | sed -n 's/^\([^ ]*\)\.$/\1/p'); do  # each in a process
       report=$out/$program.${suite//\//_}
       timeout 300 "$out/cpp/$program" --gtest_filter="$suite.*" --gtest_brief=1 --gtest_output="xml:$report.xml" \
