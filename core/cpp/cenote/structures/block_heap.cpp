@@ -12,8 +12,8 @@ std::size_t bytes_to_look_for(std::size_t bytes, std::size_t alignment) {
   return bytes + (alignment > block_granularity ? alignment - block_granularity : 0);
 }
 
-std::byte* align_address_down(std::byte* address, std::size_t alignment) {
-  return reinterpret_cast<std::byte*>(align_down(reinterpret_cast<std::uintptr_t>(address), alignment));
+std::byte* align_address_up(std::byte* address, std::size_t alignment) {
+  return reinterpret_cast<std::byte*>(align_up(reinterpret_cast<std::uintptr_t>(address), alignment));
 }
 
 }  // namespace
@@ -64,27 +64,23 @@ block_index block_heap::find(owner_index owner, std::size_t bytes, std::size_t a
 
 void* block_heap::take(block_index index, std::size_t bytes, std::size_t alignment, std::optional<owner_index> keeper,
                        std::size_t taker, std::uint8_t unasked) {
+  std::byte* const start = align_address_up(blocks_[index].address, alignment);
+  return blocks_[take_part(index, start, bytes, keeper, taker, unasked)].address;
+}
+
+block_index block_heap::take_part(block_index index, std::byte* start, std::size_t bytes,
+                                  std::optional<owner_index> keeper, std::size_t taker, std::uint8_t unasked) {
   blocks_.reserve(2);
   taken_.reserve_one();  // nothing below throws
-  const block& whole = blocks_[index];
-  indexes_[whole.owner]->remove(blocks_, index);
-  std::byte* const end = whole.address + whole.bytes();
-  std::byte* const start = align_address_down(end - bytes, alignment);
-  if (start != whole.address) {
-    const block_index upper = split(index, static_cast<std::size_t>(start - whole.address), taker);
-    insert_free(index);
-    index = upper;
-  }
-  blocks_[index].is_free = false;
-  if (blocks_[index].bytes() != bytes) insert_free(split(index, bytes, taker));
-
+  indexes_[blocks_[index].owner]->remove(blocks_, index);
+  index = cut_out(index, start, bytes, taker);
   block& taken = blocks_[index];
   taken.is_kept = keeper.has_value();
   taken.unasked = unasked;
   if (keeper) taken.owner = *keeper;
   taken_.insert(index);
   bytes_in_use_ += bytes;
-  return taken.address;
+  return index;
 }
 
 block_index block_heap::taken_at(const void* address) const noexcept {
@@ -111,12 +107,40 @@ void block_heap::reown(owner_index from, stamp until, owner_index to, stamp free
   indexes_[from]->for_each(blocks_, [&](block_index i) {
     if (blocks_[i].freed_at <= until) passing.push_back(i);
   });
-  for (const block_index index : passing) {
-    indexes_[from]->remove(blocks_, index);
-    blocks_[index].owner = to;
-    blocks_[index].freed_at = freed_at;
-    insert_merged(index);
+  for (const block_index index : passing) pass(index, to, freed_at);
+}
+
+void block_heap::pass_part(block_index index, std::byte* start, std::size_t bytes, owner_index owner, stamp freed_at) {
+  blocks_.reserve(2);  // nothing below throws
+  indexes_[blocks_[index].owner]->remove(blocks_, index);
+  index = cut_out(index, start, bytes, 0);
+  blocks_[index].owner = owner;
+  blocks_[index].freed_at = freed_at;
+  insert_merged(index);
+}
+
+void block_heap::pass(block_index index, owner_index owner, stamp freed_at) noexcept {
+  indexes_[blocks_[index].owner]->remove(blocks_, index);
+  blocks_[index].owner = owner;
+  blocks_[index].freed_at = freed_at;
+  insert_merged(index);
+}
+
+/// Cuts a part out of a free block that is in no index; what is left on both sides goes back to its owner. The block
+/// keeps its index for what is left below, or above where nothing is left below: the part has one of the taker's.
+block_index block_heap::cut_out(block_index index, std::byte* start, std::size_t bytes, std::size_t taker) noexcept {
+  if (start != blocks_[index].address) {
+    const block_index upper = split(index, static_cast<std::size_t>(start - blocks_[index].address), taker);
+    insert_free(index);
+    index = upper;
+    if (blocks_[index].bytes() != bytes) insert_free(split(index, bytes, taker));
+  } else if (blocks_[index].bytes() != bytes) {
+    const block_index lower = split_below(index, bytes, taker);
+    insert_free(index);
+    index = lower;
   }
+  blocks_[index].is_free = false;
+  return index;
 }
 
 std::vector<chunk> block_heap::remove_free_chunks(owner_index owner, const std::function<bool(const chunk&)>& wanted) {
@@ -160,6 +184,23 @@ block_index block_heap::split(block_index index, std::size_t bytes, std::size_t 
   blocks_[index].next = upper_index;
   blocks_[index].set_bytes(bytes);
   return upper_index;
+}
+
+/// The same, but returns the lower one, which has `bytes`.
+block_index block_heap::split_below(block_index index, std::size_t bytes, std::size_t taker) noexcept {
+  block lower = blocks_[index];
+  lower.set_bytes(bytes);
+  lower.next = index;
+  const block_index lower_index = blocks_.create(lower, taker);
+  if (lower.prev == no_block) {
+    chunks_.find(lower.address)->second.first = lower_index;
+  } else {
+    blocks_[lower.prev].next = lower_index;
+  }
+  blocks_[index].prev = lower_index;
+  blocks_[index].address += bytes;
+  blocks_[index].set_bytes(blocks_[index].bytes() - bytes);
+  return lower_index;
 }
 
 /// Joins a block with its upper neighbour, both in no index.

@@ -2,12 +2,13 @@
 //
 // How it works
 //   1. add_chunk() brings memory in, as one free block of an owner.
-//   2. find() asks one owner's free index for a block that fits; take() cuts the wanted bytes off its upper end, so
-//      that what is left keeps its index, and what is taken has one of the taker's (block_table):
+//   2. find() asks one owner's free index for a block that fits; take() cuts the wanted bytes off its lower end, so
+//      that the rest lies beside what is free, or has no pages yet, above it. The rest keeps the block's index, and
+//      what is taken has one of the taker's (block_table):
 //
 //          |        free block, owner S        |
-//          |  rest           |  taken  | tail  |      tail: only where the alignment is above 256
-//            free S                      free S
+//          | gap |  taken  |       rest        |      gap: only where the alignment is above 256
+//          free S              free S
 //
 //   3. give() frees a block to an owner and merges it with the free neighbours that have the same owner. Neighbours of
 //      other owners stay apart: who takes them must wait for other work.
@@ -76,10 +77,38 @@ class block_heap {
   /// Passes the blocks of `from` that were freed at `until` or before to `to`, as if freed there at `freed_at`.
   void reown(owner_index from, stamp until, owner_index to, stamp freed_at);
 
+  // For memory of which a part has no pages (paged_range.hpp).
+
+  /// Host memory for `count` more blocks, and for one more that is taken. Throws std::bad_alloc.
+  void reserve(std::size_t count) {
+    blocks_.reserve(count);
+    taken_.reserve_one();
+  }
+
+  /// Calls `visit(block_index)` for free blocks of `owner`, from about `bytes` on, small ones first, until it returns
+  /// false. `visit` must not change the heap.
+  template <class Visit>
+  void for_each_free(owner_index owner, std::size_t bytes, Visit&& visit) const {
+    indexes_[owner]->for_each_from(blocks_, bytes, visit);
+  }
+
+  /// Passes a part of a free block to `owner`, as if freed there at `freed_at`. Nothing has changed if it throws
+  /// std::bad_alloc.
+  void pass_part(block_index index, std::byte* start, std::size_t bytes, owner_index owner, stamp freed_at);
+
+  /// Passes a whole free block to `owner`.
+  void pass(block_index index, owner_index owner, stamp freed_at) noexcept;
+
+  /// Takes `bytes` from `start` on out of a free block; the rest as in take().
+  block_index take_part(block_index index, std::byte* start, std::size_t bytes, std::optional<owner_index> keeper = {},
+                        std::size_t taker = 0, std::uint8_t unasked = 0);
+
   /// Removes chunks that are one free block of `owner`, largest first, while `wanted(chunk)` says so.
   std::vector<chunk> remove_free_chunks(owner_index owner, const std::function<bool(const chunk&)>& wanted);
 
   const block& operator[](block_index index) const noexcept { return blocks_[index]; }
+
+  std::byte* end_of(block_index index) const noexcept { return blocks_[index].address + blocks_[index].bytes(); }
 
   /// For a front cache, which marks taken blocks as cached and links them.
   block_table& blocks() noexcept { return blocks_; }
@@ -134,12 +163,14 @@ class block_heap {
  private:
   struct chunk_record {
     std::size_t bytes;
-    block_index first;  // splitting and merging keep the index of the lower block, so this one never changes
+    block_index first;
   };
 
   bool is_free_of(block_index index, owner_index owner) const noexcept;
   block_index split(block_index index, std::size_t bytes, std::size_t taker) noexcept;
+  block_index split_below(block_index index, std::size_t bytes, std::size_t taker) noexcept;
   void absorb_next(block_index index) noexcept;
+  block_index cut_out(block_index index, std::byte* start, std::size_t bytes, std::size_t taker) noexcept;
   void insert_free(block_index index) noexcept;
   void insert_merged(block_index index) noexcept;
   void check_chunk(std::byte* base, const chunk_record& record, std::size_t& in_use, std::size_t& taken) const;

@@ -19,13 +19,6 @@ free_index::place free_index::place_of(std::size_t bytes) noexcept {
   return {shift + 1, static_cast<unsigned>(granules >> shift) - bins_per_level};
 }
 
-std::size_t free_index::round_up_to_bin(std::size_t bytes) noexcept {
-  const std::size_t granules = bytes / block_granularity;
-  if (granules < bins_per_level) return bytes;
-  const std::size_t bin_granules = std::bit_floor(granules) >> bin_bits;
-  return align_up(bytes, bin_granules * block_granularity);
-}
-
 void free_index::insert(block_table& blocks, block_index index) noexcept {
   block& b = blocks[index];
   const auto [level, bin] = place_of(b.bytes());
@@ -65,16 +58,25 @@ block_index free_index::first_at_or_above(place from) const noexcept {
 }
 
 block_index free_index::find(const block_table& blocks, std::size_t bytes, bool is_thorough) const noexcept {
-  const block_index fitting = first_at_or_above(place_of(round_up_to_bin(bytes)));
-  if (fitting != no_block) return fitting;
   const auto [level, bin] = place_of(bytes);
   if (level >= level_count) return no_block;
-  block_index near = heads_[level][bin];
-  for (unsigned tries = 0; near != no_block && (is_thorough || tries < near_misses); ++tries) {
-    if (blocks[near].bytes() >= bytes) return near;
-    near = blocks[near].free_next;
+  const unsigned tries = is_thorough ? ~0u : most_tries;
+  const block_index near = smallest_of(blocks, heads_[level][bin], bytes, tries);
+  if (near != no_block) return near;
+  const place above = bin + 1 < bins_per_level ? place{level, bin + 1} : place{level + 1, 0};
+  return smallest_of(blocks, first_at_or_above(above), bytes, tries);
+}
+
+/// Of the first blocks of a bin, the smallest that fits.
+block_index free_index::smallest_of(const block_table& blocks, block_index head, std::size_t bytes,
+                                    unsigned tries) const noexcept {
+  block_index smallest = no_block;
+  for (block_index i = head; i != no_block && tries != 0; i = blocks[i].free_next, --tries) {
+    const bool is_smaller = smallest == no_block || blocks[i].granules < blocks[smallest].granules;
+    if (is_smaller && blocks[i].bytes() >= bytes) smallest = i;
+    if (smallest == i && blocks[i].bytes() == bytes) break;
   }
-  return no_block;
+  return smallest;
 }
 
 std::size_t free_index::largest_bytes(const block_table& blocks) const noexcept {

@@ -3,10 +3,10 @@
 // How it works (two-level segregated fit)
 //   1. Sizes, in granules of 256 bytes, fall into bins: 16 to each power of two, exact ones below 16 granules.
 //   2. A bitmap says which powers of two, and one each says which of their bins, hold a block.
-//   3. find() rounds the wanted size up to the next bin border, so that any block of the bin fits, and takes the first
-//      non-empty bin from there: two bit scans, no search.
-//   4. Where that finds nothing, a few blocks of the wanted size's own bin are looked at: one of them may still fit,
-//      which matters when memory is nearly full.
+//   3. find() looks at a few blocks of the wanted size's own bin, and takes the smallest that fits; else the smallest
+//   of
+//      a few in the first non-empty bin above, where all fit: two bit scans. A search that began above the own bin, as
+//      is usual, would miss the block of just that size: recorded workloads needed up to 3 % more memory.
 //
 // Invariants
 //   I1  a bit is set if and only if its bin is not empty
@@ -51,6 +51,21 @@ class free_index {
     }
   }
 
+  /// The same for the blocks of the bins that hold blocks of `bytes` and more, the smallest bin first. Stops where
+  /// `visit` returns false.
+  template <class Visit>
+  void for_each_from(const block_table& blocks, std::size_t bytes, Visit&& visit) const {
+    place from = place_of(bytes);
+    for (; from.level < level_count; ++from.level, from.bin = 0) {
+      if ((levels_ >> from.level & 1) == 0) continue;
+      for (; from.bin < bins_per_level; ++from.bin) {
+        for (block_index i = heads_[from.level][from.bin]; i != no_block; i = blocks[i].free_next) {
+          if (!visit(i)) return;
+        }
+      }
+    }
+  }
+
   bool empty() const noexcept { return levels_ == 0; }
   std::size_t free_bytes() const noexcept { return free_bytes_; }
 
@@ -61,15 +76,16 @@ class free_index {
   static constexpr unsigned bin_bits = 4;
   static constexpr unsigned bins_per_level = 1u << bin_bits;
   static constexpr unsigned level_count = 29;  // up to max_block_bytes
-  static constexpr unsigned near_misses = 8;   // blocks looked at in step 4
+  static constexpr unsigned most_tries = 8;    // blocks of a bin that are looked at
 
   struct place {
     unsigned level;
     unsigned bin;
   };
   static place place_of(std::size_t bytes) noexcept;
-  static std::size_t round_up_to_bin(std::size_t bytes) noexcept;
   block_index first_at_or_above(place from) const noexcept;
+  block_index smallest_of(const block_table& blocks, block_index head, std::size_t bytes,
+                          unsigned tries) const noexcept;
 
   std::uint64_t levels_ = 0;
   std::array<std::uint16_t, level_count> bins_{};
