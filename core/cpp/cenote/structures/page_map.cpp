@@ -1,0 +1,51 @@
+#include "cenote/structures/page_map.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace cenote::inline v1 {
+
+std::size_t page_map::largest_page_at(const std::byte* address, const std::byte* end) const noexcept {
+  const auto offset = static_cast<std::size_t>(address - base_);
+  const auto room = static_cast<std::size_t>(end - address);
+  const std::size_t by_place = offset == 0 ? max_page_bytes : offset & (~offset + 1);
+  const std::size_t by_room = room < slot_bytes ? 0 : std::bit_floor(room);
+  return std::min({by_place, by_room, max_page_bytes});
+}
+
+void page_map::reserve_until(const std::byte* end) {
+  const std::size_t slots = slot_of(end);
+  if (slots > codes_.size()) codes_.resize(std::max(slots, codes_.size() * 2));
+}
+
+void page_map::insert(page mapped) noexcept {
+  fill(mapped, static_cast<std::uint8_t>(1 + std::countr_zero(mapped.bytes / slot_bytes)));
+  mapped_bytes_ += mapped.bytes;
+}
+
+void page_map::remove(page unmapped) noexcept {
+  fill(unmapped, 0);
+  mapped_bytes_ -= unmapped.bytes;
+}
+
+void page_map::fill(page part, std::uint8_t code) noexcept {
+  const auto first = codes_.begin() + static_cast<std::ptrdiff_t>(slot_of(part.address));
+  std::fill_n(first, part.bytes / slot_bytes, code);
+}
+
+void page_map::check() const {
+  std::size_t bytes = 0;
+  for (std::size_t slot = 0; slot < codes_.size();) {
+    const std::size_t slots = codes_[slot] == 0 ? 1 : std::size_t{1} << (codes_[slot] - 1);
+    const bool is_whole = slot % slots == 0 && slot + slots <= codes_.size() &&
+                          std::all_of(codes_.begin() + static_cast<std::ptrdiff_t>(slot),
+                                      codes_.begin() + static_cast<std::ptrdiff_t>(slot + slots),
+                                      [code = codes_[slot]](std::uint8_t each) { return each == code; });
+    if (!is_whole) throw std::logic_error("page_map: a page does not lie at a multiple of its size");
+    if (codes_[slot] != 0) bytes += slots * slot_bytes;
+    slot += slots;
+  }
+  if (bytes != mapped_bytes_) throw std::logic_error("page_map I1: the sizes of the pages do not add up");
+}
+
+}  // namespace cenote::inline v1
