@@ -58,6 +58,7 @@ BASES: dict[str, Upstream] = {
     "cuda": mr.CudaMemoryResource,
     "managed": mr.ManagedMemoryResource,
     "pinned": mr.PinnedHostMemoryResource,
+    "virtual": mr.VirtualMemoryResource,
     "system": mr.SystemMemoryResource,
     "sam_headroom": lambda: mr.SamHeadroomMemoryResource(64 * MIB),
     "async": mr.CudaAsyncMemoryResource,

@@ -207,6 +207,11 @@ def give(ptr: int, nbytes: int, on: stream.Stream) -> None:
 
 TABLE: dict[str, dict[str, tuple[Any, Refused]]] = {
     # cenote.mr: the resources
+    "mr.VirtualMemoryResource": {
+        "enable_ipc": (False, ANYTHING),
+        "enable_fabric": (False, ANYTHING),
+        "for_rdma": (False, ANYTHING),
+    },
     "mr.CudaAsyncMemoryResource": {
         "initial_pool_size": (MIB, OPTIONAL_SIZE + MORE_THAN_THERE_IS),
         "release_threshold": ("1MiB", OPTIONAL_SIZE),

@@ -116,6 +116,7 @@ MADE_OF = {
     "ground/thread_slot",
     "pool/chunk_source",
     "pool/front_caches",
+    "pool/mapped_pages",
     "pool/offered_blocks",
     "pool/spare_events",
     "pool/stream_ordered_heap",

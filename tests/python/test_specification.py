@@ -17,7 +17,7 @@ from cenote import mr, sim
 
 MIB = 1024**2
 KINDS = (
-    *("cuda", "managed", "pinned", "async", "async_managed", "system", "sam_headroom"),
+    *("cuda", "managed", "pinned", "async", "async_managed", "virtual", "system", "sam_headroom"),
     *("pool", "arena", "fixed_size", "binning"),
     *("statistics", "logging", "tracking", "limiting", "prefetch", "aligned", "guard", "thread_safe"),
 )

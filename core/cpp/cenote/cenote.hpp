@@ -56,6 +56,7 @@
 #include "cenote/resources/pool_memory_resource.hpp"
 #include "cenote/resources/sam_headroom_memory_resource.hpp"
 #include "cenote/resources/system_memory_resource.hpp"
+#include "cenote/resources/virtual_memory_resource.hpp"
 #include "cenote/surface/client.hpp"
 #include "cenote/surface/registry.hpp"
 #include "cenote/surface/specification.hpp"

@@ -26,6 +26,7 @@ from cenote._core.driver_resources import (
     PinnedHostMemoryResource,
     SamHeadroomMemoryResource,
     SystemMemoryResource,
+    VirtualMemoryResource,
 )
 from cenote._core.memory_resource import DeviceMemoryResource, UpstreamResourceAdaptor
 from cenote._core.pools import ArenaMemoryResource, BinningMemoryResource, FixedSizeMemoryResource, PoolMemoryResource
@@ -69,6 +70,7 @@ __all__ = [
     "ThreadSafeResourceAdaptor",
     "TrackingResourceAdaptor",
     "UpstreamResourceAdaptor",
+    "VirtualMemoryResource",
     "available_device_memory",
     "disable_logging",
     "enable_logging",

@@ -9,14 +9,15 @@
 #include "cenote/ground/check.hpp"
 #include "cenote/resources/cuda_memory_resource.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
+#include "cenote/resources/virtual_memory_resource.hpp"
 #include "support/simulated.hpp"
 
 namespace cenote::test {
 namespace {
 
 constexpr std::size_t large_pool_bytes = 16 * MiB;
-// A fourth of the million, as there are four tests; fewer where checks or a sanitizer make each of them dear.
-constexpr int steps = check_level >= 2 ? 8'000 : check_level == 1 ? 40'000 : 250'000;
+// An eighth of the million, as there are eight tests; fewer where checks or a sanitizer make each of them dear.
+constexpr int steps = check_level >= 2 ? 8'000 : check_level == 1 ? 40'000 : 125'000;
 
 /// What is in use, by address.
 class model {
@@ -42,6 +43,10 @@ class model {
   std::map<std::byte*, std::size_t> in_use_;
 };
 
+constexpr std::array calls = {"cuMemAlloc",        "cuEventCreate",    "cuEventRecord",  "cuEventQuery",
+                              "cuStreamWaitEvent", "cuCtxRecordEvent", "cuStreamGetId",  "cuStreamIsCapturing",
+                              "cuMemCreate",       "cuMemMap",         "cuMemSetAccess", "cuMemUnmap"};
+
 /// One thread's part of the history.
 class walker {
  public:
@@ -50,8 +55,6 @@ class walker {
   }
 
   void walk(int steps, bool fails) {
-    constexpr std::array calls = {"cuMemAlloc",        "cuEventCreate",    "cuEventRecord", "cuEventQuery",
-                                  "cuStreamWaitEvent", "cuCtxRecordEvent", "cuStreamGetId", "cuStreamIsCapturing"};
     for (int i = 0; i < steps && !testing::Test::HasFatalFailure(); ++i) {
       if (fails && random_() % 64 == 0) cenote_sim_fail(calls[random_() % calls.size()], 1, CUDA_ERROR_UNKNOWN);
       if (random_() % 2 == 0 && held_.size() < 300) {
@@ -112,26 +115,37 @@ class walker {
   std::vector<block> held_;
 };
 
-class random_pool : public simulated_device, public testing::WithParamInterface<unsigned> {
+struct setting {
+  unsigned threads;
+  bool is_paged;
+};
+
+std::ostream& operator<<(std::ostream& out, const setting& s) {
+  return out << s.threads << (s.is_paged ? " threads over pages" : " threads");
+}
+
+class random_pool : public simulated_device, public testing::WithParamInterface<setting> {
  protected:
+  static std::shared_ptr<memory_resource> upstream() {
+    if (GetParam().is_paged) return std::make_shared<virtual_memory_resource>(0);
+    return std::make_shared<cuda_memory_resource>(0);
+  }
+
   /// As many threads as the parameter says. All is there again at the end.
   void run(bool fails) {
     captured_stderr reports;  // frees that failed say so
-    pool_memory_resource pool(std::make_shared<cuda_memory_resource>(0), 0, large_pool_bytes);
+    pool_memory_resource pool(upstream(), 0, large_pool_bytes);
     model known;
     std::vector<std::thread> threads;
-    for (unsigned t = 0; t < GetParam(); ++t) {
+    for (unsigned t = 0; t < GetParam().threads; ++t) {
       threads.emplace_back([&, t] {
         walker one(pool, known, 1 + t);
-        one.walk(steps / static_cast<int>(GetParam()), fails);
+        one.walk(steps / static_cast<int>(GetParam().threads), fails);
         one.free_all();
       });
     }
     for (std::thread& thread : threads) thread.join();
-    for (const char* call : {"cuMemAlloc", "cuEventCreate", "cuEventRecord", "cuEventQuery", "cuStreamWaitEvent",
-                             "cuCtxRecordEvent", "cuStreamGetId", "cuStreamIsCapturing"}) {
-      cenote_sim_fail(call, 0, 0);
-    }
+    for (const char* call : calls) cenote_sim_fail(call, 0, 0);
     EXPECT_EQ(pool.state().in_use, 0u);
     pool.check();
     cenote_sim_drain();
@@ -144,7 +158,11 @@ class random_pool : public simulated_device, public testing::WithParamInterface<
 TEST_P(random_pool, hands_no_byte_out_twice_and_loses_none) { run(false); }
 TEST_P(random_pool, hands_no_byte_out_twice_and_loses_none_while_calls_of_the_driver_fail) { run(true); }
 
-INSTANTIATE_TEST_SUITE_P(threads, random_pool, testing::Values(1u, 4u));
+INSTANTIATE_TEST_SUITE_P(threads, random_pool,
+                         testing::Values(setting{1, false}, setting{4, false}, setting{1, true}, setting{4, true}),
+                         [](const auto& info) {
+                           return std::to_string(info.param.threads) + (info.param.is_paged ? "_over_pages" : "");
+                         });
 
 }  // namespace
 }  // namespace cenote::test

@@ -24,6 +24,7 @@
 #include "cenote/resources/pool_memory_resource.hpp"
 #include "cenote/resources/sam_headroom_memory_resource.hpp"
 #include "cenote/resources/system_memory_resource.hpp"
+#include "cenote/resources/virtual_memory_resource.hpp"
 
 namespace cenote::test {
 namespace {
@@ -55,6 +56,7 @@ const std::vector<part>& bases() {
       {"cuda", "cuda", on_device<cuda_memory_resource>, false, false},
       {"managed", "managed", on_device<managed_memory_resource>, false, true},
       {"pinned", "pinned", on_device<pinned_host_memory_resource>, false, true},
+      {"virtual", "virtual", on_device<virtual_memory_resource>, false, false},
       {"system", "system", on_device<system_memory_resource>, false, true, true, need::pageable_access},
       {"sam_headroom", "sam_headroom",
        [](resource_ptr, int device) { return std::make_shared<sam_headroom_memory_resource>(device, 64 * MiB); }, false,

@@ -20,8 +20,8 @@ std::shared_ptr<const address_reservation> address_reservation::reserve(int devi
 
 address_reservation::~address_reservation() {
   if (base_ == nullptr || driver_is_gone()) return;
-  report_driver_failure("cuMemAddressFree", driver().cuMemAddressFree(reinterpret_cast<CUdeviceptr>(base_), bytes_),
-                        "reserved addresses are leaked, as freeing them failed: ");
+  const auto free = [this] { return driver().cuMemAddressFree(reinterpret_cast<CUdeviceptr>(base_), bytes_); };
+  report_driver_failure("cuMemAddressFree", try_twice(free), "reserved addresses are leaked, as freeing them failed: ");
 }
 
 }  // namespace cenote::inline v1

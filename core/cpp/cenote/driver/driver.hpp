@@ -35,6 +35,14 @@ inline void check_driver(const char* call, CUresult result) {
   if (result != CUDA_SUCCESS) throw_cuda_error(call, result);
 }
 
+/// Makes a call that gives something back, and makes it again where it failed: there is nothing else that could be
+/// done, and the answer may have been the error of earlier work.
+template <class Call>
+CUresult try_twice(Call&& call) {
+  const CUresult result = call();
+  return result == CUDA_SUCCESS ? result : call();
+}
+
 /// Reports what throw_cuda_error would throw, after `what_of_it`, such as "a block is leaked: ", and needs no memory of
 /// the host; nothing for CUDA_SUCCESS.
 void report_driver_failure(const char* call, CUresult result, const char* what_of_it = "") noexcept;

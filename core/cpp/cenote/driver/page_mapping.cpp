@@ -66,8 +66,8 @@ page_mapping page_mapping::map(std::shared_ptr<const physical_page> page,
 
 page_mapping::~page_mapping() {
   if (page_ == nullptr || driver_is_gone()) return;
-  report_driver_failure("cuMemUnmap", driver().cuMemUnmap(value_of(address_), page_->bytes()),
-                        "a page is leaked, as unmapping it failed: ");
+  const auto unmap = [this] { return driver().cuMemUnmap(value_of(address_), page_->bytes()); };
+  report_driver_failure("cuMemUnmap", try_twice(unmap), "a page is leaked, as unmapping it failed: ");
 }
 
 void page_mapping::open_to(int device) const {

@@ -56,7 +56,8 @@ std::shared_ptr<const physical_page> physical_page::create(const page_properties
 
 physical_page::~physical_page() {
   if (handle_ == 0 || driver_is_gone()) return;
-  report_driver_failure("cuMemRelease", driver().cuMemRelease(handle_), "a page is leaked, as releasing it failed: ");
+  const auto release = [this] { return driver().cuMemRelease(handle_); };
+  report_driver_failure("cuMemRelease", try_twice(release), "a page is leaked, as releasing it failed: ");
 }
 
 }  // namespace cenote::inline v1

@@ -32,6 +32,16 @@ void* stream_ordered_heap::take(const request& wanted) {
     }
   }
   const owner_index own = owner_of(wanted.id);
+  if (range_ && wanted.bytes >= page_map::slot_bytes) {
+    if (const auto spot = range_->find_spot(own, wanted.bytes, wanted.alignment)) {
+      std::optional<owner_index> keeper;
+      if (wanted.id.is_capturing() && !wanted.id.is_nobody()) keeper = own;
+      ++counters_.allocations;
+      ++(heap_[spot->block].owner == own ? counters_.from_own_stream : counters_.from_ready);
+      return heap_[heap_.take_part(spot->block, spot->start, wanted.bytes, keeper, this_thread_slot(), wanted.unasked)]
+          .address;
+    }
+  }
   const block_index of_own = find(own, wanted);
   const block_index of_ready = find(ready_, wanted);
   const bool is_own = of_ready == no_block || (of_own != no_block && heap_[of_own].bytes() <= heap_[of_ready].bytes());
@@ -373,6 +383,39 @@ std::vector<chunk> stream_ordered_heap::remove_free_chunks(std::optional<stream_
   return removed;
 }
 
+auto stream_ordered_heap::plan_pages(const request& wanted, paged_range::request asked)
+    -> std::optional<paged_range::plan> {
+  asked.bytes = wanted.bytes;
+  asked.alignment = wanted.alignment;
+  asked.own = owner_of(wanted.id);
+  if (wanted.id.is_capturing() && !wanted.id.is_nobody()) asked.keeper = asked.own;
+  asked.taker = this_thread_slot();
+  asked.unasked = wanted.unasked;
+  return range_->make_plan(asked);
+}
+
+/// What the pages have beyond the block is everybody's where they are new or were, else the stream's.
+void* stream_ordered_heap::complete(const request& wanted, const paged_range::plan& done) {
+  const stream_timeline& mine = timelines_.meet(wanted.id, heap_);
+  const bool is_everybodys = !done.moves_own;
+  range_->complete(done, is_everybodys ? ready_ : mine.owner(), is_everybodys ? 0 : mine.open_epoch());
+  if (heap_.has_outgrown_tables()) [[unlikely]]
+    caches_.alone([&] { heap_.release_outgrown_tables(); });
+  ++counters_.allocations;
+  ++counters_.from_upstream;
+  for (const auto& each : done.fillings)
+    ++(each.from == nullptr ? counters_.upstream_allocations : counters_.pages_moved);
+  counters_.upstream_frees += done.broken.size();
+  if constexpr (check_level >= 2) check();
+  return heap_[done.block].address;
+}
+
+std::vector<page> stream_ordered_heap::take_ready_pages_out(std::size_t bytes) {
+  auto pages = range_->take_out(ready_, bytes);
+  counters_.upstream_frees += pages.size();
+  return pages;
+}
+
 std::size_t stream_ordered_heap::bytes_in_use() const {
   return heap_.bytes_in_use() - std::min(heap_.bytes_in_use(), caches_.bytes() + offers_.bytes());
 }
@@ -405,6 +448,7 @@ void stream_ordered_heap::check() const {
   heap_.check();
   caches_.check();
   offers_.check(heap_);
+  if (range_) range_->check();
 }
 
 }  // namespace cenote::inline v1

@@ -35,6 +35,7 @@
 #include "cenote/pool/pool_counters.hpp"
 #include "cenote/pool/stream_timelines.hpp"
 #include "cenote/structures/block_heap.hpp"
+#include "cenote/structures/paged_range.hpp"
 
 namespace cenote::inline v1 {
 
@@ -165,9 +166,28 @@ class stream_ordered_heap {
   void for_each_chunk(Visit&& visit) const {
     heap_.for_each_chunk(visit);
   }
-  std::size_t chunk_bytes() const noexcept { return heap_.chunk_bytes(); }
+  /// Bytes of chunks, or, of a range, bytes that have pages.
+  std::size_t chunk_bytes() const noexcept { return heap_.chunk_bytes() - (range_ ? range_->unmapped_bytes() : 0); }
 
   std::size_t idle_chunk_spared(const request& wanted);
+
+  // Pages, where the memory is a range of addresses.
+
+  /// Before anything else is called.
+  void be_a_range(std::byte* base, std::size_t bytes) { range_.emplace(heap_, ready_, base, bytes); }
+  paged_range& range() noexcept { return *range_; }
+
+  /// Pages for a request of the stream: `asked` gets its owners. See paged_range.
+  std::optional<paged_range::plan> plan_pages(const request& wanted, paged_range::request asked);
+  void* complete(const request& wanted, const paged_range::plan& done);
+
+  /// For a block that nobody has used.
+  void free_to_all(const void* pointer) noexcept { heap_.give(heap_.taken_at(pointer), ready_, 0); }
+
+  /// Takes wholly free ready pages out.
+  std::vector<page> take_ready_pages_out(std::size_t bytes);
+
+  std::size_t largest_own(stream_id id) { return heap_.largest_free(owner_of(id)); }
 
   // Figures.
 
@@ -206,6 +226,7 @@ class stream_ordered_heap {
   block_heap heap_;
   front_caches caches_{heap_};
   owner_index ready_;
+  std::optional<paged_range> range_;
   stream_timelines timelines_;
   offered_blocks offers_;
   pool_counters counters_;

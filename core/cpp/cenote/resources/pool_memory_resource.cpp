@@ -15,6 +15,7 @@
 #include "cenote/ground/free_correction.hpp"
 #include "cenote/ground/log.hpp"
 #include "cenote/ground/process.hpp"
+#include "cenote/resources/virtual_memory_resource.hpp"
 
 namespace cenote::inline v1 {
 namespace {
@@ -27,12 +28,23 @@ constexpr std::size_t plenty = 2;
 /// other stream sees it.
 constexpr std::size_t shares_of_a_cache = 64;
 
+/// Over pages, where what lies in caches keeps pages from other uses: a smaller share, and a still smaller one where
+/// pages are scarce; but enough for small blocks where the pool is small.
+constexpr std::size_t shares_of_a_paged_cache = 256;
+constexpr std::size_t shares_of_a_tight_cache = 4096;
+constexpr std::size_t least_cache = 512 * KiB;
+
 /// A pool whose front caches hold more than an eighth of it together reclaims that before it grows: streams come and
 /// go, and what lies in the caches of one that is gone is nobody's.
 constexpr std::size_t shares_worth_a_reclaim = 8;
 
 /// Chunks for small requests beside an idle one are together at most a quarter of it.
 constexpr std::size_t most_beside = 4;
+
+/// A pool over virtual memory holds up to a tenth more than the most that was in use, and a small one 224 MiB more,
+/// before it moves pages instead of making new ones. Recorded training steps moved none at that bound.
+constexpr std::size_t shares_to_spare = 10;
+constexpr std::size_t least_to_spare = 224 * MiB;
 
 constexpr stream_id orphans = stream_ordered_heap::orphans;
 constexpr const char* freed_on_nobodys_stream =
@@ -72,6 +84,12 @@ pool_memory_resource::pool_memory_resource(std::shared_ptr<memory_resource> upst
     : memory_resource(upstream, "pool"), chunks_(std::move(upstream), maximum), initial_(initial) {
   check_pool_size("initial", initial);
   check_pool_size("maximum", maximum);
+  if (const auto* const over = dynamic_cast<const virtual_memory_resource*>(this->upstream().get())) {
+    if (!initial) initial = 0;  // it is there as soon as it is needed
+    pages_ = std::make_unique<mapped_pages>(
+        page_properties{device(), over->settings().handles, over->settings().for_rdma}, maximum);
+    memory_.be_a_range(pages_->base(), pages_->range_bytes());
+  }
   std::size_t first = initial ? *initial : half_of_free_memory(device());
   if (!initial && maximum) first = std::min(first, *maximum);
   if (maximum && first > *maximum) {
@@ -82,8 +100,18 @@ pool_memory_resource::pool_memory_resource(std::shared_ptr<memory_resource> upst
   size_caches();
 }
 
+/// Brings pages at the beginning, for everybody.
+void pool_memory_resource::bring_first_pages(std::size_t bytes) {
+  if (bytes == 0) return;
+  request wanted{{legacy_default_id, align_up(bytes, page_map::slot_bytes), default_alignment}, {}};
+  void* const first = bring_pages(wanted, max_allocation, false);
+  if (first == nullptr) throw out_of_memory(describe(*upstream()), bytes, upstream()->state());
+  memory_.free_to_all(first);
+}
+
 /// One chunk, or several where one cannot be so large.
 void pool_memory_resource::take_first_chunks(std::size_t bytes) {
+  if (pages_) return bring_first_pages(bytes);
   try {
     for (std::size_t left = bytes; left != 0; left -= std::min(left, max_block_bytes))
       take_first_chunk(std::min(left, max_block_bytes));
@@ -118,6 +146,10 @@ pool_memory_resource::~pool_memory_resource() {
                 format_bytes(memory_.bytes_in_use()));
   }
   try {
+    if (pages_) {
+      end_of_pages();
+      return;
+    }
     if (is_known_to_be_without_captures(device())) {
       do_what_was_put_off(device());
       if (order_legacy_stream_after_all_work(device())) {  // which needs no memory of the host
@@ -134,6 +166,21 @@ pool_memory_resource::~pool_memory_resource() {
     });
   } catch (const std::exception& error) {
     report_once("the memory of a pool is leaked, as its work could not be waited for: ", error.what());
+  }
+}
+
+/// Unmaps and gives back all pages, once all work of the device is done.
+void pool_memory_resource::end_of_pages() {
+  do_what_was_put_off(device());
+  auto unmap = [pages = std::shared_ptr<mapped_pages>(std::move(pages_)), device = device()]() mutable {
+    synchronize_device(device);
+    pages.reset();
+    return true;
+  };
+  if (is_known_to_be_without_captures(device())) {
+    unmap();
+  } else {
+    do_after_captures(device(), unmap);
   }
 }
 
@@ -228,11 +275,12 @@ void* pool_memory_resource::take_from_heap(request wanted) {
   if (wanted.id.is_nobody()) wanted.id.value = stream_id::first_nobody;  // the heap knows one for each handle
   std::optional<borrowed> found;
   void* pointer = nullptr;
+  if (pages_ && is_tight()) make_whole(wanted);
   {
     section here(*this);
     meet(wanted.stream, wanted.id, here);
     pointer = memory_.take(wanted);
-    if (pointer == nullptr && !wanted.id.is_capturing()) found = memory_.borrow(wanted);
+    if (pointer == nullptr && !wanted.id.is_capturing() && !pages_) found = memory_.borrow(wanted);
   }
   if (pointer != nullptr) {
     if (caches_.keeps(wanted.bytes)) caches_.open(wanted.id);
@@ -247,6 +295,7 @@ void* pool_memory_resource::take_from_heap(request wanted) {
   const relaxed_capture_scope relaxed;
   const within_capture_scope within(wanted.id.is_capturing());
   if (void* p = take_settled(wanted)) return p;
+  if (pages_) return take_from_pages(wanted);
 
   const std::lock_guard one_at_a_time(growth_);
   if (void* p = take_without_wait(wanted)) return p;  // another thread may have grown the pool for both
@@ -345,6 +394,147 @@ void pool_memory_resource::give_spilled(stream_ref stream, sighting seen, block_
   }
 }
 
+/// What may be held before pages are moved rather than made: somewhat more than the most that was in use so far.
+std::size_t pool_memory_resource::bound(const request& wanted) {
+  const std::lock_guard lock(mutex_);
+  peak_ = std::max(peak_, memory_.bytes_in_use() + wanted.bytes);
+  return peak_ + std::max(peak_ / shares_to_spare, least_to_spare);
+}
+
+/// The steps from 4 on where the pool maps pages itself.
+void* pool_memory_resource::take_from_pages(request& wanted) {
+  const std::lock_guard one_at_a_time(growth_);
+  if (void* p = take_without_wait(wanted)) return p;  // another thread may have brought pages for both
+  reap_pages();
+  const std::size_t spared = bound(wanted);
+  if (void* p = bring_pages(wanted, spared, false)) return p;
+  if (void* p = bring_pages(wanted, spared, true)) return p;
+  if (wanted.may_wait) {
+    std::optional<borrowed> found;
+    {
+      section here(*this);
+      found = memory_.borrow(wanted);
+    }
+    if (found) {
+      if (void* p = wait_for(wanted, *std::move(found))) return p;
+    }
+    if (void* p = reclaim(wanted)) return p;
+    if (void* p = bring_pages(wanted, spared, true)) return p;
+  }
+  if (void* p = bring_pages(wanted, max_allocation, true)) return p;
+  return wait_and_break(wanted);
+}
+
+/// Near the limit, brings all pages together where nothing is in use: then the same sequence of calls finds the same
+/// memory each time, and what fitted once fits again.
+void pool_memory_resource::make_whole(request wanted) {
+  if (wanted.id.is_capturing() || !memory_is_scattered(wanted) || !accepts_work(wanted.stream, device())) return;
+  const relaxed_capture_scope relaxed;
+  const std::lock_guard one_at_a_time(growth_);
+  reap_pages();
+  if (!memory_is_scattered(wanted)) return;
+  wanted.bytes = held();
+  wanted.alignment = default_alignment;
+  void* all = reclaim(wanted);
+  if (all == nullptr) all = bring_pages(wanted, 0, true);
+  if (all != nullptr) give_to_heap(wanted.stream, wanted.id, all, wanted.bytes - wanted.unasked);
+}
+
+/// Whether nothing is in use, and what is free is not one block of the stream.
+bool pool_memory_resource::memory_is_scattered(const request& wanted) {
+  section here(*this);
+  meet(wanted.stream, wanted.id, here);
+  return memory_.bytes_in_use() == 0 && memory_.largest_own(wanted.id) != held();
+}
+
+/// Maps pages under a run of addresses: new ones as long as no more than `bound` is held, else pages that are free
+/// elsewhere; null where there are not enough.
+void* pool_memory_resource::bring_pages(const request& wanted, std::size_t bound, bool may_move, bool may_break) {
+  paged_range::request asked{};
+  asked.may_create = pages_->room(bound);
+  asked.page_bytes = pages_->page_bytes();
+  asked.may_move_ready = may_move;
+  asked.may_move_own = may_move && wanted.may_wait;
+  asked.may_break = may_break;
+  asked.is_tight = is_tight();
+  std::optional<paged_range::plan> planned;
+  {
+    const section here(*this);
+    planned = memory_.plan_pages(wanted, asked);
+  }
+  return planned ? map_planned(wanted, *planned) : nullptr;
+}
+
+/// Makes the driver's calls for a plan; null, and all is as before, where memory runs out among them.
+void* pool_memory_resource::map_planned(const request& wanted, const paged_range::plan& planned) {
+  std::size_t brought = 0;
+  const auto take_back = [&] {
+    for (std::size_t i = 0; i < brought; ++i) pages_->undo(planned.fillings[i]);
+    const section here(*this);
+    memory_.range().cancel(planned);
+  };
+  std::shared_ptr<event> used;  // null where nobody uses the pages at their old addresses any more
+  try {
+    pages_->reserve_retired(planned.fillings.size() + planned.broken.size());
+    if (planned.moves_own) used = event::record(wanted.stream, device());
+    for (const page& each : planned.broken) pages_->retire(each, nullptr);
+    if (!planned.broken.empty()) reap_pages();
+    for (const paged_range::filling& each : planned.fillings) {
+      if (!pages_->bring(each, wanted.stream)) {
+        take_back();
+        return nullptr;
+      }
+      ++brought;
+    }
+  } catch (...) {
+    take_back();
+    throw;
+  }
+  for (const paged_range::filling& each : planned.fillings) {
+    if (each.from != nullptr) pages_->retire({each.from, each.to.bytes}, used);
+  }
+  size_caches();
+  const section here(*this);
+  return memory_.complete(wanted, planned);
+}
+
+/// The last step: waits, on the host, for all work of the device, after which each page that is free is everybody's,
+/// and may be exchanged for smaller ones.
+void* pool_memory_resource::wait_and_break(request& wanted) {
+  if (!wanted.may_wait || is_capture_underway(device())) return nullptr;
+  synchronize_device(device());
+  settle_unmarked();
+  reap_pages();
+  if (void* p = take_without_wait(wanted)) return p;
+  return bring_pages(wanted, max_allocation, true, true);
+}
+
+/// Unmaps the old addresses of pages that have moved, as far as the work that used them is done.
+void pool_memory_resource::reap_pages() {
+  const std::vector<page> gone = pages_->reap();
+  if (gone.empty()) return;
+  const section here(*this);
+  for (const page& each : gone) memory_.range().was_unmapped(each);
+}
+
+std::size_t pool_memory_resource::trim_pages(std::size_t keep_bytes) {
+  const std::lock_guard one_at_a_time(growth_);
+  const std::size_t before = held();
+  reap_pages();
+  std::vector<page> free;
+  {
+    const section here(*this);
+    free = memory_.take_ready_pages_out(held() - std::min(held(), keep_bytes));
+  }
+  pages_->reserve_retired(free.size());
+  for (const page& each : free) pages_->retire(each, nullptr);
+  reap_pages();
+  size_caches();
+  const std::size_t given_back = before - held();
+  if (given_back != 0) say("gave back", given_back);
+  return given_back;
+}
+
 /// Steps 1 and 2: what the stream may use at once.
 void* pool_memory_resource::take_without_wait(const request& wanted) {
   section here(*this);
@@ -431,7 +621,7 @@ void* pool_memory_resource::wait_for(request& wanted, borrowed found) {
 
 /// Step 4: what has become ready meanwhile.
 void* pool_memory_resource::take_settled(const request& wanted) {
-  settle();
+  settle(wanted.id);
   void* const pointer = take_without_wait(wanted);
   const section here(*this);
   memory_.drop_idle(wanted.id);
@@ -577,8 +767,8 @@ void pool_memory_resource::give_up_chunk(const request& wanted, chunk fresh) noe
   }
 }
 
-/// Passes the blocks whose events are complete to everybody.
-void pool_memory_resource::settle() {
+/// Passes the blocks whose events are complete to everybody; those of `but` stay its own, joined with one another.
+void pool_memory_resource::settle(std::optional<stream_id> but) {
   std::vector<std::pair<stream_id, std::deque<mark>>> asked;
   {
     const section here(*this);
@@ -586,6 +776,7 @@ void pool_memory_resource::settle() {
   }
   std::vector<claim> settled;
   for (const auto& [id, marks] : asked) {
+    if (id == but) continue;
     const auto complete =
         std::find_if(marks.rbegin(), marks.rend(), [](const mark& m) { return m.happened->is_complete(); });
     if (complete != marks.rend()) settled.push_back({id, {complete->epoch, nullptr}});
@@ -660,7 +851,16 @@ std::size_t pool_memory_resource::release_chunks(stream_ref stream, std::optiona
 }
 
 /// After the pool has another size.
-void pool_memory_resource::size_caches() { caches_.set_budget(chunks_.held() / shares_of_a_cache); }
+void pool_memory_resource::size_caches() {
+  if (!pages_) return caches_.set_budget(held() / shares_of_a_cache);
+  caches_.set_budget(std::max(held() / (is_tight() ? shares_of_a_tight_cache : shares_of_a_paged_cache), least_cache));
+}
+
+/// Whether so much is held that pages are scarce: more than nine tenths of the most that the pool may hold.
+bool pool_memory_resource::is_tight() const {
+  const auto limit = pages_->maximum();
+  return limit && held() > *limit / 10 * 9;
+}
 
 void pool_memory_resource::say(const char* what, std::size_t bytes) const noexcept {
   if (!should_log(log_level::debug)) return;
@@ -695,10 +895,11 @@ std::size_t pool_memory_resource::trim(std::size_t keep_bytes) {
   const relaxed_capture_scope relaxed;
   settle();
   settle_unmarked();
+  if (pages_) return trim_pages(keep_bytes);
   return release_chunks(unnamed_stream(device()).view(), std::nullopt, keep_bytes);
 }
 
-std::size_t pool_memory_resource::pool_size() const { return chunks_.held(); }
+std::size_t pool_memory_resource::pool_size() const { return held(); }
 
 pool_counters pool_memory_resource::counters() const {
   const std::lock_guard lock(mutex_);
@@ -739,7 +940,7 @@ memory_state pool_memory_resource::state() const {
 
 memory_state pool_memory_resource::own_state() const {
   memory_state figures;
-  figures.held = chunks_.held();
+  figures.held = held();
   figures.limit = chunks_.maximum();
   const std::lock_guard lock(mutex_);
   figures.in_use = memory_.bytes_in_use();
@@ -751,7 +952,7 @@ void pool_memory_resource::check() const {
   {
     const std::lock_guard lock(mutex_);
     memory_.check();
-    if (chunks_.held() < memory_.chunk_bytes() || chunks_.held() > chunks_.maximum().value_or(max_allocation)) {
+    if (held() < memory_.chunk_bytes() || held() > chunks_.maximum().value_or(max_allocation)) {
       throw std::logic_error("chunk_source I1: the pool's size is wrong");
     }
   }

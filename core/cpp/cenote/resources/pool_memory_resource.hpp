@@ -31,7 +31,20 @@
 // the addresses whenever it is launched, so that such a block belongs to that branch of that capture for ever; if any
 // other stream frees it, it is retired.
 //
-// Invariants: those of stream_ordered_heap and chunk_source.
+// Over virtual memory (virtual_memory_resource) the pool has one range of addresses instead of chunks, and maps pages
+// under it itself (paged_range, mapped_pages). It holds nothing before it is used. After step 4:
+//
+//   5. new pages, as long as no more than a tenth above the most that was in use is held   (no wait, no move)
+//   6. pages that are wholly free on this stream or ready, brought to where they are needed
+//   7. a block of another stream, then all that is free on any: the device waits
+//   8. new pages up to the maximum
+//   9. the host waits for all work, and large pages are exchanged for small ones
+//
+// A page that moves is mapped at its new address at once, and unmapped at the old one by a later call, once the work
+// that used it there is done. Near the maximum, blocks of a page and more are placed where they touch the fewest pages,
+// caches are smaller, and where nothing is in use the pages are brought together (make_whole).
+//
+// Invariants: those of stream_ordered_heap, and of chunk_source or mapped_pages.
 //
 // Threads: `mutex_` guards the heap; no driver call and no upstream call is made under it. The caches have locks of
 // their own, taken after it. `growth_` lets one thread at a time ask the upstream, so that a burst does not grow the
@@ -50,6 +63,7 @@
 #include "cenote/ground/mutex.hpp"
 #include "cenote/memory_resource.hpp"
 #include "cenote/pool/chunk_source.hpp"
+#include "cenote/pool/mapped_pages.hpp"
 #include "cenote/pool/pool_counters.hpp"
 #include "cenote/pool/stream_ordered_heap.hpp"
 
@@ -177,17 +191,34 @@ class pool_memory_resource final : public memory_resource {
   static std::size_t smallest_chunk(const request& wanted);
   std::size_t release_chunks(stream_ref stream, std::optional<stream_id> of, std::size_t keep_bytes);
   void size_caches();
+  bool is_tight() const;
 
   std::shared_ptr<event> record_or_report(stream_ref stream, std::shared_ptr<event> reused) const noexcept;
   void place_mark(stream_ref stream, stream_id id, due_mark due) noexcept;
-  void settle();
+  void settle(std::optional<stream_id> but = {});
   void settle_unmarked();
   void thin_out(stream_id spared) noexcept;
   void mark_all();
   static bool order_legacy_stream_after_all_work(int device);
   void say(const char* what, std::size_t bytes) const noexcept;
 
-  chunk_source chunks_;  // by itself
+  // Pages, where the upstream is virtual memory.
+  std::size_t held() const { return pages_ ? pages_->held() : chunks_.held(); }
+  std::size_t bound(const request& wanted);
+  void* take_from_pages(request& wanted);
+  void* bring_pages(const request& wanted, std::size_t bound, bool may_move, bool may_break = false);
+  void* map_planned(const request& wanted, const paged_range::plan& planned);
+  void* wait_and_break(request& wanted);
+  void make_whole(request wanted);
+  bool memory_is_scattered(const request& wanted);
+  void reap_pages();
+  void bring_first_pages(std::size_t bytes);
+  void end_of_pages();
+  std::size_t trim_pages(std::size_t keep_bytes);
+
+  chunk_source chunks_;                  // by itself
+  std::unique_ptr<mapped_pages> pages_;  // null over another upstream; guarded by growth_
+  std::size_t peak_ = 0;                 // of the bytes in use, where pages were wanted; guarded by growth_
   std::optional<std::size_t> initial_;
   std::atomic<bool> has_compared_in_vain_{false};  // a free came with a wrong size, which is reported once
 

@@ -28,6 +28,7 @@
 #include "cenote/resources/pool_memory_resource.hpp"
 #include "cenote/resources/sam_headroom_memory_resource.hpp"
 #include "cenote/resources/system_memory_resource.hpp"
+#include "cenote/resources/virtual_memory_resource.hpp"
 
 namespace cenote::inline v1 {
 namespace {
@@ -195,6 +196,11 @@ resource_ptr make_async(const parameters& given, resource_ptr) {
   return std::make_shared<cuda_async_memory_resource>(given.device(), options);
 }
 
+resource_ptr make_virtual(const parameters& given, resource_ptr) {
+  return std::make_shared<virtual_memory_resource>(
+      given.device(), virtual_memory_resource::options{{given.flag("ipc"), given.flag("fabric")}, given.flag("rdma")});
+}
+
 /// A pool's sizes are multiples of 256; "7.6GiB" means the nearest one below.
 std::optional<std::size_t> pool_size(const parameters& given, const std::string& name) {
   const auto bytes = given.size(name);
@@ -289,6 +295,7 @@ const std::vector<kind>& kinds() {
        {size("initial"), size("release_threshold"), flag("ipc"), flag("fabric"), peers("peers")},
        make_async},
       {"async_managed", false, {}, make_on_device<cuda_async_managed_memory_resource>},
+      {"virtual", false, {flag("ipc"), flag("fabric"), flag("rdma")}, make_virtual},
       {"system", false, {}, make_on_device<system_memory_resource>},
       {"sam_headroom", false, {size("headroom")}, make_sam_headroom, check_sam_headroom},
       {"pool", true, {size("initial"), size("max")}, make_pool},

@@ -12,6 +12,9 @@ class ManagedMemoryResource(DeviceMemoryResource):
 class PinnedHostMemoryResource(DeviceMemoryResource):
     def __init__(self) -> None: ...
 
+class VirtualMemoryResource(DeviceMemoryResource):
+    def __init__(self, enable_ipc: bool = False, enable_fabric: bool = False, for_rdma: bool = False) -> None: ...
+
 class CudaAsyncMemoryResource(DeviceMemoryResource):
     def __init__(
         self,

@@ -52,6 +52,39 @@ cdef class PinnedHostMemoryResource(DeviceMemoryResource):
         become(self, fresh)
 
 
+cdef class VirtualMemoryResource(DeviceMemoryResource):
+    """Device memory by the driver's virtual memory interface (``cuMemCreate``, ``cuMemMap``), on the current device.
+
+    Each allocation is a page of its own, of a multiple of 2 MiB. Put a pool over it: the pool then maps pages itself
+    and wastes the least memory.
+
+    Parameters
+    ----------
+    enable_ipc : bool
+        Pages can be shared with other processes by file descriptors.
+    enable_fabric : bool
+        Pages can be shared by fabric handles.
+    for_rdma : bool
+        A network card will read and write the memory, where the device can be told so.
+
+    Raises
+    ------
+    RuntimeError
+        If the device has no virtual memory.
+    """
+
+    def __init__(self, bint enable_ipc=False, bint enable_fabric=False, bint for_rdma=False):
+        cdef shared_ptr[lib.memory_resource] fresh
+        cdef lib.virtual_options options
+        options.handles.posix_file_descriptor = enable_ipc
+        options.handles.fabric = enable_fabric
+        options.for_rdma = for_rdma
+        with nogil:
+            fresh = static_pointer_cast[lib.memory_resource, lib.virtual_memory_resource](
+                lib.make_shared[lib.virtual_memory_resource](options))
+        become(self, fresh)
+
+
 cdef class CudaAsyncMemoryResource(DeviceMemoryResource):
     """A pool of the driver's own (``cuMemAllocFromPoolAsync``), stream-ordered, on the current device.
 
@@ -237,5 +270,6 @@ register_class("pinned", PinnedHostMemoryResource)
 register_class("async", CudaAsyncMemoryResource)
 register_class("async_view", CudaAsyncViewMemoryResource)
 register_class("async_managed", CudaAsyncManagedMemoryResource)
+register_class("virtual", VirtualMemoryResource)
 register_class("system", SystemMemoryResource)
 register_class("sam_headroom", SamHeadroomMemoryResource)

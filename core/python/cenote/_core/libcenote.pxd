@@ -283,6 +283,14 @@ cdef extern from "cenote/resources/cuda_async_memory_resource.hpp" namespace "ce
         void* pool_handle()
 
 
+cdef extern from "cenote/resources/virtual_memory_resource.hpp" namespace "cenote" nogil:
+    cdef cppclass virtual_options "cenote::virtual_memory_resource::options":
+        export_handles handles
+        bint for_rdma
+    cdef cppclass virtual_memory_resource(memory_resource):
+        virtual_memory_resource(const virtual_options&) except +raise_python_error
+
+
 cdef extern from "cenote/resources/cuda_async_view_memory_resource.hpp" namespace "cenote" nogil:
     cdef cppclass cuda_async_view_memory_resource(memory_resource):
         cuda_async_view_memory_resource(CUmemPoolHandle_st*) except +raise_python_error
@@ -319,6 +327,7 @@ cdef extern from "cenote/resources/pool_memory_resource.hpp" namespace "cenote" 
         uint64_t events
         uint64_t upstream_allocations
         uint64_t upstream_frees
+        uint64_t pages_moved
     cdef cppclass pool_memory_resource(memory_resource):
         pool_memory_resource(shared_ptr[memory_resource], optional[size_t],
                              optional[size_t]) except +raise_python_error

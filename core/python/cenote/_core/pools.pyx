@@ -56,7 +56,7 @@ cdef class PoolMemoryResource(UpstreamResourceAdaptor):
         dict
             ``allocations`` and where they came from (``from_front_cache``, ``from_own_stream``, ``from_ready``,
             ``from_other_stream``, ``from_upstream``, ``from_reclaim``), ``waits`` and ``events`` issued,
-            ``upstream_allocations`` and ``upstream_frees``.
+            ``upstream_allocations`` and ``upstream_frees`` (of chunks, or pages), ``pages_moved``.
         """
         cdef lib.pool_counters c = (<lib.pool_memory_resource*> self.made()).counters()
         return c

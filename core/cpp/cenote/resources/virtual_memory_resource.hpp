@@ -1,0 +1,55 @@
+// The resource "virtual": device memory by the driver's virtual memory interface, in whole pages.
+//
+//     allocate   reserve addresses → make one page of the size, in multiples of 2 MiB → map it
+//     free       wait for the stream → unmap → the page and the addresses go back
+//
+// Each allocation is one page, one handle of the driver: it can be exported to other processes and registered with a
+// network card as a whole. It is slow, as `cuda` is, and a request below 2 MiB takes 2 MiB. What it is made for is to
+// stand under a pool, which does not ask it for memory, but takes over its settings and maps pages of its own
+// (pool_memory_resource.hpp).
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "cenote/driver/memory_pool.hpp"
+#include "cenote/ground/export.hpp"
+#include "cenote/resources/driver_memory_resource.hpp"
+
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
+
+class virtual_memory_resource final : public driver_memory_resource {
+ public:
+  struct options {
+    export_handles handles{};  ///< how pages may be shared with other processes
+    bool for_rdma = false;     ///< a network card will read and write them, where the device can be told so
+  };
+
+  /// On the current device, or on `device`. Throws std::runtime_error where it has no virtual memory.
+  virtual_memory_resource();
+  explicit virtual_memory_resource(int device);
+  explicit virtual_memory_resource(const options& wanted);
+  virtual_memory_resource(int device, const options& wanted);
+  ~virtual_memory_resource() override;
+
+  std::string kind() const override { return "virtual"; }
+  std::string specification() const override;
+  bool is_host_accessible() const noexcept override { return false; }
+  bool is_stream_ordered() const noexcept override { return false; }
+
+  /// What a pool over this resource asks its own pages for.
+  const options& settings() const noexcept { return options_; }
+
+ private:
+  struct mappings;
+
+  void* take(stream_ref stream, std::size_t bytes) override;
+  void give(stream_ref stream, void* pointer, std::size_t bytes) noexcept override;
+
+  options options_;
+  std::unique_ptr<mappings> mapped_;
+};
+
+}  // namespace v1
+}  // namespace CENOTE_EXPORT cenote

@@ -1,0 +1,192 @@
+// A pool over virtual memory: what it holds, when it moves pages, and for whose work it waits.
+#include <random>
+#include <vector>
+
+#include "cenote/driver/memory.hpp"
+#include "cenote/ground/check.hpp"
+#include "cenote/resources/pool_memory_resource.hpp"
+#include "cenote/resources/virtual_memory_resource.hpp"
+#include "support/simulated.hpp"
+
+namespace cenote::test {
+namespace {
+
+constexpr std::size_t page_bytes = 2 * MiB;
+
+class pool_over_pages : public simulated_device {
+ protected:
+  static std::shared_ptr<pool_memory_resource> make_pool(std::optional<std::size_t> maximum = {},
+                                                         std::optional<std::size_t> initial = {}) {
+    return std::make_shared<pool_memory_resource>(std::make_shared<virtual_memory_resource>(0), initial, maximum);
+  }
+
+  /// Work that uses the block, and is pending until somebody waits for it.
+  static void use(void* block, std::size_t bytes, stream_ref stream) { fill_async(block, 1, bytes, stream, 0); }
+};
+
+TEST_F(pool_over_pages, holds_nothing_before_it_is_used_and_little_more_than_it_needs_afterwards) {
+  const auto pool = make_pool();
+  EXPECT_EQ(pool->pool_size(), 0u);
+  void* const block = pool->allocate({}, 5 * MiB);
+  EXPECT_EQ(pool->pool_size(), 6 * MiB);
+  pool->deallocate({}, block, 5 * MiB);
+}
+
+TEST_F(pool_over_pages, holds_its_initial_size_from_the_start) {
+  const auto pool = make_pool(64 * MiB, 16 * MiB);
+  EXPECT_EQ(pool->pool_size(), 16 * MiB);
+  void* const block = pool->allocate({}, 16 * MiB);
+  EXPECT_EQ(pool->pool_size(), 16 * MiB);
+  pool->deallocate({}, block, 16 * MiB);
+}
+
+TEST_F(pool_over_pages, serves_a_large_request_from_free_pages_that_lie_apart) {
+  const auto pool = make_pool(16 * page_bytes);
+  std::vector<void*> blocks;
+  for (int i = 0; i < 16; ++i) blocks.push_back(pool->allocate({}, page_bytes));
+  for (int i = 0; i < 16; i += 2) pool->deallocate({}, blocks[i], page_bytes);
+  void* const large = pool->try_allocate({}, 8 * page_bytes);
+  EXPECT_NE(large, nullptr);
+  EXPECT_EQ(pool->pool_size(), 16 * page_bytes);
+  EXPECT_EQ(pool->counters().pages_moved, 8u);
+  EXPECT_EQ(pool->try_allocate({}, 256), nullptr) << "all of it is in use";
+  pool->deallocate({}, large, 8 * page_bytes);
+  for (int i = 1; i < 16; i += 2) pool->deallocate({}, blocks[i], page_bytes);
+  pool->check();
+}
+
+TEST_F(pool_over_pages, keeps_the_order_of_work_on_pages_that_move) {
+  const auto pool = make_pool(8 * page_bytes);
+  const stream_of_ours a;
+  const stream_of_ours b;
+  std::vector<void*> blocks;
+  for (int i = 0; i < 8; ++i) blocks.push_back(pool->allocate(a.view(), page_bytes));
+  for (int i = 0; i < 8; i += 2) {
+    use(blocks[i], page_bytes, a.view());
+    pool->deallocate(a.view(), blocks[i], page_bytes);
+  }
+  void* const large = pool->allocate(b.view(), 4 * page_bytes);  // pages that A may still write to
+  use(large, 4 * page_bytes, b.view());
+  finish_all_work();
+  EXPECT_TRUE(violations().empty()) << "B has waited for A, and nothing was unmapped under work";
+  pool->deallocate(b.view(), large, 4 * page_bytes);
+  for (int i = 1; i < 8; i += 2) pool->deallocate(a.view(), blocks[i], page_bytes);
+}
+
+TEST_F(pool_over_pages, waits_for_no_other_stream_while_there_is_memory_to_spare) {
+  const auto pool = make_pool();
+  const stream_of_ours a;
+  const stream_of_ours b;
+  for (int i = 0; i < 50; ++i) {
+    void* const first = pool->allocate(a.view(), 10 * MiB);
+    void* const second = pool->allocate(b.view(), 10 * MiB);
+    use(first, 10 * MiB, a.view());
+    use(second, 10 * MiB, b.view());
+    pool->deallocate(a.view(), first, 10 * MiB);
+    pool->deallocate(b.view(), second, 10 * MiB);
+  }
+  EXPECT_EQ(pool->counters().waits, 0u);
+  EXPECT_LE(pool->pool_size(), 20 * MiB);
+}
+
+TEST_F(pool_over_pages, a_steady_loop_makes_no_map_call) {
+  const auto pool = make_pool();
+  const stream_of_ours a;
+  std::mt19937 random(7);
+  std::vector<std::size_t> sizes;
+  for (int i = 0; i < 60; ++i) sizes.push_back(1 + random() % (random() % 4 == 0 ? 40 * MiB : 300 * KiB));
+  const auto loop = [&] {
+    std::vector<void*> blocks;
+    for (const std::size_t bytes : sizes) blocks.push_back(pool->allocate(a.view(), bytes));
+    for (std::size_t i = 0; i < sizes.size(); ++i) pool->deallocate(a.view(), blocks[i], sizes[i]);
+  };
+  loop();
+  loop();
+  const call_count maps("cuMemMap");
+  const call_count unmaps("cuMemUnmap");
+  for (int i = 0; i < 10; ++i) loop();
+  EXPECT_EQ(maps.value(), 0);
+  EXPECT_EQ(unmaps.value(), 0);
+}
+
+TEST_F(pool_over_pages, trim_gives_back_all_that_is_free_beside_a_block_in_each_stretch) {
+  const auto pool = make_pool();
+  std::vector<void*> blocks;
+  for (int i = 0; i < 80; ++i) blocks.push_back(pool->allocate({}, 64 * MiB));
+  for (int i = 0; i < 80; ++i) {
+    if (i % 16 != 0) pool->deallocate({}, blocks[i], 64 * MiB);
+  }
+  EXPECT_EQ(pool->trim(), std::size_t{75} * 64 * MiB);
+  EXPECT_EQ(pool->pool_size(), std::size_t{5} * 64 * MiB);
+  for (int i = 0; i < 80; i += 16) pool->deallocate({}, blocks[i], 64 * MiB);
+  pool->trim();
+  EXPECT_EQ(pool->pool_size(), 0u);
+}
+
+/// Phases that repeat: nothing lives in between, so that what fitted once fits again.
+class repeated_phases : public pool_over_pages, public testing::WithParamInterface<unsigned> {};
+
+TEST_P(repeated_phases, fit_again_if_they_fitted_once) {
+  std::mt19937 random(GetParam());
+  const std::size_t limit = 64 * MiB;
+  const double fill = std::array{0.5, 0.6, 0.75}[GetParam() % 3];
+  const auto pool = make_pool(limit);
+  std::vector<stream_of_ours> streams(2 + GetParam() % 7);
+  struct step {
+    bool allocates;
+    std::size_t index;
+    std::size_t bytes;
+    std::size_t stream;
+  };
+  std::vector<step> steps;
+  std::vector<std::pair<std::size_t, std::size_t>> live;
+  std::size_t count = 0;
+  std::size_t in_use = 0;
+  for (int i = 0; i < 300; ++i) {
+    const std::size_t bytes = 256 + random() % (random() % 3 == 0 ? 12 * MiB : 512 * KiB);
+    const std::size_t stream = random() % streams.size();
+    if (static_cast<double>(in_use + bytes) < fill * static_cast<double>(limit)) {
+      live.emplace_back(count, bytes);
+      in_use += bytes;
+      steps.push_back({true, count++, bytes, stream});
+    } else {
+      std::swap(live[random() % live.size()], live.back());
+      steps.push_back({false, live.back().first, live.back().second, stream});
+      in_use -= live.back().second;
+      live.pop_back();
+    }
+  }
+  for (const auto& [index, bytes] : live) steps.push_back({false, index, bytes, random() % streams.size()});
+  const auto run = [&] {
+    std::map<std::size_t, std::pair<void*, std::size_t>> blocks;
+    bool fits = true;
+    for (const step& each : steps) {
+      const stream_ref stream = streams[each.stream].view();
+      if (each.allocates) {
+        void* const block = pool->try_allocate(stream, each.bytes);
+        fits = fits && block != nullptr;
+        if (block != nullptr) {
+          use(block, each.bytes, stream);
+          blocks[each.index] = {block, each.bytes};
+        }
+      } else if (blocks.contains(each.index)) {
+        const auto [block, bytes] = blocks[each.index];
+        order_after(stream, streams[(each.stream + 1) % streams.size()].view(), 0);
+        for (const auto& other : streams) order_after(stream, other.view(), 0);
+        pool->deallocate(stream, block, bytes);
+        blocks.erase(each.index);
+      }
+    }
+    return fits;
+  };
+  const bool has_fitted = run();
+  EXPECT_TRUE(has_fitted) << "at most three quarters are in use";
+  for (int again = 0; again < 5; ++again) EXPECT_TRUE(run()) << "run " << again + 2;
+  pool->check();
+  finish_all_work();
+}
+
+INSTANTIATE_TEST_SUITE_P(seeds, repeated_phases, testing::Range(0u, check_level >= 2 ? 24u : 200u));
+
+}  // namespace
+}  // namespace cenote::test
