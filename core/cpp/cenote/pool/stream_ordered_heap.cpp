@@ -32,6 +32,7 @@ void* stream_ordered_heap::take(const request& wanted) {
     }
   }
   const owner_index own = owner_of(wanted.id);
+  if (wanted.is_planned) return nullptr;
   if (range_ && wanted.bytes >= page_map::slot_bytes) {
     if (const auto spot = range_->find_spot(own, wanted.bytes, wanted.alignment)) {
       std::optional<owner_index> keeper;
@@ -217,7 +218,7 @@ void* stream_ordered_heap::take_claims(const request& wanted, const std::vector<
     if (lender != wanted.id) mine.learn(lender, upto.epoch);
   }
   heap_.reown(ready_, std::numeric_limits<stamp>::max(), mine.owner(), mine.open_epoch());
-  void* const pointer = take_from(mine.owner(), wanted, counters_.from_reclaim);
+  void* const pointer = wanted.is_planned ? nullptr : take_from(mine.owner(), wanted, counters_.from_reclaim);
   if (timelines_.size() > 1) due = timelines_.close(mine);
   return pointer;
 }

@@ -56,6 +56,7 @@ class stream_ordered_heap {
     bool may_split_idle_chunks = false;  // if false, small requests leave chunks whole for large ones
     bool is_thorough = false;            // if true, no block that fits is missed, however long the search
     std::uint8_t unasked = 0;
+    bool is_planned = false;  // pages are scarce: a run is chosen for it (plan_pages), and no block taken as it lies
   };
 
   using offer = offered_blocks::offer;

@@ -46,6 +46,9 @@ constexpr std::size_t most_beside = 4;
 constexpr std::size_t shares_to_spare = 10;
 constexpr std::size_t least_to_spare = 224 * MiB;
 
+/// In a pool of at most so many bytes, a thousand of the smallest pages, a single page is worth a search.
+constexpr std::size_t few_pages = 1024 * page_map::slot_bytes;
+
 constexpr stream_id orphans = stream_ordered_heap::orphans;
 constexpr const char* freed_on_nobodys_stream =
     "a block was freed to a pool on a stream that cannot be asked; it is not used again before a wait for all work of "
@@ -276,6 +279,7 @@ void* pool_memory_resource::take_from_heap(request wanted) {
   std::optional<borrowed> found;
   void* pointer = nullptr;
   if (pages_ && is_tight()) make_whole(wanted);
+  wanted.is_planned = pages_ && is_tight() && wanted.bytes >= page_map::slot_bytes && *pages_->maximum() < few_pages;
   {
     section here(*this);
     meet(wanted.stream, wanted.id, here);
@@ -407,6 +411,12 @@ void* pool_memory_resource::take_from_pages(request& wanted) {
   if (void* p = take_without_wait(wanted)) return p;  // another thread may have brought pages for both
   reap_pages();
   const std::size_t spared = bound(wanted);
+  if (wanted.is_planned) {
+    if (void* p = bring_pages(wanted, max_allocation, true)) return p;
+    static_cast<void>(reclaim(wanted));
+    if (void* p = bring_pages(wanted, max_allocation, true)) return p;
+    wanted.is_planned = false;
+  }
   if (void* p = bring_pages(wanted, spared, false)) return p;
   if (void* p = bring_pages(wanted, spared, true)) return p;
   if (wanted.may_wait) {
@@ -702,7 +712,7 @@ void* pool_memory_resource::reclaim(const request& wanted) {
     }
     wait_for_all_work(wanted.stream, device());
     pointer = take_claims(wanted, claims, 1);
-  } while (pointer == nullptr && std::any_of(claims.begin(), claims.end(), is_anothers));
+  } while (pointer == nullptr && !wanted.is_planned && std::any_of(claims.begin(), claims.end(), is_anothers));
   const section here(*this);
   if (pointer != nullptr) memory_.mark_at_once();
   return pointer;

@@ -164,12 +164,14 @@ auto paged_range::choose(const request& wanted) const -> std::optional<place> {
     consider(seed, wanted, best);
     return ++seeds < most_seeds && !(best && best->cost == 0);
   });
-  // Blocks of two owners that adjoin, and need no page at all.
-  seeds = 0;
-  heap_.for_each_free(ready_, page_map::slot_bytes, [&](block_index seed) {
-    consider(seed, wanted, best);
-    return ++seeds < most_seeds && !(best && best->cost == 0);
-  });
+  // Blocks that are mapped, and adjoin blocks of the other owner.
+  for (const owner_index owner : {ready_, wanted.own}) {
+    seeds = 0;
+    heap_.for_each_free(owner, page_map::slot_bytes, [&](block_index seed) {
+      consider(seed, wanted, best);
+      return ++seeds < most_seeds && !(best && best->cost == 0);
+    });
+  }
   // The rest of the range is the largest of them, and may not have been looked at.
   if (const block_index large = heap_.find(unmapped_, wanted.bytes, wanted.alignment, true); large != no_block) {
     consider(large, wanted, best);
