@@ -292,9 +292,26 @@ auto stream_ordered_heap::free_spilled(stream_id id, block_index spilled, bool m
 /// Frees a taken block, which may be cached, to a stream.
 void stream_ordered_heap::give(stream_timeline& to, block_index freed) noexcept {
   heap_.blocks()[freed].is_cached = false;
+  if (range_ && !to.id().is_capturing()) {
+    for (const block_index beside : {heap_[freed].prev, heap_[freed].next}) absorb(to, beside);
+  }
   to.count_free(heap_[freed].bytes());
   heap_.give(freed, to.owner(), to.open_epoch());
   if constexpr (check_level >= 2) heap_.check();
+}
+
+/// Passes a free block to a stream that frees the one beside it, if the stream need not wait for it: so memory of
+/// several streams does not stay in pieces.
+void stream_ordered_heap::absorb(stream_timeline& to, block_index beside) noexcept {
+  if (beside == no_block || !heap_[beside].is_free || heap_[beside].owner == to.owner()) return;
+  if (heap_[beside].owner == ready_) return heap_.pass(beside, to.owner(), to.open_epoch());
+  for (const auto& [id, other] : timelines_) {
+    if (other.owner() != heap_[beside].owner) continue;
+    if (!id.is_capturing() && heap_[beside].freed_at <= to.known_of(id)) {
+      heap_.pass(beside, to.owner(), to.open_epoch());
+    }
+    return;
+  }
 }
 
 /// Frees what lies in the caches of one stream, or of all; false if nothing does. No mark covers it yet.

@@ -220,6 +220,7 @@ class stream_ordered_heap {
   std::optional<borrowed> borrow_from_heap(const request& wanted);
   void restock(const request& wanted, owner_index from) noexcept;
   void give(stream_timeline& to, block_index freed) noexcept;
+  void absorb(stream_timeline& to, block_index beside) noexcept;
   bool empty_caches(std::optional<stream_id> only);
   bool withdraw_oldest() noexcept;
   void withdraw_all() noexcept;

@@ -75,17 +75,17 @@ class paged_range::filler {
   }
 
   bool bring(const page& to) {
-    auto& fitting = by_size_[class_of(to.bytes)];
-    if (!fitting.empty()) {
-      moved.push_back(fitting.back());
-      fillings.push_back({to, fitting.back().whole.address});
-      fitting.pop_back();
+    if (to.bytes <= wanted_.page_bytes && to.bytes <= may_create_) {
+      may_create_ -= to.bytes;
+      new_bytes += to.bytes;
+      fillings.push_back({to});
       return true;
     }
-    if (to.bytes > wanted_.page_bytes || to.bytes > may_create_) return false;
-    may_create_ -= to.bytes;
-    new_bytes += to.bytes;
-    fillings.push_back({to});
+    auto& fitting = by_size_[class_of(to.bytes)];
+    if (fitting.empty()) return false;
+    moved.push_back(fitting.back());
+    fillings.push_back({to, fitting.back().whole.address});
+    fitting.pop_back();
     return true;
   }
 
