@@ -41,10 +41,10 @@ constexpr std::size_t shares_worth_a_reclaim = 8;
 /// Chunks for small requests beside an idle one are together at most a quarter of it.
 constexpr std::size_t most_beside = 4;
 
-/// A pool over virtual memory holds up to a tenth more than the most that was in use, and a small one 224 MiB more,
+/// A pool over virtual memory holds up to a tenth more than the most that was in use, and a small one 240 MiB more,
 /// before it moves pages instead of making new ones. Recorded training steps moved none at that bound.
 constexpr std::size_t shares_to_spare = 10;
-constexpr std::size_t least_to_spare = 224 * MiB;
+constexpr std::size_t least_to_spare = 240 * MiB;
 
 /// In a pool of at most so many bytes, a thousand of the smallest pages, a single page is worth a search.
 constexpr std::size_t few_pages = 1024 * page_map::slot_bytes;
@@ -418,21 +418,26 @@ void* pool_memory_resource::take_from_pages(request& wanted) {
     wanted.is_planned = false;
   }
   if (void* p = bring_pages(wanted, spared, false)) return p;
+  if (wanted.may_wait) {
+    if (void* p = borrow(wanted)) return p;
+  }
   if (void* p = bring_pages(wanted, spared, true)) return p;
   if (wanted.may_wait) {
-    std::optional<borrowed> found;
-    {
-      section here(*this);
-      found = memory_.borrow(wanted);
-    }
-    if (found) {
-      if (void* p = wait_for(wanted, *std::move(found))) return p;
-    }
     if (void* p = reclaim(wanted)) return p;
     if (void* p = bring_pages(wanted, spared, true)) return p;
   }
   if (void* p = bring_pages(wanted, max_allocation, true)) return p;
   return wait_and_break(wanted);
+}
+
+/// Step 3, where there is something to wait for.
+void* pool_memory_resource::borrow(request& wanted) {
+  std::optional<borrowed> found;
+  {
+    section here(*this);
+    found = memory_.borrow(wanted);
+  }
+  return found ? wait_for(wanted, *std::move(found)) : nullptr;
 }
 
 /// Near the limit, brings all pages together where nothing is in use: then the same sequence of calls finds the same

@@ -209,6 +209,7 @@ class pool_memory_resource final : public memory_resource {
   void* bring_pages(const request& wanted, std::size_t bound, bool may_move, bool may_break = false);
   void* map_planned(const request& wanted, const paged_range::plan& planned);
   void* wait_and_break(request& wanted);
+  void* borrow(request& wanted);
   void make_whole(request wanted);
   bool memory_is_scattered(const request& wanted);
   void reap_pages();
