@@ -419,6 +419,8 @@ void* pool_memory_resource::take_from_pages(request& wanted) {
   }
   if (void* p = bring_pages(wanted, spared, false)) return p;
   if (wanted.may_wait) {
+    if (!is_capture_underway(device())) mark_all();  // what is done is ready, and what is not can be waited for
+    if (void* p = take_settled(wanted)) return p;
     if (void* p = borrow(wanted)) return p;
   }
   if (void* p = bring_pages(wanted, spared, true)) return p;
