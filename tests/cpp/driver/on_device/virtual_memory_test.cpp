@@ -185,6 +185,7 @@ TEST_F(virtual_memory_on_device, all_of_it_is_legal_in_a_capture) {
 }
 
 TEST_F(virtual_memory_on_device, graph_keeps_addresses_and_no_pages) {
+  const device_scope scope(0);
   const cuda_stream stream(0, cuda_stream::kind::non_blocking);
   auto mapping = map_new(base(), step_);
   CUgraph graph = nullptr;
