@@ -180,7 +180,9 @@ def test_a_view_waits_for_another_threads_default_stream() -> None:
     assert bytes(memoryview(buffer)) == TEXT
 
 
-@pytest.mark.parametrize("spec", ["pool:initial=1MiB,max=1MiB", "pool:initial=8KiB,max=8KiB", "async", "cuda"])
+@pytest.mark.parametrize(
+    "spec", ["pool:initial=1MiB,max=1MiB | cuda", "pool:initial=8KiB,max=8KiB | cuda", "async", "cuda"]
+)
 def test_the_end_on_a_stream_of_another_device_loses_nothing(spec: str, capfd: pytest.CaptureFixture[str]) -> None:
     resource, far = mr.from_spec(spec), apart(1)
     for end in ("close", "drop", "resize"):

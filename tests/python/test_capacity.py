@@ -194,7 +194,7 @@ WAYS = """
     recorded = trace.read(Path("FILE"))
     driver.device_count()
     with SimulatedMachine() as machine:
-        for specification in ("pool:initial=100%", "pool:initial=0"):
+        for specification in ("pool:initial=100% | cuda", "pool:initial=0"):
             for way in Way:
                 limited = LimitedResource(specification, 0, machine, way)
                 print(measure(limited, recorded, page_floor(recorded), Terminal(io.StringIO())).capacity_bytes)

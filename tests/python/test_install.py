@@ -42,7 +42,7 @@ def test_each_framework_has_a_row_that_says_why_it_is_not_there() -> None:
 def test_resource_is_current_although_no_framework_took_it() -> None:
     report = cenote.install("statistics | pool:initial=0", frameworks=())
     assert bool(report)
-    assert report.resource == mr.get_current_device_resource().specification == "statistics | pool:initial=0 | cuda"
+    assert report.resource == mr.get_current_device_resource().specification == "statistics | pool:initial=0 | virtual"
 
 
 def test_resource_may_be_an_object() -> None:
@@ -64,14 +64,14 @@ def test_resource_that_was_replaced_meanwhile_is_made_again() -> None:
     cenote.install("pool:initial=0,max=16MiB", frameworks=())
     mr.set_current_device_resource(mr.CudaMemoryResource())
     report = cenote.install("pool:initial=0,max=16MiB", frameworks=())
-    assert report.resource == mr.get_current_device_resource().specification == "pool:initial=0,max=16MiB | cuda"
+    assert report.resource == mr.get_current_device_resource().specification == "pool:initial=0,max=16MiB | virtual"
 
 
 def test_resource_goes_to_the_device_that_is_named_or_current(
     on_device: Callable[[int], AbstractContextManager[None]],
 ) -> None:
     cenote.install("pool:initial=0", frameworks=(), device=1)
-    assert mr.get_per_device_resource(1).specification == "pool:initial=0 | cuda"
+    assert mr.get_per_device_resource(1).specification == "pool:initial=0 | virtual"
     assert mr.get_per_device_resource(0).specification == "cuda"
     with on_device(1):
         cenote.install("statistics | cuda", frameworks=())
@@ -96,10 +96,10 @@ def test_specification_holds_for_every_device() -> None:
     mr.set_per_device_resource(1, mr.from_spec("managed", 1))
     report = cenote.install("statistics | pool:initial=0", frameworks=())
     assert report.devices == tuple(
-        frameworks.InstallDevice(device, "statistics | pool:initial=0 | cuda", False) for device in (0, 1)
+        frameworks.InstallDevice(device, "statistics | pool:initial=0 | virtual", False) for device in (0, 1)
     )
     for device in (0, 1):
-        assert mr.get_per_device_resource(device).specification == "statistics | pool:initial=0 | cuda"
+        assert mr.get_per_device_resource(device).specification == "statistics | pool:initial=0 | virtual"
 
 
 def test_specification_holds_for_devices_that_are_chosen_later(
@@ -112,12 +112,12 @@ def test_specification_holds_for_devices_that_are_chosen_later(
         import cenote
         from cenote import driver, mr, registry, sim
         report = cenote.install("pool:initial=64MiB,max=1GiB", frameworks=())
-        assert report.resource == "pool:initial=64MiB,max=1GiB | cuda"
+        assert report.resource == "pool:initial=64MiB,max=1GiB | virtual"
         assert [each.is_made for each in report.devices] == [False] * 3
         assert sim.calls("cuDevicePrimaryCtxRetain") == 0 and sim.live().device_bytes == 0
         driver.set_device(2)
         buffer = cenote.DeviceBuffer(size=1000)
-        assert buffer.mr.specification == "pool:initial=64MiB,max=1GiB | cuda" and buffer.mr.device == 2
+        assert buffer.mr.specification == "pool:initial=64MiB,max=1GiB | virtual" and buffer.mr.device == 2
         client = registry.Client("tests")
         block = client.allocate(1000, device=2)
         assert registry.devices_with_resource() == [2]
@@ -129,7 +129,7 @@ def test_specification_holds_for_devices_that_are_chosen_later(
         thread = threading.Thread(target=work)
         thread.start()
         thread.join()
-        assert seen == ["pool:initial=64MiB,max=1GiB | cuda"]
+        assert seen == ["pool:initial=64MiB,max=1GiB | virtual"]
         client.deallocate(block)
         """,
         CENOTE_SIM="devices=3,memory=8GiB",
@@ -153,7 +153,7 @@ def test_one_thread_makes_a_devices_resource_and_others_wait(run_fresh: Callable
         for thread in threads: thread.start()
         for thread in threads: thread.join()
         assert len(made) == 8 and len(set(map(id, made))) == 1
-        assert sim.calls("cuMemAlloc") == 1
+        assert sim.calls("cuMemAddressReserve") == 1
         """,
     )
 
@@ -177,7 +177,7 @@ def test_device_that_was_chosen_and_the_only_one_get_their_resource_at_once(
                 raise AssertionError("it did not show")
             assert registry.default_specification() == "cuda" and registry.devices_with_resource() == []
             report = cenote.install("pool:initial=1GiB", frameworks=())
-            assert report.resource == "pool:initial=1GiB | cuda"
+            assert report.resource == "pool:initial=1GiB | virtual"
             assert [each.device for each in report.devices if each.is_made] == [on]
             """,
             CENOTE_SIM=settings,
@@ -235,7 +235,7 @@ def test_one_device_may_have_another_than_the_rest() -> None:
     report = cenote.install("managed", frameworks=(), device=1)
     assert report.resource == "managed"
     assert [str(each) for each in report.devices] == [
-        "device 0: pool:initial=0 | cuda, made when it is first used",
+        "device 0: pool:initial=0 | virtual, made when it is first used",
         "device 1: managed",
     ]
     managed = mr.get_per_device_resource(1)
@@ -246,7 +246,7 @@ def test_one_device_may_have_another_than_the_rest() -> None:
     assert mr.get_per_device_resource(0) is pool
     cenote.install("pool:initial=0", frameworks=())
     assert mr.get_per_device_resource(0) is pool
-    assert mr.get_per_device_resource(1).specification == "pool:initial=0 | cuda"
+    assert mr.get_per_device_resource(1).specification == "pool:initial=0 | virtual"
 
 
 def test_resource_object_holds_for_its_own_device_whatever_is_current() -> None:
@@ -260,7 +260,7 @@ def test_resource_object_holds_for_its_own_device_whatever_is_current() -> None:
 def test_what_was_installed_ends_with_a_reset_of_all_and_with_reinitialize() -> None:
     cenote.install("pool:initial=0", frameworks=())
     mr.reset_per_device_resource(0)
-    assert mr.get_per_device_resource(0).specification == "pool:initial=0 | cuda"
+    assert mr.get_per_device_resource(0).specification == "pool:initial=0 | virtual"
     mr.reset_all_device_resources()
     assert mr.get_per_device_resource(0).specification == registry.default_specification() == "cuda"
     cenote.install("pool:initial=0", frameworks=())
@@ -331,7 +331,7 @@ def test_no_framework_is_imported_where_it_could_not_be_used(
         """
         import cenote
         report = cenote.install("pool:initial=0")
-        assert report.resource == "pool:initial=0 | cuda"
+        assert report.resource == "pool:initial=0 | virtual"
         assert [row.installed for row in report] == [False] * 3
         assert all("simulated" in row.detail for row in report), str(report)
         """,

@@ -330,7 +330,7 @@ def test_c_and_python_see_one_registry(libcenote: ctypes.CDLL) -> None:
 
 def test_c_sets_the_resource_that_python_gets(libcenote: ctypes.CDLL) -> None:
     assert libcenote.cenote_set_device_resource(1, b"statistics | pool:initial=1MiB") == 0
-    assert mr.get_per_device_resource(1).specification == "statistics | pool:initial=1MiB | cuda"
+    assert mr.get_per_device_resource(1).specification == "statistics | pool:initial=1MiB | virtual"
     assert libcenote.cenote_set_device_resource(1, b"lake") < 0
     assert b"'lake' is not a known resource" in libcenote.cenote_last_error()
 

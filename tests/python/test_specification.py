@@ -109,9 +109,38 @@ def test_any_text_is_a_resource_or_a_clear_error(text: str) -> None:
         assert mr.from_spec(resource.specification).specification == resource.specification
 
 
-@pytest.mark.parametrize("text", ["pool:initial=0", "statistics", "statistics|pool:initial=0", " pool : initial = 0 "])
-def test_stack_without_a_source_stands_on_cuda(text: str) -> None:
+@pytest.mark.parametrize("text", ["pool", "pool:initial=0", "statistics|pool:initial=0", " pool : initial = 0 "])
+def test_stack_that_ends_with_a_pool_stands_on_virtual_memory(text: str) -> None:
+    assert mr.from_spec(text).specification.endswith(" | virtual")
+
+
+@pytest.mark.parametrize("text", ["statistics", "arena:size=1MiB", "binning", "guard", "pool:initial=0 | binning"])
+def test_any_other_stack_without_a_source_stands_on_cuda(text: str) -> None:
     assert mr.from_spec(text).specification.endswith(" | cuda")
+
+
+def test_pool_takes_chunks_on_a_device_without_virtual_memory(run_fresh: Callable[..., CompletedProcess[str]]) -> None:
+    run_fresh(
+        """
+        import cenote
+        from cenote import mr, sim
+        report = cenote.install(frameworks=())
+        assert report.resource == mr.from_spec("pool").specification == "pool | cuda"
+        for make in (lambda: mr.from_spec("pool | virtual"), lambda: mr.PoolMemoryResource(mr.VirtualMemoryResource())):
+            pool = make()
+            assert pool.specification == "pool | virtual" and pool.pool_size() == 0
+            before = sim.calls("cuMemAlloc")
+            pool.deallocate(pool.allocate(1000), 1000)
+            assert sim.calls("cuMemAlloc") == before + 1 and sim.calls("cuMemCreate") == 0
+        try:
+            mr.VirtualMemoryResource(enable_ipc=True)
+        except RuntimeError as error:
+            assert "no virtual memory" in str(error), error
+        else:
+            raise AssertionError
+        """,
+        CENOTE_SIM="memory=1GiB,virtual_memory=0",
+    )
 
 
 def test_percentage_is_of_the_free_memory_of_the_device() -> None:
@@ -169,7 +198,7 @@ def test_environment_names_the_first_resource_of_each_device(
         import cenote
         for device in (0, 1):
             resource = cenote.mr.get_per_device_resource(device)
-            assert resource.specification == "statistics | pool:initial=1MiB | cuda", resource
+            assert resource.specification == "statistics | pool:initial=1MiB | virtual", resource
             assert resource.device == device
         """,
         CENOTE_RESOURCE="statistics | pool:initial=1MiB",
@@ -201,7 +230,7 @@ def test_wrong_environment_variable_is_named_and_can_be_mended(
                 raise AssertionError
         cenote.mr.from_spec("cuda").allocate(1)
         os.environ["CENOTE_RESOURCE"] = "pool:initial=0"
-        assert cenote.mr.get_current_device_resource().specification == "pool:initial=0 | cuda"
+        assert cenote.mr.get_current_device_resource().specification == "pool:initial=0 | virtual"
         """,
         CENOTE_RESOURCE="lake",
     )

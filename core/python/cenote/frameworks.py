@@ -145,7 +145,7 @@ def _specification_of(device: int) -> str:
         return current.specification
     default = registry.default_specification()
     try:
-        return " | ".join(specification_words(default))
+        return " | ".join(specification_words(default, device))
     except ValueError:  # what CENOTE_RESOURCE says is wrong; the first use of the device says why
         return default
 

@@ -40,6 +40,11 @@ TEST_F(pool_over_pages, holds_its_initial_size_from_the_start) {
   pool->deallocate({}, block, 16 * MiB);
 }
 
+TEST_F(pool_over_pages, holds_the_whole_pages_of_its_initial_size) {
+  EXPECT_EQ(make_pool(5 * MiB, 5 * MiB)->pool_size(), 4 * MiB);
+  EXPECT_EQ(make_pool(1 * MiB, 1 * MiB)->pool_size(), 0u);
+}
+
 TEST_F(pool_over_pages, serves_a_large_request_from_free_pages_that_lie_apart) {
   const auto pool = make_pool(16 * page_bytes);
   std::vector<void*> blocks;

@@ -99,7 +99,7 @@ TEST_F(registry, changes_nothing_for_a_specification_that_is_wrong_or_cannot_be_
 
 TEST_F(registry, does_not_put_in_what_was_the_default_when_another_has_been_installed_meanwhile) {
   reset_all_device_resources();
-  install_resource("pool:initial=1MiB");
+  install_resource("pool:initial=1MiB | cuda");
   const before_call during("cuMemAlloc", [] { std::thread([] { install_resource("managed"); }).join(); });
   EXPECT_EQ(get_per_device_resource(1)->kind(), "managed");
   reset_all_device_resources();
@@ -107,7 +107,7 @@ TEST_F(registry, does_not_put_in_what_was_the_default_when_another_has_been_inst
 
 TEST_F(registry, a_resource_that_was_set_while_the_default_was_made_stays) {
   reset_all_device_resources();
-  install_resource("pool:initial=1MiB");
+  install_resource("pool:initial=1MiB | cuda");
   const auto mine = std::make_shared<cuda_memory_resource>(1);
   const before_call during("cuMemAlloc", [&] { std::thread([&] { set_per_device_resource(1, mine); }).join(); });
   EXPECT_EQ(get_per_device_resource(1), mine);

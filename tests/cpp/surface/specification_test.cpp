@@ -35,14 +35,39 @@ TEST_F(specification, blanks_do_not_matter) {
             "statistics | pool:initial=1MiB,max=2MiB | cuda");
 }
 
-TEST_F(specification, a_chain_that_needs_an_upstream_stands_on_cuda) {
-  EXPECT_EQ(describe(*make_resource("pool:initial=1MiB", 0)), "pool:initial=1MiB | cuda");
-  EXPECT_EQ(describe(*make_resource("statistics", 1)), "statistics | cuda");
+TEST_F(specification, a_chain_that_ends_with_a_pool_stands_on_virtual_memory) {
+  EXPECT_EQ(describe(*make_resource("pool", 0)), "pool | virtual");
+  EXPECT_EQ(describe(*make_resource("statistics | pool:max=8MiB", 1)), "statistics | pool:max=8MiB | virtual");
+  EXPECT_EQ(make_resource("pool", 0)->state().held, 0u);
+}
+
+TEST(specification_without_virtual_memory, takes_plain_memory_for_a_pool_and_makes_virtual_all_the_same) {
+  setenv("CENOTE_SIM", "memory=1GiB,virtual_memory=0", 1);
+  EXPECT_EQ(describe(*make_resource("pool", 0)), "pool | cuda");
+  EXPECT_EQ(specification_words("pool", 0), (std::vector<std::string>{"pool", "cuda"}));
+  EXPECT_EQ(specification_words("pool"), (std::vector<std::string>{"pool", "virtual"}));
+  const auto pool = make_resource("pool:max=8MiB | virtual", 0);
+  EXPECT_EQ(describe(*pool), "pool:max=8MiB | virtual");
+  EXPECT_EQ(pool->state().held, 0u) << "as over pages, nothing is held before it is used";
+  const call_count chunks("cuMemAlloc");
+  pool->deallocate({}, pool->allocate({}, 1000), 1000);
+  EXPECT_EQ(chunks.value(), 1);
+  const auto plain = make_resource("virtual:rdma=true", 0);
+  plain->deallocate({}, plain->allocate({}, 1000), 1000);
+  EXPECT_THROW(make_resource("virtual:ipc=true", 0), std::runtime_error) << "nobody could export it";
+}
+
+TEST_F(specification, any_other_chain_that_needs_an_upstream_stands_on_cuda) {
+  for (const char* const text : {"statistics", "arena:size=1MiB", "fixed_size:preallocate=0", "binning", "guard",
+                                 "pool:initial=0 | arena:size=1MiB"}) {
+    EXPECT_TRUE(describe(*make_resource(text, 1)).ends_with(" | cuda")) << text;
+  }
 }
 
 TEST_F(specification, a_percentage_is_one_of_the_devices_free_memory) {
   const std::size_t expected = align_down(device_memory_info(1).free_bytes / 4, 256);
-  EXPECT_EQ(make_resource("pool:initial=25%", 1)->state().held, expected);
+  EXPECT_EQ(make_resource("pool:initial=25% | cuda", 1)->state().held, expected);
+  EXPECT_EQ(make_resource("pool:initial=25%", 1)->state().held, align_down(expected, 2 * MiB)) << "whole pages";
   EXPECT_EQ(make_resource("pool:initial=0%", 1)->state().held, 0u);
 }
 
@@ -62,7 +87,7 @@ TEST_F(specification, a_refusal_names_the_wrong_word_and_the_known_ones) {
     std::vector<const char*> named;
   };
   const row rows[] = {
-      {"pol", {"'pol' is not a known resource", "cuda, managed, pinned, async, async_managed, system"}},
+      {"pol", {"'pol' is not a known resource", "cuda, managed, pinned, async, async_managed, virtual, system"}},
       {"Pool", {"'Pool' is not a known resource"}},
       {"", {"a resource is missing", "known are: cuda"}},
       {"statistics | ", {"a resource is missing"}},
@@ -98,11 +123,12 @@ TEST_F(specification, a_refusal_names_the_wrong_word_and_the_known_ones) {
 TEST_F(specification, nothing_is_made_where_a_word_is_wrong) {
   const call_count allocations("cuMemAlloc");
   const call_count pools("cuMemPoolCreate");
+  const call_count pages("cuMemCreate");
   for (const char* text : {"nonsense | pool:initial=1MiB | async", "limiting:limit=lots | pool:initial=1MiB | async",
                            "tracking:capture_stacks=maybe | pool:initial=1MiB", "pool:max= | pool:initial=1MiB"}) {
     EXPECT_FALSE(refusal(text).empty()) << text;
   }
-  EXPECT_EQ(allocations.value() + pools.value(), 0);
+  EXPECT_EQ(allocations.value() + pools.value() + pages.value(), 0);
 }
 
 TEST_F(specification, a_device_that_is_not_there_is_out_of_range) {
@@ -120,8 +146,9 @@ TEST_F(specification, every_known_kind_is_listed_with_its_parameters) {
 }
 
 TEST_F(specification, words_are_told_without_a_device) {
-  const std::vector<std::string> words{"statistics", "pool:initial=50%", "cuda"};
+  const std::vector<std::string> words{"statistics", "pool:initial=50%", "virtual"};
   EXPECT_EQ(specification_words(" statistics|pool:initial=50% "), words);
+  EXPECT_EQ(specification_words("arena"), (std::vector<std::string>{"arena", "cuda"}));
   EXPECT_EQ(specification_words("async:peers=0,1"), std::vector<std::string>{"async:peers=0,1"});
 }
 

@@ -87,8 +87,11 @@ pool_memory_resource::pool_memory_resource(std::shared_ptr<memory_resource> upst
     : memory_resource(upstream, "pool"), chunks_(std::move(upstream), maximum), initial_(initial) {
   check_pool_size("initial", initial);
   check_pool_size("maximum", maximum);
-  if (const auto* const over = dynamic_cast<const virtual_memory_resource*>(this->upstream().get())) {
+  const auto* const over = dynamic_cast<const virtual_memory_resource*>(this->upstream().get());
+  if (over != nullptr) {
     if (!initial) initial = 0;  // it is there as soon as it is needed
+  }
+  if (over != nullptr && over->has_pages()) {
     pages_ = std::make_unique<mapped_pages>(
         page_properties{device(), over->settings().handles, over->settings().for_rdma}, maximum);
     memory_.be_a_range(pages_->base(), pages_->range_bytes());
@@ -103,10 +106,11 @@ pool_memory_resource::pool_memory_resource(std::shared_ptr<memory_resource> upst
   size_caches();
 }
 
-/// Brings pages at the beginning, for everybody.
+/// Brings whole pages at the beginning, for everybody: no more than were asked for, which may be all that there is.
 void pool_memory_resource::bring_first_pages(std::size_t bytes) {
-  if (bytes == 0) return;
-  request wanted{{legacy_default_id, align_up(bytes, page_map::slot_bytes), default_alignment}, {}};
+  const std::size_t whole = align_down(bytes, page_map::slot_bytes);
+  if (whole == 0) return;
+  request wanted{{legacy_default_id, whole, default_alignment}, {}};
   void* const first = bring_pages(wanted, max_allocation, false);
   if (first == nullptr) throw out_of_memory(describe(*upstream()), bytes, upstream()->state());
   memory_.free_to_all(first);

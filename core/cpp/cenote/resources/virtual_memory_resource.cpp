@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "cenote/driver/device.hpp"
+#include "cenote/driver/memory.hpp"
 #include "cenote/driver/page_mapping.hpp"
 #include "cenote/driver/physical_page.hpp"
 #include "cenote/ground/mutex.hpp"
@@ -24,12 +25,15 @@ virtual_memory_resource::virtual_memory_resource(const options& wanted)
     : virtual_memory_resource(current_device(), wanted) {}
 
 virtual_memory_resource::virtual_memory_resource(int device, const options& wanted)
-    : driver_memory_resource(device), options_(wanted), mapped_(std::make_unique<mappings>()) {
-  check_device(device);
-  if (!has_virtual_memory(device)) {
-    throw std::runtime_error("device " + std::to_string(device) + ", " + device_name(device) +
-                             ", has no virtual memory: take 'cuda' or 'async'");
-  }
+    : driver_memory_resource(device),
+      options_(wanted),
+      has_pages_(has_virtual_memory(device)),
+      mapped_(std::make_unique<mappings>()) {
+  const bool is_shared = wanted.handles.posix_file_descriptor || wanted.handles.fabric;
+  if (has_pages_ || !is_shared) return;
+  throw std::runtime_error(
+      "device " + std::to_string(device) + ", " + device_name(device) +
+      ", has no virtual memory, so that no memory of it can be exported: leave ipc and fabric out");
 }
 
 virtual_memory_resource::~virtual_memory_resource() {
@@ -43,6 +47,7 @@ std::string virtual_memory_resource::specification() const {
 }
 
 void* virtual_memory_resource::take(stream_ref stream, std::size_t bytes) {
+  if (!has_pages_) return device_allocate(device(), bytes, stream);
   const std::size_t whole = align_up(bytes, virtual_memory_granularity(device()));
   if (whole > max_allocation) return nullptr;
   auto page = physical_page::create({device(), options_.handles, options_.for_rdma}, whole, stream);
@@ -57,6 +62,7 @@ void* virtual_memory_resource::take(stream_ref stream, std::size_t bytes) {
 }
 
 void virtual_memory_resource::give(stream_ref stream, void* pointer, std::size_t) noexcept {
+  if (!has_pages_) return device_free(device(), pointer, stream);
   page_mapping mapping;
   {
     const std::lock_guard lock(mapped_->mutex);

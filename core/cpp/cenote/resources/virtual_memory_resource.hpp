@@ -7,6 +7,9 @@
 // network card as a whole. It is slow, as `cuda` is, and a request below 2 MiB takes 2 MiB. What it is made for is to
 // stand under a pool, which does not ask it for memory, but takes over its settings and maps pages of its own
 // (pool_memory_resource.hpp).
+//
+// A device without virtual memory, such as a vGPU, gives plain memory instead, as under `cuda`, and a pool over this
+// resource takes chunks of it.
 #pragma once
 
 #include <memory>
@@ -26,7 +29,8 @@ class virtual_memory_resource final : public driver_memory_resource {
     bool for_rdma = false;     ///< a network card will read and write them, where the device can be told so
   };
 
-  /// On the current device, or on `device`. Throws std::runtime_error where it has no virtual memory.
+  /// On the current device, or on `device`. Throws std::runtime_error where handles are wanted of a device that has no
+  /// virtual memory.
   virtual_memory_resource();
   explicit virtual_memory_resource(int device);
   explicit virtual_memory_resource(const options& wanted);
@@ -38,6 +42,9 @@ class virtual_memory_resource final : public driver_memory_resource {
   bool is_host_accessible() const noexcept override { return false; }
   bool is_stream_ordered() const noexcept override { return false; }
 
+  /// Whether the device has virtual memory; else its memory is plain.
+  bool has_pages() const noexcept { return has_pages_; }
+
   /// What a pool over this resource asks its own pages for.
   const options& settings() const noexcept { return options_; }
 
@@ -48,6 +55,7 @@ class virtual_memory_resource final : public driver_memory_resource {
   void give(stream_ref stream, void* pointer, std::size_t bytes) noexcept override;
 
   options options_;
+  bool has_pages_;
   std::unique_ptr<mappings> mapped_;
 };
 

@@ -16,6 +16,7 @@
 #include "cenote/adaptors/thread_safe_resource_adaptor.hpp"
 #include "cenote/adaptors/tracking_resource_adaptor.hpp"
 #include "cenote/driver/device.hpp"
+#include "cenote/driver/physical_page.hpp"
 #include "cenote/ground/quoted.hpp"
 #include "cenote/resources/arena_memory_resource.hpp"
 #include "cenote/resources/binning_memory_resource.hpp"
@@ -393,26 +394,33 @@ std::vector<parsed_word> parse(std::string_view specification, int device) {
   return chain;
 }
 
+/// The source that a chain stands on which names none: pages for a pool, plain device memory for all others.
+const char* unnamed_source(const kind& innermost, bool has_pages) {
+  return innermost.make == make_pool && has_pages ? "virtual" : "cuda";
+}
+
 }  // namespace
 
 void check_specification(std::string_view specification) { parse(specification, 0); }
 
 resource_ptr make_resource(std::string_view specification, int device) {
   check_device(device);
-  const std::vector<parsed_word> chain = parse(specification, device);
+  std::vector<parsed_word> chain = parse(specification, device);
+  if (const kind& innermost = *chain.back().of; innermost.needs_upstream) {
+    chain.push_back(parse_word(unnamed_source(innermost, has_virtual_memory(device)), device));
+  }
   resource_ptr resource;
-  if (chain.back().of->needs_upstream) resource = std::make_shared<cuda_memory_resource>(device);
   for (auto word = chain.rbegin(); word != chain.rend(); ++word) {
     resource = word->of->make(word->given, std::move(resource));
   }
   return resource;
 }
 
-std::vector<std::string> specification_words(std::string_view specification) {
-  const bool stands_on_cuda = parse(specification, 0).back().of->needs_upstream;
+std::vector<std::string> specification_words(std::string_view specification, std::optional<int> device) {
+  const kind& innermost = *parse(specification, 0).back().of;
   std::vector<std::string> words;
   for (const std::string_view word : split_unquoted(specification, '|')) words.emplace_back(word);
-  if (stands_on_cuda) words.emplace_back("cuda");
+  if (innermost.needs_upstream) words.emplace_back(unnamed_source(innermost, !device || has_virtual_memory(*device)));
   return words;
 }
 

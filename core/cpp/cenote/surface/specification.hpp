@@ -8,10 +8,12 @@
 // The devices of `peers` are a list, "peers=0,1"; all or none.
 //
 // A size is a number of bytes, a number with a unit (KB = 1000, KiB = 1024), or a percentage of the device's free
-// memory. A chain that ends with a kind that needs an upstream stands on `cuda`.
+// memory. A chain that ends with a pool stands on `virtual`, on a device that has virtual memory; one that ends with
+// another kind that needs an upstream stands on `cuda`.
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,9 +30,10 @@ CENOTE_EXPORT std::shared_ptr<memory_resource> make_resource(std::string_view sp
 /// Throws as make_resource does for a word or a value that is wrong. Makes nothing, and calls no driver.
 CENOTE_EXPORT void check_specification(std::string_view specification);
 
-/// The words of a specification, outermost first, with the `cuda` that stands under it where it names no source. Throws
-/// as check_specification does.
-CENOTE_EXPORT std::vector<std::string> specification_words(std::string_view specification);
+/// The words of a specification, outermost first, with the source that stands under it on `device` where it names none.
+/// Without a device: on one that has virtual memory; no driver is called then. Throws as check_specification does.
+CENOTE_EXPORT std::vector<std::string> specification_words(std::string_view specification,
+                                                           std::optional<int> device = std::nullopt);
 
 /// Each kind with its parameters, one a line, for people.
 CENOTE_EXPORT std::string known_specifications();

@@ -56,7 +56,8 @@ cdef class VirtualMemoryResource(DeviceMemoryResource):
     """Device memory by the driver's virtual memory interface (``cuMemCreate``, ``cuMemMap``), on the current device.
 
     Each allocation is a page of its own, of a multiple of 2 MiB. Put a pool over it: the pool then maps pages itself
-    and wastes the least memory.
+    and wastes the least memory. A device without virtual memory, such as a vGPU, gives plain memory instead, and a pool
+    takes chunks of it.
 
     Parameters
     ----------
@@ -70,7 +71,7 @@ cdef class VirtualMemoryResource(DeviceMemoryResource):
     Raises
     ------
     RuntimeError
-        If the device has no virtual memory.
+        If handles are wanted of a device that has no virtual memory.
     """
 
     def __init__(self, bint enable_ipc=False, bint enable_fabric=False, bint for_rdma=False):

@@ -548,7 +548,7 @@ cdef extern from "cenote/ground/quoted.hpp" namespace "cenote" nogil:
 cdef extern from "cenote/surface/specification.hpp" namespace "cenote" nogil:
     shared_ptr[memory_resource] make_resource(const string& specification, int device) except +raise_python_error
     void check_specification(const string& specification) except +raise_python_error
-    vector[string] specification_words(const string& specification) except +raise_python_error
+    vector[string] specification_words(const string& specification, optional[int] device) except +raise_python_error
     string known_specifications() except +raise_python_error
 
 

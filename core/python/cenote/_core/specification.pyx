@@ -1,5 +1,6 @@
 """Specifications: resources as a text describes them. Documented in `cenote.mr`."""
 from libcpp.memory cimport shared_ptr
+from libcpp.optional cimport optional
 from libcpp.vector cimport vector
 
 from cenote._core cimport libcenote as lib
@@ -15,7 +16,8 @@ def from_spec(str text not None, device=None) -> DeviceMemoryResource:
     text : str
         Resources, outermost first, such as ``"statistics | pool:initial=1GiB,max=50% | cuda"``. Sizes are in bytes, or
         have a unit (KB = 1000, KiB = 1024), or are a percentage of the device's free memory; those of a pool are
-        rounded down to 256. A chain that ends with a resource that needs an upstream stands on ``cuda``.
+        rounded down to 256. A chain that ends with a pool stands on ``virtual``, on a device that has virtual memory;
+        one that ends with another resource that needs an upstream stands on ``cuda``.
     device : int, optional
         The device; the current one if not given.
 
@@ -52,15 +54,19 @@ def known_specifications() -> str:
     return lib.known_specifications().decode()
 
 
-def specification_words(str specification not None) -> list[str]:
-    """The words of a specification, outermost first, with the ``cuda`` that stands under it where it names no source.
+def specification_words(str specification not None, device=None) -> list[str]:
+    """The words of a specification, outermost first, with the source that stands under it where it names none.
 
-    Makes no driver call. ValueError for what no device would take.
+    That is the source on `device`; without one, that on a device with virtual memory, and no driver call is made then.
+    ValueError for what no device would take.
     """
     cdef lib.string text = text_argument("specification", specification)
+    cdef optional[int] on
+    if device is not None:
+        on = device_argument(device)
     cdef vector[lib.string] words
     with nogil:
-        words = lib.specification_words(text)
+        words = lib.specification_words(text, on)
     return [word.decode("utf-8", "surrogateescape") for word in words]
 
 

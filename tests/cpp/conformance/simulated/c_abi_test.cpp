@@ -65,7 +65,7 @@ TEST_F(c_abi, spells_the_resource_that_is_current_whoever_set_it) {
   EXPECT_EQ(resource_of(0), "pool:initial=1MiB,max=1MiB | cuda");
   EXPECT_EQ(cenote_set_device_resource(1, " statistics|pool:initial=0 "), 0);
   const std::string spelled = resource_of(1);
-  EXPECT_EQ(spelled, "statistics | pool:initial=0 | cuda");
+  EXPECT_EQ(spelled, "statistics | pool:initial=0 | virtual");
   EXPECT_EQ(cenote_set_device_resource(1, spelled.c_str()), 0) << "what was spelled can be set";
   EXPECT_EQ(cenote_reset_device_resource(1), 0);
   EXPECT_EQ(resource_of(1), "cuda");
@@ -242,7 +242,7 @@ TEST_F(c_abi, follows_the_device_that_is_current_on_the_thread) {
 TEST_F(c_abi, installs_a_resource_on_every_device) {
   EXPECT_EQ(cenote_install_resource("statistics | pool:initial=0"), 0);
   for (const int device : {0, 1}) {
-    EXPECT_EQ(describe(*get_per_device_resource(device)), "statistics | pool:initial=0 | cuda");
+    EXPECT_EQ(describe(*get_per_device_resource(device)), "statistics | pool:initial=0 | virtual");
   }
   EXPECT_EQ(cenote_install_resource("pol"), CENOTE_INVALID_ARGUMENT);
   EXPECT_EQ(cenote_install_resource(nullptr), CENOTE_INVALID_ARGUMENT);
