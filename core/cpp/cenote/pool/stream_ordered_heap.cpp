@@ -252,7 +252,7 @@ auto stream_ordered_heap::free(stream_id id, const void* pointer) -> std::option
   outcome.offered = make_offer(mine, freed);
   if (outcome.offered != nullptr) return outcome;
   give(mine, freed);
-  outcome.due = timelines_.close_if_worth_a_mark(mine, heap_.chunk_bytes());
+  outcome.due = timelines_.close_if_worth_a_mark(mine, chunk_bytes());
   return outcome;
 }
 
@@ -286,7 +286,7 @@ auto stream_ordered_heap::free_spilled(stream_id id, block_index spilled, bool m
   }
   stream_timeline& mine = *timelines_.find(id);
   for_each_spilled([&](block_index freed) { give(mine, freed); });
-  return may_be_marked ? timelines_.close_if_worth_a_mark(mine, heap_.chunk_bytes()) : std::nullopt;
+  return may_be_marked ? timelines_.close_if_worth_a_mark(mine, chunk_bytes()) : std::nullopt;
 }
 
 /// Frees a taken block, which may be cached, to a stream.
