@@ -281,7 +281,7 @@ TABLE: dict[str, dict[str, tuple[Any, Refused]]] = {
         "stream": (DEFAULT, STREAM),
         "alignment": (256, ALIGNMENT),
     },
-    "mr.DeviceMemoryResource.trim": {"keep_bytes": (0, COUNT)},
+    "mr.DeviceMemoryResource.trim": {"keep_bytes": (0, COUNT), "wait": (False, ANYTHING)},
     # cenote.mr: functions
     "mr.from_spec": {
         "text": (

@@ -163,6 +163,20 @@ def test_trim_gives_back_what_is_free_and_keeps_what_is_used() -> None:
     pool.check()
 
 
+@pytest.mark.parametrize("specification", ["pool:initial=0 | cuda", "pool | virtual", "statistics | pool | virtual"])
+def test_trim_can_wait_for_work_that_is_pending(specification: str) -> None:
+    pool = mr.from_spec(specification)
+    stream = cenote.Stream()
+    buffers = [cenote.DeviceBuffer(size=16 * MIB, stream=stream, mr=pool) for _ in range(2)]
+    for _ in range(100):
+        buffers[0].copy_from_device(buffers[1], stream)
+    for buffer in buffers:
+        buffer.close()
+    assert pool.trim() == 0
+    assert pool.trim(wait=True) >= 32 * MIB
+    assert pool.state()["held"] == 0
+
+
 def test_trim_keeps_as_much_as_it_was_told() -> None:
     pool = make_pool(0)
     for address in [pool.allocate(8 * MIB) for _ in range(4)]:

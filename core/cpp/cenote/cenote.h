@@ -79,6 +79,10 @@ CENOTE_API int cenote_reset_device_resource(int device);
 /* Gives unused memory of the current resource of `device` back; returns the bytes given back, negative on failure. */
 CENOTE_API int64_t cenote_trim(int device);
 
+/* The same until at most `keep_bytes` are held. Memory whose work is still pending goes back at a later call; if `wait`
+ * is not 0, the host waits for that work first, unless a capture is known to be under way. */
+CENOTE_API int64_t cenote_trim_to(int device, size_t keep_bytes, int wait);
+
 /* What a resource does not know. */
 #define CENOTE_UNKNOWN UINT64_MAX
 
@@ -192,6 +196,7 @@ typedef struct cenote_api {
                                      void (*acquire)(void* released));
   int (*deallocate_holding)(void* pointer, void* stream, void* (*release)(void), void (*acquire)(void* released));
   int (*install_resource)(const char* specification);
+  int64_t (*trim_to)(int device, size_t keep_bytes, int wait);
 } cenote_api;
 
 /* The functions of that version of the interface, for the life of the process; null if this library does not have it.

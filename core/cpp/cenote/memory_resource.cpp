@@ -168,11 +168,11 @@ memory_state memory_resource::state() const {
   return figures;
 }
 
-std::size_t memory_resource::trim(std::size_t keep_bytes) {
+std::size_t memory_resource::trim(std::size_t keep_bytes, bool wait) {
   const auto under = upstream();
   if (!under) return 0;
   const nvtx::trim_range range(keep_bytes);
-  return under->trim(keep_bytes);
+  return under->trim(keep_bytes, wait);
 }
 
 void memory_resource::check() const {

@@ -95,7 +95,9 @@ class memory_resource {
   virtual bool is_stream_ordered() const noexcept { return !upstream() || upstream()->is_stream_ordered(); }
 
   /// Gives unused memory back towards the device until at most `keep_bytes` are held; returns the bytes given back.
-  virtual std::size_t trim(std::size_t keep_bytes = 0);
+  /// Memory whose work is still pending goes back at a later call of the resource; with `wait`, the host waits for that
+  /// work first, unless a capture is known to be under way.
+  virtual std::size_t trim(std::size_t keep_bytes = 0, bool wait = false);
 
   /// Throws std::logic_error if the bookkeeping is inconsistent. Checks the upstream too.
   virtual void check() const;

@@ -58,9 +58,9 @@ CENOTE_API void cenote_torch_record_stream(void* pointer, void* stream) {
   require(api().record_stream(pointer, stream) == 0);
 }
 
-/// torch.cuda.empty_cache: of every device.
+/// torch.cuda.empty_cache: of every device, after all work that uses it, as torch's own allocator does.
 CENOTE_API void cenote_torch_empty_cache() {
-  for (int device = 0; device < api().device_count(); ++device) require(api().trim(device) >= 0);
+  for (int device = 0; device < api().device_count(); ++device) require(api().trim_to(device, 0, 1) >= 0);
 }
 
 /// A graph capture, or torch.cuda.use_mem_pool, begins and ends. The two numbers are the pool's id; the last argument

@@ -1,7 +1,10 @@
 // A pool over virtual memory: what it holds, when it moves pages, and for whose work it waits.
+#include <array>
+#include <optional>
 #include <random>
 #include <vector>
 
+#include "cenote/driver/capture.hpp"
 #include "cenote/driver/memory.hpp"
 #include "cenote/ground/check.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
@@ -126,6 +129,127 @@ TEST_F(pool_over_pages, trim_gives_back_all_that_is_free_beside_a_block_in_each_
   for (int i = 0; i < 80; i += 16) pool->deallocate({}, blocks[i], 64 * MiB);
   pool->trim();
   EXPECT_EQ(pool->pool_size(), 0u);
+}
+
+class trim_of_pages : public pool_over_pages {
+ protected:
+  static constexpr std::size_t bytes = 16 * MiB;
+
+  void SetUp() override {
+    simulated_device::SetUp();
+    pool_ = make_pool();
+    streams_.emplace();
+    a_ = streams_->at(0).view();
+    b_ = streams_->at(1).view();
+  }
+
+  void TearDown() override {
+    pool_.reset();
+    streams_.reset();
+    simulated_device::TearDown();
+  }
+
+  /// Takes and uses a block of the stream, and frees it.
+  void use_up(stream_ref stream) {
+    void* const block = pool_->allocate(stream, bytes);
+    use(block, bytes, stream);
+    pool_->deallocate(stream, block, bytes);
+  }
+
+  /// Work that is pending still after somebody has asked a few times: each question moves a queue on by one piece.
+  static void use_long(void* block, stream_ref stream) {
+    for (int i = 0; i < 100; ++i) use(block, bytes, stream);
+  }
+
+  /// A call that the caches do not serve.
+  void call(stream_ref stream) {
+    void* const block = pool_->allocate(stream, 256);
+    pool_->deallocate(stream, block, 256);
+  }
+
+  long long waits() const { return of_device_.value() + of_streams_.value() + of_events_.value(); }
+
+  std::shared_ptr<pool_memory_resource> pool_;
+  stream_ref a_;
+  stream_ref b_;
+
+ private:
+  std::optional<std::array<stream_of_ours, 2>> streams_;
+  const call_count of_device_{"cuCtxSynchronize"};
+  const call_count of_streams_{"cuStreamSynchronize"};
+  const call_count of_events_{"cuEventSynchronize"};
+};
+
+TEST_F(trim_of_pages, gives_back_what_is_done_and_the_rest_at_the_next_call) {
+  void* const of_a = pool_->allocate(a_, bytes);
+  use_long(of_a, a_);
+  pool_->deallocate(a_, of_a, bytes);
+  use_up(b_);
+  synchronize(b_, 0);
+  const long long before = waits();
+  EXPECT_EQ(pool_->trim(), bytes) << "what was freed on B";
+  call(b_);
+  EXPECT_GE(pool_->pool_size(), bytes) << "A's work is pending";
+  EXPECT_EQ(waits(), before);
+  finish_all_work();
+  call(b_);
+  EXPECT_LE(pool_->pool_size(), page_bytes);
+}
+
+TEST_F(trim_of_pages, gives_all_back_if_it_waits) {
+  use_up(a_);
+  use_up(b_);
+  EXPECT_EQ(pool_->trim(0, true), 2 * bytes);
+  EXPECT_EQ(pool_->pool_size(), 0u);
+}
+
+TEST_F(trim_of_pages, knows_of_the_legacy_stream_beside_pending_work_of_others) {
+  use_up({});
+  synchronize({}, 0);
+  void* const other = device_allocate(0, bytes);
+  use_long(other, a_);
+  const long long before = waits();
+  EXPECT_EQ(pool_->trim(), bytes);
+  EXPECT_EQ(waits(), before);
+  synchronize(a_, 0);
+  device_free(0, other);
+}
+
+TEST_F(trim_of_pages, gives_back_what_was_freed_on_the_stream_of_the_next_call) {
+  use_up(a_);
+  synchronize(a_, 0);
+  void* const of_b = pool_->allocate(b_, bytes);
+  use_long(of_b, b_);
+  EXPECT_EQ(pool_->trim(), 0u) << "nobody can say which work is done";
+  call(a_);
+  EXPECT_LE(pool_->pool_size(), bytes + page_bytes);
+  pool_->deallocate(b_, of_b, bytes);
+}
+
+TEST_F(trim_of_pages, keeps_as_much_as_it_was_told) {
+  void* const block = pool_->allocate({}, 4 * bytes);
+  pool_->deallocate({}, block, 4 * bytes);
+  EXPECT_EQ(pool_->trim(bytes + 256), 3 * bytes - page_bytes);
+  EXPECT_EQ(pool_->pool_size(), bytes + page_bytes);
+  use_up(a_);
+  pool_->trim(bytes);
+  finish_all_work();
+  call(a_);
+  EXPECT_EQ(pool_->pool_size(), bytes) << "the rest of it too";
+}
+
+TEST_F(trim_of_pages, waits_for_nothing_beside_a_capture_and_gives_back_later) {
+  use_up(a_);
+  capture_begins(0);
+  const long long before = waits();
+  EXPECT_EQ(pool_->trim(0, true), 0u);
+  EXPECT_EQ(waits(), before);
+  finish_all_work();
+  call(b_);
+  EXPECT_GE(pool_->pool_size(), bytes);
+  capture_ended(0);
+  call(b_);
+  EXPECT_LE(pool_->pool_size(), page_bytes);
 }
 
 /// Phases that repeat: nothing lives in between, so that what fitted once fits again.

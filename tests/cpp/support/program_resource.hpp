@@ -24,7 +24,7 @@ class program_resource final : public memory_resource {
   int allocations = 0;
 
   std::string kind() const override { return "program"; }
-  std::size_t trim(std::size_t) override { return give_back(); }
+  std::size_t trim(std::size_t, bool) override { return give_back(); }
 
  private:
   void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override {

@@ -1,5 +1,7 @@
 #include "cenote/adaptors/thread_safe_resource_adaptor.hpp"
 
+#include "cenote/driver/capture.hpp"
+
 namespace cenote::inline v1 {
 
 memory_state thread_safe_resource_adaptor::state() const {
@@ -7,7 +9,8 @@ memory_state thread_safe_resource_adaptor::state() const {
   return next().state();
 }
 
-std::size_t thread_safe_resource_adaptor::trim(std::size_t keep_bytes) {
+std::size_t thread_safe_resource_adaptor::trim(std::size_t keep_bytes, bool wait) {
+  if (wait) synchronize_beside_captures(device());
   const std::lock_guard lock(mutex_);
   return next().trim(keep_bytes);
 }

@@ -20,7 +20,8 @@ class thread_safe_resource_adaptor final : public resource_adaptor {
 
   std::string kind() const override { return "thread_safe"; }
   memory_state state() const override;
-  std::size_t trim(std::size_t keep_bytes = 0) override;
+  /// Waits outside the lock.
+  std::size_t trim(std::size_t keep_bytes = 0, bool wait = false) override;
   void check() const override;
 
  private:

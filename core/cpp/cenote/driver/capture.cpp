@@ -50,6 +50,12 @@ bool is_capture_underway(int device) {
   return is_capture_announced(device) || is_within_capture || !accepts_work({}, device);
 }
 
+bool synchronize_beside_captures(int device) {
+  if (is_capture_underway(device)) return false;
+  synchronize_device(device);
+  return true;
+}
+
 bool has_ended_a_capture(const cuda_error& error) noexcept {
   return error.code() == CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
 }

@@ -34,6 +34,10 @@ bool is_capture_announced(int device);
 /// thread is in a within_capture_scope. What ends captures must not be done then.
 bool is_capture_underway(int device);
 
+/// Waits, on the host, for all work of the device's primary context, unless a capture is known to be under way, which
+/// that would end. Returns whether it has waited.
+bool synchronize_beside_captures(int device);
+
 /// Whether a call failed because it ended a capture, which nobody had announced.
 bool has_ended_a_capture(const cuda_error& error) noexcept;
 

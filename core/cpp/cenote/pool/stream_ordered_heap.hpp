@@ -185,7 +185,7 @@ class stream_ordered_heap {
   /// For a block that nobody has used.
   void free_to_all(const void* pointer) noexcept { heap_.give(heap_.taken_at(pointer), ready_, 0); }
 
-  /// Takes wholly free ready pages out.
+  /// Takes wholly free ready pages out, at most `bytes`.
   std::vector<page> take_ready_pages_out(std::size_t bytes);
 
   std::size_t largest_own(stream_id id) { return heap_.largest_free(owner_of(id)); }

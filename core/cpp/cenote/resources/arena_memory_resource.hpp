@@ -35,7 +35,7 @@ class arena_memory_resource final : public memory_resource {
   memory_state state() const override { return pool_.state(); }
 
   /// Nothing: an arena keeps its memory.
-  std::size_t trim(std::size_t = 0) override { return 0; }
+  std::size_t trim(std::size_t = 0, bool = false) override { return 0; }
   void check() const override { pool_.check(); }
 
  private:

@@ -172,14 +172,14 @@ bool binning_memory_resource::is_stream_ordered() const noexcept {
   return std::ranges::any_of(bins_, [](const auto& b) { return b->resource->is_stream_ordered(); });
 }
 
-std::size_t binning_memory_resource::trim(std::size_t keep_bytes) {
+std::size_t binning_memory_resource::trim(std::size_t keep_bytes, bool wait) {
   std::vector<std::shared_ptr<memory_resource>> resources;
   {
     const std::shared_lock together(mutex_);
     for (const auto& b : bins_) resources.push_back(b->resource);
   }
   std::size_t released = 0;
-  for (const auto& resource : resources) released += resource->trim(keep_bytes);
+  for (const auto& resource : resources) released += resource->trim(keep_bytes, wait);
   return released;
 }
 

@@ -48,7 +48,7 @@ class binning_memory_resource final : public memory_resource {
   memory_state state() const override;
   bool is_host_accessible() const noexcept override;
   bool is_stream_ordered() const noexcept override;
-  std::size_t trim(std::size_t keep_bytes = 0) override;
+  std::size_t trim(std::size_t keep_bytes = 0, bool wait = false) override;
   void check() const override;
 
  private:

@@ -1,5 +1,6 @@
 #include "cenote/resources/driver_pool_memory_resource.hpp"
 
+#include "cenote/driver/capture.hpp"
 #include "cenote/driver/nvtx.hpp"
 
 namespace cenote::inline v1 {
@@ -11,8 +12,9 @@ memory_state driver_pool_memory_resource::state() const {
   return figures;
 }
 
-std::size_t driver_pool_memory_resource::trim(std::size_t keep_bytes) {
+std::size_t driver_pool_memory_resource::trim(std::size_t keep_bytes, bool wait) {
   const nvtx::trim_range range(keep_bytes);
+  if (wait) synchronize_beside_captures(device());
   const std::size_t before = pool().reserved_bytes();
   pool().trim(keep_bytes);
   const std::size_t after = pool().reserved_bytes();

@@ -15,7 +15,7 @@ class driver_pool_memory_resource : public driver_memory_resource {
   virtual CUmemPoolHandle_st* pool_handle() const noexcept { return pool().value(); }
 
   memory_state state() const override;
-  std::size_t trim(std::size_t keep_bytes = 0) override;
+  std::size_t trim(std::size_t keep_bytes = 0, bool wait = false) override;
 
  protected:
   using driver_memory_resource::driver_memory_resource;

@@ -35,7 +35,7 @@ class fixed_size_memory_resource final : public memory_resource {
 
   /// As pool_memory_resource's.
   memory_state own_state() const { return in_blocks(pool_.own_state()); }
-  std::size_t trim(std::size_t keep_bytes = 0) override { return pool_.trim(keep_bytes); }
+  std::size_t trim(std::size_t keep_bytes = 0, bool wait = false) override { return pool_.trim(keep_bytes, wait); }
   void check() const override { pool_.check(); }
 
  private:

@@ -76,6 +76,14 @@ std::uint8_t unasked_of(std::size_t bytes) noexcept {
   return static_cast<std::uint8_t>((std::size_t{0} - bytes) % block_granularity);
 }
 
+/// Asks a few times: an event behind an idle stream takes a moment to complete.
+bool is_complete_at_once(const event& recorded) {
+  for (int times_to_ask = 8; times_to_ask > 0; --times_to_ask) {
+    if (recorded.is_complete()) return true;
+  }
+  return false;
+}
+
 std::size_t half_of_free_memory(int device) {
   return align_down(device_memory_info(device).free_bytes / 2, block_granularity);
 }
@@ -235,7 +243,9 @@ void* pool_memory_resource::do_allocate(stream_ref stream, std::size_t bytes, st
   }
   request wanted{{id, rounded, alignment}, stream};
   wanted.unasked = unasked_of(bytes);
-  return take_from_heap(std::move(wanted));
+  void* const pointer = take_from_heap(std::move(wanted));
+  if (pages_) finish_trim(stream, id);
+  return pointer;
 }
 
 void* pool_memory_resource::do_allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) {
@@ -306,6 +316,7 @@ void* pool_memory_resource::take_from_heap(request wanted) {
   if (pages_) return take_from_pages(wanted);
 
   const std::lock_guard one_at_a_time(growth_);
+  finish_trim(wanted.stream, wanted.id);
   if (void* p = take_without_wait(wanted)) return p;  // another thread may have grown the pool for both
   if (void* p = grow_beside_idle_chunk(wanted)) return p;
   if (void* p = join(wanted)) return p;
@@ -367,8 +378,9 @@ void pool_memory_resource::give_to_heap(stream_ref stream, stream_id id, void* p
     }
     compare_sizes(pointer, said, freed->asked_bytes);
     if (id != orphans && caches_.keeps(freed->bytes)) caches_.open(id);
-    if (freed->offered != nullptr) return publish(stream, *freed->offered);
+    if (freed->offered != nullptr) publish(stream, *freed->offered);
     if (freed->due) place_mark(stream, id, *std::move(freed->due));
+    if (pages_) finish_trim(stream, id);
   } catch (const std::exception& error) {
     free_correction::say(pointer, 0);
     report_once("a block is leaked, as freeing it failed: ", error.what());
@@ -835,20 +847,32 @@ void pool_memory_resource::mark_all() {
 }
 
 /// Passes the blocks that no mark covers yet to everybody, if the device has done all that it was given: a pool that
-/// has met only one stream has no marks at all.
-void pool_memory_resource::settle_unmarked() {
-  if (is_capture_underway(device())) return;
+/// has met only one stream has no marks at all. Returns what is not everybody's yet.
+auto pool_memory_resource::settle_unmarked() -> pending {
+  pending left;
+  {
+    const section here(*this);
+    left.blocks = memory_.claims_upon_all();
+  }
+  if (left.blocks.empty() || is_capture_underway(device())) return left;
+  left.done = event::record_context(device());
+  if (!left.done) return {};  // the driver has no such event, and will not have one later
+  const bool is_done = left.done->is_complete();
+  const section here(*this);
+  memory_.count_event();
+  if (!is_done) return left;
+  memory_.make_ready(left.blocks);
+  return {};
+}
+
+/// Passes all free blocks to everybody, after the host has waited for the work that may use them.
+void pool_memory_resource::settle_after_all_work() {
   std::vector<claim> claims;
   {
     const section here(*this);
     claims = memory_.claims_upon_all();
   }
-  if (claims.empty()) return;
-  const auto all_work = event::record_context(device());
-  if (!all_work || !all_work->is_complete()) return;
-  const section here(*this);
-  memory_.count_event();
-  memory_.make_ready(claims);
+  if (synchronize_beside_captures(device())) make_ready(claims);
 }
 
 /// Gives chunks of the stream `of`, or ready ones, back in the order of `stream`.
@@ -911,13 +935,80 @@ void pool_memory_resource::place_mark(stream_ref stream, stream_id id, due_mark 
   memory_.place(id, std::move(placed));
 }
 
-std::size_t pool_memory_resource::trim(std::size_t keep_bytes) {
+std::size_t pool_memory_resource::trim(std::size_t keep_bytes, bool wait) {
   const nvtx::trim_range range(keep_bytes);
   const relaxed_capture_scope relaxed;
+  if (wait) settle_after_all_work();
   settle();
-  settle_unmarked();
+  unfinished_trim rest{keep_bytes, settle_unmarked()};
+  // The legacy default stream is there at any time, and may be named.
+  if (rest.left.done != nullptr) settle_own({}, legacy_default_id, rest.left.blocks);
+  const std::size_t given_back = give_back(keep_bytes);
+  const auto earlier = take_unfinished_trim();  // this one asks for what that did
+  if (!rest.left.blocks.empty() && held() > keep_bytes) keep_unfinished_trim(std::move(rest));
+  return given_back;
+}
+
+/// Gives back what is everybody's.
+std::size_t pool_memory_resource::give_back(std::size_t keep_bytes) {
   if (pages_) return trim_pages(keep_bytes);
   return release_chunks(unnamed_stream(device()).view(), std::nullopt, keep_bytes);
+}
+
+/// Gives back what a trim could not, as far as the work that may use it is done by now: that of all streams, or that of
+/// the calling one.
+void pool_memory_resource::finish_trim(stream_ref stream, stream_id id) noexcept {
+  if (!has_unfinished_trim_.load(std::memory_order_relaxed)) [[likely]]
+    return;
+  try {
+    if (id.is_capturing() || is_capture_underway(device())) return;
+    const relaxed_capture_scope relaxed;
+    auto rest = take_unfinished_trim();
+    if (!rest) return;
+    auto& [keep_bytes, left] = *rest;
+    if (left.done == nullptr) {  // a capture was in the way
+      left = settle_unmarked();
+    } else if (left.done->is_complete()) {
+      make_ready(std::exchange(left, {}).blocks);
+    } else if (!settle_own(stream, id, left.blocks)) {
+      return keep_unfinished_trim(*std::move(rest));
+    }
+    give_back(keep_bytes);
+    if (!left.blocks.empty()) keep_unfinished_trim(*std::move(rest));
+  } catch (const std::exception& error) {
+    report_once("what a trim left could not be given back: ", error.what());
+  }
+}
+
+/// Passes the stream's own of these blocks to everybody if its work is done, which an event shows.
+bool pool_memory_resource::settle_own(stream_ref stream, stream_id id, std::vector<claim>& blocks) {
+  const auto own = std::ranges::find(blocks, id, &claim::lender);
+  if (own == blocks.end() || id == orphans) return false;
+  auto& behind = own->upto.happened;
+  const bool is_new = behind == nullptr;
+  if (is_new) behind = record_or_report(stream, nullptr);
+  if (behind == nullptr || !(is_new ? is_complete_at_once(*behind) : behind->is_complete())) return false;
+  make_ready({*own});
+  blocks.erase(own);
+  return true;
+}
+
+void pool_memory_resource::make_ready(const std::vector<claim>& settled) {
+  const section here(*this);
+  memory_.make_ready(settled);
+}
+
+auto pool_memory_resource::take_unfinished_trim() -> std::optional<unfinished_trim> {
+  const section here(*this);
+  has_unfinished_trim_.store(false, std::memory_order_relaxed);
+  return std::exchange(trim_, std::nullopt);
+}
+
+/// Unless there is a later one, which has all that this one has.
+void pool_memory_resource::keep_unfinished_trim(unfinished_trim rest) {
+  const section here(*this);
+  if (!trim_) trim_.emplace(std::move(rest));
+  has_unfinished_trim_.store(true, std::memory_order_relaxed);
 }
 
 std::size_t pool_memory_resource::pool_size() const { return held(); }

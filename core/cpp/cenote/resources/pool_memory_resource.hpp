@@ -99,9 +99,10 @@ class pool_memory_resource final : public memory_resource {
   /// state() without what only the upstream knows, and without asking it.
   memory_state own_state() const;
 
-  /// Gives chunks that are wholly free, and whose work is done, back to the upstream. Beside a capture (capture.hpp)
-  /// only as far as events cover that work already.
-  std::size_t trim(std::size_t keep_bytes = 0) override;
+  /// Gives back chunks, or pages, that are wholly free and whose work is done. The rest goes back once its work is
+  /// done, at the next call that the caches do not serve (pages), or that asks the upstream (chunks). Beside a capture
+  /// (capture.hpp) only what events cover already is known to be done, and `wait` waits for nothing.
+  std::size_t trim(std::size_t keep_bytes = 0, bool wait = false) override;
   void check() const override;
 
  private:
@@ -120,6 +121,18 @@ class pool_memory_resource final : public memory_resource {
   struct sighting {
     stream_id id;
     bool is_certain;
+  };
+
+  /// Free blocks that work may still use, and an event behind that work: null if there was none to be had.
+  struct pending {
+    std::vector<claim> blocks;
+    std::shared_ptr<event> done = nullptr;
+  };
+
+  /// What a trim could not give back, as work was pending.
+  struct unfinished_trim {
+    std::size_t keep_bytes;
+    pending left;
   };
 
   /// The lock, while it lives; behind it, the events are destroyed that nobody needs any more.
@@ -196,7 +209,14 @@ class pool_memory_resource final : public memory_resource {
   std::shared_ptr<event> record_or_report(stream_ref stream, std::shared_ptr<event> reused) const noexcept;
   void place_mark(stream_ref stream, stream_id id, due_mark due) noexcept;
   void settle(std::optional<stream_id> but = {});
-  void settle_unmarked();
+  pending settle_unmarked();
+  void settle_after_all_work();
+  std::size_t give_back(std::size_t keep_bytes);
+  void finish_trim(stream_ref stream, stream_id id) noexcept;
+  bool settle_own(stream_ref stream, stream_id id, std::vector<claim>& blocks);
+  void make_ready(const std::vector<claim>& settled);
+  std::optional<unfinished_trim> take_unfinished_trim();
+  void keep_unfinished_trim(unfinished_trim rest);
   void thin_out(stream_id spared) noexcept;
   void mark_all();
   static bool order_legacy_stream_after_all_work(int device);
@@ -229,7 +249,9 @@ class pool_memory_resource final : public memory_resource {
   std::size_t grown_beside_ = 0;  // bytes of chunks for small requests beside an idle one; guarded by growth_
   mutable object_mutex mutex_;
 
-  stream_ordered_heap memory_;  // guarded by mutex_; its caches are by themselves
+  stream_ordered_heap memory_;                    // guarded by mutex_; its caches are by themselves
+  std::optional<unfinished_trim> trim_;           // guarded by mutex_
+  std::atomic<bool> has_unfinished_trim_{false};  // whether there is one
   front_caches& caches_ = memory_.caches();
 };
 

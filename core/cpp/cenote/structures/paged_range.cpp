@@ -398,6 +398,11 @@ void paged_range::cancel(const plan& failed) noexcept {
 
 std::vector<page> paged_range::take_out(owner_index owner, std::size_t bytes) {
   std::vector<spare> leaving = wholly_free(owner, bytes);
+  std::erase_if(leaving, [left = bytes](const spare& each) mutable {
+    if (each.whole.bytes > left) return true;
+    left -= each.whole.bytes;
+    return false;
+  });
   std::vector<page> pages;
   for (const spare& each : leaving) pages.push_back(each.whole);
   send_to_limbo(std::move(leaving), nullptr);

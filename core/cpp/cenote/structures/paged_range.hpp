@@ -105,7 +105,7 @@ class paged_range {
   /// the fewest pages are touched that nothing else uses; then the one that leaves the smallest rest.
   std::optional<spot> find_spot(owner_index own, std::size_t bytes, std::size_t alignment) const;
 
-  /// Takes wholly free pages of `owner` out, until about `bytes` are taken: they are in limbo from now on.
+  /// Takes wholly free pages of `owner` out, at most `bytes`: they are in limbo from now on.
   std::vector<page> take_out(owner_index owner, std::size_t bytes);
 
   /// A page in limbo is unmapped: its addresses may have another page, unless the host has no memory to say so.

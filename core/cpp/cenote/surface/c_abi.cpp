@@ -190,6 +190,7 @@ constexpr cenote_api functions = {
     cenote_allocate_holding_or_throw,
     cenote_deallocate_holding,
     cenote_install_resource,
+    cenote_trim_to,
 };
 
 }  // namespace
@@ -242,13 +243,15 @@ int cenote_reset_device_resource(int device) {
   return guarded_status([=] { cenote::reset_per_device_resource(device); });
 }
 
-int64_t cenote_trim(int device) {
+int64_t cenote_trim(int device) { return cenote_trim_to(device, 0, 0); }
+
+int64_t cenote_trim_to(int device, size_t keep_bytes, int wait) {
   return guarded<int64_t>([=] {
     cenote::check_device(device);
-    const cenote::nvtx::trim_range range(0);
+    const cenote::nvtx::trim_range range(keep_bytes);
     cenote::reclaimer::of(device).free_pending();
     const auto resource = cenote::find_per_device_resource(device);
-    return resource ? static_cast<int64_t>(resource->trim()) : 0;
+    return resource ? static_cast<int64_t>(resource->trim(keep_bytes, wait != 0)) : 0;
   });
 }
 

@@ -252,7 +252,7 @@ cdef extern from "cenote/memory_resource.hpp" namespace "cenote" nogil:
         shared_ptr[memory_resource] upstream()
         memory_state state() except +raise_python_error
         bool is_host_accessible()
-        size_t trim(size_t keep_bytes) except +raise_python_error
+        size_t trim(size_t keep_bytes, bool wait) except +raise_python_error
         void check() except +raise_python_error
     string describe(const memory_resource& resource) except +raise_python_error
 

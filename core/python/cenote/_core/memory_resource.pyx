@@ -186,8 +186,18 @@ cdef class DeviceMemoryResource:
         """Bytes of the largest block that could be handed out without growing; None where it does not know."""
         return self.state()["largest_free"]
 
-    def trim(self, keep_bytes=0) -> int:
+    def trim(self, keep_bytes=0, wait=False) -> int:
         """Give unused memory back towards the device until at most `keep_bytes` are held.
+
+        Memory that work of the device may still use goes back at a later call of the resource, once that work is done.
+
+        Parameters
+        ----------
+        keep_bytes : int
+            As many bytes may stay held.
+        wait : bool
+            Wait for all work of the device first, so that all unused memory goes back at once. While a capture is known
+            to be under way nothing is waited for.
 
         Returns
         -------
@@ -195,11 +205,12 @@ cdef class DeviceMemoryResource:
             The bytes given back.
         """
         cdef size_t kept = bytes_argument("keep_bytes", keep_bytes)
+        cdef bint waits = bool(wait)
         cdef size_t released
         cdef lib.interrupt_scope interrupts
         cdef shared_ptr[lib.memory_resource] held = self.held()
         with nogil:
-            released = held.get().trim(kept)
+            released = held.get().trim(kept, waits)
             held.reset()
         interrupts.end()
         return released

@@ -281,8 +281,9 @@ TEST_F(c_abi, gives_the_same_functions_as_one_struct) {
   EXPECT_SAME(allocate_holding_or_throw);
   EXPECT_SAME(deallocate_holding);
   EXPECT_SAME(install_resource);
+  EXPECT_SAME(trim_to);
 #undef EXPECT_SAME
-  constexpr std::size_t members = 23;
+  constexpr std::size_t members = 24;
   EXPECT_EQ(sizeof(cenote_api), 2 * sizeof(std::size_t) + members * sizeof(void*)) << "a member has no line above";
 }
 
@@ -306,6 +307,17 @@ TEST_F(c_abi, trims_the_current_resource) {
   use_pool(8 * MiB);
   EXPECT_EQ(cenote_trim(0), static_cast<int64_t>(8 * MiB));
   EXPECT_EQ(cenote_trim(1), 0);
+}
+
+TEST_F(c_abi, trims_to_what_is_to_be_kept_and_waits_if_it_is_told_to) {
+  use_pool(8 * MiB);
+  EXPECT_EQ(cenote_trim_to(0, 8 * MiB, 0), 0);
+  void* const block = cenote_allocate(client_, 0, 4 * MiB, nullptr);
+  for (int i = 0; i < 100; ++i) fill_async(block, 1, 4 * MiB, {}, 0);  // each question moves a queue on by one piece
+  cenote_deallocate(block, nullptr);
+  EXPECT_EQ(cenote_trim_to(0, 0, 0), 0) << "the work is pending";
+  EXPECT_EQ(cenote_trim_to(0, 0, 1), static_cast<int64_t>(8 * MiB));
+  EXPECT_LT(cenote_trim_to(-1, 0, 1), 0);
 }
 
 TEST_F(c_abi, holds_frees_back_between_the_begin_and_the_end_of_a_capture) {
