@@ -93,6 +93,7 @@ MADE_OF = {
     "driver/nvtx",
     "driver/nvtx_memory",
     "driver/own_streams",
+    "driver/mapping_table",
     "driver/page_mapping",
     "driver/peer_access",
     "driver/physical_page",

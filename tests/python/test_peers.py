@@ -45,7 +45,18 @@ def run(run_fresh: Callable[..., CompletedProcess[str]]) -> Callable[..., Comple
     return on_three
 
 
-@pytest.mark.parametrize("specification", ["async", "pool:initial=1MiB | async", "async:ipc=true", "arena | async"])
+@pytest.mark.parametrize(
+    "specification",
+    [
+        "async",
+        "pool:initial=1MiB | async",
+        "async:ipc=true",
+        "arena | async",
+        "virtual",
+        "pool",
+        "pool | virtual:rdma=true",
+    ],
+)
 def test_copies_between_devices_work_in_both_directions(
     run: Callable[..., CompletedProcess[str]], specification: str
 ) -> None:
@@ -63,6 +74,70 @@ first, second = (mr.from_spec("async:peers=none", device) for device in (0, 1))
 a, b = first.allocate(256), second.allocate(256)
 assert [copy(a, b, 0), copy(a, b, 1), copy(b, a, 0), copy(b, a, 1)] == [1] * 4
 """)
+
+
+@pytest.mark.parametrize("specification", ["virtual", "pool | virtual"])
+def test_mapped_memory_is_opened_to_a_device_when_that_is_first_used(
+    run: Callable[..., CompletedProcess[str]], specification: str
+) -> None:
+    run(f"""
+memory = mr.from_spec({specification!r}, 0)
+early = [memory.allocate(5 << 20) for _ in range(3)]
+assert sim.calls("cuMemSetAccess") == sim.calls("cuMemMap")
+plain = mr.from_spec("cuda", 1).allocate(256)
+assert [copy(plain, block, 1) for block in early] == [0] * 3
+late = memory.allocate(5 << 20)
+assert copy(plain, late, 1) == 0
+driver.set_device(2)
+assert [copy(plain, block, 2) for block in (*early, late)] == [0] * 4
+""")
+
+
+def test_pages_that_have_moved_are_open_to_the_devices_in_use(run: Callable[..., CompletedProcess[str]]) -> None:
+    run("""
+pool = mr.from_spec("pool:max=32MiB", 0)
+blocks = [pool.allocate(2 << 20) for _ in range(16)]
+plain = mr.from_spec("cuda", 1).allocate(256)
+for block in blocks[::2]:
+    pool.deallocate(block, 2 << 20)
+large = pool.allocate(16 << 20)
+assert pool.counters()["pages_moved"] == 8
+assert [copy(plain, large + at, 1) for at in range(0, 16 << 20, 2 << 20)] == [0] * 8
+""")
+
+
+@pytest.mark.parametrize("specification", ["virtual:peers=", "pool | virtual:peers="])
+def test_mapped_memory_is_open_to_the_devices_that_are_named(
+    run: Callable[..., CompletedProcess[str]], specification: str
+) -> None:
+    run(f"""
+plain = [mr.from_spec("cuda", device).allocate(256) for device in range(3)]
+for peers, expected in (("all", [0, 0]), ("none", [1, 1]), ("2", [1, 0]), ("0,1", [0, 1]), ("1,2", [0, 0])):
+    memory = mr.from_spec({specification!r} + peers, 0)
+    block = memory.allocate(256)
+    assert [copy(plain[device], block, device) for device in (1, 2)] == expected, peers
+    memory.deallocate(block, 256)
+assert mr.VirtualMemoryResource(peers=[2, 1]).specification == "virtual:peers=2,1"
+""")
+
+
+def test_mapped_memory_of_devices_that_cannot_reach_one_another_stays_closed(
+    run: Callable[..., CompletedProcess[str]],
+) -> None:
+    run(
+        """
+pools = [mr.from_spec("pool", device) for device in (0, 1)]
+blocks = [pool.allocate(1000) for pool in pools]
+assert sim.calls("cuMemSetAccess") == 2
+try:
+    mr.VirtualMemoryResource(peers=[1])
+except ValueError as error:
+    assert str(error).startswith("peers: device 1 cannot reach the memory of device 0"), error
+else:
+    raise AssertionError
+""",
+        "devices=2,memory=8GiB,peers=0",
+    )
 
 
 def test_a_pool_is_opened_to_a_device_when_that_is_first_used(run: Callable[..., CompletedProcess[str]]) -> None:

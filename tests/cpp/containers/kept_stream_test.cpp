@@ -377,10 +377,10 @@ TEST_P(on_a_stream_of_another_device, memory_is_freed_after_its_work_and_not_los
 
 INSTANTIATE_TEST_SUITE_P(of, on_a_stream_of_another_device,
                          testing::Values("pool:initial=1MiB,max=1MiB | cuda", "pool:initial=8KiB,max=8KiB | cuda",
-                                         "arena:size=1MiB", "binning:min=10,max=13 | pool:initial=1MiB | cuda",
-                                         "fixed_size:preallocate=1", "cuda", "managed", "pinned", "system", "async",
-                                         "statistics | pool:initial=1MiB | cuda", "pool:initial=1MiB | async",
-                                         "guard | pool:initial=1MiB | cuda"));
+                                         "pool:max=2MiB | virtual", "virtual", "arena:size=1MiB",
+                                         "binning:min=10,max=13 | pool", "fixed_size:preallocate=1", "cuda", "managed",
+                                         "pinned", "system", "async", "statistics | pool", "pool:initial=1MiB | async",
+                                         "guard | pool"));
 
 TEST_F(kept_streams, capture_of_another_devices_stream_that_frees_goes_on) {
   const cuda_stream far(1, cuda_stream::kind::non_blocking);

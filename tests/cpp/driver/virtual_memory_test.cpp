@@ -2,6 +2,7 @@
 #include <array>
 
 #include "cenote/driver/capture.hpp"
+#include "cenote/driver/mapping_table.hpp"
 #include "cenote/driver/page_mapping.hpp"
 #include "cenote/ground/bytes.hpp"
 #include "cenote/ground/error.hpp"
@@ -77,6 +78,48 @@ TEST_F(virtual_memory, page_keeps_its_bytes_when_it_moves) {
   mapping = page_mapping::map(mapping.page(), addresses, addresses->base() + page_bytes);
   EXPECT_EQ(live_objects().mappings, 1U);
   EXPECT_EQ(byte_at(mapping.address()), 7);
+}
+
+TEST(mapping_table, is_open_to_a_device_that_is_first_used_while_a_page_is_mapped) {
+  setenv("CENOTE_SIM", "devices=3,memory=1GiB", 1);
+  synchronize_device(0);
+  synchronize_device(1);
+  const auto is_open_to = [](std::byte* address, int device) {
+    unsigned long long flags = 0;
+    const CUmemLocation where{CU_MEM_LOCATION_TYPE_DEVICE, {device}};
+    EXPECT_EQ(cuMemGetAccess(&flags, &where, reinterpret_cast<CUdeviceptr>(address)), CUDA_SUCCESS);
+    return flags == CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+  };
+  const auto addresses = address_reservation::reserve(0, 2 * page_bytes);
+  std::byte* const first = addresses->base();
+  std::byte* const second = first + page_bytes;
+  mapping_table table(0, {});
+  ASSERT_TRUE(table.map(physical_page::create({.device = 0}, page_bytes), addresses, first, {}));
+  EXPECT_TRUE(is_open_to(first, 1));
+  EXPECT_FALSE(is_open_to(first, 2));
+  {
+    const before_call during("cuMemMap", [] { synchronize_device(2); });
+    ASSERT_TRUE(table.map(physical_page::create({.device = 0}, page_bytes), addresses, second, {}));
+  }
+  for (std::byte* const page : {first, second}) EXPECT_TRUE(is_open_to(page, 1) && is_open_to(page, 2));
+}
+
+TEST(mapping_table, goes_on_without_a_device_that_the_driver_refuses) {
+  setenv("CENOTE_SIM", "devices=2,memory=1GiB", 1);
+  clear_reports();
+  synchronize_device(0);
+  synchronize_device(1);
+  const auto addresses = address_reservation::reserve(0, page_bytes);
+  mapping_table follows(0, {});
+  cenote_sim_fail("cuMemSetAccess", 1, CUDA_ERROR_UNKNOWN);
+  EXPECT_TRUE(follows.map(physical_page::create({.device = 0}, page_bytes), addresses, addresses->base(), {}));
+  EXPECT_EQ(report_count(), 1U);
+  follows.take(addresses->base()).unmap();
+  mapping_table named(0, {peer_devices::choice::named, {1}});
+  cenote_sim_fail("cuMemSetAccess", 1, CUDA_ERROR_UNKNOWN);
+  EXPECT_THROW(named.map(physical_page::create({.device = 0}, page_bytes), addresses, addresses->base(), {}),
+               cuda_error);
+  EXPECT_EQ(named.page_at(addresses->base()), nullptr);
 }
 
 TEST_F(virtual_memory, mapping_keeps_its_page_and_its_addresses) {

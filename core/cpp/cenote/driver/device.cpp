@@ -36,7 +36,7 @@ CUcontext primary_context(int device) {
   if (CUcontext known = slot.load(std::memory_order_acquire)) return known;
   CUcontext context = nullptr;
   CENOTE_DRIVER_CALL(cuDevicePrimaryCtxRetain, &context, handle);
-  open_pools_to(device);  // before anybody can use it
+  open_followers_to(device);  // before anybody can use it
   slot.store(context, std::memory_order_release);
   return context;
 }

@@ -28,6 +28,7 @@ struct access_table {
   driver_mutex mutex;  // guards all below
   device_set in_use;
   std::unordered_map<CUmemoryPool, open_pool> pools;
+  std::unordered_map<peer_follower*, int> followers;  // and the device of their memory
 };
 
 access_table& table() noexcept {
@@ -93,6 +94,18 @@ void follow(CUmemoryPool pool, open_pool& known, const device_set& in_use) noexc
   }
 }
 
+void open(peer_follower& memory, int owner, const device_set& devices) noexcept {
+  try {
+    const relaxed_capture_scope relaxed;
+    const device_set peers = reaching(devices, owner);
+    for (int device = 0; device < max_devices; ++device) {
+      if (peers.test(bit(device))) memory.open_to(device);
+    }
+  } catch (const std::exception& error) {
+    report_once("memory of device ", owner, " stays closed to others: ", error.what());
+  }
+}
+
 }  // namespace
 
 void check_peers(const peer_devices& peers, int device) {
@@ -119,6 +132,28 @@ void open_view_to_peers(CUmemPoolHandle_st* pool, int device, const peer_devices
   set_access(pool, asked_for(peers, device), CU_MEM_ACCESS_FLAGS_PROT_READWRITE);
 }
 
+void start_following(peer_follower& memory, int device) {
+  access_table& all = table();
+  const std::lock_guard lock(all.mutex);
+  all.followers.emplace(&memory, device);
+  open(memory, device, all.in_use);
+}
+
+void stop_following(peer_follower& memory) noexcept {
+  if (driver_is_gone()) return;
+  const std::lock_guard lock(table().mutex);
+  table().followers.erase(&memory);
+}
+
+std::vector<int> asked_for_peers(const peer_devices& peers, int device) {
+  const device_set wanted = asked_for(peers, device);
+  std::vector<int> devices;
+  for (int each = 0; each < max_devices; ++each) {
+    if (wanted.test(bit(each))) devices.push_back(each);
+  }
+  return devices;
+}
+
 void stop_following(CUmemPoolHandle_st* pool) noexcept {
   if (driver_is_gone()) return;
   const std::lock_guard lock(table().mutex);
@@ -131,7 +166,7 @@ void forget_pool(CUmemPoolHandle_st* pool) noexcept {
   table().pools.erase(pool);
 }
 
-void open_pools_to(int device) noexcept {
+void open_followers_to(int device) noexcept {
   if (driver_is_gone()) return;
   access_table& all = table();
   const std::lock_guard lock(all.mutex);
@@ -139,6 +174,9 @@ void open_pools_to(int device) noexcept {
   for (auto& [pool, known] : all.pools) {
     if (known.follows) follow(pool, known, all.in_use);
   }
+  device_set fresh;
+  fresh.set(bit(device));
+  for (const auto& [memory, owner] : all.followers) open(*memory, owner, fresh);
 }
 
 void forget_devices_in_use() noexcept {
@@ -146,6 +184,7 @@ void forget_devices_in_use() noexcept {
   const std::lock_guard lock(all.mutex);
   all.in_use.reset();
   for (auto& [pool, known] : all.pools) known.open.reset();
+  for (const auto& [memory, owner] : all.followers) memory->forget_devices();
 }
 
 }  // namespace cenote::inline v1

@@ -36,8 +36,12 @@ bool is_complete_or_report(const event* used) noexcept {
 
 }  // namespace
 
-mapped_pages::mapped_pages(const page_properties& properties, std::optional<std::size_t> maximum)
-    : properties_(properties), maximum_(maximum), addresses_(reserve_range(properties.device)) {}
+mapped_pages::mapped_pages(const page_properties& properties, const peer_devices& peers,
+                           std::optional<std::size_t> maximum)
+    : properties_(properties),
+      maximum_(maximum),
+      addresses_(reserve_range(properties.device)),
+      mappings_(properties.device, peers) {}
 
 std::size_t mapped_pages::room(std::size_t bound) const noexcept {
   const std::size_t most = std::min(bound, maximum_.value_or(max_allocation));
@@ -51,35 +55,17 @@ std::size_t mapped_pages::page_bytes() const noexcept {
 }
 
 bool mapped_pages::bring(const paged_range::filling& wanted, stream_ref stream) {
-  auto physical = wanted.from != nullptr ? mappings_.at(wanted.from).page()
+  auto physical = wanted.from != nullptr ? mappings_.page_at(wanted.from)
                                          : physical_page::create(properties_, wanted.to.bytes, stream);
-  if (physical == nullptr) return false;
-  const auto place = mappings_.try_emplace(wanted.to.address).first;
-  try {
-    place->second = page_mapping::map(std::move(physical), addresses_, wanted.to.address, {}, stream);
-  } catch (...) {
-    mappings_.erase(place);
-    throw;
-  }
-  if (!place->second) {
-    mappings_.erase(place);
-    return false;
-  }
+  if (physical == nullptr || !mappings_.map(std::move(physical), addresses_, wanted.to.address, stream)) return false;
   if (wanted.from == nullptr) held_.fetch_add(wanted.to.bytes, std::memory_order_relaxed);
   return true;
 }
 
-void mapped_pages::undo(const paged_range::filling& brought) noexcept {
-  const auto found = mappings_.find(brought.to.address);
-  page_mapping mapping = std::move(found->second);
-  mappings_.erase(found);
-  drop(std::move(mapping));
-}
+void mapped_pages::undo(const paged_range::filling& brought) noexcept { drop(mappings_.take(brought.to.address)); }
 
 void mapped_pages::retire(const page& old, std::shared_ptr<event> used) noexcept {
-  const auto found = mappings_.find(old.address);
-  retired_.push_back({std::move(found->second), old, std::move(used)});
-  mappings_.erase(found);
+  retired_.push_back({mappings_.take(old.address), old, std::move(used)});
 }
 
 std::vector<page> mapped_pages::reap() {

@@ -15,7 +15,8 @@
 // Invariant
 //   I1  held() = bytes of all pages, and never passes the maximum but for pages that are retired
 //
-// Threads: one at a time changes it (the pool's growth lock); held() and open_to() from any.
+// Threads: one at a time changes it (the pool's growth lock); held() from any. What is mapped is opened to devices that
+// are used later from whatever thread uses them (mapping_table.hpp); what is retired is not, for no new work uses it.
 // Cost: the driver's, some 60 us a page on an H200; about 100 bytes of host memory a page.
 // Source: docs/design/virtual-memory.md.
 #pragma once
@@ -24,11 +25,11 @@
 #include <cstddef>
 #include <memory>
 #include <optional>
-#include <unordered_map>
 #include <vector>
 
 #include "cenote/driver/address_reservation.hpp"
 #include "cenote/driver/event.hpp"
+#include "cenote/driver/mapping_table.hpp"
 #include "cenote/driver/page_mapping.hpp"
 #include "cenote/driver/physical_page.hpp"
 #include "cenote/structures/paged_range.hpp"
@@ -38,7 +39,7 @@ namespace cenote::inline v1 {
 class mapped_pages {
  public:
   /// Throws cuda_error where the device has no virtual memory, or no range is left.
-  mapped_pages(const page_properties& properties, std::optional<std::size_t> maximum);
+  mapped_pages(const page_properties& properties, const peer_devices& peers, std::optional<std::size_t> maximum);
 
   std::byte* base() const noexcept { return addresses_->base(); }
   std::size_t range_bytes() const noexcept { return addresses_->bytes(); }
@@ -83,7 +84,7 @@ class mapped_pages {
   const page_properties properties_;
   const std::optional<std::size_t> maximum_;
   std::shared_ptr<const address_reservation> addresses_;
-  std::unordered_map<std::byte*, page_mapping> mappings_;
+  mapping_table mappings_;
   std::vector<retired> retired_;
   std::atomic<std::size_t> held_{0};
 };

@@ -100,8 +100,9 @@ pool_memory_resource::pool_memory_resource(std::shared_ptr<memory_resource> upst
     if (!initial) initial = 0;  // it is there as soon as it is needed
   }
   if (over != nullptr && over->has_pages()) {
-    pages_ = std::make_unique<mapped_pages>(
-        page_properties{device(), over->settings().handles, over->settings().for_rdma}, maximum);
+    pages_ =
+        std::make_unique<mapped_pages>(page_properties{device(), over->settings().handles, over->settings().for_rdma},
+                                       over->settings().peers, maximum);
     memory_.be_a_range(pages_->base(), pages_->range_bytes());
   }
   std::size_t first = initial ? *initial : half_of_free_memory(device());

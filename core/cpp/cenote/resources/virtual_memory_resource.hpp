@@ -16,6 +16,7 @@
 #include <string>
 
 #include "cenote/driver/memory_pool.hpp"
+#include "cenote/driver/peer_devices.hpp"
 #include "cenote/ground/export.hpp"
 #include "cenote/resources/driver_memory_resource.hpp"
 
@@ -27,10 +28,11 @@ class virtual_memory_resource final : public driver_memory_resource {
   struct options {
     export_handles handles{};  ///< how pages may be shared with other processes
     bool for_rdma = false;     ///< a network card will read and write them, where the device can be told so
+    peer_devices peers{};      ///< other devices that may use the memory
   };
 
   /// On the current device, or on `device`. Throws std::runtime_error where handles are wanted of a device that has no
-  /// virtual memory.
+  /// virtual memory, std::out_of_range or std::invalid_argument for peers that are not there or cannot reach it.
   virtual_memory_resource();
   explicit virtual_memory_resource(int device);
   explicit virtual_memory_resource(const options& wanted);
@@ -43,7 +45,7 @@ class virtual_memory_resource final : public driver_memory_resource {
   bool is_stream_ordered() const noexcept override { return false; }
 
   /// Whether the device has virtual memory; else its memory is plain.
-  bool has_pages() const noexcept { return has_pages_; }
+  bool has_pages() const noexcept { return mapped_ != nullptr; }
 
   /// What a pool over this resource asks its own pages for.
   const options& settings() const noexcept { return options_; }
@@ -55,8 +57,7 @@ class virtual_memory_resource final : public driver_memory_resource {
   void give(stream_ref stream, void* pointer, std::size_t bytes) noexcept override;
 
   options options_;
-  bool has_pages_;
-  std::unique_ptr<mappings> mapped_;
+  std::unique_ptr<mappings> mapped_;  // null without virtual memory
 };
 
 }  // namespace v1

@@ -199,7 +199,8 @@ resource_ptr make_async(const parameters& given, resource_ptr) {
 
 resource_ptr make_virtual(const parameters& given, resource_ptr) {
   return std::make_shared<virtual_memory_resource>(
-      given.device(), virtual_memory_resource::options{{given.flag("ipc"), given.flag("fabric")}, given.flag("rdma")});
+      given.device(), virtual_memory_resource::options{
+                          {given.flag("ipc"), given.flag("fabric")}, given.flag("rdma"), given.peers("peers")});
 }
 
 /// A pool's sizes are multiples of 256; "7.6GiB" means the nearest one below.
@@ -296,7 +297,7 @@ const std::vector<kind>& kinds() {
        {size("initial"), size("release_threshold"), flag("ipc"), flag("fabric"), peers("peers")},
        make_async},
       {"async_managed", false, {}, make_on_device<cuda_async_managed_memory_resource>},
-      {"virtual", false, {flag("ipc"), flag("fabric"), flag("rdma")}, make_virtual},
+      {"virtual", false, {flag("ipc"), flag("fabric"), flag("rdma"), peers("peers")}, make_virtual},
       {"system", false, {}, make_on_device<system_memory_resource>},
       {"sam_headroom", false, {size("headroom")}, make_sam_headroom, check_sam_headroom},
       {"pool", true, {size("initial"), size("max")}, make_pool},

@@ -13,7 +13,13 @@ class PinnedHostMemoryResource(DeviceMemoryResource):
     def __init__(self) -> None: ...
 
 class VirtualMemoryResource(DeviceMemoryResource):
-    def __init__(self, enable_ipc: bool = False, enable_fabric: bool = False, for_rdma: bool = False) -> None: ...
+    def __init__(
+        self,
+        enable_ipc: bool = False,
+        enable_fabric: bool = False,
+        for_rdma: bool = False,
+        peers: Iterable[SupportsIndex] | str | None = None,
+    ) -> None: ...
 
 class CudaAsyncMemoryResource(DeviceMemoryResource):
     def __init__(

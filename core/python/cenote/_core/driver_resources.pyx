@@ -67,19 +67,27 @@ cdef class VirtualMemoryResource(DeviceMemoryResource):
         Pages can be shared by fabric handles.
     for_rdma : bool
         A network card will read and write the memory, where the device can be told so.
+    peers : iterable of int, "all" or "none", optional
+        The other devices that may use the memory, in kernels and copies. If not given, those that the process uses, now
+        or later, as far as they can reach this one.
 
     Raises
     ------
     RuntimeError
         If handles are wanted of a device that has no virtual memory.
+    IndexError
+        If there is no such device as `peers` names.
+    ValueError
+        If a device that `peers` names cannot reach this one.
     """
 
-    def __init__(self, bint enable_ipc=False, bint enable_fabric=False, bint for_rdma=False):
+    def __init__(self, bint enable_ipc=False, bint enable_fabric=False, bint for_rdma=False, peers=None):
         cdef shared_ptr[lib.memory_resource] fresh
         cdef lib.virtual_options options
         options.handles.posix_file_descriptor = enable_ipc
         options.handles.fabric = enable_fabric
         options.for_rdma = for_rdma
+        options.peers = peers_argument(peers)
         with nogil:
             fresh = static_pointer_cast[lib.memory_resource, lib.virtual_memory_resource](
                 lib.make_shared[lib.virtual_memory_resource](options))

@@ -287,6 +287,7 @@ cdef extern from "cenote/resources/virtual_memory_resource.hpp" namespace "cenot
     cdef cppclass virtual_options "cenote::virtual_memory_resource::options":
         export_handles handles
         bint for_rdma
+        peer_devices peers
     cdef cppclass virtual_memory_resource(memory_resource):
         virtual_memory_resource(const virtual_options&) except +raise_python_error
 
