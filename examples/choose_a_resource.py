@@ -1,13 +1,13 @@
 """Choose where memory comes from, and see what becomes of it.
 
-A specification puts resources together in one line: here a pool of at most 1 GiB over plain device memory. Objects can
+A specification puts resources together in one line: here a pool of at most 1 GiB, which maps pages. Objects can
 be put around it: here counters. Run it on a GPU with ``python choose_a_resource.py``, or without one with
 ``CENOTE_CUDA_DRIVER=sim python choose_a_resource.py``.
 """
 
 import cenote
 
-pool = cenote.mr.from_spec("pool:initial=64MiB,max=1GiB | cuda")
+pool = cenote.mr.from_spec("pool:max=1GiB")
 resource = cenote.mr.StatisticsResourceAdaptor(pool)
 cenote.mr.set_current_device_resource(resource)
 print(resource)

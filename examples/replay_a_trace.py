@@ -14,7 +14,7 @@ from cenote.logs.replay import replay
 events = trace.read(sys.argv[1] if len(sys.argv) > 1 else trace.example())
 print(f"{len(events):,} events, at most {trace.bytes_in_use(events).max():,} bytes in use")
 
-for specification in ("pool:initial=0 | cuda", "async"):
+for specification in ("pool", "async"):
     resource = cenote.mr.from_spec(specification)
     result = replay(events, resource)
     print(f"{specification:<22} holds {resource.state()['held']:>14,} bytes; {result.allocations:,} allocations")

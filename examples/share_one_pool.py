@@ -6,7 +6,7 @@ one (``CENOTE_CUDA_DRIVER=sim``) the report says why no framework took part.
 
 import cenote
 
-report = cenote.install("pool:initial=64MiB,max=2GiB")
+report = cenote.install("pool:max=2GiB")
 print(report)
 
 kept = [cenote.DeviceBuffer(size=1_000_000)]

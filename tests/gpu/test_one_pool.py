@@ -316,6 +316,24 @@ if __name__ == "__main__":
     assert run(program).strip() == "499500"
 
 
+def test_handle_of_mapped_memory_is_refused_and_the_way_is_named(run):
+    run(
+        """
+        import cenote
+        cenote.install("pool", frameworks=("numba",))
+        import numpy as np
+        from numba import cuda
+        array = cuda.to_device(np.arange(1000))
+        try:
+            array.get_ipc_handle()
+        except RuntimeError as error:
+            assert "'pool | virtual'" in str(error) and "'pool | cuda'" in str(error), error
+        else:
+            raise AssertionError
+        """
+    )
+
+
 def test_numba_memory_is_ready_on_every_stream(run):
     """The block was freed with work pending on it; a stream that nobody orders after it may use it at once."""
     run(

@@ -145,7 +145,7 @@ def find(file: Path, *resources: str, **changes: str) -> dict[str, Any]:
 
 def test_recommended_resource_async_and_cuda_are_compared_if_nothing_is_asked_for(tmp_path: Path) -> None:
     facts = find(churn(tmp_path / "run.csv"))
-    assert [result["resource"] for result in facts["results"]] == ["pool:initial=0", "async", "cuda"]
+    assert [result["resource"] for result in facts["results"]] == ["pool", "async", "cuda"]
     for result in facts["results"]:
         assert result["completed"] is True
         assert 1 <= result["capacity_ratio"] <= result["held_ratio"] * 1.001

@@ -134,6 +134,19 @@ def test_info_is_json_with_stable_keys(tmp_path: Path) -> None:
     assert [each["name"] for each in facts["frameworks"]] == ["torch", "cupy", "numba.cuda", "cuda.core"]
 
 
+SIMULATED = {"CENOTE_CUDA_DRIVER": "sim"}
+
+
+@pytest.mark.parametrize(("there", "said"), [(1, "maps pages"), (0, "takes chunks")])
+def test_info_says_of_each_device_whether_a_pool_maps_pages(tmp_path: Path, there: int, said: str) -> None:
+    settings = SIMULATED | {"CENOTE_SIM": f"memory=24GiB,virtual_memory={there}"}
+    shown = cenote("info", cwd=tmp_path, **settings).stdout
+    assert said in shown
+    assert ("UCX, NIXL, MPI and GPUDirect" in shown and "'pool | cuda'" in shown) == bool(there)
+    facts = json.loads(cenote("info", "--json", cwd=tmp_path, **settings).stdout)
+    assert facts["devices"][0]["virtual_memory"] is bool(there)
+
+
 def test_info_without_a_driver_says_what_is_missing(tmp_path: Path) -> None:
     nowhere = {"CENOTE_CUDA_DRIVER": "sim", "CENOTE_SIM": "devices=0"}
     done = cenote("info", cwd=tmp_path, **nowhere)
@@ -144,8 +157,6 @@ def test_info_without_a_driver_says_what_is_missing(tmp_path: Path) -> None:
     assert "no device" in facts["driver"]["error"]
     assert facts["devices"] == []
 
-
-SIMULATED = {"CENOTE_CUDA_DRIVER": "sim"}
 
 WRONG_VARIABLES = {
     "CENOTE_CAPTURES": "anounced",

@@ -60,7 +60,7 @@ CENOTE_API const char* cenote_last_error(void);
 CENOTE_API int cenote_device_count(void);
 CENOTE_API int cenote_current_device(void);
 
-/* Makes the resource that `specification` describes ("statistics | pool:max=8GiB | cuda") the current one of `device`,
+/* Makes the resource that `specification` describes ("statistics | pool:max=8GiB") the current one of `device`,
  * for allocations from now on. 0, or negative on failure: then nothing has changed. */
 CENOTE_API int cenote_set_device_resource(int device, const char* specification);
 

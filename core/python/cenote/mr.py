@@ -4,7 +4,7 @@ A *resource* allocates and frees memory; an *adaptor* is a resource that changes
 They are put together as objects or by a specification::
 
     cenote.mr.StatisticsResourceAdaptor(cenote.mr.PoolMemoryResource(cenote.mr.CudaMemoryResource(), "1GiB"))
-    cenote.mr.from_spec("statistics | pool:initial=1GiB | cuda")
+    cenote.mr.from_spec("statistics | pool")
 """
 
 from cenote._core.adaptors import (

@@ -1,4 +1,4 @@
-// Resources as text: "statistics | pool:initial=1GiB,max=8GiB | cuda".
+// Resources as text: "statistics | pool:max=8GiB | virtual".
 //
 //     specification = word { "|" word }                  outermost first
 //     word          = kind [ ":" parameter { "," parameter } ]

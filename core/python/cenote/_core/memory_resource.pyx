@@ -148,7 +148,7 @@ cdef class DeviceMemoryResource:
 
     @property
     def specification(self) -> str:
-        """The whole stack, outermost first, such as ``"statistics | pool:max=8GiB | cuda"``."""
+        """The whole stack, outermost first, such as ``"statistics | pool:max=8GiB | virtual"``."""
         return lib.describe(dereference(self.made())).decode()
 
     @property

@@ -14,14 +14,18 @@ from cenote._core.memory_resource cimport (
 
 
 cdef class PoolMemoryResource(UpstreamResourceAdaptor):
-    """A pool over any resource: memory is taken in large chunks and handed out in blocks, without driver calls.
+    """A pool over any resource: memory is taken as pages or large chunks, and handed out in blocks without the driver.
+
+    Over a `VirtualMemoryResource` the pool maps pages itself: it holds little more than is in use, and gives back any
+    page that is free. Over any other upstream it takes chunks.
 
     Parameters
     ----------
     upstream_mr : DeviceMemoryResource
-        Where the chunks come from.
+        Where the memory comes from.
     initial_pool_size : int or str, optional
-        Bytes taken at once, a multiple of 256; half of the device's free memory if not given.
+        Bytes taken at once, a multiple of 256. If not given, half of the device's free memory; over a
+        `VirtualMemoryResource`, none.
     maximum_pool_size : int or str, optional
         Bytes that the pool never exceeds, a multiple of 256; as much as the upstream gives if not given.
 

@@ -14,7 +14,7 @@ def from_spec(str text not None, device=None) -> DeviceMemoryResource:
     Parameters
     ----------
     text : str
-        Resources, outermost first, such as ``"statistics | pool:initial=1GiB,max=50% | cuda"``. Sizes are in bytes, or
+        Resources, outermost first, such as ``"statistics | pool:max=50% | virtual"``. Sizes are in bytes, or
         have a unit (KB = 1000, KiB = 1024), or are a percentage of the device's free memory; those of a pool are
         rounded down to 256. A chain that ends with a pool stands on ``virtual``, on a device that has virtual memory;
         one that ends with another resource that needs an upstream stands on ``cuda``.

@@ -84,7 +84,7 @@ examples:
   cenote replay run.csv.gz --limit 8GiB --simulate
   cenote replay run.csv.gz --resource "pool:initial=1GiB | managed" --output run.png
   cenote replay run.csv.gz --capacity min --simulate
-  cenote replay run.csv.gz --capacity min --resource pool:initial=0 --resource async --simulate --json
+  cenote replay run.csv.gz --capacity min --resource pool --resource async --simulate --json
 
 The exit status is 1 if the workload does not fit; with --capacity, if it completes on one of the resources with no
 capacity.
@@ -211,7 +211,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         type=arguments.specification,
         metavar="SPEC",
-        help='such as "pool:max=8GiB | cuda" (default: a pool that grows); with --capacity it may be given several '
+        help='such as "pool:max=8GiB" (default: pool); with --capacity it may be given several '
         "times (default: a pool that grows, async and cuda)",
     )
     chosen.add_argument(

@@ -17,6 +17,13 @@ from cenote.units import format_bytes
 
 RESOURCE_VARIABLE = "CENOTE_RESOURCE"
 
+_VIRTUAL_MEMORY_SUPPORTED = 102  # CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED
+
+_ONE_PAGE_OF_A_RANGE = (
+    "UCX, NIXL, MPI and GPUDirect ask the driver about addresses, and see one page of what a pool that maps pages "
+    "hands out: take 'pool | cuda' for them, or 'virtual', whose blocks are a page each."
+)
+
 # What is imported, the distributions that may bring it, and how to get it.
 _FRAMEWORKS = (
     ("torch", ("torch",), "pip install 'cenote[torch]'"),
@@ -90,6 +97,7 @@ def _driver() -> dict[str, Any]:
 def _device(index: int, wrong_resource: str | None) -> dict[str, Any]:
     facts: dict[str, Any] = {"index": index, "name": cenote.driver.device_name(index)}
     facts["compute_capability"] = list(cenote.driver.compute_capability(index))
+    facts["virtual_memory"] = bool(cenote.driver.device_attribute(_VIRTUAL_MEMORY_SUPPORTED, index))
     facts.update(dict.fromkeys(("free_bytes", "total_bytes", "resource", "error")))
     try:
         facts["free_bytes"], facts["total_bytes"] = cenote.driver.memory_info(index)
@@ -138,6 +146,9 @@ def _show(terminal: Terminal, facts: dict[str, Any]) -> None:
         terminal.table("Environment", ("", "value", "what is wrong"), rows)
     for device in facts["devices"]:
         _show_device(terminal, device)
+    if any(device["virtual_memory"] for device in facts["devices"]):
+        terminal.line(_ONE_PAGE_OF_A_RANGE)
+        terminal.line()
     rows = [
         (each["name"], each["version"] or "not installed", each["distribution"] or each["needs"])
         for each in facts["frameworks"]
@@ -150,6 +161,8 @@ def _show_device(terminal: Terminal, device: dict[str, Any]) -> None:
     rows = [("compute capability", f"{major}.{minor}")]
     if device["total_bytes"] is not None:
         rows.append(("memory", f"{format_bytes(device['free_bytes'])} free of {format_bytes(device['total_bytes'])}"))
+    pages = "maps pages" if device["virtual_memory"] else "takes chunks, as the device has no virtual memory"
+    rows.append(("a pool", pages))
     if device["resource"] is not None:
         rows.append(("current resource", device["resource"]))
     if device["error"]:

@@ -62,7 +62,7 @@ class LimitedResource:
         if machine is None and self.way is Way.DEVICE:
             raise ValueError(
                 f"'{specification}' is limited by the size of the device alone, and this device has one size: add "
-                "--simulate, or put a pool over it, as in 'pool:initial=0 | cuda'"
+                "--simulate, or put a pool over it, as in 'pool | cuda'"
             )
 
     @property

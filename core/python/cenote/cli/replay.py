@@ -18,7 +18,7 @@ from cenote.logs.timeline import Steps, draw, from_trace
 from cenote.logs.trace import Trace, read
 from cenote.units import format_bytes
 
-DEFAULT_RESOURCE = "pool:initial=0"
+DEFAULT_RESOURCE = "pool"
 
 PROGRESS_EVERY = 256
 """Events between two moves of the bar."""
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     recorded = read(args.file)
     device = choose_device(args.device, args.simulate)
     device.announce(terminal)
-    limited = DEFAULT_RESOURCE if args.limit is None else f"{DEFAULT_RESOURCE},max={args.limit}"
+    limited = DEFAULT_RESOURCE if args.limit is None else f"{DEFAULT_RESOURCE}:max={args.limit}"
     resource = mr.from_spec(limited if args.resource is None else args.resource[0], device.index)
     terminal.line(f"Resource: {resource.specification}")
     terminal.line()

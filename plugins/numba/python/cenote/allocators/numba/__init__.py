@@ -25,6 +25,7 @@ import weakref
 from typing import Any
 
 import cenote.driver
+import cenote.mr
 from cenote.registry import Client
 from cenote.stream import CudaStreamFlags, Stream
 
@@ -54,7 +55,7 @@ class CenoteNumbaManager(cuda.GetIpcHandleMixin, cuda.HostOnlyCUDAMemoryManager)
     """Numba's device memory from the current resource of the context's device.
 
     Arrays can be opened by other processes (``get_ipc_handle``) where the driver allows it: in memory that stands on
-    ``cuda``, not in pools of the driver's own.
+    ``cuda``, as ``pool | cuda`` does; not in mapped pages, and not in pools of the driver's own.
     """
 
     def initialize(self) -> None:
@@ -88,6 +89,24 @@ class CenoteNumbaManager(cuda.GetIpcHandleMixin, cuda.HostOnlyCUDAMemoryManager)
     def get_memory_info(self) -> Any:
         """Free and total memory of the device, in bytes, as ``numba.cuda.MemoryInfo``."""
         return cuda.MemoryInfo(*cenote.driver.memory_info(self.context.device.id))
+
+    def get_ipc_handle(self, memory: Any) -> Any:
+        """Give a handle with which another process opens the memory (``cuIpcGetMemHandle``).
+
+        Raises
+        ------
+        RuntimeError
+            If the driver refuses it for this memory; the text says which resource to take.
+        """
+        try:
+            return super().get_ipc_handle(memory)
+        except Exception as error:  # of Numba's own class, which has moved between its modules
+            current = cenote.mr.get_per_device_resource(self.context.device.id).specification
+            raise RuntimeError(
+                f"the driver gives no such handle (cuIpcGetMemHandle: {error}) of this memory: it does so of plain "
+                f"device memory alone, not of mapped pages or of its own pools. The current resource is '{current}'; "
+                "make 'pool | cuda' current before the array is made"
+            ) from error
 
     @property
     def interface_version(self) -> int:
