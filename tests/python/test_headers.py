@@ -89,6 +89,7 @@ MADE_OF = {
     "driver/aside_stream",
     "driver/capture",
     "driver/driver_pools",
+    "driver/graph_lifetime",
     "driver/memory_properties",
     "driver/nvtx",
     "driver/nvtx_memory",

@@ -34,7 +34,7 @@ void* stream_ordered_heap::take(const request& wanted) {
   const owner_index own = owner_of(wanted.id);
   if (wanted.is_planned) return nullptr;
   if (range_ && wanted.bytes >= page_map::slot_bytes) {
-    if (const auto spot = range_->find_spot(own, wanted.bytes, wanted.alignment)) {
+    if (const auto spot = range_->find_spot(own, wanted.bytes, wanted.alignment, takes_ready(wanted))) {
       std::optional<owner_index> keeper;
       if (wanted.id.is_capturing() && !wanted.id.is_nobody()) keeper = own;
       ++counters_.allocations;
@@ -44,7 +44,7 @@ void* stream_ordered_heap::take(const request& wanted) {
     }
   }
   const block_index of_own = find(own, wanted);
-  const block_index of_ready = find(ready_, wanted);
+  const block_index of_ready = takes_ready(wanted) ? find(ready_, wanted) : no_block;
   const bool is_own = of_ready == no_block || (of_own != no_block && heap_[of_own].bytes() <= heap_[of_ready].bytes());
   if (const block_index smaller = is_own ? of_own : of_ready; smaller != no_block) {
     void* const p = take_found(smaller, wanted, is_own ? counters_.from_own_stream : counters_.from_ready);
@@ -52,6 +52,11 @@ void* stream_ordered_heap::take(const request& wanted) {
     return p;
   }
   return empty_caches(wanted.id) ? take_from(own, wanted, counters_.from_own_stream) : nullptr;
+}
+
+/// Over pages, what a graph uses lies on pages of its own.
+bool stream_ordered_heap::takes_ready(const request& wanted) const noexcept {
+  return !range_ || !wanted.id.is_capturing() || wanted.id.is_nobody();
 }
 
 /// A free block of the owner that fits; no_block where there is none, or only an idle chunk that is left whole.
@@ -406,16 +411,18 @@ auto stream_ordered_heap::plan_pages(const request& wanted, paged_range::request
   asked.bytes = wanted.bytes;
   asked.alignment = wanted.alignment;
   asked.own = owner_of(wanted.id);
+  asked.uses_ready = takes_ready(wanted);
   if (wanted.id.is_capturing() && !wanted.id.is_nobody()) asked.keeper = asked.own;
   asked.taker = this_thread_slot();
   asked.unasked = wanted.unasked;
   return range_->make_plan(asked);
 }
 
-/// What the pages have beyond the block is everybody's where they are new or were, else the stream's.
+/// What the pages have beyond the block is everybody's where they are new or were, else the stream's; a capture's pages
+/// are all its own.
 void* stream_ordered_heap::complete(const request& wanted, const paged_range::plan& done) {
   const stream_timeline& mine = timelines_.meet(wanted.id, heap_);
-  const bool is_everybodys = !done.moves_own;
+  const bool is_everybodys = !done.moves_own && takes_ready(wanted);
   range_->complete(done, is_everybodys ? ready_ : mine.owner(), is_everybodys ? 0 : mine.open_epoch());
   if (heap_.has_outgrown_tables()) [[unlikely]]
     caches_.alone([&] { heap_.release_outgrown_tables(); });
@@ -432,6 +439,24 @@ std::vector<page> stream_ordered_heap::take_ready_pages_out(std::size_t bytes) {
   auto pages = range_->take_out(ready_, bytes);
   counters_.upstream_frees += pages.size();
   return pages;
+}
+
+void stream_ordered_heap::meet_capture(stream_id id) {
+  const owner_index owner = owner_of(id);
+  try {
+    heap_.retire_apart(owner);
+  } catch (...) {
+    timelines_.drop(id, heap_, caches_);
+    throw;
+  }
+}
+
+void stream_ordered_heap::end_capture(stream_id id) {
+  empty_caches(id);
+  const stream_timeline& of_nobody = timelines_.meet(orphans, heap_);
+  heap_.let_go(owner_of(id), of_nobody.owner(), of_nobody.open_epoch());
+  timelines_.drop(id, heap_, caches_);
+  if constexpr (check_level >= 2) check();
 }
 
 std::size_t stream_ordered_heap::bytes_in_use() const {

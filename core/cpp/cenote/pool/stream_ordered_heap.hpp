@@ -190,6 +190,15 @@ class stream_ordered_heap {
 
   std::size_t largest_own(stream_id id) { return heap_.largest_free(owner_of(id)); }
 
+  // Captures, whose memory goes back when their graph is gone.
+
+  /// What a capture keeps can be let go of, where the memory is a range. Before anything else is called for it.
+  void meet_capture(stream_id id);
+
+  /// The graph is gone, and its launches are done. But work from before the capture, and of others, may still use what
+  /// was freed: that waits for a mark on `orphans`.
+  void end_capture(stream_id id);
+
   // Figures.
 
   /// Caches change beside the lock.
@@ -209,6 +218,7 @@ class stream_ordered_heap {
 
  private:
   owner_index owner_of(std::optional<stream_id> stream);
+  bool takes_ready(const request& wanted) const noexcept;
   block_index find(owner_index owner, const request& wanted) const noexcept;
   void* take_from(owner_index owner, const request& wanted, std::uint64_t& path);
   bool leaves_whole(block_index found, const request& wanted) const noexcept;

@@ -65,6 +65,16 @@ void stream_timelines::drop_idle(const std::function<bool(stream_id)>& needed, b
   caches.forget_if(is_gone);
 }
 
+void stream_timelines::drop(stream_id id, block_heap& heap, front_caches& caches) noexcept {
+  const auto ended = timelines_.find(id);
+  first_epoch_ = std::max(first_epoch_, ended->second.open_epoch() + 1);
+  heap.destroy_owner(ended->second.owner());
+  timelines_.erase(ended);
+  --captures_;
+  recent_ = {};
+  caches.forget_if([id](stream_id each) { return each == id; });
+}
+
 /// While there is one stream, nobody would wait for a mark.
 bool stream_timelines::is_marked(const stream_timeline& timeline) const noexcept {
   return timelines_.size() > 1 && !timeline.id().is_capturing() && timeline.id() != orphans;

@@ -65,6 +65,9 @@ class stream_timelines {
   /// Drops all that have no free block left, but those of captures and those that are still `needed`.
   void drop_idle(const std::function<bool(stream_id)>& needed, block_heap& heap, front_caches& caches) noexcept;
 
+  /// Drops one of a capture, whose owner has no free block left and keeps none.
+  void drop(stream_id id, block_heap& heap, front_caches& caches) noexcept;
+
   /// For a block that is about to be freed: ends the open epoch before it if frees are marked at once, so that a mark
   /// for that epoch may go with the block.
   std::optional<stamp> pass_if_marked_at_once(stream_timeline& timeline) noexcept;

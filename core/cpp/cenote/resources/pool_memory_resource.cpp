@@ -313,6 +313,7 @@ void* pool_memory_resource::take_from_heap(request wanted) {
 
   const relaxed_capture_scope relaxed;
   const within_capture_scope within(wanted.id.is_capturing());
+  end_captures();
   if (void* p = take_settled(wanted)) return p;
   if (pages_) return take_from_pages(wanted);
 
@@ -382,6 +383,7 @@ void pool_memory_resource::give_to_heap(stream_ref stream, stream_id id, void* p
     if (freed->offered != nullptr) publish(stream, *freed->offered);
     if (freed->due) place_mark(stream, id, *std::move(freed->due));
     if (pages_) finish_trim(stream, id);
+    if (!id.is_capturing()) end_captures();
   } catch (const std::exception& error) {
     free_correction::say(pointer, 0);
     report_once("a block is leaked, as freeing it failed: ", error.what());
@@ -478,7 +480,7 @@ void pool_memory_resource::make_whole(request wanted) {
 bool pool_memory_resource::memory_is_scattered(const request& wanted) {
   section here(*this);
   meet(wanted.stream, wanted.id, here);
-  return memory_.bytes_in_use() == 0 && memory_.largest_own(wanted.id) != held();
+  return captures_.empty() && memory_.bytes_in_use() == 0 && memory_.largest_own(wanted.id) != held();
 }
 
 /// Maps pages under a run of addresses: new ones as long as no more than `bound` is held, else pages that are free
@@ -580,6 +582,7 @@ void* pool_memory_resource::take_without_wait(const request& wanted) {
 /// is another device's.
 void pool_memory_resource::meet(stream_ref stream, stream_id id, section& here) {
   if (memory_.knows(id)) return;
+  if (pages_ && id.is_capturing() && !id.is_nobody()) return meet_capture(stream, id, here);
   if (!id.is_capturing() && id != orphans) {
     const bool is_crowded = memory_.is_crowded();
     here.unlock();
@@ -588,6 +591,48 @@ void pool_memory_resource::meet(stream_ref stream, stream_id id, section& here) 
     here.lock();
   }
   memory_.meet(id);
+}
+
+/// The capture's memory is its own until the graph is gone; for ever where that cannot be seen.
+void pool_memory_resource::meet_capture(stream_ref stream, stream_id id, section& here) {
+  here.unlock();
+  auto lifetime = graph_lifetime::of_capture(stream, device(), is_graph_gone_);
+  here.lock();
+  if (memory_.knows(id)) return;
+  if (lifetime == nullptr) return memory_.meet(id);
+  const auto place = captures_.try_emplace(id, std::move(lifetime)).first;
+  try {
+    memory_.meet_capture(id);
+  } catch (...) {
+    captures_.erase(place);
+    throw;
+  }
+}
+
+/// Takes back what graphs used that are gone. Work from before their capture, or of other streams, may still use it: an
+/// event over the context covers that, as soon as there is no capture.
+void pool_memory_resource::end_captures() noexcept {
+  if (!is_graph_gone_->load(std::memory_order_acquire)) [[likely]]
+    return;
+  try {
+    const bool may_mark = !is_capture_underway(device());
+    is_graph_gone_->store(!may_mark, std::memory_order_release);  // before they are looked at
+    bool must_mark = false;
+    {
+      const section here(*this);
+      std::erase_if(captures_, [this](const auto& each) {
+        if (!each.second->is_over()) return false;
+        memory_.end_capture(each.first);
+        return has_unmarked_orphans_ = true;
+      });
+      must_mark = may_mark && has_unmarked_orphans_;
+      if (must_mark) has_unmarked_orphans_ = false;
+    }
+    if (must_mark) mark_all();
+  } catch (const std::exception& error) {
+    report_once("memory of a graph that is gone is not given back yet: ", error.what());
+    is_graph_gone_->store(true, std::memory_order_release);
+  }
 }
 
 /// In whose order memory is freed: that of `stream`, or, where it is another device's, of a stream of this device that
@@ -939,6 +984,7 @@ void pool_memory_resource::place_mark(stream_ref stream, stream_id id, due_mark 
 std::size_t pool_memory_resource::trim(std::size_t keep_bytes, bool wait) {
   const nvtx::trim_range range(keep_bytes);
   const relaxed_capture_scope relaxed;
+  end_captures();
   if (wait) settle_after_all_work();
   settle();
   unfinished_trim rest{keep_bytes, settle_unmarked()};

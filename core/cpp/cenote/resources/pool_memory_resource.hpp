@@ -29,7 +29,8 @@
 //
 // While a stream is being captured into a graph, its allocations come from steps 1, 2, 4, 6 and 8. The graph will use
 // the addresses whenever it is launched, so that such a block belongs to that branch of that capture for ever; if any
-// other stream frees it, it is retired.
+// other stream frees it, it is retired. Over virtual memory they come from pages of the capture's own, and are taken
+// back when the graph is gone (graph_lifetime).
 //
 // Over virtual memory (virtual_memory_resource) the pool has one range of addresses instead of chunks, and maps pages
 // under it itself (paged_range, mapped_pages). It holds nothing before it is used. After step 4:
@@ -56,9 +57,11 @@
 #include <exception>
 #include <memory>
 #include <optional>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
+#include "cenote/driver/graph_lifetime.hpp"
 #include "cenote/ground/export.hpp"
 #include "cenote/ground/mutex.hpp"
 #include "cenote/memory_resource.hpp"
@@ -213,6 +216,8 @@ class pool_memory_resource final : public memory_resource {
   void settle_after_all_work();
   std::size_t give_back(std::size_t keep_bytes);
   void finish_trim(stream_ref stream, stream_id id) noexcept;
+  void meet_capture(stream_ref stream, stream_id id, section& here);
+  void end_captures() noexcept;
   bool settle_own(stream_ref stream, stream_id id, std::vector<claim>& blocks);
   void make_ready(const std::vector<claim>& settled);
   std::optional<unfinished_trim> take_unfinished_trim();
@@ -249,7 +254,10 @@ class pool_memory_resource final : public memory_resource {
   std::size_t grown_beside_ = 0;  // bytes of chunks for small requests beside an idle one; guarded by growth_
   mutable object_mutex mutex_;
 
-  stream_ordered_heap memory_;                    // guarded by mutex_; its caches are by themselves
+  stream_ordered_heap memory_;  // guarded by mutex_; its caches are by themselves
+  std::unordered_map<stream_id, std::shared_ptr<const graph_lifetime>> captures_;  // guarded by mutex_
+  bool has_unmarked_orphans_ = false;                                              // guarded by mutex_
+  const std::shared_ptr<std::atomic<bool>> is_graph_gone_ = std::make_shared<std::atomic<bool>>(false);
   std::optional<unfinished_trim> trim_;           // guarded by mutex_
   std::atomic<bool> has_unfinished_trim_{false};  // whether there is one
   front_caches& caches_ = memory_.caches();

@@ -1,6 +1,7 @@
 #include "cenote/structures/block_heap.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -95,11 +96,34 @@ void block_heap::give(block_index index, owner_index owner, stamp freed_at) noex
   if (!freed.is_kept) {
     freed.owner = owner;
   } else if (freed.owner != owner) {
-    freed.owner = retired_;
+    freed.owner = retired_of(static_cast<owner_index>(freed.owner));
   }
   freed.is_kept = false;
   freed.freed_at = freed_at;
   insert_merged(index);
+}
+
+void block_heap::retire_apart(owner_index keeper) {
+  retired_apart_.reserve(retired_apart_.size() + 1);
+  retired_apart_.emplace_back(keeper, create_owner());
+}
+
+owner_index block_heap::retired_of(owner_index keeper) const noexcept {
+  const auto found = std::ranges::find(retired_apart_, keeper, &std::pair<owner_index, owner_index>::first);
+  return found == retired_apart_.end() ? retired_ : found->second;
+}
+
+void block_heap::let_go(owner_index keeper, owner_index to, stamp freed_at) {
+  const owner_index retired = retired_of(keeper);
+  reown(keeper, std::numeric_limits<stamp>::max(), to, freed_at);
+  reown(retired, std::numeric_limits<stamp>::max(), to, freed_at);
+  for (const auto& [base, record] : chunks_) {
+    for (block_index i = record.first; i != no_block; i = blocks_[i].next) {
+      if (!blocks_[i].is_free && blocks_[i].owner == keeper) blocks_[i].is_kept = false;
+    }
+  }
+  destroy_owner(retired);
+  std::erase_if(retired_apart_, [=](const auto& each) { return each.first == keeper; });
 }
 
 void block_heap::reown(owner_index from, stamp until, owner_index to, stamp freed_at) {

@@ -36,6 +36,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "cenote/structures/block.hpp"
@@ -49,6 +50,14 @@ class block_heap {
   block_heap();
 
   owner_index create_owner();
+  /// From now on a block that `keeper` keeps, and another frees, is retired to an owner of its own, and not to the one
+  /// that all share: let_go() finds it there.
+  void retire_apart(owner_index keeper);
+
+  /// The keeper keeps nothing any more: what it has free, and what was retired, goes to `to`, as if freed there at
+  /// `freed_at`. After retire_apart().
+  void let_go(owner_index keeper, owner_index to, stamp freed_at);
+
   /// The owner must have no free block and keep none.
   void destroy_owner(owner_index owner) noexcept;
 
@@ -167,6 +176,7 @@ class block_heap {
   };
 
   bool is_free_of(block_index index, owner_index owner) const noexcept;
+  owner_index retired_of(owner_index keeper) const noexcept;
   block_index split(block_index index, std::size_t bytes, std::size_t taker) noexcept;
   block_index split_below(block_index index, std::size_t bytes, std::size_t taker) noexcept;
   void absorb_next(block_index index) noexcept;
@@ -177,8 +187,9 @@ class block_heap {
 
   block_table blocks_;
   block_directory taken_;
-  std::vector<std::unique_ptr<free_index>> indexes_;  // by owner; null: that number is vacant
-  owner_index retired_;                               // the owner that nobody is
+  std::vector<std::unique_ptr<free_index>> indexes_;                // by owner; null: that number is vacant
+  owner_index retired_;                                             // the owner that nobody is
+  std::vector<std::pair<owner_index, owner_index>> retired_apart_;  // keepers, each with where its blocks retire
   std::map<std::byte*, chunk_record> chunks_;
   std::size_t bytes_in_use_ = 0;
   std::size_t chunk_bytes_ = 0;

@@ -166,6 +166,7 @@ auto paged_range::choose(const request& wanted) const -> std::optional<place> {
   });
   // Blocks that are mapped, and adjoin blocks of the other owner.
   for (const owner_index owner : {ready_, wanted.own}) {
+    if (owner == ready_ && !wanted.uses_ready) continue;
     seeds = 0;
     heap_.for_each_free(owner, page_map::slot_bytes, [&](block_index seed) {
       consider(seed, wanted, best);
@@ -183,13 +184,13 @@ void paged_range::consider(block_index seed, const request& wanted, std::optiona
   block_index first = seed;
   for (std::size_t i = 0; i < most_neighbours; ++i) {
     const block_index below = heap_[first].prev;
-    if (below == no_block || !may_use(heap_[below], wanted.own)) break;
+    if (below == no_block || !may_use(heap_[below], wanted)) break;
     first = below;
   }
   block_index last = seed;
   for (std::size_t i = 0; i < most_neighbours; ++i) {
     const block_index above = heap_[last].next;
-    if (above == no_block || !may_use(heap_[above], wanted.own)) break;
+    if (above == no_block || !may_use(heap_[above], wanted)) break;
     last = above;
   }
   std::byte* const begin = heap_[first].address;
@@ -207,9 +208,11 @@ void paged_range::consider(block_index seed, const request& wanted, std::optiona
   }
 }
 
-auto paged_range::find_spot(owner_index own, std::size_t bytes, std::size_t alignment) const -> std::optional<spot> {
+auto paged_range::find_spot(owner_index own, std::size_t bytes, std::size_t alignment, bool uses_ready) const
+    -> std::optional<spot> {
   std::optional<spot> best;
   for (const owner_index owner : {own, ready_}) {
+    if (owner == ready_ && !uses_ready) continue;
     std::size_t looked_at = 0;
     heap_.for_each_free(owner, bytes, [&](block_index index) {
       std::byte* const begin = heap_[index].address;

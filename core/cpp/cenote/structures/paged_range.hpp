@@ -45,6 +45,7 @@ class paged_range {
     bool may_move_ready = false;          // wholly free pages of `ready`
     bool may_move_own = false;            // and of `own`
     bool is_tight = false;                // touch as few pages as possible, rather than bring as few
+    bool uses_ready = true;               // free blocks of `ready`, beside those of `own`
     bool may_break = false;               // release a page that is too large, and make smaller ones of it
     std::optional<owner_index> keeper{};  // these three: as in block_heap::take
     std::size_t taker = 0;
@@ -101,9 +102,11 @@ class paged_range {
     std::size_t rest;
   };
 
-  /// Of the blocks of `own` and `ready` that fit, as far as they are looked at, and of both ends of each, the one where
-  /// the fewest pages are touched that nothing else uses; then the one that leaves the smallest rest.
-  std::optional<spot> find_spot(owner_index own, std::size_t bytes, std::size_t alignment) const;
+  /// Of the blocks of `own`, and of `ready` if they may be used, that fit, as far as they are looked at, and of both
+  /// ends of each, the one where the fewest pages are touched that nothing else uses; then the one that leaves the
+  /// smallest rest.
+  std::optional<spot> find_spot(owner_index own, std::size_t bytes, std::size_t alignment,
+                                bool uses_ready = true) const;
 
   /// Takes wholly free pages of `owner` out, at most `bytes`: they are in limbo from now on.
   std::vector<page> take_out(owner_index owner, std::size_t bytes);
@@ -143,8 +146,8 @@ class paged_range {
   bool is_reserved(block_index index) const noexcept {
     return index != no_block && heap_[index].is_free && heap_[index].owner == reserved_;
   }
-  bool may_use(const block& b, owner_index own) const noexcept {
-    return b.is_free && (b.owner == own || b.owner == ready_ || b.owner == unmapped_);
+  bool may_use(const block& b, const request& wanted) const noexcept {
+    return b.is_free && (b.owner == wanted.own || (wanted.uses_ready && b.owner == ready_) || b.owner == unmapped_);
   }
   std::optional<place> choose(const request& wanted) const;
   void consider(block_index seed, const request& wanted, std::optional<place>& best) const;
