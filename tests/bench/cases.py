@@ -10,7 +10,7 @@ Parameters = Mapping[str, int | str]
 
 KIB, MIB = 1024, 1024**2
 
-_POOLS = ("cenote-pool", "cenote-arena", "cenote-binning", "cenote-async")
+_POOLS = ("cenote-pool", "cenote-chunks", "cenote-arena", "cenote-binning", "cenote-async")
 _RMM = ("rmm-pool", "rmm-arena", "rmm-binning", "rmm-async")
 _HOST = ("mimalloc", "malloc")
 _EVERYONE = (_POOLS[0], "cenote-announced", *_POOLS[1:], *_RMM, *_HOST)
@@ -235,7 +235,7 @@ CASES: dict[str, Case] = {
             "From stream to stream",
             "All memory of a pool of 64 MiB is in use; 1 MiB is freed on one stream and allocated on the other. The "
             "driver's own pool is not limited and need not hand over.",
-            ("cenote-pool", "cenote-announced", "cenote-async", "rmm-pool", "rmm-async", "driver"),
+            ("cenote-pool", "cenote-chunks", "cenote-announced", "cenote-async", "rmm-pool", "rmm-async", "driver"),
             (Row("free on one, allocate on the other", {}),),
             baseline="driver",
             effort=_PAIR,
@@ -263,7 +263,7 @@ CASES: dict[str, Case] = {
             "Growth and trim",
             "Of a pool that starts empty and grows as it likes, blocks of 64 MiB are taken until 8 GiB are in use. All "
             "are freed, it is trimmed, and they are taken again.",
-            ("cenote-pool", "cenote-async", "rmm-pool", "rmm-async"),
+            ("cenote-pool", "cenote-chunks", "cenote-async", "rmm-pool", "rmm-async"),
             tuple(
                 Row(label, {"phase": phase, "mib": 8192})
                 for phase, label in (("grow", "grow"), ("trim", "trim"), ("again", "grow again"))

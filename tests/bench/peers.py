@@ -24,6 +24,7 @@ _RMM, _RMM_2, _RMM_3, _RMM_4 = "#e65100", "#fb8c00", "#ffb74d", "#fbc02d"
 
 _PEERS = (
     Peer("cenote-pool", "cenote pool", _OURS, needs_gpu=False),
+    Peer("cenote-chunks", "cenote pool over cuda, in chunks", "#00838f", needs_gpu=False),
     Peer("cenote-announced", "cenote pool, captures announced", "#004d40", needs_gpu=False),
     Peer("cenote-arena", "cenote arena", _OURS_2, needs_gpu=False),
     Peer("cenote-binning", "cenote binning", _OURS_3, needs_gpu=False),

@@ -15,10 +15,11 @@ def make_cenote(kind: str, initial: int = POOL_BYTES) -> Any:
     from cenote import mr
 
     def pool() -> Any:
-        return mr.PoolMemoryResource(mr.CudaMemoryResource(), initial)
+        return mr.PoolMemoryResource(mr.VirtualMemoryResource(), initial)
 
     makers: dict[str, Callable[[], Any]] = {
         "pool": pool,
+        "chunks": lambda: mr.PoolMemoryResource(mr.CudaMemoryResource(), initial),
         "arena": lambda: mr.ArenaMemoryResource(mr.CudaMemoryResource(), initial),
         "binning": lambda: mr.BinningMemoryResource(pool(), 18, 22),
         "async": lambda: mr.CudaAsyncMemoryResource(initial),

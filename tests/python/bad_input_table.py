@@ -211,6 +211,7 @@ TABLE: dict[str, dict[str, tuple[Any, Refused]]] = {
         "enable_ipc": (False, ANYTHING),
         "enable_fabric": (False, ANYTHING),
         "for_rdma": (False, ANYTHING),
+        "peers": ([1], but(PEERS, None)),
     },
     "mr.CudaAsyncMemoryResource": {
         "initial_pool_size": (MIB, OPTIONAL_SIZE + MORE_THAN_THERE_IS),

@@ -11,6 +11,7 @@
 #include "cenote/resources/cuda_async_memory_resource.hpp"
 #include "cenote/resources/cuda_memory_resource.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
+#include "cenote/resources/virtual_memory_resource.hpp"
 #include "peer.hpp"
 
 namespace bench {
@@ -55,8 +56,14 @@ class cenote_peer {
 };
 
 inline std::shared_ptr<cenote::pool_memory_resource> cenote_pool(room wanted) {
-  return std::make_shared<cenote::pool_memory_resource>(std::make_shared<cenote::cuda_memory_resource>(),
+  return std::make_shared<cenote::pool_memory_resource>(std::make_shared<cenote::virtual_memory_resource>(),
                                                         wanted.initial, wanted.maximum);
+}
+
+inline std::unique_ptr<cenote_peer> make_cenote_chunks(room wanted) {
+  const auto pool = std::make_shared<cenote::pool_memory_resource>(std::make_shared<cenote::cuda_memory_resource>(),
+                                                                   wanted.initial, wanted.maximum);
+  return std::make_unique<cenote_peer>(pool, pool);
 }
 
 inline std::unique_ptr<cenote_peer> make_cenote_pool(room wanted) {

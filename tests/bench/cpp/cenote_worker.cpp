@@ -10,6 +10,7 @@ int main() {
   using namespace bench;
   worker serving("cenote");
   offer<cenote_peer>(serving, "cenote-pool", "", without_promise(make_cenote_pool));
+  offer<cenote_peer>(serving, "cenote-chunks", "", without_promise(make_cenote_chunks));
   offer<cenote_peer>(serving, "cenote-announced", "", make_cenote_announced);
   const auto pool = without_promise(make_cenote_pool);
   offer_pairs_of_threads<cenote_peer>(serving, "cenote-pool", pool);

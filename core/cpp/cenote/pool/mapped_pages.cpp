@@ -48,10 +48,13 @@ std::size_t mapped_pages::room(std::size_t bound) const noexcept {
   return most - std::min(most, held());
 }
 
+std::size_t mapped_pages::page_bytes_for(std::size_t held) noexcept {
+  return std::clamp(std::bit_floor(held / pages_per_pool), page_map::slot_bytes, page_map::max_page_bytes);
+}
+
 std::size_t mapped_pages::page_bytes() const noexcept {
-  std::size_t wanted = held() / pages_per_pool;
-  if (maximum_) wanted = std::min(wanted, room(*maximum_) / pages_to_the_limit);
-  return std::clamp(std::bit_floor(wanted), page_map::slot_bytes, page_map::max_page_bytes);
+  const std::size_t to_the_limit = maximum_ ? room(*maximum_) / pages_to_the_limit * pages_per_pool : max_allocation;
+  return page_bytes_for(std::min(held(), to_the_limit));
 }
 
 bool mapped_pages::bring(const paged_range::filling& wanted, stream_ref stream) {

@@ -50,6 +50,9 @@ class mapped_pages {
   /// Bytes that new pages may have before held() passes `bound` or the maximum.
   std::size_t room(std::size_t bound) const noexcept;
 
+  /// The size of pages in a pool of so many bytes.
+  static std::size_t page_bytes_for(std::size_t held) noexcept;
+
   /// The size of the next new page.
   std::size_t page_bytes() const noexcept;
 

@@ -33,16 +33,6 @@ void* stream_ordered_heap::take(const request& wanted) {
   }
   const owner_index own = owner_of(wanted.id);
   if (wanted.is_planned) return nullptr;
-  if (range_ && wanted.bytes >= page_map::slot_bytes) {
-    if (const auto spot = range_->find_spot(own, wanted.bytes, wanted.alignment, takes_ready(wanted))) {
-      std::optional<owner_index> keeper;
-      if (wanted.id.is_capturing() && !wanted.id.is_nobody()) keeper = own;
-      ++counters_.allocations;
-      ++(heap_[spot->block].owner == own ? counters_.from_own_stream : counters_.from_ready);
-      return heap_[heap_.take_part(spot->block, spot->start, wanted.bytes, keeper, this_thread_slot(), wanted.unasked)]
-          .address;
-    }
-  }
   const block_index of_own = find(own, wanted);
   const block_index of_ready = takes_ready(wanted) ? find(ready_, wanted) : no_block;
   const bool is_own = of_ready == no_block || (of_own != no_block && heap_[of_own].bytes() <= heap_[of_ready].bytes());
@@ -433,6 +423,17 @@ void* stream_ordered_heap::complete(const request& wanted, const paged_range::pl
   counters_.upstream_frees += done.broken.size();
   if constexpr (check_level >= 2) check();
   return heap_[done.block].address;
+}
+
+auto stream_ordered_heap::plan_ready_pages(paged_range::request asked) -> std::optional<paged_range::plan> {
+  asked.own = ready_;
+  return range_->make_plan(asked);
+}
+
+void stream_ordered_heap::complete_ready(const paged_range::plan& done) noexcept {
+  range_->complete(done, ready_, 0);
+  heap_.give(done.block, ready_, 0);
+  counters_.upstream_allocations += done.fillings.size();
 }
 
 std::vector<page> stream_ordered_heap::take_ready_pages_out(std::size_t bytes) {

@@ -182,8 +182,9 @@ class stream_ordered_heap {
   std::optional<paged_range::plan> plan_pages(const request& wanted, paged_range::request asked);
   void* complete(const request& wanted, const paged_range::plan& done);
 
-  /// For a block that nobody has used.
-  void free_to_all(const void* pointer) noexcept { heap_.give(heap_.taken_at(pointer), ready_, 0); }
+  /// The same for pages that everybody may use.
+  std::optional<paged_range::plan> plan_ready_pages(paged_range::request asked);
+  void complete_ready(const paged_range::plan& done) noexcept;
 
   /// Takes wholly free ready pages out, at most `bytes`.
   std::vector<page> take_ready_pages_out(std::size_t bytes);

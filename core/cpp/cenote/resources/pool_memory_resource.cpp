@@ -119,10 +119,14 @@ pool_memory_resource::pool_memory_resource(std::shared_ptr<memory_resource> upst
 void pool_memory_resource::bring_first_pages(std::size_t bytes) {
   const std::size_t whole = align_down(bytes, page_map::slot_bytes);
   if (whole == 0) return;
-  request wanted{{legacy_default_id, whole, default_alignment}, {}};
-  void* const first = bring_pages(wanted, max_allocation, false);
-  if (first == nullptr) throw out_of_memory(describe(*upstream()), bytes, upstream()->state());
-  memory_.free_to_all(first);
+  paged_range::request asked{};
+  asked.bytes = whole;
+  asked.alignment = default_alignment;
+  asked.may_create = whole;
+  asked.page_bytes = mapped_pages::page_bytes_for(whole);
+  const auto planned = memory_.plan_ready_pages(asked);
+  if (!planned || !bring_all(*planned, {})) throw out_of_memory(describe(*upstream()), bytes, upstream()->state());
+  memory_.complete_ready(*planned);
 }
 
 /// One chunk, or several where one cannot be so large.
@@ -299,7 +303,8 @@ void* pool_memory_resource::take_from_heap(request wanted) {
     section here(*this);
     meet(wanted.stream, wanted.id, here);
     pointer = memory_.take(wanted);
-    if (pointer == nullptr && !wanted.id.is_capturing() && !pages_) found = memory_.borrow(wanted);
+    const bool may_borrow = !wanted.id.is_capturing() && !wanted.is_planned && (!pages_ || is_tight());
+    if (pointer == nullptr && may_borrow) found = memory_.borrow(wanted);
   }
   if (pointer != nullptr) {
     if (caches_.keeps(wanted.bytes)) caches_.open(wanted.id);
@@ -439,6 +444,10 @@ void* pool_memory_resource::take_from_pages(request& wanted) {
   if (void* p = bring_pages(wanted, spared, false)) return p;
   if (wanted.may_wait) {
     if (!is_capture_underway(device())) mark_all();  // what is done is ready, and what is not can be waited for
+    if (is_tight()) {
+      const section here(*this);
+      memory_.mark_at_once();
+    }
     if (void* p = take_settled(wanted)) return p;
     if (void* p = borrow(wanted)) return p;
   }
@@ -503,35 +512,47 @@ void* pool_memory_resource::bring_pages(const request& wanted, std::size_t bound
 
 /// Makes the driver's calls for a plan; null, and all is as before, where memory runs out among them.
 void* pool_memory_resource::map_planned(const request& wanted, const paged_range::plan& planned) {
-  std::size_t brought = 0;
-  const auto take_back = [&] {
-    for (std::size_t i = 0; i < brought; ++i) pages_->undo(planned.fillings[i]);
-    const section here(*this);
-    memory_.range().cancel(planned);
-  };
   std::shared_ptr<event> used;  // null where nobody uses the pages at their old addresses any more
   try {
     pages_->reserve_retired(planned.fillings.size() + planned.broken.size());
     if (planned.moves_own) used = event::record(wanted.stream, device());
     for (const page& each : planned.broken) pages_->retire(each, nullptr);
     if (!planned.broken.empty()) reap_pages();
-    for (const paged_range::filling& each : planned.fillings) {
-      if (!pages_->bring(each, wanted.stream)) {
-        take_back();
-        return nullptr;
-      }
-      ++brought;
-    }
   } catch (...) {
-    take_back();
+    const section here(*this);
+    memory_.range().cancel(planned);
     throw;
   }
+  if (!bring_all(planned, wanted.stream)) return nullptr;
   for (const paged_range::filling& each : planned.fillings) {
     if (each.from != nullptr) pages_->retire({each.from, each.to.bytes}, used);
   }
   size_caches();
   const section here(*this);
   return memory_.complete(wanted, planned);
+}
+
+/// False, and the plan is cancelled, where memory ran out.
+bool pool_memory_resource::bring_all(const paged_range::plan& planned, stream_ref stream) {
+  std::size_t brought = 0;
+  const auto take_back = [&] {
+    for (std::size_t i = 0; i < brought; ++i) pages_->undo(planned.fillings[i]);
+    const section here(*this);
+    memory_.range().cancel(planned);
+  };
+  try {
+    for (const paged_range::filling& each : planned.fillings) {
+      if (!pages_->bring(each, stream)) {
+        take_back();
+        return false;
+      }
+      ++brought;
+    }
+    return true;
+  } catch (...) {
+    take_back();
+    throw;
+  }
 }
 
 /// The last step: waits, on the host, for all work of the device, after which each page that is free is everybody's,

@@ -233,6 +233,7 @@ class pool_memory_resource final : public memory_resource {
   void* take_from_pages(request& wanted);
   void* bring_pages(const request& wanted, std::size_t bound, bool may_move, bool may_break = false);
   void* map_planned(const request& wanted, const paged_range::plan& planned);
+  bool bring_all(const paged_range::plan& planned, stream_ref stream);
   void* wait_and_break(request& wanted);
   void* borrow(request& wanted);
   void make_whole(request wanted);

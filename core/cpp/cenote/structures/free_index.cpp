@@ -63,8 +63,7 @@ block_index free_index::find(const block_table& blocks, std::size_t bytes, bool 
   const unsigned tries = is_thorough ? ~0u : most_tries;
   const block_index near = smallest_of(blocks, heads_[level][bin], bytes, tries);
   if (near != no_block) return near;
-  const place above = bin + 1 < bins_per_level ? place{level, bin + 1} : place{level + 1, 0};
-  return smallest_of(blocks, first_at_or_above(above), bytes, tries);
+  return smallest_of(blocks, first_at_or_above(above({level, bin})), bytes, tries);
 }
 
 /// Of the first blocks of a bin, the smallest that fits.

@@ -55,13 +55,12 @@ class free_index {
   /// `visit` returns false.
   template <class Visit>
   void for_each_from(const block_table& blocks, std::size_t bytes, Visit&& visit) const {
-    place from = place_of(bytes);
-    for (; from.level < level_count; ++from.level, from.bin = 0) {
-      if ((levels_ >> from.level & 1) == 0) continue;
-      for (; from.bin < bins_per_level; ++from.bin) {
-        for (block_index i = heads_[from.level][from.bin]; i != no_block; i = blocks[i].free_next) {
-          if (!visit(i)) return;
-        }
+    for (place from = place_of(bytes); from.level < level_count;) {
+      block_index i = first_at_or_above(from);
+      if (i == no_block) return;
+      from = above(place_of(blocks[i].bytes()));
+      for (; i != no_block; i = blocks[i].free_next) {
+        if (!visit(i)) return;
       }
     }
   }
@@ -83,6 +82,9 @@ class free_index {
     unsigned bin;
   };
   static place place_of(std::size_t bytes) noexcept;
+  static place above(place bin) noexcept {
+    return bin.bin + 1 < bins_per_level ? place{bin.level, bin.bin + 1} : place{bin.level + 1, 0};
+  }
   block_index first_at_or_above(place from) const noexcept;
   block_index smallest_of(const block_table& blocks, block_index head, std::size_t bytes,
                           unsigned tries) const noexcept;

@@ -208,30 +208,6 @@ void paged_range::consider(block_index seed, const request& wanted, std::optiona
   }
 }
 
-auto paged_range::find_spot(owner_index own, std::size_t bytes, std::size_t alignment, bool uses_ready) const
-    -> std::optional<spot> {
-  std::optional<spot> best;
-  for (const owner_index owner : {own, ready_}) {
-    if (owner == ready_ && !uses_ready) continue;
-    std::size_t looked_at = 0;
-    heap_.for_each_free(owner, bytes, [&](block_index index) {
-      std::byte* const begin = heap_[index].address;
-      std::byte* const end = heap_.end_of(index);
-      std::byte* const low = align_address(begin, align_up, alignment);
-      if (low + bytes > end) return true;
-      const std::size_t rest = heap_[index].bytes() - bytes;
-      for (std::byte* const start : {low, align_address(end - bytes, align_down, alignment)}) {
-        const std::size_t cost = touched(begin, end, start, bytes);
-        if (!best || cost < best->touched || (cost == best->touched && rest < best->rest)) {
-          best = {index, start, cost, rest};
-        }
-      }
-      return ++looked_at < most_spots;
-    });
-  }
-  return best;
-}
-
 /// The page that `address` lies in, or, where it has none, one of the smallest size.
 page paged_range::page_or_slot(const std::byte* address) const noexcept {
   page here = pages_.page_at(address);

@@ -94,20 +94,6 @@ class paged_range {
   /// The pages could not be mapped: all is as before, but what was broken, which stays in limbo.
   void cancel(const plan& failed) noexcept;
 
-  /// A free block that is mapped, and where in it a large block lies best.
-  struct spot {
-    block_index block;
-    std::byte* start;
-    std::size_t touched;  // bytes of pages that nothing else uses
-    std::size_t rest;
-  };
-
-  /// Of the blocks of `own`, and of `ready` if they may be used, that fit, as far as they are looked at, and of both
-  /// ends of each, the one where the fewest pages are touched that nothing else uses; then the one that leaves the
-  /// smallest rest.
-  std::optional<spot> find_spot(owner_index own, std::size_t bytes, std::size_t alignment,
-                                bool uses_ready = true) const;
-
   /// Takes wholly free pages of `owner` out, at most `bytes`: they are in limbo from now on.
   std::vector<page> take_out(owner_index owner, std::size_t bytes);
 
@@ -123,7 +109,6 @@ class paged_range {
  private:
   static constexpr std::size_t most_seeds = 256;
   static constexpr std::size_t most_neighbours = 64;
-  static constexpr std::size_t most_spots = 8;
   static constexpr std::size_t size_classes = 5;  // 2, 4, 8, 16 and 32 MiB
   static_assert(page_map::slot_bytes << (size_classes - 1) == page_map::max_page_bytes);
 
