@@ -104,7 +104,7 @@ held = [torch.ones(10, device="cuda"), cupy.ones(10), numba.cuda.to_device(numpy
 assert all(cenote.usage()[name].bytes > 0 for name in ("torch", "cupy", "numba")), cenote.usage()
 """
     )
-    assert "current resource: pool:initial=64MiB,max=1GiB | cuda" in out
+    assert "current resource: pool:initial=64MiB,max=1GiB | virtual" in out
 
 
 def test_install_says_why_torch_cannot_be_replaced_any_more(run):
@@ -123,7 +123,7 @@ def test_the_environment_variable_names_the_resource(run):
     run(
         """
         import cenote
-        assert cenote.mr.get_current_device_resource().specification == "statistics | pool:initial=1MiB,max=1GiB | cuda"
+        assert cenote.mr.get_current_device_resource().specification == "statistics | pool:initial=1MiB,max=1GiB | virtual"
         """,
         CENOTE_RESOURCE="statistics | pool:initial=1MiB,max=1GiB",
     )

@@ -28,9 +28,8 @@ constexpr std::size_t plenty = 2;
 /// other stream sees it.
 constexpr std::size_t shares_of_a_cache = 64;
 
-/// Over pages, where what lies in caches keeps pages from other uses: a smaller share, and a still smaller one where
-/// pages are scarce; but enough for small blocks where the pool is small.
-constexpr std::size_t shares_of_a_paged_cache = 256;
+/// Over pages: as much, but little where pages are scarce, as what lies in caches keeps whole pages from other uses; and
+/// enough for small blocks where the pool is small.
 constexpr std::size_t shares_of_a_tight_cache = 4096;
 constexpr std::size_t least_cache = 512 * KiB;
 
@@ -965,7 +964,7 @@ std::size_t pool_memory_resource::release_chunks(stream_ref stream, std::optiona
 /// After the pool has another size.
 void pool_memory_resource::size_caches() {
   if (!pages_) return caches_.set_budget(held() / shares_of_a_cache);
-  caches_.set_budget(std::max(held() / (is_tight() ? shares_of_a_tight_cache : shares_of_a_paged_cache), least_cache));
+  caches_.set_budget(std::max(held() / (is_tight() ? shares_of_a_tight_cache : shares_of_a_cache), least_cache));
 }
 
 /// Whether so much is held that pages are scarce: more than nine tenths of the most that the pool may hold.
