@@ -123,7 +123,8 @@ def test_the_environment_variable_names_the_resource(run):
     run(
         """
         import cenote
-        assert cenote.mr.get_current_device_resource().specification == "statistics | pool:initial=1MiB,max=1GiB | virtual"
+        current = cenote.mr.get_current_device_resource()
+        assert current.specification == "statistics | pool:initial=1MiB,max=1GiB | virtual"
         """,
         CENOTE_RESOURCE="statistics | pool:initial=1MiB,max=1GiB",
     )
