@@ -37,8 +37,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not BUILDING.isdisjoint(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.build)
-        if item.get_closest_marker("build"):  # one after the other where pytest-xdist shares tests out
-            item.add_marker(pytest.mark.xdist_group("build"))
 
 
 def pytest_collection_finish() -> None:

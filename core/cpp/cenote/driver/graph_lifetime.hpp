@@ -20,8 +20,8 @@ namespace cenote::inline v1 {
 
 class graph_lifetime {
  public:
-  /// Of the graph that the stream is captured into. When it is over, `is_any_over` is set as well. Null, and reported,
-  /// where the driver does not tell: the graph must then be taken to live for ever.
+  /// Returns the lifetime of the graph that the stream is captured into. When it is over, `is_any_over` is set as well.
+  /// Null, and reported, where the driver does not tell: the graph must then be taken to live for ever.
   static std::shared_ptr<const graph_lifetime> of_capture(
       stream_ref stream, int device, const std::shared_ptr<std::atomic<bool>>& is_any_over) noexcept;
 

@@ -1,4 +1,4 @@
-// What is asked of the driver together with memory, whether a pool of the driver takes it or a page is made.
+// Properties that the driver must be asked for together with memory, for its pools and for single pages alike.
 #pragma once
 
 #include "cenote/driver/memory_pool.hpp"

@@ -10,7 +10,8 @@
 namespace cenote::inline v1 {
 namespace {
 
-/// What a mapping takes of the device's memory is not known: the driver's own step is asked for.
+/// The room that is made for a mapping. It is not known how much a mapping takes; the driver takes memory in such
+/// steps.
 constexpr std::size_t page_table_bytes = std::size_t{2} << 20;
 
 CUdeviceptr value_of(const std::byte* address) { return reinterpret_cast<CUdeviceptr>(address); }

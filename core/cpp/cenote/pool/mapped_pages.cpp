@@ -87,12 +87,6 @@ std::vector<page> mapped_pages::reap() {
   return gone;
 }
 
-void mapped_pages::wait_for_retired() const {
-  for (const retired& each : retired_) {
-    if (each.used != nullptr) each.used->synchronize();
-  }
-}
-
 /// Unmaps; with its last address, the page's memory goes back to the device.
 void mapped_pages::drop(page_mapping mapping) noexcept {
   const std::size_t bytes = mapping.page().use_count() == 1 ? mapping.page()->bytes() : 0;

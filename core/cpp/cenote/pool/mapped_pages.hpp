@@ -72,9 +72,6 @@ class mapped_pages {
   /// Unmaps what is retired and complete, and returns it. Never waits.
   std::vector<page> reap();
 
-  /// Waits on the host for what is retired.
-  void wait_for_retired() const;
-
  private:
   struct retired {
     page_mapping mapping;

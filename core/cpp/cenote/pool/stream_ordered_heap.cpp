@@ -408,8 +408,8 @@ auto stream_ordered_heap::plan_pages(const request& wanted, paged_range::request
   return range_->make_plan(asked);
 }
 
-/// What the pages have beyond the block is everybody's where they are new or were, else the stream's; a capture's pages
-/// are all its own.
+/// Makes the rest of the pages everybody's where they are new or were ready, else the stream's; the pages of a capture
+/// stay its own.
 void* stream_ordered_heap::complete(const request& wanted, const paged_range::plan& done) {
   const stream_timeline& mine = timelines_.meet(wanted.id, heap_);
   const bool is_everybodys = !done.moves_own && takes_ready(wanted);

@@ -177,6 +177,7 @@ class stream_ordered_heap {
   /// Before anything else is called.
   void be_a_range(std::byte* base, std::size_t bytes) { range_.emplace(heap_, ready_, base, bytes); }
   paged_range& range() noexcept { return *range_; }
+  bool is_unmapped(const block& b) const noexcept { return range_ && range_->is_unmapped(b); }
 
   /// Pages for a request of the stream: `asked` gets its owners. See paged_range.
   std::optional<paged_range::plan> plan_pages(const request& wanted, paged_range::request asked);
@@ -193,7 +194,8 @@ class stream_ordered_heap {
 
   // Captures, whose memory goes back when their graph is gone.
 
-  /// What a capture keeps can be let go of, where the memory is a range. Before anything else is called for it.
+  /// Makes a capture known whose memory end_capture() will take back, where the memory is a range. Before anything else
+  /// is called for the capture.
   void meet_capture(stream_id id);
 
   /// The graph is gone, and its launches are done. But work from before the capture, and of others, may still use what

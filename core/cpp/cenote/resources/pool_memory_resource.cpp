@@ -28,8 +28,8 @@ constexpr std::size_t plenty = 2;
 /// other stream sees it.
 constexpr std::size_t shares_of_a_cache = 64;
 
-/// Over pages: as much, but little where pages are scarce, as what lies in caches keeps whole pages from other uses; and
-/// enough for small blocks where the pool is small.
+/// Over pages: as much, but little where pages are scarce, as what lies in caches keeps whole pages from other uses;
+/// and enough for small blocks where the pool is small.
 constexpr std::size_t shares_of_a_tight_cache = 4096;
 constexpr std::size_t least_cache = 512 * KiB;
 
@@ -95,9 +95,7 @@ pool_memory_resource::pool_memory_resource(std::shared_ptr<memory_resource> upst
   check_pool_size("initial", initial);
   check_pool_size("maximum", maximum);
   const auto* const over = dynamic_cast<const virtual_memory_resource*>(this->upstream().get());
-  if (over != nullptr) {
-    if (!initial) initial = 0;  // it is there as soon as it is needed
-  }
+  if (over != nullptr && !initial) initial = 0;  // it is there as soon as it is needed
   if (over != nullptr && over->has_pages()) {
     pages_ =
         std::make_unique<mapped_pages>(page_properties{device(), over->settings().handles, over->settings().for_rdma},
@@ -421,7 +419,8 @@ void pool_memory_resource::give_spilled(stream_ref stream, sighting seen, block_
   }
 }
 
-/// What may be held before pages are moved rather than made: somewhat more than the most that was in use so far.
+/// Returns how many bytes the pool may hold before it moves pages instead of making new ones: somewhat more than the
+/// most that was in use so far.
 std::size_t pool_memory_resource::bound(const request& wanted) {
   const std::lock_guard lock(mutex_);
   peak_ = std::max(peak_, memory_.bytes_in_use() + wanted.bytes);
@@ -558,8 +557,7 @@ bool pool_memory_resource::bring_all(const paged_range::plan& planned, stream_re
 /// and may be exchanged for smaller ones.
 void* pool_memory_resource::wait_and_break(request& wanted) {
   if (!wanted.may_wait || is_capture_underway(device())) return nullptr;
-  synchronize_device(device());
-  settle_unmarked();
+  settle_after_all_work();
   reap_pages();
   if (void* p = take_without_wait(wanted)) return p;
   return bring_pages(wanted, max_allocation, true, true);
@@ -1094,7 +1092,10 @@ void pool_memory_resource::grow_in_steps_of(std::size_t bytes) {
 std::string pool_memory_resource::map() const {
   std::string text;
   const auto draw = [&](const block& b) {
-    const char* const what = b.is_free ? " free\n" : b.is_cached ? " free, set aside\n" : " in use\n";
+    const char* const what = memory_.is_unmapped(b) ? " without pages\n"
+                             : b.is_free            ? " free\n"
+                             : b.is_cached          ? " free, set aside\n"
+                                                    : " in use\n";
     text += format_address(b.address) + ' ' + std::to_string(b.bytes()) + what;
   };
   const std::lock_guard lock(mutex_);

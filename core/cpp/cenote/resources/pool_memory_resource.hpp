@@ -36,8 +36,9 @@
 // under it itself (paged_range, mapped_pages). It holds nothing before it is used. After step 4:
 //
 //   5. new pages, as long as no more than a tenth above the most that was in use is held   (no wait, no move)
-//   6. pages that are wholly free on this stream or ready, brought to where they are needed
-//   7. a block of another stream, then all that is free on any: the device waits
+//   6. what has become ready on any stream; a block of another stream, for which the device waits
+//   7. pages that are wholly free on this stream or ready, brought to where they are needed; then those of all streams,
+//      for which the device waits
 //   8. new pages up to the maximum
 //   9. the host waits for all work, and large pages are exchanged for small ones
 //
@@ -132,7 +133,7 @@ class pool_memory_resource final : public memory_resource {
     std::shared_ptr<event> done = nullptr;
   };
 
-  /// What a trim could not give back, as work was pending.
+  /// A trim that could not give back all, as work was pending.
   struct unfinished_trim {
     std::size_t keep_bytes;
     pending left;

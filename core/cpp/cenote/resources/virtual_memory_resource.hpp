@@ -47,7 +47,7 @@ class virtual_memory_resource final : public driver_memory_resource {
   /// Whether the device has virtual memory; else its memory is plain.
   bool has_pages() const noexcept { return mapped_ != nullptr; }
 
-  /// What a pool over this resource asks its own pages for.
+  /// The properties that a pool over this resource gives its own pages.
   const options& settings() const noexcept { return options_; }
 
  private:

@@ -66,7 +66,7 @@ block_index free_index::find(const block_table& blocks, std::size_t bytes, bool 
   return smallest_of(blocks, first_at_or_above(above({level, bin})), bytes, tries);
 }
 
-/// Of the first blocks of a bin, the smallest that fits.
+/// Returns the smallest block that fits, of the first few of a bin.
 block_index free_index::smallest_of(const block_table& blocks, block_index head, std::size_t bytes,
                                     unsigned tries) const noexcept {
   block_index smallest = no_block;

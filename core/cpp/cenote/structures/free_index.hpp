@@ -34,8 +34,8 @@ class free_index {
   void insert(block_table& blocks, block_index index) noexcept;
   void remove(block_table& blocks, block_index index) noexcept;
 
-  /// A free block of at least `bytes` (a multiple of the granularity), or no_block. A thorough search looks at the
-  /// whole bin in step 4.
+  /// A free block of at least `bytes` (a multiple of the granularity), or no_block. A thorough search looks at all
+  /// blocks of a bin in step 3.
   block_index find(const block_table& blocks, std::size_t bytes, bool is_thorough = false) const noexcept;
 
   /// The size of the largest block, 0 if there is none. For reports: it walks one bin.

@@ -36,14 +36,12 @@ class paged_range::filler {
   std::vector<filling> fillings;
   std::vector<spare> moved;
   std::vector<spare> broken;
-  std::size_t new_bytes = 0;
 
  private:
   bool fill_all(const std::vector<page>& claims, const page& needed, bool is_loose) {
     fillings.clear();
     moved.clear();
     broken.clear();
-    new_bytes = 0;
     may_create_ = wanted_.may_create;
     is_loose_ = is_loose;
     for (auto& each : by_size_) each.clear();
@@ -77,7 +75,6 @@ class paged_range::filler {
   bool bring(const page& to) {
     if (to.bytes <= wanted_.page_bytes && to.bytes <= may_create_) {
       may_create_ -= to.bytes;
-      new_bytes += to.bytes;
       fillings.push_back({to});
       return true;
     }
@@ -130,13 +127,12 @@ auto paged_range::make_plan(const request& wanted) -> std::optional<plan> {
   plan made;
   reserve(wanted, *where, made);
   try {
-    filler pages(pages_, wanted, spares_for(wanted, wanted.bytes));
+    filler pages(pages_, wanted, spares_for(wanted));
     if (!pages.fill(claims_of(made), {where->start, wanted.bytes})) {
       cancel(made);
       return std::nullopt;
     }
     made.fillings = std::move(pages.fillings);
-    made.new_bytes = pages.new_bytes;
     for (const spare& each : pages.broken) made.broken.push_back(each.whole);
     std::vector<spare> leaving = std::move(pages.moved);
     leaving.insert(leaving.end(), pages.broken.begin(), pages.broken.end());
@@ -156,7 +152,7 @@ auto paged_range::make_plan(const request& wanted) -> std::optional<plan> {
   return made;
 }
 
-/// Looks at runs around addresses without pages. A run without any needs none, and is a free block, which was found.
+/// Looks at runs around addresses without pages, and around blocks that adjoin those of the other owner.
 auto paged_range::choose(const request& wanted) const -> std::optional<place> {
   std::optional<place> best;
   std::size_t seeds = 0;
@@ -284,8 +280,8 @@ std::vector<page> paged_range::claims_of(const plan& made) const {
   return claims;
 }
 
-auto paged_range::spares_for(const request& wanted, std::size_t bytes) const -> std::vector<spare> {
-  const std::size_t enough = std::max(4 * bytes, most_seeds * page_map::slot_bytes);
+auto paged_range::spares_for(const request& wanted) const -> std::vector<spare> {
+  const std::size_t enough = std::max(4 * wanted.bytes, most_seeds * page_map::slot_bytes);
   std::vector<spare> all;
   if (wanted.may_move_ready) all = wholly_free(ready_, enough);
   if (wanted.may_move_own) {
@@ -414,7 +410,7 @@ void paged_range::check() const {
   if (heap_.free_bytes(reserved_) != 0) throw std::logic_error("paged_range I2: a run is reserved");
   heap_.for_each_block([this](const block& b) {
     if (b.address < pages_.base() || b.address >= end_) return;
-    const bool is_without = b.is_free && (b.owner == unmapped_ || b.owner == limbo_);
+    const bool is_without = is_unmapped(b);
     for (std::size_t at = 0; at < b.bytes();) {
       const page here = pages_.page_at(b.address + at);
       if ((here.bytes == 0) != is_without) throw std::logic_error("paged_range I1: a block and its pages disagree");

@@ -63,8 +63,7 @@ class paged_range {
     block_index block;
     std::vector<filling> fillings;
     std::vector<page> broken;  // pages in limbo whose memory is to be released before new ones are made
-    std::size_t new_bytes = 0;
-    bool moves_own = false;  // a page of `own` moves: what was queued for it may still run
+    bool moves_own = false;    // a page of `own` moves: what was queued for it may still run
 
    private:
     friend class paged_range;
@@ -101,6 +100,8 @@ class paged_range {
   void was_unmapped(const page& gone) noexcept;
 
   std::size_t unmapped_bytes() const noexcept;
+
+  /// Whether a block is addresses without a page.
   bool is_unmapped(const block& b) const noexcept { return b.is_free && (b.owner == unmapped_ || b.owner == limbo_); }
 
   /// Throws std::logic_error naming the invariant that does not hold. O(blocks). With no plan open.
@@ -143,7 +144,7 @@ class paged_range {
   void keep_places(plan& made, std::size_t count);
   void use_places(const plan& made) noexcept;
   std::vector<page> claims_of(const plan& made) const;
-  std::vector<spare> spares_for(const request& wanted, std::size_t bytes) const;
+  std::vector<spare> spares_for(const request& wanted) const;
   std::vector<spare> wholly_free(owner_index owner, std::size_t bytes) const;
   void send_to_limbo(std::vector<spare> leaving, std::vector<plan::piece>* as_they_were);
   void give_back_unfilled(plan& made);

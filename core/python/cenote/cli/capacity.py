@@ -87,7 +87,7 @@ def as_json(trace: str, floor: PageFloor, measured: list[Measurement]) -> dict[s
     trace : str
         The file, as the user wrote it.
     floor : PageFloor
-        Of the trace.
+        The page floor of the trace, and the peak of its live bytes.
     measured : list of Measurement
         In the order in which they were asked for.
 
