@@ -300,13 +300,9 @@ void stream_ordered_heap::give(stream_timeline& to, block_index freed) noexcept 
 void stream_ordered_heap::absorb(stream_timeline& to, block_index beside) noexcept {
   if (beside == no_block || !heap_[beside].is_free || heap_[beside].owner == to.owner()) return;
   if (heap_[beside].owner == ready_) return heap_.pass(beside, to.owner(), to.open_epoch());
-  for (const auto& [id, other] : timelines_) {
-    if (other.owner() != heap_[beside].owner) continue;
-    if (!id.is_capturing() && heap_[beside].freed_at <= to.known_of(id)) {
-      heap_.pass(beside, to.owner(), to.open_epoch());
-    }
-    return;
-  }
+  const stream_timeline* const other = timelines_.of_owner(heap_[beside].owner);
+  if (other == nullptr || other->id().is_capturing() || heap_[beside].freed_at > to.known_of(other->id())) return;
+  heap_.pass(beside, to.owner(), to.open_epoch());
 }
 
 /// Frees what lies in the caches of one stream, or of all; false if nothing does. No mark covers it yet.
@@ -457,7 +453,7 @@ void stream_ordered_heap::end_capture(stream_id id) {
   const stream_timeline& of_nobody = timelines_.meet(orphans, heap_);
   heap_.let_go(owner_of(id), of_nobody.owner(), of_nobody.open_epoch());
   timelines_.drop(id, heap_, caches_);
-  if constexpr (check_level >= 2) check();
+  if constexpr (check_level >= 2) heap_.check();
 }
 
 std::size_t stream_ordered_heap::bytes_in_use() const {

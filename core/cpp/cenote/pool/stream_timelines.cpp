@@ -26,7 +26,9 @@ stream_timeline& stream_timelines::meet(stream_id id, block_heap& heap) {
   if (stream_timeline* const known = find(id)) return *known;
   const owner_index owner = heap.create_owner();
   try {
+    by_owner_.resize(std::max(by_owner_.size(), std::size_t{owner} + 1));
     stream_timeline& made = timelines_.try_emplace(id, id, owner, first_epoch_).first->second;
+    by_owner_[owner] = &made;
     captures_ += id.is_capturing() ? 1 : 0;
     ++met_;
     return made;
@@ -53,6 +55,7 @@ void stream_timelines::drop_idle(const std::function<bool(stream_id)>& needed, b
     if (id.is_capturing() || heap.free_bytes(idle.owner()) != 0 || needed(id)) continue;
     forget_marks(idle, idle.open_epoch());
     first_epoch_ = std::max(first_epoch_, idle.open_epoch() + 1);
+    by_owner_[idle.owner()] = nullptr;
     heap.destroy_owner(idle.owner());
     timelines_.erase(current);
     has_dropped = true;
@@ -68,6 +71,7 @@ void stream_timelines::drop_idle(const std::function<bool(stream_id)>& needed, b
 void stream_timelines::drop(stream_id id, block_heap& heap, front_caches& caches) noexcept {
   const auto ended = timelines_.find(id);
   first_epoch_ = std::max(first_epoch_, ended->second.open_epoch() + 1);
+  by_owner_[ended->second.owner()] = nullptr;
   heap.destroy_owner(ended->second.owner());
   timelines_.erase(ended);
   --captures_;

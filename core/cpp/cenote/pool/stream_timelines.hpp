@@ -22,6 +22,7 @@
 #include <memory>
 #include <optional>
 #include <unordered_map>
+#include <vector>
 
 #include "cenote/pool/front_caches.hpp"
 #include "cenote/pool/spare_events.hpp"
@@ -43,6 +44,11 @@ class stream_timelines {
 
   /// Null for a stream that the pool does not know.
   stream_timeline* find(stream_id id) noexcept;
+
+  /// The timeline whose free blocks have this owner; null where it is no stream's.
+  const stream_timeline* of_owner(owner_index owner) const noexcept {
+    return owner < by_owner_.size() ? by_owner_[owner] : nullptr;
+  }
 
   /// The timeline of a stream, which is made for one that is not known. Throws std::bad_alloc, and std::length_error
   /// where the heap has no owner left.
@@ -98,6 +104,7 @@ class stream_timelines {
   bool is_marked(const stream_timeline& timeline) const noexcept;
 
   std::unordered_map<stream_id, stream_timeline> timelines_;
+  std::vector<stream_timeline*> by_owner_;  // null for an owner that is no stream's
   std::array<stream_timeline*, 2> recent_{};
   stamp first_epoch_ = 1;
   std::size_t captures_ = 0;  // timelines of captures: they stay

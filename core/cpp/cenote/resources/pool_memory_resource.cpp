@@ -1130,6 +1130,7 @@ memory_state pool_memory_resource::own_state() const {
 
 void pool_memory_resource::check() const {
   {
+    const std::lock_guard no_plan_is_open(growth_);  // whose run is neither free nor mapped
     const std::lock_guard lock(mutex_);
     memory_.check();
     if (held() < memory_.chunk_bytes() || held() > chunks_.maximum().value_or(max_allocation)) {

@@ -252,7 +252,7 @@ class pool_memory_resource final : public memory_resource {
 
   // Taken in this order: growth_, then mutex_. The upstream is called under growth_, and what it calls of the program's
   // may allocate from this very pool: to the outer growth that is as if another thread had grown the pool.
-  object_recursive_mutex growth_;
+  mutable object_recursive_mutex growth_;
   std::size_t grown_beside_ = 0;  // bytes of chunks for small requests beside an idle one; guarded by growth_
   mutable object_mutex mutex_;
 

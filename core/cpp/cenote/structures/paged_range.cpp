@@ -139,7 +139,7 @@ auto paged_range::make_plan(const request& wanted) -> std::optional<plan> {
     made.moves_own = std::any_of(leaving.begin(), leaving.end(),
                                  [&](const spare& each) { return heap_[each.block].owner == wanted.own; });
     keep_places(made, 2 * leaving.size());
-    send_to_limbo(std::move(leaving), &made.in_limbo);
+    send_to_limbo(std::move(leaving), &made.in_limbo_);
     give_back_unfilled(made);
   } catch (...) {
     cancel(made);
@@ -148,7 +148,7 @@ auto paged_range::make_plan(const request& wanted) -> std::optional<plan> {
   const auto is_broken = [&](const plan::piece& each) {
     return std::any_of(made.broken.begin(), made.broken.end(), [&](const page& p) { return p.address == each.start; });
   };
-  std::erase_if(made.in_limbo, is_broken);
+  std::erase_if(made.in_limbo_, is_broken);
   return made;
 }
 
@@ -247,15 +247,15 @@ void paged_range::reserve(const request& wanted, const place& where, plan& made)
       from = std::max(b.address, base + align_down(bytes_between(base, from), largest));
       to = std::min(heap_.end_of(i), base + align_up(bytes_between(base, to), largest));
     }
-    made.pieces.push_back({from, bytes_between(from, to), static_cast<owner_index>(b.owner), b.freed_at});
+    made.pieces_.push_back({from, bytes_between(from, to), static_cast<owner_index>(b.owner), b.freed_at});
     blocks.push_back(i);
   }
-  pages_.reserve_until(made.pieces.back().start + made.pieces.back().bytes);
-  keep_places(made, made.pieces.size() + 2);
-  heap_.reserve(2 * made.pieces.size() + 2);  // nothing below throws
+  pages_.reserve_until(made.pieces_.back().start + made.pieces_.back().bytes);
+  keep_places(made, made.pieces_.size() + 2);
+  heap_.reserve(2 * made.pieces_.size() + 2);  // nothing below throws
   // From below, so that each part joins the one before it, and all are one block in the end.
   for (std::size_t i = 0; i < blocks.size(); ++i) {
-    heap_.pass_part(blocks[i], made.pieces[i].start, made.pieces[i].bytes, reserved_, 0);
+    heap_.pass_part(blocks[i], made.pieces_[i].start, made.pieces_[i].bytes, reserved_, 0);
   }
   made.block = heap_.take_part(find_free(reserved_, where.start), where.start, wanted.bytes, wanted.keeper,
                                wanted.taker, wanted.unasked);
@@ -263,18 +263,18 @@ void paged_range::reserve(const request& wanted, const place& where, plan& made)
 
 /// The host's memory for `count` more blocks, which cancel() will need.
 void paged_range::keep_places(plan& made, std::size_t count) {
-  made.kept_places.reserve(made.kept_places.size() + count);
+  made.kept_places_.reserve(made.kept_places_.size() + count);
   heap_.reserve(count);
-  while (count-- > 0) made.kept_places.push_back(heap_.blocks().create({}));
+  while (count-- > 0) made.kept_places_.push_back(heap_.blocks().create({}));
 }
 
 void paged_range::use_places(const plan& made) noexcept {
-  for (const block_index each : made.kept_places) heap_.blocks().destroy(each);
+  for (const block_index each : made.kept_places_) heap_.blocks().destroy(each);
 }
 
 std::vector<page> paged_range::claims_of(const plan& made) const {
   std::vector<page> claims;
-  for (const auto& each : made.pieces) {
+  for (const auto& each : made.pieces_) {
     if (each.owner == unmapped_) claims.push_back({each.start, each.bytes});
   }
   return claims;
@@ -337,13 +337,13 @@ void paged_range::give_back_unfilled(plan& made) {
   }
   heap_.reserve(2);  // nothing below throws
   if (const block_index below = run.prev; is_reserved(below) && heap_[below].address < low) {
-    auto& lowest = made.pieces.front();
+    auto& lowest = made.pieces_.front();
     lowest.bytes -= bytes_between(lowest.start, low);
     lowest.start = low;
     heap_.pass_part(below, heap_[below].address, bytes_between(heap_[below].address, low), unmapped_, 0);
   }
   if (const block_index above = run.next; is_reserved(above) && heap_.end_of(above) > high) {
-    auto& highest = made.pieces.back();
+    auto& highest = made.pieces_.back();
     highest.bytes = bytes_between(highest.start, high);
     heap_.pass_part(above, high, bytes_between(high, heap_.end_of(above)), unmapped_, 0);
   }
@@ -362,10 +362,10 @@ void paged_range::cancel(const plan& failed) noexcept {
   heap_.blocks()[failed.block].is_kept = false;
   heap_.give(failed.block, reserved_, 0);
   // From above, so that what is left below keeps its index.
-  for (auto each = failed.pieces.rbegin(); each != failed.pieces.rend(); ++each) {
+  for (auto each = failed.pieces_.rbegin(); each != failed.pieces_.rend(); ++each) {
     heap_.pass_part(find_free(reserved_, each->start), each->start, each->bytes, each->owner, each->freed_at);
   }
-  for (const auto& each : failed.in_limbo) {
+  for (const auto& each : failed.in_limbo_) {
     heap_.pass_part(find_free(limbo_, each.start), each.start, each.bytes, each.owner, each.freed_at);
     pages_.insert({each.start, each.bytes});
   }

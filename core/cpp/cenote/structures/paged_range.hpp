@@ -73,9 +73,9 @@ class paged_range {
       owner_index owner;
       stamp freed_at;
     };
-    std::vector<piece> pieces;             // of the run and of what lies beside it, as they were
-    std::vector<piece> in_limbo;           // the old places of pages that move, as they were
-    std::vector<block_index> kept_places;  // of the block table, so that cancel() needs no memory
+    std::vector<piece> pieces_;             // of the run and of what lies beside it, as they were
+    std::vector<piece> in_limbo_;           // the old places of pages that move, as they were
+    std::vector<block_index> kept_places_;  // of the block table, so that cancel() needs no memory
   };
 
   /// `base` is a multiple of page_map::max_page_bytes. Throws as block_heap::add_chunk does.
