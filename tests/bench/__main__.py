@@ -25,7 +25,7 @@ examples:
   python -m tests.bench --peers all --out results                     everything, as often as 8 minutes hold
   python -m tests.bench --quick --out /tmp/bench                      a look at it, in about a minute
   python -m tests.bench --cases pair,threads --peers cenote-pool,mimalloc --rounds 20 --out /tmp/bench
-  python -m tests.bench --cases replay --traces ../traces --out results
+  python -m tests.bench --cases replay --traces tests/traces --out results
 """
 
 
