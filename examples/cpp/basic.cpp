@@ -2,14 +2,15 @@
 #include <cstdio>
 #include <memory>
 #include <numeric>
+#include <optional>
 #include <vector>
 
 #include "cenote/cenote.hpp"
 
 int main() {
-  // A pool that takes 64 MiB of the driver's memory now, and 1 GiB at the most.
-  auto pool = std::make_shared<cenote::pool_memory_resource>(std::make_shared<cenote::cuda_memory_resource>(),
-                                                             64 * cenote::MiB, 1 * cenote::GiB);
+  // A pool that maps pages as they are needed, 1 GiB at the most.
+  auto pool = std::make_shared<cenote::pool_memory_resource>(std::make_shared<cenote::virtual_memory_resource>(),
+                                                             std::nullopt, 1 * cenote::GiB);
   cenote::set_current_device_resource(pool);
   std::printf("device 0 is %s\n", cenote::device_name(0).c_str());
   std::printf("current resource: %s\n", cenote::describe(*cenote::get_current_device_resource()).c_str());

@@ -19,10 +19,9 @@ void print(const char* what, const cenote::allocation_counters& counted) {
 }  // namespace
 
 int main() {
-  // logging | tracking | statistics | pool | cuda
+  // logging | tracking | statistics | pool | virtual
   const auto log = std::filesystem::temp_directory_path() / "cenote_example.csv";
-  auto pool = std::make_shared<cenote::pool_memory_resource>(std::make_shared<cenote::cuda_memory_resource>(),
-                                                             64 * cenote::MiB, 1 * cenote::GiB);
+  auto pool = std::make_shared<cenote::pool_memory_resource>(std::make_shared<cenote::virtual_memory_resource>());
   auto statistics = std::make_shared<cenote::statistics_resource_adaptor>(pool);
   auto tracking = std::make_shared<cenote::tracking_resource_adaptor>(statistics);
   auto logging = std::make_shared<cenote::logging_resource_adaptor>(tracking, log.string());
@@ -36,7 +35,7 @@ int main() {
   for (int batch = 0; batch < 100; ++batch) cenote::device_buffer input(1 * cenote::MiB, stream);
   print("a hundred batches:", statistics->pop_counters());
   print("everything:", statistics->counters());
-  std::printf("the pool asked the driver %llu times\n",
+  std::printf("the pool took %llu pages from the driver\n",
               static_cast<unsigned long long>(pool->counters().upstream_allocations));
 
   // What is still there, and how much of it.

@@ -10,8 +10,7 @@
 #include "cenote/thrust.hpp"
 
 int main() {
-  auto pool = std::make_shared<cenote::pool_memory_resource>(std::make_shared<cenote::cuda_memory_resource>(),
-                                                             256 * cenote::MiB, 1 * cenote::GiB);
+  auto pool = std::make_shared<cenote::pool_memory_resource>(std::make_shared<cenote::virtual_memory_resource>());
   auto statistics = std::make_shared<cenote::statistics_resource_adaptor>(pool);
   cenote::set_current_device_resource(statistics);
 
@@ -27,7 +26,7 @@ int main() {
   }
   const cenote::allocation_counters counted = statistics->counters();
   std::printf("10 sorts of 1000000 numbers: %s\n", is_right ? "right" : "WRONG");
-  std::printf("%lld allocations, %s at the peak; the driver was asked %llu times\n",
+  std::printf("%lld allocations, %s at the peak; the pool took %llu pages from the driver\n",
               static_cast<long long>(counted.count.total),
               cenote::format_bytes(static_cast<std::size_t>(counted.bytes.peak)).c_str(),
               static_cast<unsigned long long>(pool->counters().upstream_allocations));

@@ -77,8 +77,8 @@ inline namespace v1 {
 class pool_memory_resource final : public memory_resource {
  public:
   /// Sizes in bytes, multiples of 256; std::logic_error if they are not, or if `initial` is above `maximum`.
-  /// Without `initial` the pool starts with half of the device's free memory; without `maximum` it grows while the
-  /// upstream gives.
+  /// Without `initial` the pool starts with half of the device's free memory, and over virtual memory with nothing;
+  /// without `maximum` it grows while the upstream gives.
   explicit pool_memory_resource(std::shared_ptr<memory_resource> upstream, std::optional<std::size_t> initial = {},
                                 std::optional<std::size_t> maximum = {});
   ~pool_memory_resource() override;
