@@ -74,6 +74,7 @@ NAMED_AS = {
     "dtype": ("data type",),
     "guard_bytes": ("a guard",),
     "initial_pool_size": ("initial pool size",),
+    "kind": ("pinned as",),
     "log_file_name": ("log file",),
     "maximum_pool_size": ("maximum pool size",),
     "mr": ("a resource",),
@@ -81,6 +82,7 @@ NAMED_AS = {
     "path": ("no/such/path", "the picture"),
     "pool_handle": ("handle of a memory pool",),
     "pool_size": ("stream pool's size",),
+    "ptr": ("block in use", "nothing is pinned"),
     "size": ("number of bytes",),
     "specification": ("resource", "'initial'", "'cuda'"),
     "text": ("resource", "'initial'", "'max'", "initial pool size", "'cuda'"),
@@ -143,6 +145,7 @@ CALLABLE = refuse(TypeError, None, "text", b"", object(), [], 1.5, True)
 PATH = refuse(TypeError, b"name.csv", object(), [], 1.5, NAN, True, 7) + refuse(ValueError, "", "null\0character")
 UNUSABLE_PATH = PATH + refuse(RuntimeError, "no/such/folder/log.csv")
 TEXT = refuse(TypeError, None, b"", object(), [], 1.5, NAN, True, 7)
+PIN_KIND = TEXT + refuse(ValueError, "", "text", "Exported", "null\0character", "\ud800")
 READABLE = refuse(TypeError, None, "text", object(), 1.5, True, 7) + refuse(
     ValueError, np.zeros(4), np.zeros((2, 2), "u1")
 )
@@ -175,6 +178,8 @@ UPSTREAM = {"upstream_mr": (CUDA, RESOURCE)}
 
 class Kept:
     """What good arguments refer to; made when first asked for, and dropped after the last test of this file."""
+
+    address = 0  # of a block of the pool whose method is called
 
     @functools.cached_property
     def driver_pool(self) -> mr.CudaAsyncMemoryResource:
@@ -236,6 +241,15 @@ TABLE: dict[str, dict[str, tuple[Any, Refused]]] = {
     | {
         "initial_pool_size": (MIB, POOL_SIZE + refuse(MemoryError, 2**63, 2**64 - 256)),
         "maximum_pool_size": (None, POOL_SIZE + refuse(RuntimeError, 0, MIB - 256)),
+    },
+    "mr.Pin": {field.name: (0, ANYTHING) for field in dataclasses.fields(mr.Pin)},
+    "mr.PoolMemoryResource.pin": {
+        "ptr": (Later(lambda: kept.address), COUNT + refuse(ValueError, 0, 1, 2**64 - 1)),
+        "kind": ("exported", PIN_KIND),
+    },
+    "mr.PoolMemoryResource.unpin": {
+        "ptr": (Later(lambda: kept.address), COUNT + refuse(ValueError, 0, 1, 2**64 - 1)),
+        "kind": ("exported", PIN_KIND + refuse(ValueError, "lent")),
     },
     "mr.ArenaMemoryResource": UPSTREAM
     | {

@@ -9,7 +9,7 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from enum import Enum
 from pathlib import Path
 from types import GenericAlias
@@ -31,6 +31,32 @@ UNDO: dict[str, Callable[[Any, Any], object]] = {
     "mr.DeviceMemoryResource.allocate": lambda resource, address: resource.deallocate(address, KIB),
     "registry.Client.allocate": lambda client, address: client.deallocate(address),
     "initialization.register_reinitialize_hook": lambda _, hook: cenote.unregister_reinitialize_hook(hook),
+    "mr.PoolMemoryResource.pin": lambda pool, _: pool.unpin(kept.address),
+    "mr.PoolMemoryResource.unpin": lambda pool, _: pool.pin(kept.address),
+}
+
+
+@contextmanager
+def with_block(pool: mr.PoolMemoryResource) -> Iterator[None]:
+    kept.address = pool.allocate(KIB)
+    yield
+    pool.deallocate(kept.address, KIB)
+
+
+@contextmanager
+def with_pins(pool: mr.PoolMemoryResource) -> Iterator[None]:
+    with with_block(pool):
+        pool.pin(kept.address)
+        pool.pin(kept.address)
+        yield
+        while pool.pins():
+            pool.unpin(kept.address)
+
+
+# What a good call of a method needs.
+NEEDS: dict[str, Callable[[Any], AbstractContextManager[None]]] = {
+    "mr.PoolMemoryResource.pin": with_block,
+    "mr.PoolMemoryResource.unpin": with_pins,
 }
 
 
@@ -144,24 +170,24 @@ def test_bad_value_raises_what_is_documented_and_nothing_changes(
     owner = None if subject is None else make(subject)
     call = named(name) if owner is None else getattr(owner, name.rpartition(".")[2])
     undo = UNDO.get(name, lambda owner, result: None)
-
-    undo(owner, call(**good_arguments(name)))
-    standing.goes_on()
-    wrong = []
-    for bad, expected in TABLE[name][parameter][1]:
-        value = value_of(bad)
-        try:
-            result = call(**(good_arguments(name) | {parameter: value}))
-        except Exception as error:
-            message = str(error)
-            if not isinstance(error, expected) or not is_clear(message, parameter, error):
-                wrong.append(f"{shown(value)}: {type(error).__name__}({message!r}) instead of {expected.__name__}")
-        else:
-            undo(owner, result)
-            wrong.append(f"{shown(value)} is accepted: {result!r}")
-        del value
+    with NEEDS.get(name, nullcontext)(owner):
+        undo(owner, call(**good_arguments(name)))
         standing.goes_on()
-    undo(owner, call(**good_arguments(name)))
+        wrong = []
+        for bad, expected in TABLE[name][parameter][1]:
+            value = value_of(bad)
+            try:
+                result = call(**(good_arguments(name) | {parameter: value}))
+            except Exception as error:
+                message = str(error)
+                if not isinstance(error, expected) or not is_clear(message, parameter, error):
+                    wrong.append(f"{shown(value)}: {type(error).__name__}({message!r}) instead of {expected.__name__}")
+            else:
+                undo(owner, result)
+                wrong.append(f"{shown(value)} is accepted: {result!r}")
+            del value
+            standing.goes_on()
+        undo(owner, call(**good_arguments(name)))
     assert wrong == [], "\n".join(["", *wrong])
 
 

@@ -120,6 +120,7 @@ MADE_OF = {
     "pool/front_caches",
     "pool/mapped_pages",
     "pool/offered_blocks",
+    "pool/pinned_blocks",
     "pool/spare_events",
     "pool/stream_ordered_heap",
     "pool/stream_timeline",

@@ -263,3 +263,61 @@ def test_promise_that_is_not_understood_is_said_and_not_believed(
     finished = run_fresh(PAIRS_ON_A_STREAM, CENOTE_CAPTURES="anounced")
     assert finished.stdout.split("\n")[0] == "200 200"
     assert finished.stderr.count('CENOTE_CAPTURES is "anounced" and has no effect') == 1
+
+
+def test_pinned_pages_stay_until_the_last_pin_is_taken_back() -> None:
+    pool = mr.from_spec("pool | virtual")
+    block = pool.allocate(5 * MIB)
+    pool.pin(block)
+    pool.pin(block)
+    pool.pin(block, kind="captured")
+    assert pool.pins() == [mr.Pin(block, 5 * MIB, "captured", 1), mr.Pin(block, 5 * MIB, "exported", 2)]
+    pool.deallocate(block, 5 * MIB)
+    for kind in ("exported", "captured", "exported"):
+        pool.trim(wait=True)
+        assert pool.pool_size() == 6 * MIB
+        pool.unpin(block, kind)
+    assert pool.pins() == []
+    pool.trim(wait=True)
+    assert pool.pool_size() == 0
+
+
+@pytest.mark.parametrize("specification", ["pool:initial=0 | cuda", "pool | virtual"])
+def test_pin_errors_name_the_address_or_the_kinds_and_change_nothing(specification: str) -> None:
+    pool = mr.from_spec(specification)
+    block = pool.allocate(MIB)
+    with pytest.raises(ValueError, match=f"no block in use starts at {block + 256:#x}"):
+        pool.pin(block + 256)
+    with pytest.raises(ValueError, match=f"nothing is pinned as exported at {block:#x}"):
+        pool.unpin(block)
+    with pytest.raises(ValueError, match="captured, exported, registered, lent, not 'rdma'"):
+        pool.pin(block, "rdma")
+    assert pool.pins() == []
+    pool.deallocate(block, MIB)
+    with pytest.raises(ValueError, match="no block in use"):
+        pool.pin(block)
+
+
+def test_a_pinned_chunk_stays_in_its_pool() -> None:
+    pool = make_pool(0)
+    block = pool.allocate(64 * MIB)
+    pool.pin(block, "registered")
+    pool.deallocate(block, 64 * MIB)
+    assert pool.trim(wait=True) == 0
+    pool.unpin(block, "registered")
+    assert pool.trim(wait=True) == 64 * MIB
+
+
+def test_the_pages_of_pinned_memory_are_not_brought_elsewhere() -> None:
+    pool = mr.PoolMemoryResource(mr.VirtualMemoryResource(), maximum_pool_size="16MiB")
+    blocks = [pool.allocate(2 * MIB) for _ in range(8)]
+    pool.pin(blocks[2], "lent")
+    for block in blocks[::2]:
+        pool.deallocate(block, 2 * MIB)
+    with pytest.raises(MemoryError):
+        pool.allocate(8 * MIB)
+    pool.unpin(blocks[2], "lent")
+    large = pool.allocate(8 * MIB)
+    pool.deallocate(large, 8 * MIB)
+    for block in blocks[1::2]:
+        pool.deallocate(block, 2 * MIB)

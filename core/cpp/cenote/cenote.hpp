@@ -40,6 +40,7 @@
 #include "cenote/ground/version.h"
 #include "cenote/memory_resource.hpp"
 #include "cenote/pool/pool_counters.hpp"
+#include "cenote/pool/pool_pin.hpp"
 #include "cenote/resource_adaptor.hpp"
 #include "cenote/resources/arena_memory_resource.hpp"
 #include "cenote/resources/binning_memory_resource.hpp"

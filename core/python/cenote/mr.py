@@ -29,7 +29,13 @@ from cenote._core.driver_resources import (
     VirtualMemoryResource,
 )
 from cenote._core.memory_resource import DeviceMemoryResource, UpstreamResourceAdaptor
-from cenote._core.pools import ArenaMemoryResource, BinningMemoryResource, FixedSizeMemoryResource, PoolMemoryResource
+from cenote._core.pools import (
+    ArenaMemoryResource,
+    BinningMemoryResource,
+    FixedSizeMemoryResource,
+    Pin,
+    PoolMemoryResource,
+)
 from cenote._core.public_names import publish
 from cenote._core.registry import (
     get_current_device_resource,
@@ -61,6 +67,7 @@ __all__ = [
     "LimitingResourceAdaptor",
     "LoggingResourceAdaptor",
     "ManagedMemoryResource",
+    "Pin",
     "PinnedHostMemoryResource",
     "PoolMemoryResource",
     "PrefetchResourceAdaptor",

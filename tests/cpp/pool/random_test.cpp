@@ -64,12 +64,14 @@ class walker {
       }
       if (random_() % 512 == 0) streams_[random_() % streams_.size()].emplace(0, cuda_stream::kind::non_blocking);
       if (random_() % 4096 == 0) trim();
+      if (random_() % 256 == 0) pin_or_unpin();
       if (random_() % 1024 == 0) pool_.check();
     }
   }
 
   void free_all() {
     while (!held_.empty()) free_one();
+    while (!pinned_.empty()) unpin();
   }
 
  private:
@@ -101,6 +103,20 @@ class walker {
     }
   }
 
+  /// What is pinned may be freed meanwhile.
+  void pin_or_unpin() {
+    if (random_() % 2 == 0 && !pinned_.empty()) return unpin();
+    if (held_.empty()) return;
+    pinned_.push_back(held_[random_() % held_.size()].memory);
+    pool_.pin(pinned_.back(), pin_kind::registered);
+  }
+
+  void unpin() {
+    std::swap(pinned_[random_() % pinned_.size()], pinned_.back());
+    pool_.unpin(pinned_.back(), pin_kind::registered);
+    pinned_.pop_back();
+  }
+
   void free_one() {
     std::swap(held_[random_() % held_.size()], held_.back());
     model_.erase(held_.back().memory);
@@ -113,6 +129,7 @@ class walker {
   std::mt19937_64 random_;
   std::array<std::optional<cuda_stream>, 4> streams_;
   std::vector<block> held_;
+  std::vector<void*> pinned_;
 };
 
 struct setting {

@@ -154,13 +154,74 @@ TEST_F(paged_range_test, takes_out_wholly_free_pages_and_no_others) {
   EXPECT_EQ(range.pages().mapped_bytes(), slot);
 }
 
-/// Blocks never overlap, lie over pages, and no page is under two places; what is cancelled leaves no trace.
-class random_history : public paged_range_test, public testing::WithParamInterface<unsigned> {};
+TEST_F(paged_range_test, leaves_a_pinned_page_where_it_is) {
+  std::vector<std::byte*> blocks;
+  for (int i = 0; i < 6; ++i) blocks.push_back(allocate(want(slot, GiB)));
+  range.pin(blocks[2], slot);
+  for (int i = 0; i < 6; i += 2) free(blocks[i], i == 2 ? ready : own);
+  EXPECT_EQ(allocate(want(3 * slot)), nullptr) << "it is no spare";
+  EXPECT_NE(allocate(want(2 * slot)), nullptr);
+  EXPECT_TRUE(range.take_out(ready, GiB).empty());
+  EXPECT_TRUE(range.is_pinned(blocks[2], slot));
+  range.unpin(blocks[2], slot);
+  EXPECT_EQ(range.take_out(ready, GiB).size(), 1u);
+}
 
-TEST_P(random_history, of_plans_frees_and_cancels_keeps_the_invariants) {
+TEST_F(paged_range_test, leaves_a_page_whole_of_which_any_slot_is_pinned) {
+  auto large = want(8 * slot, GiB);
+  large.page_bytes = 8 * slot;
+  std::byte* const block = allocate(large);
+  range.pin(block + 5 * slot, 256);
+  free(block, ready);
+  EXPECT_TRUE(range.is_pinned(block, 8 * slot));
+  EXPECT_TRUE(range.take_out(ready, GiB).empty());
+  const block_index low = heap.find(ready, 8 * slot, 256);
+  ASSERT_NE(low, no_block);
+  heap.take_part(low, block, slot / 2);  // so that the page can be of use only in parts, elsewhere
+  auto wanted = want(8 * slot);
+  wanted.may_break = true;
+  EXPECT_FALSE(range.make_plan(wanted));
+  range.unpin(block + 5 * slot, 256);
+  EXPECT_FALSE(range.is_pinned(block, 8 * slot));
+}
+
+TEST_F(paged_range_test, counts_the_pins_of_blocks_that_share_a_page) {
+  std::byte* const low = allocate(want(slot / 2, GiB));
+  std::byte* const high = allocate(want(slot / 2));
+  range.pin(low, slot / 2);
+  range.pin(high, slot / 2);
+  range.unpin(low, slot / 2);
+  free(low, ready);
+  free(high, ready);
+  EXPECT_TRUE(range.take_out(ready, GiB).empty());
+  range.unpin(high, slot / 2);
+  EXPECT_EQ(range.take_out(ready, GiB).size(), 1u);
+}
+
+TEST_F(paged_range_test, says_so_where_a_pinned_slot_has_no_page) {
+  allocate(want(slot, GiB));
+  range.pin(base, slot);
+  range.check();
+  range.pin(base + slot, slot);
+  EXPECT_THROW(range.check(), std::logic_error);
+}
+
+/// Blocks never overlap, lie over pages, and no page is under two places; what is cancelled leaves no trace, and what
+/// is pinned does not move.
+class random_history : public paged_range_test, public testing::WithParamInterface<unsigned> {
+ protected:
+  struct pinned {
+    std::byte* block;
+    std::size_t bytes;
+    page first;
+  };
+};
+
+TEST_P(random_history, of_plans_frees_cancels_and_pins_keeps_the_invariants) {
   std::mt19937_64 random(GetParam());
   std::map<std::byte*, std::size_t> live;
   const std::size_t limit = (16 + random() % 64) * slot;
+  std::vector<pinned> pins;
   for (int step = 0; step < 1500; ++step) {
     if (random() % 2 == 0 || live.empty()) {
       const std::size_t bytes = 256 + random() % (random() % 8 == 0 ? 12 * slot : slot / 2) / 256 * 256;
@@ -192,6 +253,22 @@ TEST_P(random_history, of_plans_frees_and_cancels_keeps_the_invariants) {
       std::advance(chosen, static_cast<std::ptrdiff_t>(random() % live.size()));
       free(chosen->first, std::array{own, ready, other}[random() % 3]);
       live.erase(chosen);
+    }
+    if (random() % 32 == 0 && !live.empty()) {
+      auto chosen = live.begin();
+      std::advance(chosen, static_cast<std::ptrdiff_t>(random() % live.size()));
+      range.pin(chosen->first, chosen->second);
+      pins.push_back({chosen->first, chosen->second, range.pages().page_at(chosen->first)});
+    }
+    for (const pinned& each : pins) {
+      ASSERT_TRUE(range.is_pinned(each.block, each.bytes));
+      ASSERT_EQ(range.pages().page_at(each.block).address, each.first.address);
+      ASSERT_EQ(range.pages().page_at(each.block).bytes, each.first.bytes);
+    }
+    if (pins.size() > 3) {
+      std::swap(pins[random() % pins.size()], pins.back());
+      range.unpin(pins.back().block, pins.back().bytes);
+      pins.pop_back();
     }
     if (random() % 64 == 0) heap.reown(other, ~stamp{0} >> 24, own, 1);
     if (random() % 128 == 0) {

@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <limits>
 #include <new>
+#include <stdexcept>
+#include <string>
 #include <unordered_set>
 #include <utility>
 
+#include "cenote/ground/bytes.hpp"
 #include "cenote/ground/check.hpp"
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/thread_slot.hpp"
@@ -387,7 +390,8 @@ void* stream_ordered_heap::take_fresh(const request& wanted, std::optional<strea
 
 std::vector<chunk> stream_ordered_heap::remove_free_chunks(std::optional<stream_id> of,
                                                            const std::function<bool(const chunk&)>& wanted) {
-  auto removed = heap_.remove_free_chunks(owner_of(of), wanted);
+  const auto may_leave = [&](const chunk& memory) { return !pins_.overlaps(memory) && wanted(memory); };
+  auto removed = heap_.remove_free_chunks(owner_of(of), may_leave);
   counters_.upstream_frees += removed.size();
   return removed;
 }
@@ -436,6 +440,25 @@ std::vector<page> stream_ordered_heap::take_ready_pages_out(std::size_t bytes) {
   auto pages = range_->take_out(ready_, bytes);
   counters_.upstream_frees += pages.size();
   return pages;
+}
+
+void stream_ordered_heap::pin(const void* pointer, pin_kind kind) {
+  const chunk block = caches_.alone([&]() -> chunk {
+    const block_index found = heap_.taken_at(pointer);
+    if (found == no_block || heap_[found].is_cached) return {};
+    return {heap_[found].address, heap_[found].bytes()};
+  });
+  // What has no pages yet is the block of a plan, which nobody has got.
+  if (block.bytes == 0 || (range_ && !range_->is_mapped(block.base, block.bytes))) {
+    throw std::invalid_argument("no block in use starts at " + format_address(pointer) + ", so it cannot be pinned");
+  }
+  pins_.add(block, kind, range_ ? &*range_ : nullptr);
+}
+
+void stream_ordered_heap::unpin(const void* pointer, pin_kind kind) {
+  if (pins_.remove(pointer, kind, range_ ? &*range_ : nullptr)) return;
+  throw std::invalid_argument(std::string("nothing is pinned as ") + spell_pin_kind(kind) + " at " +
+                              format_address(pointer));
 }
 
 void stream_ordered_heap::meet_capture(stream_id id) {
@@ -489,6 +512,7 @@ void stream_ordered_heap::check() const {
   caches_.check();
   offers_.check(heap_);
   if (range_) range_->check();
+  pins_.check(range_ ? &*range_ : nullptr);
 }
 
 }  // namespace cenote::inline v1

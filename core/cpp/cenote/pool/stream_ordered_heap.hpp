@@ -32,6 +32,7 @@
 
 #include "cenote/pool/front_caches.hpp"
 #include "cenote/pool/offered_blocks.hpp"
+#include "cenote/pool/pinned_blocks.hpp"
 #include "cenote/pool/pool_counters.hpp"
 #include "cenote/pool/stream_timelines.hpp"
 #include "cenote/structures/block_heap.hpp"
@@ -192,6 +193,14 @@ class stream_ordered_heap {
 
   std::size_t largest_own(stream_id id) { return heap_.largest_free(owner_of(id)); }
 
+  // Pins, which keep pages and chunks where they are.
+
+  /// Throws std::invalid_argument, with nothing changed: if no block in use starts at `pointer`; if there is no such
+  /// pin.
+  void pin(const void* pointer, pin_kind kind);
+  void unpin(const void* pointer, pin_kind kind);
+  const pinned_blocks& pins() const noexcept { return pins_; }
+
   // Captures, whose memory goes back when their graph is gone.
 
   /// Makes a capture known whose memory end_capture() will take back, where the memory is a range. Before anything else
@@ -242,6 +251,7 @@ class stream_ordered_heap {
   front_caches caches_{heap_};
   owner_index ready_;
   std::optional<paged_range> range_;
+  pinned_blocks pins_;
   stream_timelines timelines_;
   offered_blocks offers_;
   pool_counters counters_;

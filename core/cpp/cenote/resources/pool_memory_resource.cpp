@@ -162,6 +162,10 @@ pool_memory_resource::~pool_memory_resource() {
     report_once("a pool is destroyed with blocks still in use: ", in_use, ", together ",
                 format_bytes(memory_.bytes_in_use()));
   }
+  if (!memory_.pins().is_empty()) {
+    report_once("a pool is destroyed, and its memory given back, while blocks are pinned: ",
+                memory_.pins().list().size());
+  }
   try {
     if (pages_) {
       end_of_pages();
@@ -483,11 +487,12 @@ void pool_memory_resource::make_whole(request wanted) {
   if (all != nullptr) give_to_heap(wanted.stream, wanted.id, all, wanted.bytes - wanted.unasked);
 }
 
-/// Whether nothing is in use, and what is free is not one block of the stream.
+/// Whether nothing is in use or pinned, and what is free is not one block of the stream.
 bool pool_memory_resource::memory_is_scattered(const request& wanted) {
   section here(*this);
   meet(wanted.stream, wanted.id, here);
-  return captures_.empty() && memory_.bytes_in_use() == 0 && memory_.largest_own(wanted.id) != held();
+  return captures_.empty() && memory_.pins().is_empty() && memory_.bytes_in_use() == 0 &&
+         memory_.largest_own(wanted.id) != held();
 }
 
 /// Maps pages under a run of addresses: new ones as long as no more than `bound` is held, else pages that are free
@@ -1101,6 +1106,21 @@ std::string pool_memory_resource::map() const {
   const std::lock_guard lock(mutex_);
   memory_.for_each_block(draw);
   return text;
+}
+
+void pool_memory_resource::pin(const void* pointer, pin_kind kind) {
+  const std::lock_guard lock(mutex_);
+  memory_.pin(pointer, kind);
+}
+
+void pool_memory_resource::unpin(const void* pointer, pin_kind kind) {
+  const std::lock_guard lock(mutex_);
+  memory_.unpin(pointer, kind);
+}
+
+std::vector<pool_pin> pool_memory_resource::pins() const {
+  const std::lock_guard lock(mutex_);
+  return memory_.pins().list();
 }
 
 std::string pool_memory_resource::specification() const {

@@ -46,6 +46,9 @@
 // that used it there is done. Near the maximum, blocks of a page and more are placed where they touch the fewest pages,
 // caches are smaller, and where nothing is in use the pages are brought together (make_whole).
 //
+// A pin keeps what lies under a block where it is, whoever uses the block: no page of it is moved, exchanged or given
+// back, and no chunk (pinned_blocks).
+//
 // Invariants: those of stream_ordered_heap, and of chunk_source or mapped_pages.
 //
 // Threads: `mutex_` guards the heap; no driver call and no upstream call is made under it. The caches have locks of
@@ -69,6 +72,7 @@
 #include "cenote/pool/chunk_source.hpp"
 #include "cenote/pool/mapped_pages.hpp"
 #include "cenote/pool/pool_counters.hpp"
+#include "cenote/pool/pool_pin.hpp"
 #include "cenote/pool/stream_ordered_heap.hpp"
 
 namespace CENOTE_EXPORT cenote {
@@ -93,6 +97,18 @@ class pool_memory_resource final : public memory_resource {
   /// Every block, one a line, in order of address: what is in use and how the free memory lies between. What lies in a
   /// thread's cache or is on offer is set aside: it is not yet joined with what is free beside it.
   std::string map() const;
+
+  /// Pins the memory under a block that is in use: until the last pin is taken back its pages are neither moved nor
+  /// exchanged nor given back, and neither is its chunk over another upstream. Pins are counted. The block may be freed
+  /// meanwhile, and its bytes used by others as ever. std::invalid_argument if no block in use starts at `pointer`.
+  void pin(const void* pointer, pin_kind kind);
+
+  /// Takes one pin back, by the address that was pinned, whether the block is in use or not. std::invalid_argument if
+  /// nothing is pinned there as that kind.
+  void unpin(const void* pointer, pin_kind kind);
+
+  /// What is pinned, in order of address.
+  std::vector<pool_pin> pins() const;
 
   std::string kind() const override { return "pool"; }
   std::string specification() const override;

@@ -15,7 +15,9 @@ std::size_t page_map::largest_page_at(const std::byte* address, const std::byte*
 
 void page_map::reserve_until(const std::byte* end) {
   const std::size_t slots = slot_of(end);
-  if (slots > codes_.size()) codes_.resize(std::max(slots, codes_.size() * 2));
+  if (slots <= codes_.size()) return;
+  pins_.resize(std::max(slots, codes_.size() * 2));
+  codes_.resize(pins_.size());
 }
 
 void page_map::insert(page mapped) noexcept {
@@ -33,6 +35,20 @@ void page_map::fill(page part, std::uint8_t code) noexcept {
   std::fill_n(first, part.bytes / slot_bytes, code);
 }
 
+void page_map::pin(const std::byte* address, std::size_t bytes) noexcept {
+  for (std::size_t slot = slot_of(address); base_ + slot * slot_bytes < address + bytes; ++slot) ++pins_[slot];
+}
+
+void page_map::unpin(const std::byte* address, std::size_t bytes) noexcept {
+  for (std::size_t slot = slot_of(address); base_ + slot * slot_bytes < address + bytes; ++slot) --pins_[slot];
+}
+
+bool page_map::is_pinned(const page& whole) const noexcept {
+  const auto first = pins_.begin() + static_cast<std::ptrdiff_t>(slot_of(whole.address));
+  return std::any_of(first, first + static_cast<std::ptrdiff_t>(whole.bytes / slot_bytes),
+                     [](std::uint32_t count) { return count != 0; });
+}
+
 void page_map::check() const {
   std::size_t bytes = 0;
   for (std::size_t slot = 0; slot < codes_.size();) {
@@ -44,6 +60,9 @@ void page_map::check() const {
     if (!is_whole) throw std::logic_error("page_map: a page does not lie at a multiple of its size");
     if (codes_[slot] != 0) bytes += slots * slot_bytes;
     slot += slots;
+  }
+  for (std::size_t slot = 0; slot < codes_.size(); ++slot) {
+    if (pins_[slot] != 0 && codes_[slot] == 0) throw std::logic_error("page_map I2: a pinned slot has no page");
   }
   if (bytes != mapped_bytes_) throw std::logic_error("page_map I1: the sizes of the pages do not add up");
 }

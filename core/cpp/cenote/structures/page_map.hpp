@@ -6,12 +6,14 @@
 // How it works
 //   1. Each slot has a byte: 0 without a page, else 1 + log2 of the slots of its page. Since a page lies at a multiple
 //      of its own size, the byte is enough to find where its page begins.
-//   2. Only as many bytes exist as the highest mapped slot needs.
+//   2. A slot has a count of pins, too. A page with a pinned slot is pinned whole.
+//   3. Only as many slots exist as the highest mapped one needs.
 //
-// Invariant
+// Invariants
 //   I1  mapped_bytes() is the sum of the sizes of all pages
+//   I2  a slot that is pinned has a page
 //
-// Threads: none of its own; the owner locks. Cost: O(slots of the page) for each operation; a byte a slot.
+// Threads: none of its own; the owner locks. Cost: O(slots of the page) for each operation; 5 bytes a slot.
 #pragma once
 
 #include <bit>
@@ -63,6 +65,13 @@ class page_map {
   void insert(page mapped) noexcept;
   void remove(page unmapped) noexcept;
 
+  /// Counts one pin more, or one less, at each slot that the bytes lie over: at least one, and all have pages.
+  void pin(const std::byte* address, std::size_t bytes) noexcept;
+  void unpin(const std::byte* address, std::size_t bytes) noexcept;
+
+  /// Whether any slot of a page is pinned.
+  bool is_pinned(const page& whole) const noexcept;
+
   /// Throws std::logic_error naming the invariant that does not hold.
   void check() const;
 
@@ -75,6 +84,7 @@ class page_map {
 
   std::byte* base_;
   std::vector<std::uint8_t> codes_;
+  std::vector<std::uint32_t> pins_;  // of the same slots
   std::size_t mapped_bytes_ = 0;
 };
 

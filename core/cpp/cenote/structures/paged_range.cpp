@@ -291,7 +291,8 @@ auto paged_range::spares_for(const request& wanted) const -> std::vector<spare> 
   return all;
 }
 
-/// Pages of which no byte is in use or another owner's, those in small free blocks first, until `bytes` are found.
+/// Pages that are not pinned, of which no byte is in use or another owner's, those in small free blocks first, until
+/// `bytes` are found.
 auto paged_range::wholly_free(owner_index owner, std::size_t bytes) const -> std::vector<spare> {
   std::vector<spare> found;
   std::size_t found_bytes = 0;
@@ -299,7 +300,8 @@ auto paged_range::wholly_free(owner_index owner, std::size_t bytes) const -> std
     const std::size_t from = align_up(bytes_between(pages_.base(), heap_[index].address), page_map::slot_bytes);
     for (std::byte* at = pages_.base() + from; at < heap_.end_of(index);) {
       const page whole = pages_.page_at(at);
-      if (whole.address >= heap_[index].address && end_of(whole) <= heap_.end_of(index)) {
+      const bool is_whole = whole.address >= heap_[index].address && end_of(whole) <= heap_.end_of(index);
+      if (is_whole && !pages_.is_pinned(whole)) {
         found.push_back({whole, index});
         found_bytes += whole.bytes;
       }
@@ -389,6 +391,22 @@ void paged_range::was_unmapped(const page& gone) noexcept {
     heap_.pass_part(find_free(limbo_, gone.address), gone.address, gone.bytes, unmapped_, 0);
   } catch (const std::bad_alloc&) {  // of the host's memory: there are addresses enough
   }
+}
+
+bool paged_range::is_mapped(const std::byte* address, std::size_t bytes) const noexcept {
+  for (const std::byte* at = address; at < address + bytes; at = end_of(page_or_slot(at))) {
+    if (!pages_.is_mapped(at)) return false;
+  }
+  return true;
+}
+
+bool paged_range::is_pinned(const std::byte* address, std::size_t bytes) const noexcept {
+  for (const std::byte* at = address; at < address + bytes;) {
+    const page here = pages_.page_at(at);
+    if (here.bytes == 0 || !pages_.is_pinned(here)) return false;
+    at = end_of(here);
+  }
+  return true;
 }
 
 std::size_t paged_range::unmapped_bytes() const noexcept {

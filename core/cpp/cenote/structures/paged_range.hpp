@@ -14,7 +14,10 @@
 //      elsewhere. The pool makes the driver's calls, which others need not wait for; then complete() or cancel().
 //   4. A page that moves is mapped at its new place at once. Its old addresses are in limbo, which is nobody's, until
 //      the work that used them is done and they are unmapped: was_unmapped().
-//   5. A gap is filled cell by cell, from the largest page size down: a page of n bytes lies at a multiple of n.
+//   5. A page that is pinned stays where it is, whole: it neither moves, nor is it broken or taken out. Blocks in it
+//   are
+//      taken and freed as ever.
+//   6. A gap is filled cell by cell, from the largest page size down: a page of n bytes lies at a multiple of n.
 //
 // Invariants: those of page_map; besides, while no plan is open,
 //   I1  a block lies over addresses without a page if and only if it is free, and its owner is `unmapped` or `limbo`
@@ -98,6 +101,16 @@ class paged_range {
 
   /// A page in limbo is unmapped: its addresses may have another page, unless the host has no memory to say so.
   void was_unmapped(const page& gone) noexcept;
+
+  /// Pins the pages under the bytes, or takes a pin back; all of them are mapped.
+  void pin(const std::byte* address, std::size_t bytes) noexcept { pages_.pin(address, bytes); }
+  void unpin(const std::byte* address, std::size_t bytes) noexcept { pages_.unpin(address, bytes); }
+
+  /// Whether all the bytes have pages: those of a block that is in use, unless its plan is still open.
+  bool is_mapped(const std::byte* address, std::size_t bytes) const noexcept;
+
+  /// Whether all the bytes lie in pinned pages.
+  bool is_pinned(const std::byte* address, std::size_t bytes) const noexcept;
 
   std::size_t unmapped_bytes() const noexcept;
 

@@ -329,11 +329,23 @@ cdef extern from "cenote/resources/pool_memory_resource.hpp" namespace "cenote" 
         uint64_t upstream_allocations
         uint64_t upstream_frees
         uint64_t pages_moved
+    cdef enum class pin_kind:
+        captured
+    cdef struct pool_pin:
+        const void* address
+        size_t bytes
+        pin_kind kind
+        size_t count
+    pin_kind parse_pin_kind(string name) except +raise_python_error
+    const char* spell_pin_kind(pin_kind kind)
     cdef cppclass pool_memory_resource(memory_resource):
         pool_memory_resource(shared_ptr[memory_resource], optional[size_t],
                              optional[size_t]) except +raise_python_error
         size_t pool_size() except +raise_python_error
         pool_counters counters() except +raise_python_error
+        void pin(const void* pointer, pin_kind kind) except +raise_python_error
+        void unpin(const void* pointer, pin_kind kind) except +raise_python_error
+        vector[pool_pin] pins() except +raise_python_error
 
 
 cdef extern from "cenote/resources/callback_memory_resource.hpp" namespace "cenote" nogil:

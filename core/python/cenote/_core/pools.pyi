@@ -1,6 +1,15 @@
+from dataclasses import dataclass
+
 from typing_extensions import disjoint_base
 
 from cenote._core.memory_resource import DeviceMemoryResource, UpstreamResourceAdaptor
+
+@dataclass(frozen=True)
+class Pin:
+    address: int
+    nbytes: int
+    kind: str
+    count: int
 
 class PoolMemoryResource(UpstreamResourceAdaptor):
     def __init__(
@@ -11,6 +20,9 @@ class PoolMemoryResource(UpstreamResourceAdaptor):
     ) -> None: ...
     def pool_size(self) -> int: ...
     def counters(self) -> dict[str, int]: ...
+    def pin(self, ptr: int, kind: str = "exported") -> None: ...
+    def unpin(self, ptr: int, kind: str = "exported") -> None: ...
+    def pins(self) -> list[Pin]: ...
 
 class ArenaMemoryResource(UpstreamResourceAdaptor):
     def __init__(

@@ -1,9 +1,20 @@
 """Resources that hand out parts of what they take from an upstream: one class each. Documented in `cenote.mr`."""
+from dataclasses import dataclass
+
+from libc.stdint cimport uintptr_t
 from libcpp.memory cimport shared_ptr, static_pointer_cast
 from libcpp.optional cimport optional
+from libcpp.vector cimport vector
 
 from cenote._core cimport libcenote as lib
-from cenote._core.arguments cimport count_argument, required_size_argument, size_argument, small_argument
+from cenote._core.arguments cimport (
+    address_argument,
+    count_argument,
+    required_size_argument,
+    size_argument,
+    small_argument,
+    text_argument,
+)
 from cenote._core.memory_resource cimport (
     UpstreamResourceAdaptor,
     become,
@@ -11,6 +22,20 @@ from cenote._core.memory_resource cimport (
     resource_argument,
     upstream_argument,
 )
+
+
+cdef lib.pin_kind pin_kind_argument(str kind) except *:
+    return lib.parse_pin_kind(text_argument("kind", kind))
+
+
+@dataclass(frozen=True)
+class Pin:
+    """What a pool keeps where it is: where a block began, its bytes, who knows it, and how often it is pinned."""
+
+    address: int
+    nbytes: int
+    kind: str
+    count: int
 
 
 cdef class PoolMemoryResource(UpstreamResourceAdaptor):
@@ -64,6 +89,67 @@ cdef class PoolMemoryResource(UpstreamResourceAdaptor):
         """
         cdef lib.pool_counters c = (<lib.pool_memory_resource*> self.made()).counters()
         return c
+
+    def pin(self, ptr, str kind not None="exported") -> None:
+        """Keep the memory under a block where it is, for somebody beside the pool who knows it.
+
+        Until the last pin is taken back the pages under the block are neither moved nor exchanged nor given back by
+        `trim`; over an upstream other than `VirtualMemoryResource`, its chunk is not given back. The block may be freed
+        meanwhile, and its bytes are then used by other allocations as ever.
+
+        Parameters
+        ----------
+        ptr : int
+            The address of a block that is in use.
+        kind : str
+            Who knows it: ``"captured"``, a graph; ``"exported"``, another process; ``"registered"``, a device that
+            reads and writes by itself, such as a network card; ``"lent"``, another device or pool. Only what is
+            captured may be exchanged, by those that know the graph.
+
+        Raises
+        ------
+        ValueError
+            If no block in use starts at `ptr`, or there is no such kind.
+        """
+        cdef const void* pointer = <const void*> address_argument("ptr", ptr)
+        cdef lib.pin_kind which = pin_kind_argument(kind)
+        cdef shared_ptr[lib.memory_resource] held = self.held()
+        with nogil:
+            (<lib.pool_memory_resource*> held.get()).pin(pointer, which)
+            held.reset()
+
+    def unpin(self, ptr, str kind not None="exported") -> None:
+        """Take back one pin, whether the block is in use still or not.
+
+        Parameters
+        ----------
+        ptr : int
+            The address that was pinned.
+        kind : str
+            As what it was pinned.
+
+        Raises
+        ------
+        ValueError
+            If nothing is pinned there as that kind.
+        """
+        cdef const void* pointer = <const void*> address_argument("ptr", ptr)
+        cdef lib.pin_kind which = pin_kind_argument(kind)
+        cdef shared_ptr[lib.memory_resource] held = self.held()
+        with nogil:
+            (<lib.pool_memory_resource*> held.get()).unpin(pointer, which)
+            held.reset()
+
+    def pins(self) -> list[Pin]:
+        """What is pinned, in order of address."""
+        cdef vector[lib.pool_pin] all_pins = (<lib.pool_memory_resource*> self.made()).pins()
+        cdef lib.pool_pin* p
+        cdef size_t i
+        result = []
+        for i in range(all_pins.size()):
+            p = &all_pins[i]
+            result.append(Pin(<uintptr_t> p.address, p.bytes, lib.spell_pin_kind(p.kind).decode(), p.count))
+        return result
 
 
 cdef class ArenaMemoryResource(UpstreamResourceAdaptor):

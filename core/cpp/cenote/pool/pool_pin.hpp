@@ -1,0 +1,47 @@
+// A pin: memory of a pool that stays where it is, as somebody beside the pool knows it by its address or its page.
+#pragma once
+
+#include <cstddef>
+#include <string_view>
+
+#include "cenote/ground/export.hpp"
+
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
+
+/// Who knows the memory. What is captured may be exchanged by those that know the graph; for the others nothing may.
+enum class pin_kind {
+  captured,    ///< a graph that uses it
+  exported,    ///< another process, which has mapped it
+  registered,  ///< a device that reads and writes it by itself, such as a network card
+  lent,        ///< another device or pool, which uses it meanwhile
+};
+
+/// The kind's own name.
+constexpr const char* spell_pin_kind(pin_kind kind) noexcept {
+  switch (kind) {
+    case pin_kind::captured:
+      return "captured";
+    case pin_kind::exported:
+      return "exported";
+    case pin_kind::registered:
+      return "registered";
+    case pin_kind::lent:
+      return "lent";
+  }
+  return "unknown";
+}
+
+/// The kind of that name; std::invalid_argument, with the names there are, for another.
+CENOTE_EXPORT pin_kind parse_pin_kind(std::string_view name);
+
+/// What is pinned: where a block began, the bytes that it had, and how many pins it has.
+struct pool_pin {
+  const std::byte* address;
+  std::size_t bytes;
+  pin_kind kind;
+  std::size_t count;
+};
+
+}  // namespace v1
+}  // namespace CENOTE_EXPORT cenote
