@@ -10,7 +10,7 @@
 namespace cenote::test {
 namespace {
 
-constexpr std::size_t page_bytes = 2 * MiB;
+constexpr std::size_t pinned_page_bytes = 2 * MiB;
 constexpr pin_kind all_kinds[] = {pin_kind::captured, pin_kind::exported, pin_kind::registered, pin_kind::lent};
 
 class pins : public simulated_device {
@@ -27,17 +27,17 @@ class pins : public simulated_device {
 TEST_F(pins, keep_the_pages_of_a_freed_block_from_trim_until_the_last_is_taken_back) {
   for (const pin_kind kind : all_kinds) {
     const auto pool = make_pool();
-    void* const block = pool->allocate({}, 8 * page_bytes);
-    void* const other = pool->allocate({}, 8 * page_bytes);
+    void* const block = pool->allocate({}, 8 * pinned_page_bytes);
+    void* const other = pool->allocate({}, 8 * pinned_page_bytes);
     pool->pin(block, kind);
     pool->pin(block, kind);
-    pool->deallocate({}, block, 8 * page_bytes);
-    pool->deallocate({}, other, 8 * page_bytes);
+    pool->deallocate({}, block, 8 * pinned_page_bytes);
+    pool->deallocate({}, other, 8 * pinned_page_bytes);
     pool->trim(0, true);
-    EXPECT_EQ(pool->pool_size(), 8 * page_bytes) << spell_pin_kind(kind);
+    EXPECT_EQ(pool->pool_size(), 8 * pinned_page_bytes) << spell_pin_kind(kind);
     pool->unpin(block, kind);
     pool->trim(0, true);
-    EXPECT_EQ(pool->pool_size(), 8 * page_bytes) << "one is left";
+    EXPECT_EQ(pool->pool_size(), 8 * pinned_page_bytes) << "one is left";
     pool->unpin(block, kind);
     pool->check();
     pool->trim(0, true);
@@ -48,68 +48,68 @@ TEST_F(pins, keep_the_pages_of_a_freed_block_from_trim_until_the_last_is_taken_b
 TEST_F(pins, hold_every_page_that_the_block_touches) {
   const auto pool = make_pool();
   void* const first = pool->allocate({}, 256);
-  void* const block = pool->allocate({}, page_bytes + 512);  // begins in the first page
+  void* const block = pool->allocate({}, pinned_page_bytes + 512);  // begins in the first page
   pool->pin(block, pin_kind::registered);
   pool->deallocate({}, first, 256);
-  pool->deallocate({}, block, page_bytes + 512);
+  pool->deallocate({}, block, pinned_page_bytes + 512);
   pool->trim(0, true);
-  EXPECT_EQ(pool->pool_size(), 2 * page_bytes);
+  EXPECT_EQ(pool->pool_size(), 2 * pinned_page_bytes);
   pool->unpin(block, pin_kind::registered);
 }
 
 TEST_F(pins, keep_a_page_where_it_is_when_pages_are_brought_together) {
-  const auto pool = make_pool(8 * page_bytes);
+  const auto pool = make_pool(8 * pinned_page_bytes);
   std::vector<void*> blocks;
-  for (int i = 0; i < 8; ++i) blocks.push_back(pool->allocate({}, page_bytes));
+  for (int i = 0; i < 8; ++i) blocks.push_back(pool->allocate({}, pinned_page_bytes));
   pool->pin(blocks[2], pin_kind::exported);
-  for (int i = 0; i < 8; i += 2) pool->deallocate({}, blocks[i], page_bytes);
-  EXPECT_EQ(pool->try_allocate({}, 4 * page_bytes), nullptr) << "the fourth page is pinned";
-  void* const large = pool->try_allocate({}, 3 * page_bytes);
+  for (int i = 0; i < 8; i += 2) pool->deallocate({}, blocks[i], pinned_page_bytes);
+  EXPECT_EQ(pool->try_allocate({}, 4 * pinned_page_bytes), nullptr) << "the fourth page is pinned";
+  void* const large = pool->try_allocate({}, 3 * pinned_page_bytes);
   EXPECT_NE(large, nullptr);
-  void* const again = pool->try_allocate({}, page_bytes);
+  void* const again = pool->try_allocate({}, pinned_page_bytes);
   EXPECT_EQ(again, blocks[2]) << "its bytes are used as ever";
   pool->check();
   pool->unpin(blocks[2], pin_kind::exported);
-  pool->deallocate({}, again, page_bytes);
-  pool->deallocate({}, large, 3 * page_bytes);
-  void* const all_four = pool->try_allocate({}, 4 * page_bytes);
+  pool->deallocate({}, again, pinned_page_bytes);
+  pool->deallocate({}, large, 3 * pinned_page_bytes);
+  void* const all_four = pool->try_allocate({}, 4 * pinned_page_bytes);
   EXPECT_NE(all_four, nullptr);
-  pool->deallocate({}, all_four, 4 * page_bytes);
-  for (int i = 1; i < 8; i += 2) pool->deallocate({}, blocks[i], page_bytes);
+  pool->deallocate({}, all_four, 4 * pinned_page_bytes);
+  for (int i = 1; i < 8; i += 2) pool->deallocate({}, blocks[i], pinned_page_bytes);
   pool->check();
 }
 
 TEST_F(pins, leave_a_pool_usable_near_its_limit_while_nothing_is_in_use) {
-  const auto pool = make_pool(8 * page_bytes);
-  void* const low = pool->allocate({}, 4 * page_bytes);
-  void* const high = pool->allocate({}, 4 * page_bytes);
+  const auto pool = make_pool(8 * pinned_page_bytes);
+  void* const low = pool->allocate({}, 4 * pinned_page_bytes);
+  void* const high = pool->allocate({}, 4 * pinned_page_bytes);
   pool->pin(low, pin_kind::captured);
-  pool->deallocate({}, low, 4 * page_bytes);
-  pool->deallocate({}, high, 4 * page_bytes);
+  pool->deallocate({}, low, 4 * pinned_page_bytes);
+  pool->deallocate({}, high, 4 * pinned_page_bytes);
   for (int i = 0; i < 3; ++i) {
-    void* const all = pool->try_allocate({}, 8 * page_bytes);
+    void* const all = pool->try_allocate({}, 8 * pinned_page_bytes);
     EXPECT_NE(all, nullptr) << "the pinned pages lie beside the others";
-    pool->deallocate({}, all, 8 * page_bytes);
+    pool->deallocate({}, all, 8 * pinned_page_bytes);
   }
   pool->unpin(low, pin_kind::captured);
 }
 
 TEST_F(pins, of_two_blocks_that_begin_at_one_address_hold_the_larger) {
   const auto pool = make_pool();
-  void* const small = pool->allocate({}, page_bytes);
+  void* const small = pool->allocate({}, pinned_page_bytes);
   pool->pin(small, pin_kind::lent);
-  pool->deallocate({}, small, page_bytes);
-  void* const large = pool->allocate({}, 4 * page_bytes);
+  pool->deallocate({}, small, pinned_page_bytes);
+  void* const large = pool->allocate({}, 4 * pinned_page_bytes);
   ASSERT_EQ(large, small);
   pool->pin(large, pin_kind::lent);
-  pool->deallocate({}, large, 4 * page_bytes);
+  pool->deallocate({}, large, 4 * pinned_page_bytes);
   const auto all = pool->pins();
   ASSERT_EQ(all.size(), 1u);
-  EXPECT_EQ(all[0].bytes, 4 * page_bytes);
+  EXPECT_EQ(all[0].bytes, 4 * pinned_page_bytes);
   EXPECT_EQ(all[0].count, 2u);
   pool->unpin(small, pin_kind::lent);
   pool->trim(0, true);
-  EXPECT_EQ(pool->pool_size(), 4 * page_bytes) << "which of the two is left nobody has said";
+  EXPECT_EQ(pool->pool_size(), 4 * pinned_page_bytes) << "which of the two is left nobody has said";
   pool->unpin(small, pin_kind::lent);
   pool->trim(0, true);
   EXPECT_EQ(pool->pool_size(), 0u);
@@ -118,7 +118,7 @@ TEST_F(pins, of_two_blocks_that_begin_at_one_address_hold_the_larger) {
 TEST_F(pins, are_listed_by_address_and_kind_with_their_counts) {
   const auto pool = make_pool();
   void* const first = pool->allocate({}, 1000);
-  void* const second = pool->allocate({}, 3 * page_bytes);
+  void* const second = pool->allocate({}, 3 * pinned_page_bytes);
   EXPECT_TRUE(pool->pins().empty());
   pool->pin(second, pin_kind::exported);
   pool->pin(first, pin_kind::registered);
@@ -137,7 +137,7 @@ TEST_F(pins, are_listed_by_address_and_kind_with_their_counts) {
   }
   EXPECT_TRUE(pool->pins().empty());
   pool->deallocate({}, first, 1000);
-  pool->deallocate({}, second, 3 * page_bytes);
+  pool->deallocate({}, second, 3 * pinned_page_bytes);
 }
 
 TEST_F(pins, are_refused_where_no_block_in_use_starts) {
@@ -198,9 +198,9 @@ TEST_F(pins, keep_a_chunk_in_its_pool) {
 TEST_F(pins, that_are_left_when_the_pool_ends_are_reported) {
   captured_stderr output;
   auto pool = make_pool();
-  void* const block = pool->allocate({}, page_bytes);
+  void* const block = pool->allocate({}, pinned_page_bytes);
   pool->pin(block, pin_kind::exported);
-  pool->deallocate({}, block, page_bytes);
+  pool->deallocate({}, block, pinned_page_bytes);
   pool.reset();
   EXPECT_NE(output.text().find("while blocks are pinned: 1"), std::string::npos);
 }
