@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -18,6 +19,9 @@ from cpp_build import CppTree, build_cpp_tree, build_tool, run_build
 
 for _name in [name for name in os.environ if name.startswith("CENOTE_") and not name.startswith("CENOTE_TEST_")]:
     del os.environ[_name]
+# A run in the background inherits an ignored SIGINT, and the tests of interruptions need it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["CENOTE_CUDA_DRIVER"] = "sim"
 os.environ["CENOTE_SIM"] = "devices=2,memory=8GiB,pageable=1"
 
