@@ -9,11 +9,10 @@
 #include "cenote/resources/cuda_memory_resource.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
 #include "support/simulated.hpp"
+#include "support/upstream.hpp"
 
 namespace cenote::test {
 namespace {
-
-std::shared_ptr<memory_resource> cuda() { return std::make_shared<cuda_memory_resource>(0); }
 
 bool holds(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 

@@ -16,11 +16,11 @@
 #include "cenote/resources/pool_memory_resource.hpp"
 #include "support/program_resource.hpp"
 #include "support/simulated.hpp"
+#include "support/upstream.hpp"
 
 namespace cenote::test {
 namespace {
 
-std::shared_ptr<memory_resource> cuda() { return std::make_shared<cuda_memory_resource>(0); }
 std::shared_ptr<memory_resource> pool() { return std::make_shared<pool_memory_resource>(cuda(), 0, std::nullopt); }
 std::shared_ptr<program_resource> program() { return std::make_shared<program_resource>(cuda()); }
 

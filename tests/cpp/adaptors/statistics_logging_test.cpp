@@ -12,11 +12,10 @@
 #include "cenote/resources/cuda_memory_resource.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
 #include "support/simulated.hpp"
+#include "support/upstream.hpp"
 
 namespace cenote::test {
 namespace {
-
-std::shared_ptr<memory_resource> cuda() { return std::make_shared<cuda_memory_resource>(0); }
 
 class statistics : public simulated_device {
  protected:

@@ -25,9 +25,9 @@ static_assert(std::is_convertible_v<const device_uvector<int>&, std::span<const 
 static_assert(!std::is_convertible_v<const device_uvector<int>&, std::span<int>>, "elements of a const row are const");
 
 template <class T>
-concept can_be_set_from_a_temporary =
+concept element_can_be_set_from_a_temporary =
     requires(device_uvector<T> row, T value) { row.set_element_async(0, std::move(value), stream_ref{}); };
-static_assert(!can_be_set_from_a_temporary<int>);
+static_assert(!element_can_be_set_from_a_temporary<int>);
 
 /// What no default constructor makes.
 struct point {

@@ -5,8 +5,6 @@
 namespace cenote::sim_test {
 namespace {
 
-constexpr std::size_t step = 2 * MiB;
-
 class SimAliases : public Sim {
  protected:
   void SetUp() override {

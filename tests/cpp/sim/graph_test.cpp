@@ -6,8 +6,6 @@
 namespace cenote::sim_test {
 namespace {
 
-constexpr std::size_t step = 2 * MiB;
-
 class SimGraph : public Sim {
  protected:
   void SetUp() override {

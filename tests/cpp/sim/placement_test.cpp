@@ -12,16 +12,6 @@ constexpr std::size_t page = 4096;
 constexpr int host = CU_DEVICE_CPU;
 constexpr int nowhere = CU_DEVICE_INVALID;
 
-CUmemLocation at(CUmemLocationType type, int id = 0) {
-  CUmemLocation location{};
-  location.type = type;
-  location.id = id;
-  return location;
-}
-
-CUmemLocation on_device(int ordinal) { return at(CU_MEM_LOCATION_TYPE_DEVICE, ordinal); }
-CUmemLocation on_host() { return at(CU_MEM_LOCATION_TYPE_HOST); }
-
 class SimPlacement : public Sim {
  protected:
   static CUdeviceptr make_managed(std::size_t bytes) {
@@ -72,7 +62,7 @@ TEST_F(SimPlacement, a_prefetch_is_for_whole_pages_and_a_range_that_disagrees_is
   EXPECT_EQ(nowhere, prefetched(memory + page, page + 1));
   EXPECT_OK(cuMemPrefetchAsync(memory, 4 * page, on_device(0), 0, nullptr));
   EXPECT_EQ(0, prefetched(memory, 4 * page));
-  EXPECT_OK(cuMemPrefetchAsync(memory + page - 1, 2, on_host(), 0, nullptr));
+  EXPECT_OK(cuMemPrefetchAsync(memory + page - 1, 2, on_host, 0, nullptr));
   EXPECT_EQ(host, prefetched(memory, 2 * page));
   EXPECT_EQ(nowhere, prefetched(memory, 4 * page));
   EXPECT_EQ(0, prefetched(memory + 2 * page, 2 * page));
@@ -96,7 +86,7 @@ TEST_F(SimPlacement, the_host_and_its_nodes_are_told_apart_by_type_and_id) {
   };
   EXPECT_OK(cuMemPrefetchAsync(memory, page, on_device(1), 0, nullptr));
   EXPECT_EQ((std::array<int, 3>{1, CU_MEM_LOCATION_TYPE_DEVICE, 1}), last());
-  EXPECT_OK(cuMemPrefetchAsync(memory, page, on_host(), 0, nullptr));
+  EXPECT_OK(cuMemPrefetchAsync(memory, page, on_host, 0, nullptr));
   EXPECT_EQ((std::array<int, 3>{host, CU_MEM_LOCATION_TYPE_HOST, host}), last());
   EXPECT_OK(cuMemPrefetchAsync(memory, page, at(CU_MEM_LOCATION_TYPE_HOST_NUMA), 0, nullptr));
   EXPECT_EQ((std::array<int, 3>{host, CU_MEM_LOCATION_TYPE_HOST_NUMA, 0}), last());
@@ -129,7 +119,7 @@ TEST_F(SimPlacement, the_older_abis_name_a_device_by_its_ordinal) {
 
 TEST_F(SimPlacement, advice_holds_until_it_is_taken_back) {
   const CUdeviceptr memory = make_managed(4 * page);
-  EXPECT_OK(cuMemAdvise(memory, 4 * page, CU_MEM_ADVISE_SET_PREFERRED_LOCATION, on_host()));
+  EXPECT_OK(cuMemAdvise(memory, 4 * page, CU_MEM_ADVISE_SET_PREFERRED_LOCATION, on_host));
   EXPECT_EQ(host, preferred(memory, 4 * page));
   EXPECT_OK(cuMemAdvise(memory, page, CU_MEM_ADVISE_UNSET_PREFERRED_LOCATION, on_device(0)));
   EXPECT_EQ(nowhere, preferred(memory, page));
@@ -143,7 +133,7 @@ TEST_F(SimPlacement, advice_holds_until_it_is_taken_back) {
   EXPECT_EQ(0, ask(CU_MEM_RANGE_ATTRIBUTE_READ_MOSTLY, memory, 2 * page));
 
   EXPECT_OK(cuMemAdvise(memory, 2 * page, CU_MEM_ADVISE_SET_ACCESSED_BY, on_device(1)));
-  EXPECT_OK(cuMemAdvise(memory, page, CU_MEM_ADVISE_SET_ACCESSED_BY, on_host()));
+  EXPECT_OK(cuMemAdvise(memory, page, CU_MEM_ADVISE_SET_ACCESSED_BY, on_host));
   EXPECT_EQ((std::array{1, host, nowhere}), accessed_by(memory, page));
   EXPECT_EQ((std::array{1, nowhere, nowhere}), accessed_by(memory, 2 * page));
   EXPECT_EQ((std::array{nowhere, nowhere, nowhere}), accessed_by(memory, 3 * page));
@@ -161,19 +151,19 @@ TEST_F(SimPlacement, any_history_of_ranges_agrees_with_an_array_of_pages) {
   std::array<int, pages> model;
   model.fill(nowhere);
   const auto pick = [&](std::size_t below) { return std::uniform_int_distribution<std::size_t>(0, below - 1)(random); };
-  for (int step = 0; step < 2000; ++step) {
+  for (int round = 0; round < 2000; ++round) {
     const std::size_t start = pick(pages * page);
     const std::size_t bytes = 1 + pick(std::min(pages * page - start, 6 * page));
     const std::size_t first = start / page;
     const std::size_t last = (start + bytes - 1) / page;
-    if (step % 2 == 0) {
+    if (round % 2 == 0) {
       const int target = static_cast<int>(pick(3)) - 1;
-      EXPECT_OK(cuMemPrefetchAsync(memory + start, bytes, target == host ? on_host() : on_device(target), 0, nullptr));
+      EXPECT_OK(cuMemPrefetchAsync(memory + start, bytes, target == host ? on_host : on_device(target), 0, nullptr));
       std::fill(model.begin() + first, model.begin() + last + 1, target);
     } else {
       const bool agree =
           std::all_of(model.begin() + first, model.begin() + last + 1, [&](int each) { return each == model[first]; });
-      ASSERT_EQ(agree ? model[first] : nowhere, prefetched(memory + start, bytes)) << "step " << step;
+      ASSERT_EQ(agree ? model[first] : nowhere, prefetched(memory + start, bytes)) << "round " << round;
     }
   }
 }

@@ -9,17 +9,8 @@ namespace {
 constexpr auto pinned = CU_MEM_ALLOCATION_TYPE_PINNED;
 constexpr auto managed = CU_MEM_ALLOCATION_TYPE_MANAGED;
 
-CUmemLocation at(CUmemLocationType type, int id = 0) {
-  CUmemLocation location{};
-  location.type = type;
-  location.id = id;
-  return location;
-}
-
-CUmemLocation on_device(int ordinal) { return at(CU_MEM_LOCATION_TYPE_DEVICE, ordinal); }
-const CUmemLocation on_host = at(CU_MEM_LOCATION_TYPE_HOST);
 const CUmemLocation on_node = at(CU_MEM_LOCATION_TYPE_HOST_NUMA);
-const CUmemLocation nowhere = at(CU_MEM_LOCATION_TYPE_NONE);
+const CUmemLocation no_location = at(CU_MEM_LOCATION_TYPE_NONE);
 const CUmemLocation on_node_of_thread = at(CU_MEM_LOCATION_TYPE_HOST_NUMA_CURRENT);
 
 class SimPoolPlace : public Sim {
@@ -85,7 +76,7 @@ TEST_F(SimPoolPlace, every_place_has_a_default_pool_of_its_own) {
   const std::set<CUmemoryPool> pools{
       default_pool(pinned, on_device(0)),  default_pool(pinned, on_device(1)), default_pool(managed, on_device(0)),
       default_pool(managed, on_device(1)), default_pool(pinned, on_host),      default_pool(managed, on_host),
-      default_pool(pinned, on_node),       default_pool(managed, on_node),     default_pool(managed, nowhere)};
+      default_pool(pinned, on_node),       default_pool(managed, on_node),     default_pool(managed, no_location)};
   EXPECT_EQ(9U, pools.size());
   EXPECT_EQ(default_pool(pinned, on_host), default_pool(pinned, at(CU_MEM_LOCATION_TYPE_HOST, 5))) << "no id there";
   for (const CUmemoryPool pool : pools) {
@@ -101,7 +92,7 @@ TEST_F(SimPoolPlace, a_place_that_has_no_pools_is_refused) {
     EXPECT_EQ(answer, cuMemGetMemPool(&pool, &location, type));
     return answer;
   };
-  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, asked(pinned, nowhere));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, asked(pinned, no_location));
   EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, asked(managed, on_device(2)));
   EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, asked(managed, at(CU_MEM_LOCATION_TYPE_HOST_NUMA, 1)));
   EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, asked(CU_MEM_ALLOCATION_TYPE_INVALID, on_device(0)));
@@ -173,7 +164,7 @@ TEST_F(SimPoolPlace, memory_of_a_managed_pool_is_preferred_where_the_pool_is) {
     int type;
     int id;
   } rows[] = {{on_device(1), 1, CU_MEM_LOCATION_TYPE_DEVICE, 1},
-              {nowhere, none, CU_MEM_LOCATION_TYPE_NONE, none},
+              {no_location, none, CU_MEM_LOCATION_TYPE_NONE, none},
               {on_host, CU_DEVICE_CPU, CU_MEM_LOCATION_TYPE_HOST, 0},
               {on_node, CU_DEVICE_CPU, CU_MEM_LOCATION_TYPE_HOST_NUMA, 0},
               {on_node_of_thread, CU_DEVICE_CPU, CU_MEM_LOCATION_TYPE_HOST_NUMA_CURRENT, 0}};
@@ -226,7 +217,7 @@ TEST_F(SimPoolPlace, the_current_pool_of_a_place_can_be_replaced_by_one_of_that_
   EXPECT_EQ(initial, default_pool(managed, on_device(0)));
   EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, set(pinned, on_device(0), pool));
   EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, set(managed, on_host, pool));
-  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, set(managed, nowhere, pool));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, set(managed, no_location, pool));
   EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, set(managed, on_device(1), pool));
   EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, set(managed, on_device(0), nullptr));
   EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, set(managed, on_device(0), default_pool(pinned, on_device(0))));
@@ -274,7 +265,7 @@ TEST_F(SimPoolPlace, what_a_pool_can_be_depends_on_its_place) {
   EXPECT_OK(made(pinned, on_node, file));
   EXPECT_OK(made(pinned, on_host, none, 4 * MiB));
   EXPECT_OK(made(managed, at(CU_MEM_LOCATION_TYPE_HOST, 5)));
-  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, made(pinned, nowhere));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, made(pinned, no_location));
   EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, made(pinned, on_node_of_thread));
   EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, made(pinned, on_host, file));
   EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, made(pinned, on_device(2)));

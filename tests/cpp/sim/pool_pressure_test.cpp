@@ -4,7 +4,6 @@
 namespace cenote::sim_test {
 namespace {
 
-constexpr std::size_t step = 2 * MiB;
 constexpr std::size_t percent(std::size_t share) { return card_bytes * share / 100 / step * step; }
 constexpr cuuint64_t keep_everything = UINT64_MAX;
 

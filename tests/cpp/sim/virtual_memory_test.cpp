@@ -4,8 +4,6 @@
 namespace cenote::sim_test {
 namespace {
 
-constexpr std::size_t step = 2 * MiB;
-
 class SimVirtualMemory : public Sim {
  protected:
   static CUmemAllocationProp on_device(int ordinal) {

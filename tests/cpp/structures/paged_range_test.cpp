@@ -13,7 +13,7 @@ namespace {
 
 constexpr std::size_t slot = page_map::slot_bytes;
 constexpr std::size_t range_bytes = 4 * GiB;
-std::byte* const base = reinterpret_cast<std::byte*>(std::uintptr_t{1} << 40);
+std::byte* const range_base = reinterpret_cast<std::byte*>(std::uintptr_t{1} << 40);
 
 class paged_range_test : public testing::Test {
  protected:
@@ -55,7 +55,7 @@ class paged_range_test : public testing::Test {
   owner_index ready = heap.create_owner();
   owner_index own = heap.create_owner();
   owner_index other = heap.create_owner();
-  paged_range range{heap, ready, base, range_bytes};
+  paged_range range{heap, ready, range_base, range_bytes};
 };
 
 TEST_F(paged_range_test, begins_without_a_page) {
@@ -65,7 +65,7 @@ TEST_F(paged_range_test, begins_without_a_page) {
 }
 
 TEST_F(paged_range_test, makes_as_many_pages_as_a_request_needs) {
-  EXPECT_EQ(allocate(want(3 * slot - 256, GiB)), base);
+  EXPECT_EQ(allocate(want(3 * slot - 256, GiB)), range_base);
   EXPECT_EQ(range.pages().mapped_bytes(), 3 * slot);
   EXPECT_EQ(heap.free_bytes(own), 256u) << "the rest of the last page";
 }
@@ -200,9 +200,9 @@ TEST_F(paged_range_test, counts_the_pins_of_blocks_that_share_a_page) {
 
 TEST_F(paged_range_test, says_so_where_a_pinned_slot_has_no_page) {
   allocate(want(slot, GiB));
-  range.pin(base, slot);
+  range.pin(range_base, slot);
   range.check();
-  range.pin(base + slot, slot);
+  range.pin(range_base + slot, slot);
   EXPECT_THROW(range.check(), std::logic_error);
 }
 

@@ -17,6 +17,17 @@ namespace cenote::sim_test {
 inline constexpr std::size_t KiB = 1024;
 inline constexpr std::size_t MiB = 1024 * KiB;
 inline constexpr std::size_t card_bytes = 1024 * MiB;
+inline constexpr std::size_t step = 2 * MiB;  // the granularity of physical memory
+
+inline CUmemLocation at(CUmemLocationType type, int id = 0) {
+  CUmemLocation location{};
+  location.type = type;
+  location.id = id;
+  return location;
+}
+
+inline CUmemLocation on_device(int ordinal) { return at(CU_MEM_LOCATION_TYPE_DEVICE, ordinal); }
+inline const CUmemLocation on_host = at(CU_MEM_LOCATION_TYPE_HOST);
 
 #define EXPECT_OK(expression) EXPECT_EQ(CUDA_SUCCESS, (expression))
 #define ASSERT_OK(expression) ASSERT_EQ(CUDA_SUCCESS, (expression))
