@@ -53,7 +53,7 @@ def with_pins(pool: mr.PoolMemoryResource) -> Iterator[None]:
             pool.unpin(kept.address)
 
 
-# What a good call of a method needs.
+# A method with an entry needs this around each of its calls.
 NEEDS: dict[str, Callable[[Any], AbstractContextManager[None]]] = {
     "mr.PoolMemoryResource.pin": with_block,
     "mr.PoolMemoryResource.unpin": with_pins,

@@ -9,12 +9,11 @@
 #include "cenote/resources/cuda_memory_resource.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
 #include "support/simulated.hpp"
+#include "support/text.hpp"
 #include "support/upstream.hpp"
 
 namespace cenote::test {
 namespace {
-
-bool holds(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 /// What a kernel does that goes astray, done before this returns.
 void write(void* block, std::ptrdiff_t offset, std::size_t bytes, stream_ref stream = {}) {

@@ -7,12 +7,11 @@
 #include "cenote/resources/pool_memory_resource.hpp"
 #include "support/program_resource.hpp"
 #include "support/simulated.hpp"
+#include "support/text.hpp"
 #include "support/upstream.hpp"
 
 namespace cenote::test {
 namespace {
-
-bool says(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 class tracking : public simulated_device, public testing::WithParamInterface<bool> {
  protected:
@@ -66,7 +65,7 @@ TEST_P(tracking, counts_nothing_that_failed) {
 TEST_P(tracking, says_how_much_leaks_also_without_stacks) {
   tracking_resource_adaptor adaptor(source());
   void* const block = adaptor.allocate({}, 100);
-  EXPECT_TRUE(says(adaptor.leak_report(), "1 allocation, 100 B (100 bytes)")) << adaptor.leak_report();
+  EXPECT_TRUE(holds(adaptor.leak_report(), "1 allocation, 100 B (100 bytes)")) << adaptor.leak_report();
   EXPECT_EQ(adaptor.outstanding_allocations()[0].stack, nullptr);
   adaptor.deallocate({}, block, 100);
 }
@@ -86,7 +85,7 @@ TEST(tracked, frees_of_an_unknown_pointer_are_reported_and_passed_on) {
   captured_stderr reported;
   adaptor.deallocate({}, block, 100);  // found leaked if it was not passed on
   const std::string text = reported.text();
-  EXPECT_TRUE(says(text, "(100 bytes) was freed, but it is not outstanding")) << text;
+  EXPECT_TRUE(holds(text, "(100 bytes) was freed, but it is not outstanding")) << text;
   EXPECT_EQ(upstream->last_bytes, 100u);
   EXPECT_EQ(adaptor.allocated_bytes(), 300u);
   adaptor.deallocate({}, own, 300);
@@ -101,7 +100,7 @@ TEST(tracked, what_is_outstanding_at_the_end_is_reported) {
     block = adaptor.allocate({}, 1234);
   }
   const std::string text = reported.text();
-  EXPECT_TRUE(says(text, "1 allocation, 1.21 KiB (1234 bytes) from")) << text;
+  EXPECT_TRUE(holds(text, "1 allocation, 1.21 KiB (1234 bytes) from")) << text;
   source->deallocate({}, block, 1234);
 }
 
@@ -135,7 +134,7 @@ TEST(tracked, allocations_of_many_threads_are_all_known) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(adaptor.outstanding_allocations().size(), 200u);
   EXPECT_EQ(adaptor.allocated_bytes(), 200u * 256);
-  EXPECT_TRUE(says(adaptor.leak_report(), "200 allocations")) << adaptor.leak_report();
+  EXPECT_TRUE(holds(adaptor.leak_report(), "200 allocations")) << adaptor.leak_report();
   for (const auto& blocks : held) {
     for (void* const block : blocks) adaptor.deallocate({}, block, 256);
   }

@@ -103,7 +103,7 @@ class walker {
     }
   }
 
-  /// What is pinned may be freed meanwhile.
+  /// A pinned block may be freed before it is unpinned.
   void pin_or_unpin() {
     if (random_() % 2 == 0 && !pinned_.empty()) return unpin();
     if (held_.empty()) return;

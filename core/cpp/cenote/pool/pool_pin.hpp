@@ -1,4 +1,4 @@
-// A pin: memory of a pool that stays where it is, as somebody beside the pool knows it by its address or its page.
+// A pin keeps memory of a pool where it is, because somebody beside the pool knows it by its address or its page.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +9,8 @@
 namespace CENOTE_EXPORT cenote {
 inline namespace v1 {
 
-/// Who knows the memory. What is captured may be exchanged by those that know the graph; for the others nothing may.
+/// Says by whom the memory is known. Nobody may exchange pinned pages, but for `captured` ones those that know the
+/// graph.
 enum class pin_kind {
   captured,    ///< a graph that uses it
   exported,    ///< another process, which has mapped it
@@ -35,7 +36,7 @@ constexpr const char* spell_pin_kind(pin_kind kind) noexcept {
 /// The kind of that name; std::invalid_argument, with the names there are, for another.
 CENOTE_EXPORT pin_kind parse_pin_kind(std::string_view name);
 
-/// What is pinned: where a block began, the bytes that it had, and how many pins it has.
+/// A block that was in use when it was pinned, and how many pins of that kind it has. It may have been freed since.
 struct pool_pin {
   const std::byte* address;
   std::size_t bytes;

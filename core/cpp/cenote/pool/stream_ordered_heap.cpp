@@ -448,7 +448,7 @@ void stream_ordered_heap::pin(const void* pointer, pin_kind kind) {
     if (found == no_block || heap_[found].is_cached) return {};
     return {heap_[found].address, heap_[found].bytes()};
   });
-  // What has no pages yet is the block of a plan, which nobody has got.
+  // The block of an open plan counts as taken, but has no pages yet, and nobody has its address.
   if (block.bytes == 0 || (range_ && !range_->is_mapped(block.base, block.bytes))) {
     throw std::invalid_argument("no block in use starts at " + format_address(pointer) + ", so it cannot be pinned");
   }

@@ -107,7 +107,7 @@ class pool_memory_resource final : public memory_resource {
   /// nothing is pinned there as that kind.
   void unpin(const void* pointer, pin_kind kind);
 
-  /// What is pinned, in order of address.
+  /// All pins, in order of address.
   std::vector<pool_pin> pins() const;
 
   std::string kind() const override { return "pool"; }

@@ -14,9 +14,7 @@
 //      elsewhere. The pool makes the driver's calls, which others need not wait for; then complete() or cancel().
 //   4. A page that moves is mapped at its new place at once. Its old addresses are in limbo, which is nobody's, until
 //      the work that used them is done and they are unmapped: was_unmapped().
-//   5. A page that is pinned stays where it is, whole: it neither moves, nor is it broken or taken out. Blocks in it
-//   are
-//      taken and freed as ever.
+//   5. A pinned page neither moves, nor is it broken or taken out. Blocks in it are taken and freed as ever.
 //   6. A gap is filled cell by cell, from the largest page size down: a page of n bytes lies at a multiple of n.
 //
 // Invariants: those of page_map; besides, while no plan is open,

@@ -30,7 +30,7 @@ cdef lib.pin_kind pin_kind_argument(str kind) except *:
 
 @dataclass(frozen=True)
 class Pin:
-    """What a pool keeps where it is: where a block began, its bytes, who knows it, and how often it is pinned."""
+    """A block of a pool that was pinned: its address and bytes, the kind of the pins, and how many there are."""
 
     address: int
     nbytes: int
@@ -102,9 +102,9 @@ cdef class PoolMemoryResource(UpstreamResourceAdaptor):
         ptr : int
             The address of a block that is in use.
         kind : str
-            Who knows it: ``"captured"``, a graph; ``"exported"``, another process; ``"registered"``, a device that
-            reads and writes by itself, such as a network card; ``"lent"``, another device or pool. Only what is
-            captured may be exchanged, by those that know the graph.
+            Says by whom the memory is known: ``"captured"`` by a graph, ``"exported"`` to another process,
+            ``"registered"`` with a device that reads and writes by itself, such as a network card, or ``"lent"`` to
+            another device or pool.
 
         Raises
         ------
@@ -141,10 +141,14 @@ cdef class PoolMemoryResource(UpstreamResourceAdaptor):
             held.reset()
 
     def pins(self) -> list[Pin]:
-        """What is pinned, in order of address."""
-        cdef vector[lib.pool_pin] all_pins = (<lib.pool_memory_resource*> self.made()).pins()
+        """Return all pins, in order of address."""
+        cdef vector[lib.pool_pin] all_pins
         cdef lib.pool_pin* p
         cdef size_t i
+        cdef shared_ptr[lib.memory_resource] held = self.held()
+        with nogil:
+            all_pins = (<lib.pool_memory_resource*> held.get()).pins()
+            held.reset()
         result = []
         for i in range(all_pins.size()):
             p = &all_pins[i]
