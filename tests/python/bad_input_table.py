@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
+import importlib.util
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -515,3 +517,18 @@ TABLE: dict[str, dict[str, tuple[Any, Refused]]] = {
     "units.format_bytes": {"nbytes": (1536, but(NOT_AN_INT, None))},
     "units.parse_bytes": {"size": ("1.5 GiB", but(NOT_AN_INT, "text", True) + NO_SIZE)},
 }
+
+if importlib.util.find_spec("distributed") is not None:
+    NO_SIZE_OF_DASK = refuse(TypeError, b"", object(), [], True) + refuse(
+        ValueError, "", "text", "1 GiX", -1, "-1", NAN, INF
+    )
+    MODULES = (*MODULES, importlib.import_module("cenote.dask.options"))
+    TABLE["options.specification_from_dask_cuda"] = {
+        "rmm_pool_size": ("1GiB", NO_SIZE_OF_DASK),
+        "rmm_maximum_pool_size": ("2GiB", NO_SIZE_OF_DASK),
+        "rmm_managed_memory": (False, refuse(ValueError, True)),  # as rmm_async is
+        "rmm_async": (True, refuse(ValueError, False)),  # as there is a threshold
+        "rmm_release_threshold": ("1GiB", NO_SIZE_OF_DASK),
+        "rmm_track_allocations": (False, ANYTHING),
+        "rmm_log_directory": ("logs", refuse(TypeError, b"logs", object(), [], 1.5, True, 7)),
+    }

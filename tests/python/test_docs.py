@@ -20,8 +20,10 @@ snippets = runpy.run_path(str(DOCS / "snippets.py"))
 cpp_reference = runpy.run_path(str(DOCS / "cpp_reference.py"))
 
 PROGRAMS = snippets["programs"]()
-SIMULATED = [program for program in PROGRAMS if not program.needs]
-FRAMEWORKS = {"gpu", "nvcc", "torch", "cupy", "numba"}
+ENGINES = {"distributed"}
+"""What a program may need on the simulated device."""
+SIMULATED = [program for program in PROGRAMS if ENGINES.issuperset(program.needs)]
+FRAMEWORKS = {"gpu", "nvcc", "torch", "cupy", "numba", *ENGINES}
 ENVIRONMENT_VARIABLE = re.compile(r'"((?:CENOTE|RMM)_[A-Z_]+[A-Z])"')
 
 
@@ -32,13 +34,19 @@ def page(name: str) -> str:
 @pytest.mark.parametrize(
     "program",
     [
-        pytest.param(program, id=program.name, marks=[pytest.mark.build] if program.language == "cpp" else [])
+        pytest.param(
+            program,
+            id=program.name,
+            marks=[pytest.mark.build] if program.language == "cpp" else [pytest.mark.slow] if program.needs else [],
+        )
         for program in SIMULATED
     ],
 )
 def test_program_on_a_page_runs_and_prints_what_the_page_says(program, tmp_path: Path) -> None:
     if program.language == "cpp" and shutil.which(os.environ.get("CXX", "c++").split()[0]) is None:
         pytest.skip("needs a C++ compiler")
+    for engine in program.needs:
+        pytest.importorskip(engine)
     devices = {"CENOTE_CUDA_DRIVER": "sim", "CENOTE_SIM": "devices=2,memory=8GiB,pageable=1"}
     snippets["run"](program, tmp_path, {**os.environ, **devices})
 

@@ -26,7 +26,9 @@ SAYS = {
     ],
     "count_driver_calls.py": ["cuda: ", "1000 of them cuMemAlloc", "0 of them cuMemAlloc", "handled: out_of_memory"],
     "replay_a_trace.py": ["26,194 events", "pool  ", "async", "13,098 allocations"],
+    "spill_with_dask.py": ["32 of 32 buffers", "of 256 MiB on its device, and has spilled"],
 }
+NEEDS = {"spill_with_dask.py": "distributed"}
 
 CPP_SAYS = {
     "basic": ["pool:max=1GiB | virtual", "element 999999 of 1000000: 999999", "after the containers: 0 B"],
@@ -51,12 +53,16 @@ def test_every_example_is_run() -> None:
     assert {path.stem for path in (EXAMPLES / "cpp").glob("*.cpp")} == set(CPP_SAYS)
 
 
-@pytest.mark.parametrize("name", SAYS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in NEEDS else []) for name in SAYS]
+)
 def test_example_runs_and_says_what_it_promises(name: str, tmp_path: Path) -> None:
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name])
     done = subprocess.run(
         [sys.executable, str(EXAMPLES / name)],
         cwd=tmp_path,
-        env={**os.environ, "CENOTE_SIM": "memory=80GiB"},
+        env={**os.environ, "CENOTE_SIM": "devices=2,memory=80GiB" if name in NEEDS else "memory=80GiB"},
         capture_output=True,
         text=True,
         timeout=300,

@@ -23,7 +23,7 @@ AS_IN_RMM = {
     "cenote.mr": {"available_device_memory", "disable_logging", "enable_logging", "get_log_filenames", "is_initialized"}
 }
 # Not loaded here: the plugins, whose frameworks need not be there, and what changes the process when it is imported.
-LEFT_OUT = re.compile(r"cenote\.allocators|cenote\.compat")
+LEFT_OUT = re.compile(r"cenote\.allocators|cenote\.compat|cenote\.dask")
 
 
 def documented_modules() -> set[str]:

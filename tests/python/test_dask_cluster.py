@@ -1,0 +1,176 @@
+"""cenote.dask with workers of Dask in processes of their own, on the simulated device: nothing stands in for Dask."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cenote
+
+pytest.importorskip("distributed")
+
+import dask.config
+from distributed import Client, LocalCluster, get_worker, wait
+
+from cenote.dask import CenotePlugin
+
+pytestmark = pytest.mark.slow
+
+MIB = 1 << 20
+POOL = "pool:max=64MiB"
+MADE = f"failure_callback:max_tries=64 | {POOL} | virtual"
+DEVICES = {"CENOTE_CUDA_DRIVER": "sim", "CENOTE_SIM": "devices=2,memory=1GiB"}
+
+
+@contextmanager
+def workers(number: int = 2, **options: Any) -> Iterator[Client]:
+    options = {"threads_per_worker": 1, "memory_limit": "2GiB", "env": DEVICES} | options
+    with (
+        LocalCluster(n_workers=number, dashboard_address=":0", **options) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def by_name(client: Client) -> dict[Any, str]:
+    """The addresses of the workers."""
+    return {each["name"]: address for address, each in client.scheduler_info(n_workers=-1)["workers"].items()}
+
+
+def place() -> tuple[Any, str | None, int, int, str]:
+    """Who runs this, what it sees, and where it allocates."""
+    buffer = cenote.DeviceBuffer(size=1000)
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return get_worker().name, seen, cenote.driver.device_count(), buffer.device, buffer.mr.specification
+
+
+def filled(value: int, nbytes: int) -> Any:
+    return cenote.DeviceBuffer.to_device(bytes([value]) * nbytes)
+
+
+def is_filled(buffer: Any, value: int) -> bool:
+    return bytes(buffer.tobytes()) == bytes([value]) * buffer.size
+
+
+def sent_metrics(client: Client) -> dict[Any, dict[str, Any]]:
+    """What the scheduler has of each worker, once each has sent it anew."""
+
+    async def send(dask_worker: Any) -> None:
+        await dask_worker.heartbeat()
+
+    client.run(send)
+    return {each["name"]: each["metrics"] for each in client.scheduler_info(n_workers=-1)["workers"].values()}
+
+
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A device each, two threads each."""
+    with workers(threads_per_worker=2) as client:
+        client.register_plugin(CenotePlugin(POOL, device="local", frameworks=()))
+        yield client
+
+
+def test_each_task_runs_on_the_device_and_resource_of_its_worker(two_workers: Client) -> None:
+    places = two_workers.gather([two_workers.submit(place, pure=False) for _ in range(40)])
+    assert set(places) == {(0, "0", 1, 0, MADE), (1, "1", 1, 0, MADE)}
+
+
+def test_scheduler_has_the_figures_to_the_byte(two_workers: Client) -> None:
+    addresses = by_name(two_workers)
+    sizes = {0: [1, 1000, 3 * MIB], 1: [777]}
+    kept = [
+        two_workers.submit(filled, 7, size, workers=[addresses[name]], pure=False)
+        for name, each in sizes.items()
+        for size in each
+    ]
+    wait(kept)
+    for name, metrics in sent_metrics(two_workers).items():
+        figures = metrics["cenote"]
+        assert figures["used"] == figures["clients"]["cenote"] == sum(sizes[name])
+        assert figures["allocations"] == len(sizes[name])
+        assert figures["limit"] == 64 * MIB and figures["used"] <= figures["held"] <= 64 * MIB
+        assert figures["spilled"] == 0
+        assert metrics["rmm"] == {"rmm-used": figures["used"], "rmm-total": figures["held"]}
+
+
+def test_buffers_travel_between_workers_and_to_the_client(two_workers: Client) -> None:
+    addresses = by_name(two_workers)
+    made = two_workers.submit(filled, 7, 5 * MIB, workers=[addresses[0]], pure=False)
+    assert two_workers.submit(is_filled, made, 7, workers=[addresses[1]], pure=False).result()
+    assert is_filled(made.result(), 7)
+
+
+def test_worker_whose_pool_is_too_small_finishes_by_spilling() -> None:
+    """Twice what the pool holds is kept, and used again from four threads, each of which takes scratch memory too."""
+    with workers(1, threads_per_worker=4) as client:
+        client.register_plugin(CenotePlugin(POOL, frameworks=()))
+        parts = [client.submit(filled, i, 4 * MIB, pure=False) for i in range(32)]
+        right = [client.submit(uses_scratch, part, i, pure=False) for i, part in enumerate(parts)]
+        assert client.gather(right) == [True] * 32
+        (metrics,) = sent_metrics(client).values()
+        assert metrics["cenote"]["spilled"] >= 64 * MIB
+        assert metrics["cenote"]["used"] <= 64 * MIB
+        with pytest.raises(cenote.OutOfMemoryError, match=r"limit 64\.00 MiB"):
+            client.submit(cenote.DeviceBuffer, size=65 * MIB).result()
+
+
+def uses_scratch(buffer: Any, value: int) -> bool:
+    scratch = cenote.DeviceBuffer(size=buffer.size)
+    scratch.copy_from_device(buffer)
+    return is_filled(scratch, value)
+
+
+def test_killed_workers_come_back_with_their_resource_and_device(two_workers: Client) -> None:
+    before = two_workers.run(os.getpid)
+    for process in before.values():
+        os.kill(process, signal.SIGKILL)
+    while len(now := two_workers.run(os.getpid, on_error="ignore")) < 2 or set(now.values()) & set(before.values()):
+        two_workers.wait_for_workers(2)
+    places = two_workers.gather([two_workers.submit(place, pure=False) for _ in range(40)])
+    assert set(places) == {(0, "0", 1, 0, MADE), (1, "1", 1, 0, MADE)}
+    assert {each["cenote"]["limit"] for each in sent_metrics(two_workers).values()} == {64 * MIB}
+
+
+def test_preloaded_module_does_what_the_configuration_says(tmp_path: Path) -> None:
+    configured = {"resource": POOL, "frameworks": [], "log-directory": str(tmp_path), "spill": False, "device": "local"}
+    with (
+        dask.config.set({"distributed.cenote": configured}),
+        workers(preload="cenote.dask") as client,
+    ):
+        assert set(client.run(specification).values()) == {_logged(tmp_path)}
+        for process in client.run(os.getpid).values():
+            assert len(list(tmp_path.glob(f"cenote-*-{process}.dev0.csv"))) == 1
+
+
+def specification() -> str:
+    text = cenote.mr.get_current_device_resource().specification
+    return text.partition("/cenote-")[0] + " … " + text.partition(" | ")[2]
+
+
+def _logged(folder: Path) -> str:
+    return f"logging:file={folder} … {POOL} | virtual"
+
+
+def test_plugin_that_is_registered_again_replaces_the_one_before() -> None:
+    with workers(1, env=DEVICES) as client:
+        client.register_plugin(CenotePlugin(POOL, frameworks=()))
+        client.register_plugin(CenotePlugin("pool:max=32MiB", frameworks=(), spill=False))
+        ((_, _, _, _, made),) = set(client.gather([client.submit(place, pure=False)]))
+        assert made == "pool:max=32MiB | virtual"
+        client.unregister_worker_plugin("cenote")
+        (metrics,) = sent_metrics(client).values()
+        assert "cenote" not in metrics
+
+
+def test_worker_without_a_device_says_so_and_works() -> None:
+    with workers(1, env=DEVICES | {"CUDA_VISIBLE_DEVICES": "-1"}) as client:
+        client.register_plugin(CenotePlugin(POOL))
+        assert client.submit(sum, [1, 2]).result() == 3
+        (logs,) = client.get_worker_logs().values()
+        assert any("cenote found no device" in text for _, text in logs)
