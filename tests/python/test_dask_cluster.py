@@ -40,7 +40,7 @@ def workers(number: int = 2, **options: Any) -> Iterator[Client]:
 
 def by_name(client: Client) -> dict[Any, str]:
     """The addresses of the workers."""
-    return {each["name"]: address for address, each in client.scheduler_info(n_workers=-1)["workers"].items()}
+    return {each["name"]: address for address, each in client.scheduler_info()["workers"].items()}
 
 
 def place() -> tuple[Any, str | None, int, int, str]:
@@ -65,7 +65,7 @@ def sent_metrics(client: Client) -> dict[Any, dict[str, Any]]:
         await dask_worker.heartbeat()
 
     client.run(send)
-    return {each["name"]: each["metrics"] for each in client.scheduler_info(n_workers=-1)["workers"].values()}
+    return {each["name"]: each["metrics"] for each in client.scheduler_info()["workers"].values()}
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +124,19 @@ def uses_scratch(buffer: Any, value: int) -> bool:
     scratch = cenote.DeviceBuffer(size=buffer.size)
     scratch.copy_from_device(buffer)
     return is_filled(scratch, value)
+
+
+@pytest.mark.long
+def test_cache_of_dask_cuda_spills_to_the_host() -> None:
+    cache = pytest.importorskip("dask_cuda.device_host_file", exc_type=ImportError).DeviceHostFile
+    limits = {"device_memory_limit": 1 << 40, "memory_limit": 1 << 40}
+    with workers(1, threads_per_worker=4, data=(cache, limits)) as client:
+        client.register_plugin(CenotePlugin(POOL, frameworks=()))
+        parts = [client.submit(filled, i, 4 * MIB, pure=False) for i in range(32)]
+        right = [client.submit(uses_scratch, part, i, pure=False) for i, part in enumerate(parts)]
+        assert client.gather(right) == [True] * 32
+        (metrics,) = sent_metrics(client).values()
+        assert metrics["cenote"]["spilled"] >= 64 * MIB
 
 
 def test_killed_workers_come_back_with_their_resource_and_device(two_workers: Client) -> None:
