@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import textwrap
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -76,6 +77,146 @@ def test_resource_goes_to_the_device_that_is_named_or_current(
     with on_device(1):
         cenote.install("statistics | cuda", frameworks=())
     assert mr.get_per_device_resource(1).specification == "statistics | cuda"
+
+
+RANKS = {
+    "LOCAL_RANK": None,
+    "OMPI_COMM_WORLD_LOCAL_RANK": None,
+    "MV2_COMM_WORLD_LOCAL_RANK": None,
+    "MPI_LOCALRANKID": None,
+    "SLURM_LOCALID": None,
+    "CUDA_VISIBLE_DEVICES": None,
+}
+LOCAL = """
+    import cenote
+    report = cenote.install("pool:max=1GiB", frameworks=(), device="local")
+    assert report.resource == "pool:max=1GiB | virtual"
+    print(cenote.driver.current_device(), cenote.registry.devices_with_resource())
+    print(cenote.DeviceBuffer(size=1000))
+"""
+
+
+@pytest.mark.parametrize(
+    ("variables", "device"),
+    [
+        *(({name: "2"}, 2) for name in RANKS if name != "CUDA_VISIBLE_DEVICES"),
+        ({"LOCAL_RANK": "1", "SLURM_LOCALID": "0"}, 1),
+        ({"OMPI_COMM_WORLD_LOCAL_RANK": "3", "SLURM_LOCALID": "0"}, 3),
+        ({"LOCAL_RANK": "3", "CUDA_VISIBLE_DEVICES": "3"}, 0),
+        ({"LOCAL_RANK": "1", "CUDA_VISIBLE_DEVICES": "3,2"}, 1),
+        ({"CUDA_VISIBLE_DEVICES": "1"}, 0),
+    ],
+)
+def test_local_device_is_that_of_the_process(
+    variables: dict[str, str], device: int, run_fresh: Callable[..., CompletedProcess[str]]
+) -> None:
+    done = run_fresh(LOCAL, CENOTE_SIM="devices=4,memory=8GiB", **{**RANKS, **variables})
+    chosen, buffer = done.stdout.splitlines()
+    assert chosen == f"{device} [{device}]"
+    assert buffer.endswith(f"on device {device}>")
+    assert done.stderr == ""
+
+
+def test_local_device_of_a_worker_of_dask_cuda_is_the_first(run_fresh: Callable[..., CompletedProcess[str]]) -> None:
+    done = run_fresh(
+        "import sys, types\nsys.modules['dask_cuda'] = types.ModuleType('dask_cuda')\n" + textwrap.dedent(LOCAL),
+        CENOTE_SIM="devices=4,memory=8GiB",
+        **{**RANKS, "CUDA_VISIBLE_DEVICES": "2,3,0,1", "SLURM_LOCALID": "2"},
+    )
+    assert done.stdout.startswith("0 [0]\n")
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({}, "the process sees 4 devices, and no launcher has told which is its own: none of LOCAL_RANK, "),
+        ({"LOCAL_RANK": "4"}, "LOCAL_RANK is '4', and the process sees the devices 0 to 3"),
+        ({"LOCAL_RANK": "-1"}, "LOCAL_RANK is '-1'"),
+        ({"LOCAL_RANK": "one"}, "LOCAL_RANK is 'one'"),
+        ({"SLURM_LOCALID": "2", "CUDA_VISIBLE_DEVICES": "0,1"}, "SLURM_LOCALID is '2'"),
+    ],
+)
+def test_process_that_has_no_device_of_its_own_says_why(
+    variables: dict[str, str], message: str, run_fresh: Callable[..., CompletedProcess[str]]
+) -> None:
+    run_fresh(
+        f"""
+        import cenote
+        try:
+            cenote.install("pool", frameworks=(), device="local")
+        except ValueError as error:
+            assert str(error).startswith("device='local': ") and {message!r} in str(error), error
+        else:
+            raise AssertionError("it took one")
+        assert cenote.registry.devices_with_resource() == []
+        """,
+        CENOTE_SIM="devices=4,memory=8GiB",
+        **{**RANKS, **variables},
+    )
+
+
+def test_thread_that_works_on_another_device_than_the_local_one_is_warned_once(
+    run_fresh: Callable[..., CompletedProcess[str]],
+) -> None:
+    done = run_fresh(
+        """
+        import threading
+        import cenote
+        cenote.DeviceBuffer(size=1000)  # on device 0, before
+        cenote.install("pool:max=1GiB", frameworks=(), device="local")
+        def work(device):
+            if device is not None:
+                cenote.driver.set_device(device)
+            cenote.DeviceBuffer(size=1000)
+        for device in (1, None, None, 2):
+            thread = threading.Thread(target=work, args=(device,))
+            thread.start()
+            thread.join()
+        """,
+        CENOTE_SIM="devices=4,memory=8GiB",
+        **{**RANKS, "LOCAL_RANK": "1"},
+    )
+    (warned,) = done.stderr.splitlines()
+    assert warned.startswith("cenote: warn: a thread uses device 0, and this process was put onto device 1: ")
+    assert "comes from 'cuda'. Let each thread choose device 1" in warned
+
+
+def test_nobody_is_warned_once_all_devices_have_a_resource(run_fresh: Callable[..., CompletedProcess[str]]) -> None:
+    done = run_fresh(
+        """
+        import cenote
+        cenote.install("pool:max=1GiB", frameworks=(), device="local")
+        cenote.install("pool:max=1GiB", frameworks=())
+        assert cenote.mr.get_per_device_resource(0).specification == "pool:max=1GiB | virtual"
+        """,
+        CENOTE_SIM="devices=2,memory=8GiB",
+        **{**RANKS, "LOCAL_RANK": "1"},
+    )
+    assert done.stderr == ""
+
+
+def test_object_of_the_local_device_may_be_installed_on_it(run_fresh: Callable[..., CompletedProcess[str]]) -> None:
+    run_fresh(
+        """
+        import cenote
+        cenote.install(cenote.mr.from_spec("statistics | pool", 1), frameworks=(), device="local")
+        assert cenote.DeviceBuffer(size=1000).mr.specification == "statistics | pool | virtual"
+        try:
+            cenote.install(cenote.mr.from_spec("pool", 0), frameworks=(), device="local")
+        except ValueError as error:
+            assert "device 0 cannot serve device 1" in str(error)
+        else:
+            raise AssertionError("it was taken")
+        """,
+        CENOTE_SIM="devices=2,memory=8GiB",
+        **{**RANKS, "LOCAL_RANK": "1"},
+    )
+
+
+@pytest.mark.parametrize("device", ["", "1", "LOCAL", "cuda:1"])
+def test_other_words_are_no_device(device: str) -> None:
+    with pytest.raises(ValueError, match=f"device must be the number of a device, 'local' or None, not '{device}'"):
+        cenote.install("cuda", frameworks=(), device=device)
 
 
 def test_unknown_framework_is_a_value_error_and_changes_nothing() -> None:

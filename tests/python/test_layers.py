@@ -177,7 +177,8 @@ PACKAGE_KNOWS: dict[str, set[str]] = {
     "logs": {"_core", "stream", "units"},
     "mr": {"_core", "initialization", "logs"},
     "statistics": {"_core", "_profiled_function", "mr"},
-    "frameworks": {"_core", "driver", "mr", "registry"},
+    "_local_device": {"_core", "driver"},
+    "frameworks": {"_core", "_local_device", "driver", "mr", "registry"},
     "allocators": set(),
     "compat": {"__init__", "stream"},
 }

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from html import escape
 
 from cenote import driver, mr, registry
-from cenote._core.registry import install_resource
+from cenote._core.registry import install_resource, keep_to_device
 from cenote._core.specification import specification_words
+from cenote._local_device import local_device
 from cenote.errors import DriverUnavailableError
 
 __all__ = ["FRAMEWORKS", "InstallDevice", "InstallReport", "InstallRow", "install"]
@@ -78,7 +79,7 @@ class InstallReport:
 def install(
     resource: mr.DeviceMemoryResource | str = "pool",
     frameworks: Iterable[str] | str = FRAMEWORKS,
-    device: int | None = None,
+    device: int | str | None = None,
 ) -> InstallReport:
     """Make `resource` current and put the frameworks onto it.
 
@@ -95,8 +96,11 @@ def install(
         A specification (see `cenote.mr.from_spec`), or a resource, which holds for its own device.
     frameworks : str or iterable of str
         Any of ``"torch"``, ``"cupy"``, ``"numba"``.
-    device : int, optional
-        The one device that it holds for.
+    device : int or "local", optional
+        The one device that it holds for. ``"local"`` is this process's own where each process of a host has another
+        one: the only one that it sees, else the one of its number on the host, as launchers tell it (``LOCAL_RANK`` of
+        torchrun, Open MPI's and other MPIs' variables, ``SLURM_LOCALID``). The calling thread is put onto it, and the
+        first use of another device is warned of, as each thread chooses its device for itself.
 
     Returns
     -------
@@ -109,7 +113,8 @@ def install(
     TypeError
         What is neither a specification nor a resource.
     ValueError
-        A framework that is not known, a specification that is wrong, or a resource of another device than `device`.
+        A framework that is not known, a specification that is wrong, a resource of another device than `device`, or
+        ``"local"`` where nothing tells which device that is.
     MemoryError
         The device that gets its resource now does not have the initial size. Others raise it when they are first used.
     """
@@ -121,8 +126,10 @@ def install(
     for name in frameworks:
         if name not in FRAMEWORKS:
             raise ValueError(f"{name!r} is not a framework that cenote knows; known are: {', '.join(FRAMEWORKS)}")
+    if isinstance(device, str) and device != "local":
+        raise ValueError(f"device must be the number of a device, 'local' or None, not {device!r}")
     try:
-        spelled = _make_current(resource, device)
+        spelled = _make_local(resource) if isinstance(device, str) else _make_current(resource, device)
         devices = _devices()
     except DriverUnavailableError as error:
         return InstallReport("", tuple(InstallRow(name, False, f"no GPU: {error}") for name in frameworks))
@@ -136,6 +143,15 @@ def _make_current(resource: mr.DeviceMemoryResource | str, device: int | None) -
         return resource.specification
     install_resource(resource, device)
     return _specification_of(driver.current_device() if device is None else device)
+
+
+def _make_local(resource: mr.DeviceMemoryResource | str) -> str:
+    """Make it current on this process's own device, onto which the calling thread is put."""
+    device = local_device()
+    driver.set_device(device)
+    spelled = _make_current(resource, device)
+    keep_to_device(device)
+    return spelled
 
 
 def _specification_of(device: int) -> str:

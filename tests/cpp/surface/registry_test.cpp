@@ -5,6 +5,7 @@
 #include <thread>
 #include <vector>
 
+#include "cenote/ground/log.hpp"
 #include "cenote/resources/callback_memory_resource.hpp"
 #include "cenote/surface/specification.hpp"
 #include "support/clients.hpp"
@@ -53,6 +54,31 @@ TEST_F(registry, refuses_a_device_that_is_not_there) {
         << device;
   }
   EXPECT_THROW(cuda_memory_resource(2), std::out_of_range);
+}
+
+TEST_F(registry, keeps_to_a_device_by_taking_the_resources_of_the_others_away) {
+  set_per_device_resource(1, std::make_shared<cuda_memory_resource>(1));
+  const auto kept = get_per_device_resource(0);
+  keep_to_device(0);
+  EXPECT_EQ(devices_with_resource(), std::vector<int>{0});
+  EXPECT_EQ(get_per_device_resource(0), kept);
+  EXPECT_THROW(keep_to_device(2), std::out_of_range);
+  reset_all_device_resources();
+}
+
+TEST_F(registry, warns_once_of_the_first_use_of_a_device_that_the_process_does_not_keep_to) {
+  start_listening();
+  keep_to_device(1);
+  get_per_device_resource(1);
+  EXPECT_TRUE(take_log_records().empty());
+  get_per_device_resource(0);
+  reset_per_device_resource(0);
+  get_per_device_resource(0);
+  const std::vector<log_record> told = take_log_records();
+  stop_listening();
+  ASSERT_EQ(told.size(), 1U);
+  EXPECT_EQ(told[0].level, log_level::warn);
+  EXPECT_NE(told[0].text.find("a thread uses device 0, and this process was put onto device 1"), std::string::npos);
 }
 
 TEST_F(registry, makes_no_resource_only_to_return_it) {

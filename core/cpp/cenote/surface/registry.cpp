@@ -12,6 +12,7 @@
 #include "cenote/ground/environment.hpp"
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/immortal.hpp"
+#include "cenote/ground/log.hpp"
 #include "cenote/ground/mutex.hpp"
 #include "cenote/surface/resource_place.hpp"
 #include "cenote/surface/specification.hpp"
@@ -41,6 +42,7 @@ struct default_resources {
   process_mutex mutex;                           // guards all below, and that they agree with the places
   std::string specification;                     // empty: what the environment says
   std::uint64_t changes = 0;                     // of the default specification
+  std::optional<int> only_device;                // that the process keeps to, until it was warned
   std::array<origin, max_devices> origins;
 };
 
@@ -98,6 +100,21 @@ resource_ptr put(int device, resource_ptr made, const std::string& specification
   return replaced;
 }
 
+/// Warns once of a device that the process does not keep to, which has its first resource. The caller does not hold
+/// `mutex`.
+void warn_of_other_device(int device, const memory_resource& made) {
+  std::optional<int> only;
+  {
+    const std::lock_guard lock(defaults().mutex);
+    if (defaults().only_device == device) return;
+    std::swap(only, defaults().only_device);
+  }
+  if (!only) return;
+  log(log_level::warn, "a thread uses device ", device, ", and this process was put onto device ", *only,
+      ": what the thread allocates comes from '", made.specification(), "'. Let each thread choose device ", *only,
+      " before it uses one (set_device), or install the resource for all devices");
+}
+
 /// Puts a resource of the default specification there, unless one is there by then.
 void make_default(int device) {
   check_device(device);
@@ -114,7 +131,10 @@ void make_default(int device) {
     lock.lock();
     if (known.changes != changes) continue;  // `made` is of what was the default before
     place.fill(made);
-    if (place.has(made)) std::swap(known.origins[static_cast<std::size_t>(device)], fresh);
+    const bool is_in_place = place.has(made);
+    if (is_in_place) std::swap(known.origins[static_cast<std::size_t>(device)], fresh);
+    lock.unlock();
+    if (is_in_place) warn_of_other_device(device, *made);
   }
 }
 
@@ -167,6 +187,7 @@ void reset_all_device_resources() {
   const std::lock_guard lock(known.mutex);
   known.specification.clear();
   ++known.changes;
+  known.only_device.reset();
   for (std::size_t i = 0; i < places.size(); ++i) replaced[i] = places[i].exchange(nullptr);
 }
 
@@ -182,6 +203,7 @@ void install_resource(const std::string& specification) {
   if (made) replaced[static_cast<std::size_t>(*first)] = put(*first, std::move(made), specification);
   std::swap(known.specification, text);
   ++known.changes;
+  known.only_device.reset();
   for (int device = 0; device < max_devices; ++device) {
     if (!is_made_from(device, specification))
       replaced[static_cast<std::size_t>(device)] = place_of(device).exchange(nullptr);
@@ -195,6 +217,16 @@ void install_resource(int device, const std::string& specification) {
   resource_ptr replaced;
   const std::lock_guard lock(defaults().mutex);
   replaced = put(device, std::move(made), specification);
+}
+
+void keep_to_device(int device) {
+  check_device(device);
+  std::array<resource_ptr, max_devices> replaced;  // which go once the lock is released
+  const std::lock_guard lock(defaults().mutex);
+  defaults().only_device = device;
+  for (std::size_t i = 0; i < places.size(); ++i) {
+    if (static_cast<int>(i) != device) replaced[i] = places[i].exchange(nullptr);
+  }
 }
 
 std::string default_specification() {

@@ -6,6 +6,8 @@
 //   2. A device that has no resource gets one when it is first asked for: from the default specification, which is the
 //      one that was installed, else what the environment variable CENOTE_RESOURCE says, else the driver's plain device
 //      memory. So a program may choose before it knows which devices it will use, and no other device is touched.
+//   3. A process that keeps to one device is told once, by the log, when a thread uses another one: that thread has not
+//      chosen its device, and gets what was not installed there.
 //
 // Threads: all functions from any thread. The table is never destroyed. Where several threads ask for the resource of a
 // device that has none, one makes it and the others wait.
@@ -52,6 +54,10 @@ CENOTE_EXPORT void install_resource(const std::string& specification);
 
 /// The same for one device, which gets its resource now.
 CENOTE_EXPORT void install_resource(int device, const std::string& specification);
+
+/// Says that this process is to use one device only, until something is installed for all: takes the current resources
+/// of the others away, and warns of the first use of one of them. std::out_of_range if there is no such device.
+CENOTE_EXPORT void keep_to_device(int device);
 
 /// Returns the specification from which a device that has no resource gets one.
 CENOTE_EXPORT std::string default_specification();

@@ -542,6 +542,7 @@ cdef extern from "cenote/surface/registry.hpp" namespace "cenote" nogil:
         int device, shared_ptr[memory_resource]) except +raise_python_error
     void install_all_devices "cenote::install_resource"(const string& specification) except +raise_python_error
     void install_on_device "cenote::install_resource"(int device, const string&) except +raise_python_error
+    void keep_to_device(int device) except +raise_python_error
     string default_specification() except +raise_python_error
     void set_default_specification(const string& specification) except +raise_python_error
     shared_ptr[memory_resource] get_current_device_resource() except +raise_python_error

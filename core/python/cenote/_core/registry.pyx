@@ -99,6 +99,19 @@ def install_resource(str specification not None, device=None) -> None:
     interrupts.end()
 
 
+def keep_to_device(device) -> None:
+    """Say that this process is to use one device only, until something is installed for all.
+
+    Takes the current resources of the others away; the first use of one of them is warned of. IndexError if there is no
+    such device.
+    """
+    cdef int number = device_argument(device)
+    cdef lib.interrupt_scope interrupts  # the end of a resource frees
+    with nogil:
+        lib.keep_to_device(number)
+    interrupts.end()
+
+
 def default_specification() -> str:
     """What the resource of a device is made from that has none.
 
