@@ -290,7 +290,7 @@ auto stream_ordered_heap::free_spilled(stream_id id, block_index spilled, bool m
 /// Frees a taken block, which may be cached, to a stream.
 void stream_ordered_heap::give(stream_timeline& to, block_index freed) noexcept {
   heap_.blocks()[freed].is_cached = false;
-  if (range_ && !to.id().is_capturing()) {
+  if (is_tight_.load(std::memory_order_relaxed) && !to.id().is_capturing()) {
     for (const block_index beside : {heap_[freed].prev, heap_[freed].next}) absorb(to, beside);
   }
   to.count_free(heap_[freed].bytes());

@@ -23,6 +23,7 @@
 // O(streams) for borrow(), O(blocks of the owners) for what joins.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -178,6 +179,10 @@ class stream_ordered_heap {
   /// Before anything else is called.
   void be_a_range(std::byte* base, std::size_t bytes) { range_.emplace(heap_, ready_, base, bytes); }
   paged_range& range() noexcept { return *range_; }
+
+  /// Pages are scarce: a freed block is joined at once with those beside it, whoever may use them.
+  void be_tight(bool is_tight) noexcept { is_tight_.store(is_tight, std::memory_order_relaxed); }
+
   bool is_unmapped(const block& b) const noexcept { return range_ && range_->is_unmapped(b); }
 
   /// Pages for a request of the stream: `asked` gets its owners. See paged_range.
@@ -256,6 +261,7 @@ class stream_ordered_heap {
   offered_blocks offers_;
   pool_counters counters_;
   bool is_held_ = false;
+  std::atomic<bool> is_tight_{false};
 };
 
 }  // namespace cenote::inline v1

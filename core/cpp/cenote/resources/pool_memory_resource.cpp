@@ -968,6 +968,7 @@ std::size_t pool_memory_resource::release_chunks(stream_ref stream, std::optiona
 void pool_memory_resource::size_caches() {
   if (!pages_) return caches_.set_budget(held() / shares_of_a_cache);
   caches_.set_budget(std::max(held() / (is_tight() ? shares_of_a_tight_cache : shares_of_a_cache), least_cache));
+  memory_.be_tight(is_tight());
 }
 
 /// Whether so much is held that pages are scarce: more than nine tenths of the most that the pool may hold.
