@@ -16,11 +16,10 @@
 
 #include <atomic>
 
+#include "cenote/ground/error.hpp"
 #include "cenote/ground/export.hpp"
 
 namespace cenote::inline v1 {
-
-class cuda_error;
 
 void capture_begins(int device);
 
