@@ -31,9 +31,9 @@ chunk chunk_source::take_exactly(std::size_t bytes) {
   return {static_cast<std::byte*>(base), bytes};
 }
 
-std::optional<chunk> chunk_source::take(stream_ref stream, bool may_use_stream, std::size_t minimum, std::size_t most,
+std::optional<chunk> chunk_source::take(stream_ref stream, bool may_use_stream, std::size_t minimum,
                                         std::exception_ptr& refusal) {
-  std::size_t wanted = std::max(minimum, std::min(preferred(minimum), most));
+  std::size_t wanted = preferred(minimum);
   while (const auto booked = book(wanted, minimum)) {
     void* base = nullptr;
     try {
@@ -44,7 +44,7 @@ std::optional<chunk> chunk_source::take(stream_ref stream, bool may_use_stream, 
       unbook(*booked);
       throw;
     }
-    if (base != nullptr) return chunk{static_cast<std::byte*>(base), *booked, true};
+    if (base != nullptr) return chunk{static_cast<std::byte*>(base), *booked};
     unbook(*booked);
     if (*booked == minimum) return std::nullopt;
     wanted = std::max(minimum, align_down(*booked / 2, block_granularity));

@@ -40,10 +40,10 @@ class chunk_source {
   /// A chunk of exactly `bytes`, usable on every stream; throws what the upstream does.
   chunk take_exactly(std::size_t bytes);
 
-  /// A chunk of at least `minimum` bytes, and of no more than `most` if that is more: in the order of `stream` if
+  /// A chunk of at least `minimum` bytes: in the order of `stream` if
   /// `may_use_stream`, usable everywhere otherwise. Nothing if there is none; `refusal` is then what the upstream
   /// threw, if it threw out_of_memory.
-  std::optional<chunk> take(stream_ref stream, bool may_use_stream, std::size_t minimum, std::size_t most,
+  std::optional<chunk> take(stream_ref stream, bool may_use_stream, std::size_t minimum,
                             std::exception_ptr& refusal);
 
   /// Gives a chunk back in the order of `stream`.

@@ -52,35 +52,13 @@ bool stream_ordered_heap::takes_ready(const request& wanted) const noexcept {
   return !range_ || !wanted.id.is_capturing() || wanted.id.is_nobody();
 }
 
-/// A free block of the owner that fits; no_block where there is none, or only an idle chunk that is left whole.
 block_index stream_ordered_heap::find(owner_index owner, const request& wanted) const noexcept {
-  const block_index found = heap_.find(owner, wanted.bytes, wanted.alignment, wanted.is_thorough);
-  return found != no_block && leaves_whole(found, wanted) ? no_block : found;
+  return heap_.find(owner, wanted.bytes, wanted.alignment, wanted.is_thorough);
 }
 
 void* stream_ordered_heap::take_from(owner_index owner, const request& wanted, std::uint64_t& path) {
   const block_index found = find(owner, wanted);
   return found == no_block ? nullptr : take_found(found, wanted, path);
-}
-
-/// Bytes of an idle chunk that could serve the request, and is spared for larger ones; 0 if there is none.
-std::size_t stream_ordered_heap::idle_chunk_spared(const request& wanted) {
-  const auto spared = [&](owner_index owner) {
-    const block_index found = heap_.find(owner, wanted.bytes, wanted.alignment);
-    return found != no_block && leaves_whole(found, wanted) ? heap_[found].bytes() : 0;
-  };
-  std::size_t bytes = std::max(spared(ready_), spared(owner_of(wanted.id)));
-  if (wanted.id.is_capturing()) return bytes;
-  for (const auto& [id, timeline] : timelines_) {
-    if (!id.is_capturing()) bytes = std::max(bytes, spared(timeline.owner()));
-  }
-  return bytes;
-}
-
-/// Whether the found block is an idle chunk that a request so small must not split.
-bool stream_ordered_heap::leaves_whole(block_index found, const request& wanted) const noexcept {
-  return !wanted.may_split_idle_chunks && heap_.is_idle_growth(found) &&
-         wanted.bytes < heap_[found].bytes() / share_that_splits;
 }
 
 void* stream_ordered_heap::take_found(block_index found, const request& wanted, std::uint64_t& path) {
@@ -219,15 +197,6 @@ void* stream_ordered_heap::take_claims(const request& wanted, const std::vector<
   void* const pointer = wanted.is_planned ? nullptr : take_from(mine.owner(), wanted, counters_.from_reclaim);
   if (timelines_.size() > 1) due = timelines_.close(mine);
   return pointer;
-}
-
-auto stream_ordered_heap::claims_upon_others(stream_id than) -> std::vector<claim> {
-  withdraw_all();
-  std::vector<claim> claims;
-  for (const auto& [id, lender] : timelines_) {
-    if (id != than && !lender.marks().empty()) claims.push_back({id, lender.marks().back()});
-  }
-  return claims;
 }
 
 auto stream_ordered_heap::claims_upon_all() -> std::vector<claim> {

@@ -45,9 +45,6 @@ class stream_ordered_heap {
  public:
   static constexpr stream_id orphans = stream_timelines::orphans;
 
-  /// A request of less than this share of an idle chunk leaves the chunk whole, for a large one.
-  static constexpr std::size_t share_that_splits = 64;
-
   using due_mark = stream_timelines::due_mark;
 
   /// Who wants how much: bytes in multiples of 256, of which so many are not asked for.
@@ -55,8 +52,7 @@ class stream_ordered_heap {
     stream_id id;
     std::size_t bytes;
     std::size_t alignment;
-    bool may_split_idle_chunks = false;  // if false, small requests leave chunks whole for large ones
-    bool is_thorough = false;            // if true, no block that fits is missed, however long the search
+    bool is_thorough = false;  // if true, no block that fits is missed, however long the search
     std::uint8_t unasked = 0;
     bool is_planned = false;  // pages are scarce: a run is chosen for it (plan_pages), and no block taken as it lies
   };
@@ -120,9 +116,6 @@ class stream_ordered_heap {
   void* take_claims(const request& wanted, const std::vector<claim>& claims, std::size_t waits,
                     std::optional<due_mark>& due);
 
-  /// As far as marks cover the blocks of other streams.
-  std::vector<claim> claims_upon_others(stream_id than);
-
   /// All that is free, in the heap from now on. Ends the open epoch of every stream that has free blocks; none if only
   /// captures have any.
   std::vector<claim> claims_upon_all();
@@ -171,8 +164,6 @@ class stream_ordered_heap {
   }
   /// Bytes of chunks, or, of a range, bytes that have pages.
   std::size_t chunk_bytes() const noexcept { return heap_.chunk_bytes() - (range_ ? range_->unmapped_bytes() : 0); }
-
-  std::size_t idle_chunk_spared(const request& wanted);
 
   // Pages, where the memory is a range of addresses.
 
@@ -238,7 +229,6 @@ class stream_ordered_heap {
   bool takes_ready(const request& wanted) const noexcept;
   block_index find(owner_index owner, const request& wanted) const noexcept;
   void* take_from(owner_index owner, const request& wanted, std::uint64_t& path);
-  bool leaves_whole(block_index found, const request& wanted) const noexcept;
   void* take_found(block_index found, const request& wanted, std::uint64_t& path);
   void* accept(block_index offered, const request& wanted, std::uint64_t& path) noexcept;
   offer* make_offer(stream_timeline& of, block_index freed) noexcept;

@@ -37,9 +37,6 @@ constexpr std::size_t least_cache = 512 * KiB;
 /// go, and what lies in the caches of one that is gone is nobody's.
 constexpr std::size_t shares_worth_a_reclaim = 8;
 
-/// Chunks for small requests beside an idle one are together at most a quarter of it.
-constexpr std::size_t most_beside = 4;
-
 /// A pool over virtual memory holds up to a tenth more than the most that was in use, and a small one 240 MiB more,
 /// before it moves pages instead of making new ones. Recorded training steps moved none at that bound.
 constexpr std::size_t shares_to_spare = 10;
@@ -325,9 +322,8 @@ void* pool_memory_resource::take_from_heap(request wanted) {
 
   const std::lock_guard one_at_a_time(growth_);
   finish_trim(wanted.stream, wanted.id);
+  wanted.is_thorough = true;
   if (void* p = take_without_wait(wanted)) return p;  // another thread may have grown the pool for both
-  if (void* p = grow_beside_idle_chunk(wanted)) return p;
-  if (void* p = join(wanted)) return p;
   if (has_plenty(wanted) || caches_.bytes() > chunks_.held() / shares_worth_a_reclaim) {
     if (void* p = reclaim(wanted)) return p;
   }
@@ -735,30 +731,10 @@ std::size_t pool_memory_resource::smallest_chunk(const request& wanted) {
   return align_up(wanted.bytes + (wanted.alignment - block_granularity), block_granularity);
 }
 
-/// A small request does not split a chunk that nothing lives in while the pool may grow a little instead: the block
-/// would keep the next large request from the chunk. Where the pool may not, it splits the chunk after all.
-void* pool_memory_resource::grow_beside_idle_chunk(request& wanted) {
-  std::size_t idle = 0;
-  {
-    const section here(*this);
-    idle = memory_.idle_chunk_spared(wanted);
-  }
-  wanted.may_split_idle_chunks = wanted.is_thorough = true;
-  if (idle == 0) return nullptr;
-  const std::size_t step = align_up(idle / stream_ordered_heap::share_that_splits, 2 * MiB);
-  if (grown_beside_ + step <= idle / most_beside) {
-    if (void* p = grow(wanted, step)) {
-      grown_beside_ += step;
-      return p;
-    }
-  }
-  return take_without_wait(wanted);
-}
-
-/// Step 6: more memory, at most `most_bytes` unless the request needs more.
-void* pool_memory_resource::grow(const request& wanted, std::size_t most_bytes) {
+/// Step 6: more memory.
+void* pool_memory_resource::grow(const request& wanted) {
   if (smallest_chunk(wanted) > max_block_bytes) return nullptr;
-  const auto fresh = chunks_.take(wanted.stream, wanted.may_wait, smallest_chunk(wanted), most_bytes, wanted.refusal);
+  const auto fresh = chunks_.take(wanted.stream, wanted.may_wait, smallest_chunk(wanted), wanted.refusal);
   if (!fresh) return nullptr;
   say("grew by", fresh->bytes);
   return add_chunk_and_take(wanted, *fresh);
@@ -768,20 +744,6 @@ void* pool_memory_resource::grow(const request& wanted, std::size_t most_bytes) 
 bool pool_memory_resource::has_plenty(const request& wanted) const {
   const std::lock_guard lock(mutex_);
   return memory_.bytes_in_use() + wanted.bytes <= chunks_.held() / plenty;
-}
-
-/// Step 5: a pool that is large beside what is in use is not grown before the blocks of all streams have been joined,
-/// as far as marks cover them.
-void* pool_memory_resource::join(const request& wanted) {
-  if (!wanted.may_wait || !has_plenty(wanted)) return nullptr;
-  std::vector<claim> claims;
-  {
-    const section here(*this);
-    claims = memory_.claims_upon_others(wanted.id);
-  }
-  if (claims.empty()) return nullptr;
-  for (const claim& c : claims) wait(wanted.stream, *c.upto.happened, device());
-  return take_claims(wanted, claims, claims.size());
 }
 
 /// Step 7: every free block of the pool, after one event that covers all of them. Nobody else takes meanwhile, or who

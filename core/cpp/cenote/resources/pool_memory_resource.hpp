@@ -19,8 +19,7 @@
 //   7. any free block at all: one event over the context covers every stream, also those that are gone
 //   8. a new chunk, after chunks that are wholly free have been given back
 //
-// and only then is memory out. A small request does not split a chunk that nothing lives in, unless it is of the pool's
-// first memory: the pool grows by a small chunk first, so that a large request finds the idle one whole. What a cache
+// and only then is memory out. What a cache
 // has no room for is freed to the heap: it returns to its stream and is merged with its neighbours; once for many such
 // frees an event is recorded (stream_timelines), and none at all while the pool has met only one stream. After a stream
 // went without what others had freed, blocks go on offer instead, each with an event of its own (offered_blocks). Step
@@ -207,9 +206,7 @@ class pool_memory_resource final : public memory_resource {
   void* take_without_wait(const request& wanted);
   void* wait_for(request& wanted, borrowed found);
   void* take_settled(const request& wanted);
-  void* grow_beside_idle_chunk(request& wanted);
-  void* grow(const request& wanted, std::size_t most_bytes = max_block_bytes);
-  void* join(const request& wanted);
+  void* grow(const request& wanted);
   void* reclaim(const request& wanted);
   void* take_claims(const request& wanted, const std::vector<claim>& claims, std::size_t waits);
   void* make_room_and_grow(const request& wanted);
@@ -269,7 +266,6 @@ class pool_memory_resource final : public memory_resource {
   // Taken in this order: growth_, then mutex_. The upstream is called under growth_, and what it calls of the program's
   // may allocate from this very pool: to the outer growth that is as if another thread had grown the pool.
   mutable object_recursive_mutex growth_;
-  std::size_t grown_beside_ = 0;  // bytes of chunks for small requests beside an idle one; guarded by growth_
   mutable object_mutex mutex_;
 
   stream_ordered_heap memory_;  // guarded by mutex_; its caches are by themselves

@@ -40,7 +40,6 @@ struct block {
   std::uint32_t granules = 0;  // its size
   bool is_free : 1 = false;
   bool is_kept : 1 = false;          // taken by `owner`, which alone may ever have it again
-  bool is_grown : 1 = false;         // in a chunk that the pool grew by, not in its first memory
   bool is_cached = false;            // taken, and in a front cache: nobody's at the moment
   std::uint8_t unasked = 0;          // while in use: bytes at its end that were not asked for
   block_index free_next = no_block;  // neighbours in a bin of the free index, while free;
@@ -64,7 +63,6 @@ static_assert(sizeof(block) == 40, "block_heap.hpp names the bytes of a block");
 struct chunk {
   std::byte* base;
   std::size_t bytes;
-  bool is_grown = false;  // the pool grew by it: it is not of the pool's first memory
 };
 
 /// Storage for blocks: an index stays valid and its block where it is while the block lives; freed places are used

@@ -50,7 +50,6 @@ void block_heap::add_chunk(chunk memory, owner_index owner, stamp freed_at) {
   whole.set_bytes(memory.bytes);
   whole.owner = owner;
   whole.freed_at = freed_at;
-  whole.is_grown = memory.is_grown;
   place->second.first = blocks_.create(whole);
   chunk_bytes_ += memory.bytes;
   insert_merged(place->second.first);

@@ -149,12 +149,6 @@ class block_heap {
   std::size_t chunk_bytes() const noexcept { return chunk_bytes_; }
   std::size_t chunk_count() const noexcept { return chunks_.size(); }
 
-  /// Whether the block is all of a chunk that the pool grew by.
-  bool is_idle_growth(block_index index) const noexcept {
-    const block& b = blocks_[index];
-    return b.is_grown && b.prev == no_block && b.next == no_block;
-  }
-
   bool has_chunk(const chunk& memory) const { return chunks_.contains(memory.base); }
 
   /// Every block of every chunk, in order of address.
