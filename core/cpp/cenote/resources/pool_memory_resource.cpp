@@ -720,10 +720,7 @@ void* pool_memory_resource::wait_for(request& wanted, borrowed found) {
 /// Step 4: what has become ready meanwhile.
 void* pool_memory_resource::take_settled(const request& wanted) {
   settle(wanted.id);
-  void* const pointer = take_without_wait(wanted);
-  const section here(*this);
-  memory_.drop_idle(wanted.id);
-  return pointer;
+  return take_without_wait(wanted);
 }
 
 /// A chunk of this size holds the wanted bytes at their alignment, wherever it starts.
