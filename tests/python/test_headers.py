@@ -119,7 +119,6 @@ MADE_OF = {
     "pool/chunk_source",
     "pool/front_caches",
     "pool/mapped_pages",
-    "pool/offered_blocks",
     "pool/pinned_blocks",
     "pool/spare_events",
     "pool/stream_ordered_heap",

@@ -241,7 +241,7 @@ using program_resource_of_both = program_cccl_resource<device_accessible, host_a
 
 class cccl_upstream : public simulated_device {
  protected:
-  const program_resource_of_the_device program_;
+  const program_resource_of_the_device program_{};
   const std::shared_ptr<asked> log_ = program_.log;
   const cuda_stream stream_{0, cuda_stream::kind::non_blocking};
 };

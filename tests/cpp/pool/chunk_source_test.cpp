@@ -14,9 +14,7 @@ namespace {
 
 class chunks : public simulated_device {
  protected:
-  std::optional<chunk> take(chunk_source& from, std::size_t minimum) {
-    return from.take({}, true, minimum, max_block_bytes, refusal_);
-  }
+  std::optional<chunk> take(chunk_source& from, std::size_t minimum) { return from.take({}, true, minimum, refusal_); }
 
   std::shared_ptr<memory_resource> cuda_ = std::make_shared<cuda_memory_resource>(0);
   std::exception_ptr refusal_;
@@ -70,7 +68,7 @@ TEST_F(chunks, never_pass_the_maximum_together) {
     threads.emplace_back([&] {
       for (int i = 0; i < 50; ++i) {
         std::exception_ptr refusal;
-        const auto taken = source.take({}, true, 1 * MiB, max_block_bytes, refusal);
+        const auto taken = source.take({}, true, 1 * MiB, refusal);
         const std::size_t held = source.held();
         std::size_t before = most.load();
         while (before < held && !most.compare_exchange_weak(before, held)) {
@@ -106,7 +104,7 @@ TEST_F(chunks, go_back_where_waiting_for_them_fails) {
   const auto async = make_resource("async", 0);
   chunk_source source(async, {});
   cenote_sim_fail("cuStreamSynchronize", 1, CUDA_ERROR_LAUNCH_FAILED);
-  EXPECT_THROW(source.take({}, /*may_use_stream=*/false, 1 * MiB, max_block_bytes, refusal_), cuda_error);
+  EXPECT_THROW(source.take({}, /*may_use_stream=*/false, 1 * MiB, refusal_), cuda_error);
   EXPECT_EQ(source.held(), 0u);
   EXPECT_EQ(async->state().in_use, 0u);
   cenote_sim_fail("cuStreamSynchronize", 1, CUDA_ERROR_LAUNCH_FAILED);

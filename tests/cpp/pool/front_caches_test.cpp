@@ -69,33 +69,6 @@ TEST_F(pool_front_cache, keeps_what_a_thread_frees_that_has_never_allocated_on_t
   pool_->deallocate(b(), again, small);
 }
 
-/// A has no block that is free, so that the pool forgets it; then C comes.
-TEST_F(pool_front_cache, of_a_stream_that_was_forgotten_serves_the_next_one) {
-  void* const of_a = pool_->allocate(a(), small);
-  std::vector<void*> others = take_all(b());
-  const auto free_another_on = [&](stream_ref stream) {
-    pool_->deallocate(stream, others.back(), small);
-    others.pop_back();
-  };
-  const cuda_stream c(0, cuda_stream::kind::non_blocking);
-  const auto hits_of_four_pairs = [&](stream_ref stream) {
-    const auto before = hits();
-    for (int i = 0; i < 4; ++i) pool_->deallocate(stream, pool_->allocate(stream, small), small);
-    return hits() - before;
-  };
-  free_another_on(c.view());
-  const auto before = hits();
-  pool_->deallocate(a(), of_a, small);
-  void* const of_a_again = pool_->allocate(a(), small);
-  EXPECT_EQ(hits(), before) << "C has its cache now";
-  pool_->deallocate(a(), of_a_again, small);
-  EXPECT_GE(hits_of_four_pairs(a()), 3u) << "and it has got another one";
-
-  free_another_on(c.view());
-  EXPECT_EQ(hits_of_four_pairs(c.view()), 4u) << "A has not taken that of C, which was only empty";
-  for (void* const block : others) pool_->deallocate(b(), block, small);
-}
-
 /// A capture has an id of its own kind, whose number may be that of a stream.
 TEST(front_caches, are_not_for_captures) {
   block_heap heap;

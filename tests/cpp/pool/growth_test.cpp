@@ -67,44 +67,11 @@ TEST_F(growing_pool, says_what_its_upstream_said_where_that_had_no_memory) {
   }
 }
 
-TEST_F(growing_pool, keeps_an_idle_chunk_whole_for_large_requests) {
-  constexpr std::size_t large = 1 * GiB;
-  pool_memory_resource pool(cuda_, 0);
-  std::vector<void*> kept;
-  for (int round = 0; round < 4; ++round) {
-    pool.deallocate(a(), pool.allocate(a(), large), large);
-    kept.push_back(pool.allocate(a(), 10'000));
-  }
-  EXPECT_EQ(pool.counters().upstream_allocations, 2u) << "one chunk for the large ones, one for the small ones";
-  EXPECT_LE(pool.pool_size(), large + large / 4);
-  for (void* const p : kept) pool.deallocate(a(), p, 10'000);
-}
-
-TEST_F(growing_pool, splits_an_idle_chunk_for_a_small_request_where_it_may_not_grow) {
-  pool_memory_resource pool(cuda_, 0, 1 * GiB);
-  pool.deallocate(a(), pool.allocate(a(), 1 * GiB), 1 * GiB);
-  void* const small = pool.allocate(b(), 10'000);
-  EXPECT_EQ(pool.pool_size(), 1 * GiB);
-  pool.deallocate(b(), small, 10'000);
-}
-
 TEST_F(growing_pool, takes_small_requests_from_its_first_memory) {
   pool_memory_resource pool(cuda_, 1 * GiB);
   void* const small = pool.allocate(a(), 10'000);
   EXPECT_EQ(pool.pool_size(), 1 * GiB);
   pool.deallocate(a(), small, 10'000);
-}
-
-TEST_F(growing_pool, grows_beside_an_idle_chunk_by_no_more_than_a_quarter_of_it) {
-  constexpr std::size_t large = 1 * GiB;
-  constexpr std::size_t small = 8 * MiB;
-  pool_memory_resource pool(cuda_, 0);
-  pool.deallocate(a(), pool.allocate(a(), large), large);
-  std::vector<void*> kept;
-  for (std::size_t bytes = 0; bytes < large / 2; bytes += small) kept.push_back(pool.allocate(a(), small));
-  EXPECT_GT(pool.pool_size(), large);
-  EXPECT_LE(pool.pool_size(), large + large / 4);
-  for (void* const p : kept) pool.deallocate(a(), p, small);
 }
 
 TEST_F(growing_pool, shares_a_chunk_that_any_stream_may_use) {

@@ -65,26 +65,6 @@ TEST_F(pool_in_pieces, joins_them_after_the_work_of_those_who_freed_them) {
   pool_->deallocate(b(), joined, wanted_bytes);
 }
 
-TEST_F(pool_in_pieces, does_not_wait_for_what_came_after_the_frees) {
-  void* const later = device_allocate(0, 256);
-  fill_async(later, 1, 256, a(), 0);
-  void* const joined = pool_->allocate(b(), wanted_bytes);
-  synchronize(b(), 0);
-  EXPECT_FALSE(is_done(a(), 0)) << "B has no part in A's later work";
-  pool_->deallocate(b(), joined, wanted_bytes);
-  cenote_sim_drain();
-  device_free(0, later);
-}
-
-TEST_F(pool_in_pieces, joins_them_beside_an_announced_capture) {
-  capture_begins(0);  // which an event over the context, as a reclaim needs it, would end
-  void* const joined = pool_->allocate(b(), wanted_bytes);
-  capture_ended(0);
-  EXPECT_EQ(growths(), 0u);
-  expect_handed_over(joined);
-  pool_->deallocate(b(), joined, wanted_bytes);
-}
-
 /// The legacy default stream may not be given work, not even a wait, while a blocking stream is being captured.
 TEST_F(pool_in_pieces, grows_for_a_stream_that_may_not_wait) {
   const cuda_stream captured(0);

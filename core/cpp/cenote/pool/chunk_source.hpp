@@ -43,8 +43,7 @@ class chunk_source {
   /// A chunk of at least `minimum` bytes: in the order of `stream` if
   /// `may_use_stream`, usable everywhere otherwise. Nothing if there is none; `refusal` is then what the upstream
   /// threw, if it threw out_of_memory.
-  std::optional<chunk> take(stream_ref stream, bool may_use_stream, std::size_t minimum,
-                            std::exception_ptr& refusal);
+  std::optional<chunk> take(stream_ref stream, bool may_use_stream, std::size_t minimum, std::exception_ptr& refusal);
 
   /// Gives a chunk back in the order of `stream`.
   void give(stream_ref stream, chunk unused) noexcept;

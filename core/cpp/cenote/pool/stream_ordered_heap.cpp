@@ -28,12 +28,6 @@ owner_index stream_ordered_heap::owner_of(std::optional<stream_id> stream) {
 
 void* stream_ordered_heap::take(const request& wanted) {
   if (is_held_) return nullptr;
-  if (wanted.alignment == default_alignment) {
-    if (offer* const own = offers_.find_own(wanted.id, wanted.bytes)) {
-      offers_.remove(*own);
-      return accept(own->block, wanted, counters_.from_own_stream);
-    }
-  }
   const owner_index own = owner_of(wanted.id);
   if (wanted.is_planned) return nullptr;
   const block_index of_own = find(own, wanted);
@@ -90,57 +84,8 @@ void stream_ordered_heap::restock(const request& wanted, owner_index from) noexc
   }
 }
 
-/// The block is in use from now on.
-void* stream_ordered_heap::accept(block_index offered, const request& wanted, std::uint64_t& path) noexcept {
-  block& taken = heap_.blocks()[offered];
-  taken.is_cached = false;
-  taken.unasked = wanted.unasked;
-  ++counters_.allocations;
-  ++path;
-  return taken.address;
-}
-
 auto stream_ordered_heap::borrow(const request& wanted) -> std::optional<borrowed> {
   if (is_held_) return std::nullopt;
-  if (auto offered = accept_offer(wanted)) return offered;
-  withdraw_all();
-  // Its own that were on offer come before what it would have to wait for.
-  if (void* const p = take_from(owner_of(wanted.id), wanted, counters_.from_own_stream)) return borrowed{p};
-  return borrow_from_heap(wanted);
-}
-
-auto stream_ordered_heap::accept_offer(const request& wanted) -> std::optional<borrowed> {
-  if (wanted.alignment != default_alignment) return std::nullopt;
-  harvest();
-  offer* const found = offers_.find(wanted.bytes);
-  if (found == nullptr) return std::nullopt;
-  const stream_id lender = found->lender;
-  const bool is_known = found->freed.epoch <= timelines_.meet(wanted.id, heap_).known_of(lender);
-  void* const pointer = accept(found->block, wanted, counters_.from_other_stream);
-  if (is_known || lender == wanted.id) {
-    offers_.remove(*found);
-    return borrowed{pointer};
-  }
-  offers_.lend(*found, wanted.id);
-  ++counters_.waits;
-  timelines_.was_awaited();
-  return borrowed{pointer, found};
-}
-
-/// What waits have taught since.
-void stream_ordered_heap::harvest() noexcept {
-  while (const auto lesson = offers_.harvest()) {
-    stream_timeline* const borrower = timelines_.find(lesson->borrower);
-    if (borrower == nullptr) continue;
-    try {
-      borrower->learn(lesson->lender, lesson->epoch);
-    } catch (const std::bad_alloc&) {  // of the host's memory: it will wait again
-    }
-  }
-}
-
-/// What a mark covers, or what the stream may use without as it has waited for the lender already.
-auto stream_ordered_heap::borrow_from_heap(const request& wanted) -> std::optional<borrowed> {
   const stream_timeline& mine = timelines_.meet(wanted.id, heap_);
   for (const auto& [id, lender] : timelines_) {
     if (id == wanted.id || id.is_capturing()) continue;
@@ -150,7 +95,7 @@ auto stream_ordered_heap::borrow_from_heap(const request& wanted) -> std::option
     const mark known{freed_at, nullptr};
     const mark* const awaited = freed_at <= mine.known_of(id) ? &known : lender.covering(freed_at);
     if (awaited == nullptr) continue;
-    return borrowed{take_found(found, wanted, counters_.from_other_stream), nullptr, id, freed_at, *awaited};
+    return borrowed{take_found(found, wanted, counters_.from_other_stream), id, freed_at, *awaited};
   }
   return std::nullopt;
 }
@@ -168,11 +113,6 @@ void stream_ordered_heap::has_waited(const request& wanted, borrowed& found) {
 void stream_ordered_heap::give_back(borrowed returned) noexcept {
   --counters_.allocations;
   --counters_.from_other_stream;
-  if (returned.lent != nullptr) {
-    --counters_.waits;
-    heap_.blocks()[returned.lent->block].is_cached = true;
-    return offers_.give_back(*returned.lent);
-  }
   try {
     stream_timeline& lender = timelines_.meet(returned.lender, heap_);  // it may have been dropped meanwhile
     heap_.give(heap_.taken_at(returned.pointer), lender.owner(), returned.freed_at);
@@ -201,7 +141,6 @@ void* stream_ordered_heap::take_claims(const request& wanted, const std::vector<
 
 auto stream_ordered_heap::claims_upon_all() -> std::vector<claim> {
   empty_caches({});
-  withdraw_all();
   std::vector<claim> claims;
   for (auto& [id, timeline] : timelines_) {
     if (!id.is_capturing() && heap_.free_bytes(timeline.owner()) != 0) {
@@ -216,26 +155,9 @@ auto stream_ordered_heap::free(stream_id id, const void* pointer) -> std::option
   if (freed == no_block) return std::nullopt;
   stream_timeline& mine = timelines_.meet(id, heap_);
   freed_block outcome{heap_[freed].bytes(), heap_[freed].asked_bytes(), std::nullopt};
-  outcome.offered = make_offer(mine, freed);
-  if (outcome.offered != nullptr) return outcome;
   give(mine, freed);
   outcome.due = timelines_.close_if_worth_a_mark(mine, chunk_bytes());
   return outcome;
-}
-
-/// Null unless frees are marked at once. The block is nobody's then, and its event is counted.
-auto stream_ordered_heap::make_offer(stream_timeline& of, block_index freed) noexcept -> offer* {
-  if (heap_[freed].is_kept) return nullptr;
-  const auto epoch = timelines_.pass_if_marked_at_once(of);
-  if (!epoch) return nullptr;
-  harvest();
-  if (offers_.is_full()) withdraw_oldest();
-  offer* const made = offers_.make(freed, heap_[freed].bytes(), of.id(), *epoch);
-  if (made == nullptr) return nullptr;  // threads have all of them in hand
-  if (made->freed.happened == nullptr) made->freed.happened = spares().take();
-  heap_.blocks()[freed].is_cached = true;
-  ++counters_.events;
-  return made;
 }
 
 auto stream_ordered_heap::free_spilled(stream_id id, block_index spilled, bool may_be_marked)
@@ -285,29 +207,6 @@ bool stream_ordered_heap::empty_caches(std::optional<stream_id> only) {
   });
 }
 
-void stream_ordered_heap::withdraw_unmarked(offer& made) noexcept {
-  --counters_.events;
-  offers_.remove(made);
-  give(*timelines_.find(made.lender), made.block);
-}
-
-/// Frees the block that has been on offer for longest to the heap, covered by its mark; nothing if none is.
-bool stream_ordered_heap::withdraw_oldest() noexcept {
-  auto withdrawn = offers_.withdraw_oldest();
-  if (!withdrawn) return false;
-  heap_.blocks()[withdrawn->block].is_cached = false;
-  heap_.give(withdrawn->block, timelines_.find(withdrawn->lender)->owner(), withdrawn->freed.epoch);
-  place(withdrawn->lender, std::move(withdrawn->freed));
-  return true;
-}
-
-/// But those that a thread has in hand, to record the event or to wait for it.
-void stream_ordered_heap::withdraw_all() noexcept {
-  harvest();
-  while (withdraw_oldest()) {
-  }
-}
-
 void stream_ordered_heap::place(stream_id id, mark recorded) noexcept {
   try {
     timelines_.place(id, std::move(recorded));
@@ -316,7 +215,6 @@ void stream_ordered_heap::place(stream_id id, mark recorded) noexcept {
 }
 
 std::vector<std::pair<stream_id, std::deque<mark>>> stream_ordered_heap::marks() {
-  withdraw_all();
   std::vector<std::pair<stream_id, std::deque<mark>>> all;
   for (const auto& [id, timeline] : timelines_) {
     if (!timeline.marks().empty()) all.emplace_back(id, timeline.marks());
@@ -335,11 +233,7 @@ void stream_ordered_heap::make_ready(const std::vector<claim>& settled) {
   if constexpr (check_level >= 2) heap_.check();
 }
 
-void stream_ordered_heap::drop_idle(stream_id spared) noexcept {
-  withdraw_all();
-  const auto is_needed = [&](stream_id id) { return id == spared || offers_.has_lender(id); };
-  timelines_.drop_idle(is_needed, heap_, caches_);
-}
+void stream_ordered_heap::drop_idle(stream_id spared) noexcept { timelines_.drop_idle(spared, heap_, caches_); }
 
 /// After what has become ready was passed on.
 void stream_ordered_heap::thin_out(stream_id spared) noexcept {
@@ -449,12 +343,10 @@ void stream_ordered_heap::end_capture(stream_id id) {
 }
 
 std::size_t stream_ordered_heap::bytes_in_use() const {
-  return heap_.bytes_in_use() - std::min(heap_.bytes_in_use(), caches_.bytes() + offers_.bytes());
+  return heap_.bytes_in_use() - std::min(heap_.bytes_in_use(), caches_.bytes());
 }
 
-std::size_t stream_ordered_heap::blocks_in_use() const {
-  return heap_.blocks_in_use() - caches_.blocks() - offers_.size();
-}
+std::size_t stream_ordered_heap::blocks_in_use() const { return heap_.blocks_in_use() - caches_.blocks(); }
 
 std::size_t stream_ordered_heap::largest_free() const {
   std::unordered_set<owner_index> owners{ready_};
@@ -479,7 +371,6 @@ void stream_ordered_heap::for_each_block(const std::function<void(const block&)>
 void stream_ordered_heap::check() const {
   heap_.check();
   caches_.check();
-  offers_.check(heap_);
   if (range_) range_->check();
   pins_.check(range_ ? &*range_ : nullptr);
 }

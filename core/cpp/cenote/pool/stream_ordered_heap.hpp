@@ -1,8 +1,8 @@
 // The memory of a pool, and who may use which of it after what: its heap, with an owner for each stream, their
-// timelines, the front caches, and what is on offer. Bookkeeping only.
+// timelines, and the front caches. Bookkeeping only.
 //
-//     front caches │ on offer │   heap: owner A   │  owner B  │  ready
-//     of A, of B   │  A  B    │  freed on A       │           │  everybody's
+//     front caches │   heap: owner A   │  owner B  │  ready
+//     of A, of B   │  freed on A       │           │  everybody's
 //
 // How it works
 //   1. A block that is freed on a stream is that stream's, in the epoch that its timeline is in; `ready` is
@@ -12,11 +12,9 @@
 //      for.
 //   3. Several streams' blocks are joined by passing them to one owner, which merges them: to `ready` once their marks
 //      are complete, to a stream that has waited for all of them.
-//   4. Marks are events, which others record and ask: what is freed says which mark is due, and place() brings it. A
-//      block that is freed under pressure is nobody's until its offer is published with its mark.
+//   4. Marks are events, which others record and ask: what is freed says which mark is due, and place() brings it.
 //
-// Invariants: those of block_heap, front_caches and offered_blocks; besides
-//   I1  the lender of each offer has a timeline
+// Invariants: those of block_heap, front_caches, paged_range and pinned_blocks.
 //
 // Threads: none of its own; the pool locks. caches() are by themselves. No driver call is made; events that nobody
 // needs any more are to be destroyed after the lock (stream_timelines::spares). Cost: O(1) for take() and free(),
@@ -32,7 +30,6 @@
 #include <vector>
 
 #include "cenote/pool/front_caches.hpp"
-#include "cenote/pool/offered_blocks.hpp"
 #include "cenote/pool/pinned_blocks.hpp"
 #include "cenote/pool/pool_counters.hpp"
 #include "cenote/pool/stream_timelines.hpp"
@@ -57,20 +54,15 @@ class stream_ordered_heap {
     bool is_planned = false;  // pages are scarce: a run is chosen for it (plan_pages), and no block taken as it lies
   };
 
-  using offer = offered_blocks::offer;
-
-  /// A block that another stream has freed, of the heap or on offer.
+  /// A block that another stream has freed.
   struct borrowed {
     void* pointer;
-    offer* lent = nullptr;  // null if it is of the heap, or need not be waited for
-    stream_id lender = {};
-    stamp freed_at = 0;
-    mark covering = {};
+    stream_id lender;
+    stamp freed_at;
+    mark covering;
 
     /// Of the mark that covers its free; null if none is needed.
-    const event* awaited() const noexcept {
-      return lent != nullptr ? lent->freed.happened.get() : covering.happened.get();
-    }
+    const event* awaited() const noexcept { return covering.happened.get(); }
   };
 
   /// The blocks of a stream up to a mark.
@@ -79,12 +71,11 @@ class stream_ordered_heap {
     mark upto;
   };
 
-  /// What became of a block that was freed: which mark is due, or the offer that is to be published.
+  /// What became of a block that was freed, and which mark is due.
   struct freed_block {
     std::size_t bytes;
     std::size_t asked_bytes;
     std::optional<due_mark> due;
-    offer* offered = nullptr;
   };
 
   stream_ordered_heap();
@@ -100,14 +91,12 @@ class stream_ordered_heap {
 
   // To allocate: null, or nothing, where there is none.
 
-  /// What the stream may use at once: its own, on offer or in the heap; what is ready; what its caches hold, which are
+  /// What the stream may use at once: its own; what is ready; what its caches hold, which are
   /// emptied for it. Brings more of a size that the thread keeps asking for into its cache.
   void* take(const request& wanted);
 
-  /// What another stream has freed: an offer of exactly the size, or a block of the heap that a mark covers. A block of
-  /// its own where that was on offer in another size.
+  /// What another stream has freed, and a mark covers.
   std::optional<borrowed> borrow(const request& wanted);
-  /// Not for an offer, which says so itself.
   void has_waited(const request& wanted, borrowed& found);
   void give_back(borrowed returned) noexcept;
 
@@ -134,9 +123,6 @@ class stream_ordered_heap {
 
   /// Frees what a cache had no room for; a mark is due only where one `may_be`.
   std::optional<due_mark> free_spilled(stream_id id, block_index spilled, bool may_be_marked);
-
-  /// For an offer that has got no event: the block goes to the heap, and a later mark will cover it.
-  void withdraw_unmarked(offer& made) noexcept;
 
   void place(stream_id id, mark recorded) noexcept;
 
@@ -213,7 +199,7 @@ class stream_ordered_heap {
   std::size_t bytes_in_use() const;
   std::size_t blocks_in_use() const;
 
-  /// The largest block that could be had without growing: also of blocks that lie side by side in caches, on offer, and
+  /// The largest block that could be had without growing: also of blocks that lie side by side in caches, and
   /// freed on several streams, which a reclaim joins. Not of what captures keep. O(blocks).
   std::size_t largest_free() const;
   pool_counters counters() const;
@@ -230,17 +216,10 @@ class stream_ordered_heap {
   block_index find(owner_index owner, const request& wanted) const noexcept;
   void* take_from(owner_index owner, const request& wanted, std::uint64_t& path);
   void* take_found(block_index found, const request& wanted, std::uint64_t& path);
-  void* accept(block_index offered, const request& wanted, std::uint64_t& path) noexcept;
-  offer* make_offer(stream_timeline& of, block_index freed) noexcept;
-  std::optional<borrowed> accept_offer(const request& wanted);
-  void harvest() noexcept;
-  std::optional<borrowed> borrow_from_heap(const request& wanted);
   void restock(const request& wanted, owner_index from) noexcept;
   void give(stream_timeline& to, block_index freed) noexcept;
   void absorb(stream_timeline& to, block_index beside) noexcept;
   bool empty_caches(std::optional<stream_id> only);
-  bool withdraw_oldest() noexcept;
-  void withdraw_all() noexcept;
 
   block_heap heap_;
   front_caches caches_{heap_};
@@ -248,7 +227,6 @@ class stream_ordered_heap {
   std::optional<paged_range> range_;
   pinned_blocks pins_;
   stream_timelines timelines_;
-  offered_blocks offers_;
   pool_counters counters_;
   bool is_held_ = false;
   std::atomic<bool> is_tight_{false};

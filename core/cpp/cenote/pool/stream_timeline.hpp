@@ -56,9 +56,6 @@ class stream_timeline {
   /// Ends the open epoch and returns it; a mark for it can be placed once an event has been recorded.
   stamp close_epoch() noexcept;
 
-  /// Ends the open epoch for a mark that may not be placed here: what was freed is worth one as before.
-  stamp pass_epoch() noexcept { return open_epoch_++; }
-
   /// Returns the mark that had to go for it, if one had to.
   std::optional<mark> place_mark(mark placed);
 

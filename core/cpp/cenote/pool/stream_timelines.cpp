@@ -45,14 +45,13 @@ void stream_timelines::expect_a_crowd() noexcept {
   crowd_ = std::max(least_crowd, timelines_.size());
 }
 
-void stream_timelines::drop_idle(const std::function<bool(stream_id)>& needed, block_heap& heap,
-                                 front_caches& caches) noexcept {
+void stream_timelines::drop_idle(stream_id spared, block_heap& heap, front_caches& caches) noexcept {
   bool has_dropped = false;
   for (auto it = timelines_.begin(); it != timelines_.end();) {
     const auto current = it++;
     const stream_id id = current->first;
     stream_timeline& idle = current->second;
-    if (id.is_capturing() || heap.free_bytes(idle.owner()) != 0 || needed(id)) continue;
+    if (id.is_capturing() || heap.free_bytes(idle.owner()) != 0 || id == spared) continue;
     forget_marks(idle, idle.open_epoch());
     first_epoch_ = std::max(first_epoch_, idle.open_epoch() + 1);
     by_owner_[idle.owner()] = nullptr;
@@ -82,12 +81,6 @@ void stream_timelines::drop(stream_id id, block_heap& heap, front_caches& caches
 /// While there is one stream, nobody would wait for a mark.
 bool stream_timelines::is_marked(const stream_timeline& timeline) const noexcept {
   return timelines_.size() > 1 && !timeline.id().is_capturing() && timeline.id() != orphans;
-}
-
-std::optional<stamp> stream_timelines::pass_if_marked_at_once(stream_timeline& timeline) noexcept {
-  if (frees_to_mark_ == 0 || !is_marked(timeline)) return std::nullopt;
-  --frees_to_mark_;
-  return timeline.pass_epoch();
 }
 
 auto stream_timelines::close_if_worth_a_mark(stream_timeline& timeline, std::size_t pool_bytes) noexcept

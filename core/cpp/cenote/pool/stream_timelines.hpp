@@ -18,7 +18,6 @@
 #pragma once
 
 #include <array>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <unordered_map>
@@ -68,15 +67,11 @@ class stream_timelines {
   auto begin() const noexcept { return timelines_.begin(); }
   auto end() const noexcept { return timelines_.end(); }
 
-  /// Drops all that have no free block left, but those of captures and those that are still `needed`.
-  void drop_idle(const std::function<bool(stream_id)>& needed, block_heap& heap, front_caches& caches) noexcept;
+  /// Drops all that have no free block left, but those of captures, and the one `spared`.
+  void drop_idle(stream_id spared, block_heap& heap, front_caches& caches) noexcept;
 
   /// Drops one of a capture, whose owner has no free block left and keeps none.
   void drop(stream_id id, block_heap& heap, front_caches& caches) noexcept;
-
-  /// For a block that is about to be freed: ends the open epoch before it if frees are marked at once, so that a mark
-  /// for that epoch may go with the block.
-  std::optional<stamp> pass_if_marked_at_once(stream_timeline& timeline) noexcept;
 
   /// Ends the open epoch if a mark is due in a pool of so many bytes. None ever is while there is one stream.
   std::optional<due_mark> close_if_worth_a_mark(stream_timeline& timeline, std::size_t pool_bytes) noexcept;

@@ -382,7 +382,6 @@ void pool_memory_resource::give_to_heap(stream_ref stream, stream_id id, void* p
     }
     compare_sizes(pointer, said, freed->asked_bytes);
     if (id != orphans && caches_.keeps(freed->bytes)) caches_.open(id);
-    if (freed->offered != nullptr) publish(stream, *freed->offered);
     if (freed->due) place_mark(stream, id, *std::move(freed->due));
     if (pages_) finish_trim(stream, id);
     if (!id.is_capturing()) end_captures();
@@ -390,14 +389,6 @@ void pool_memory_resource::give_to_heap(stream_ref stream, stream_id id, void* p
     free_correction::say(pointer, 0);
     report_once("a block is leaked, as freeing it failed: ", error.what());
   }
-}
-
-/// Puts a block that was freed on offer, with the event that it waits for.
-void pool_memory_resource::publish(stream_ref stream, offer& made) noexcept {
-  made.freed.happened = record_or_report(stream, std::move(made.freed.happened));
-  if (made.freed.happened != nullptr) return made.publish();
-  const section here(*this);
-  memory_.withdraw_unmarked(made);
 }
 
 /// Frees what a cache had no room for. The stream of the cache may only have been recognised; one that is gone gets no
@@ -704,10 +695,6 @@ void* pool_memory_resource::wait_for(request& wanted, borrowed found) {
     memory_.give_back(std::move(found));
     throw;
   }
-  if (wanted.may_wait && found.lent != nullptr) {
-    found.lent->was_awaited();
-    return found.pointer;
-  }
   const section here(*this);
   if (wanted.may_wait) {
     memory_.has_waited(wanted, found);
@@ -728,7 +715,7 @@ std::size_t pool_memory_resource::smallest_chunk(const request& wanted) {
   return align_up(wanted.bytes + (wanted.alignment - block_granularity), block_granularity);
 }
 
-/// Step 6: more memory.
+/// Step 5 over chunks: more memory.
 void* pool_memory_resource::grow(const request& wanted) {
   if (smallest_chunk(wanted) > max_block_bytes) return nullptr;
   const auto fresh = chunks_.take(wanted.stream, wanted.may_wait, smallest_chunk(wanted), wanted.refusal);
@@ -743,7 +730,7 @@ bool pool_memory_resource::has_plenty(const request& wanted) const {
   return memory_.bytes_in_use() + wanted.bytes <= chunks_.held() / plenty;
 }
 
-/// Step 7: every free block of the pool, after one event that covers all of them. Nobody else takes meanwhile, or who
+/// Step 6: every free block of the pool, after one event that covers all of them. Nobody else takes meanwhile, or who
 /// may have a block could go without, as others take what was claimed and free as much beside it. What they free
 /// meanwhile is claimed as well: it may have merged with what was.
 void* pool_memory_resource::reclaim(const request& wanted) {
@@ -781,7 +768,7 @@ void* pool_memory_resource::take_claims(const request& wanted, const std::vector
   return pointer;
 }
 
-/// Step 8: free chunks that are each too small are worth one that is large enough.
+/// Step 7 over chunks: free chunks that are each too small are worth one that is large enough.
 void* pool_memory_resource::make_room_and_grow(const request& wanted) {
   if (smallest_chunk(wanted) > std::min(chunks_.maximum().value_or(max_block_bytes), max_block_bytes))
     return nullptr;  // no room that could be made is enough

@@ -7,26 +7,24 @@
 // whose blocks any stream may use at once. allocate takes, in this order:
 //
 //   0. a block of exactly the size that this thread has freed on this stream
-//   1. a block freed on its own stream           (on offer, or in the heap)
+//   1. a block freed on its own stream
 //   2. a ready block, if that is smaller          (where there is neither, step 1 again, after what the stream's caches
 //                                                 hold is in the heap)
-//   3. a block of another stream, on offer or in the heap, whose free an event covers: the device waits for the event,
+//   3. a block of another stream whose free an event covers: the device waits for the event,
 //      unless it did before
 //   4. what has become ready meanwhile           (asks the events; joins blocks across streams)
-//   5. where most of the pool is free: the blocks of all streams joined, after waiting for their latest events
-//   6. a new chunk from the upstream             (outside the lock that others need; after step 7 where most of the
+//   5. a new chunk from the upstream             (outside the lock that others need; after step 6 where most of the
 //                                                 pool is free, or much of it lies in caches)
-//   7. any free block at all: one event over the context covers every stream, also those that are gone
-//   8. a new chunk, after chunks that are wholly free have been given back
+//   6. any free block at all: one event over the context covers every stream, also those that are gone
+//   7. a new chunk, after chunks that are wholly free have been given back
 //
-// and only then is memory out. What a cache
-// has no room for is freed to the heap: it returns to its stream and is merged with its neighbours; once for many such
-// frees an event is recorded (stream_timelines), and none at all while the pool has met only one stream. After a stream
-// went without what others had freed, blocks go on offer instead, each with an event of its own (offered_blocks). Step
-// 7 and trim begin with emptying all caches. What streams have left that came and went by the thousand is marked and
-// settled as new ones are met (thin_out).
+// and only then is memory out. What a cache has no room for is freed to the heap: it returns to its stream and is
+// merged with its neighbours; once for many such frees an event is recorded (stream_timelines), and none at all while
+// the pool has met only one stream. After a stream went without what others had freed, each free has an event of its
+// own for a while. Step 6 and trim begin with emptying all caches. What streams have left that came and went by the
+// thousand is marked and settled as new ones are met (thin_out).
 //
-// While a stream is being captured into a graph, its allocations come from steps 1, 2, 4, 6 and 8. The graph will use
+// While a stream is being captured into a graph, its allocations come from steps 1, 2, 4, 5 and 7. The graph will use
 // the addresses whenever it is launched, so that such a block belongs to that branch of that capture for ever; if any
 // other stream frees it, it is retired. Over virtual memory they come from pages of the capture's own, and are taken
 // back when the graph is gone (graph_lifetime).
@@ -52,7 +50,7 @@
 //
 // Threads: `mutex_` guards the heap; no driver call and no upstream call is made under it. The caches have locks of
 // their own, taken after it. `growth_` lets one thread at a time ask the upstream, so that a burst does not grow the
-// pool twice. Cost: O(1) for 0, 1 and 2, O(streams) for 3. The host waits in step 7 on a driver before 12.5, and where
+// pool twice. Cost: O(1) for 0, 1 and 2, O(streams) for 3. The host waits in step 6 on a driver before 12.5, and where
 // the upstream does.
 #pragma once
 
@@ -94,7 +92,7 @@ class pool_memory_resource final : public memory_resource {
   void grow_in_steps_of(std::size_t bytes);
 
   /// Every block, one a line, in order of address: what is in use and how the free memory lies between. What lies in a
-  /// thread's cache or is on offer is set aside: it is not yet joined with what is free beside it.
+  /// thread's cache is set aside: it is not yet joined with what is free beside it.
   std::string map() const;
 
   /// Pins the memory under a block that is in use: until the last pin is taken back its pages are neither moved nor
@@ -128,7 +126,6 @@ class pool_memory_resource final : public memory_resource {
   using due_mark = stream_ordered_heap::due_mark;
   using borrowed = stream_ordered_heap::borrowed;
   using claim = stream_ordered_heap::claim;
-  using offer = stream_ordered_heap::offer;
 
   struct request : stream_ordered_heap::request {
     stream_ref stream;
@@ -194,7 +191,6 @@ class pool_memory_resource final : public memory_resource {
   stream_id identify_or_report(stream_ref stream) const noexcept;
   void give_to_heap(stream_ref stream, stream_id id, void* pointer, std::size_t said) noexcept;
   inline void compare_sizes(const void* pointer, std::size_t said, std::size_t asked) noexcept;
-  void publish(stream_ref stream, offer& made) noexcept;
   void give_spilled(stream_ref stream, sighting seen, block_index spilled) noexcept;
 
   void take_first_chunks(std::size_t bytes);

@@ -49,7 +49,7 @@ std::size_t rounded(std::size_t bytes) { return align_up(bytes, default_alignmen
 
 class figures_of_stacks : public figures, public testing::WithParamInterface<stack_of_fixed_size> {};
 
-/// Small and large blocks on several streams, so that they lie in caches, on offer and in the heap, and some are freed
+/// Small and large blocks on several streams, so that they lie in caches and in the heap, and some are freed
 /// on other streams than their own.
 TEST_P(figures_of_stacks, are_what_is_in_use_and_what_can_be_had) {
   const unsigned seed = testing::UnitTest::GetInstance()->random_seed() + 1u;

@@ -1,4 +1,4 @@
-// A pool in which what is freed goes on offer.
+// A pool that is full, so that what is freed is marked at once.
 #pragma once
 
 #include <memory>
@@ -20,8 +20,8 @@ inline std::shared_ptr<pool_memory_resource> make_bounded_pool(std::size_t bytes
   return std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), bytes, bytes);
 }
 
-/// A pool that is full, and a stream that has just gone without: what is freed next is on offer.
-class pool_offers : public simulated_device {
+/// A pool that is full, and a stream that has just gone without: each free is marked from now on.
+class pool_under_pressure : public simulated_device {
  public:
   static constexpr std::size_t pool_bytes = 64 * block_bytes;
   static constexpr std::size_t large_bytes = 2 * block_bytes;
@@ -54,7 +54,7 @@ class pool_offers : public simulated_device {
     {
       captured_stderr said;
       pool_.reset();
-      EXPECT_EQ(said.text(), "") << "what is on offer is not in use";
+      EXPECT_EQ(said.text(), "") << "what is free is not in use";
     }
     device_free(0, witness_);
     simulated_device::TearDown();
@@ -98,7 +98,7 @@ class pool_offers : public simulated_device {
 
   std::size_t in_use() const { return *pool_->state().in_use; }
 
-  /// The largest block that the heap itself has free: one on offer is not part of it.
+  /// The largest block that the heap has free.
   std::size_t free_in_heap() const {
     std::istringstream map(pool_->map());
     std::size_t largest = 0;
