@@ -117,6 +117,10 @@ opened_file open_for_writing(const std::string& path) {
   return failure(ELOOP);
 }
 
+int open_for_mapping(const std::string& path) noexcept {
+  return open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK, S_IRUSR | S_IWUSR);
+}
+
 struct output_file::writer {
   static constexpr std::size_t capacity = 8192;
 

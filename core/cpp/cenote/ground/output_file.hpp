@@ -37,6 +37,10 @@ struct opened_file {
 /// Opens a file for writing at its end, and makes it if there is none. What it has stays.
 CENOTE_EXPORT opened_file open_for_writing(const std::string& path);
 
+/// Opens a file to be mapped, which is made, for this user alone, if there is none. No link is followed. Returns the
+/// descriptor; -1, and errno says why.
+int open_for_mapping(const std::string& path) noexcept;
+
 class output_file {
  public:
   enum class sharing { alone, shared, appended };
