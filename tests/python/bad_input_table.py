@@ -24,6 +24,8 @@ from cenote import (
     initialization,
     logger,
     mr,
+    pressure,
+    recorder,
     registry,
     replay,
     statistics,
@@ -36,7 +38,7 @@ from cenote.logs import floor
 
 KIB, MIB = 1024, 1024**2
 MODULES = (
-    *(mr, device_buffer, stream, statistics, logger, driver, registry, initialization, units),
+    *(mr, device_buffer, stream, statistics, logger, driver, registry, initialization, units, pressure, recorder),
     *(floor, replay, timeline, trace),
 )
 
@@ -81,7 +83,7 @@ NAMED_AS = {
     "maximum_pool_size": ("maximum pool size",),
     "mr": ("a resource",),
     "obj": ("stream",),
-    "path": ("no/such/path", "the picture"),
+    "path": ("no/such/path", "no/such/folder", "the picture", "recording"),
     "pool_handle": ("handle of a memory pool",),
     "pool_size": ("stream pool's size",),
     "ptr": ("block in use", "nothing is pinned"),
@@ -206,6 +208,19 @@ BLOCK = Later(lambda: kept.block.ptr)
 
 def take(nbytes: int, on: stream.Stream) -> int:
     return kept.plain.allocate(nbytes, on)
+
+
+def nothing_freed(nbytes: int, device: int) -> int:
+    return 0
+
+
+def saved_recording() -> str:
+    recorder.snapshot().save("saved.rec")
+    return "saved.rec"
+
+
+RECORDING = Later(saved_recording)
+RECORDED = recorder.snapshot()
 
 
 def give(ptr: int, nbytes: int, on: stream.Stream) -> None:
@@ -443,6 +458,15 @@ TABLE: dict[str, dict[str, tuple[Any, Refused]]] = {
     },
     "registry.Usage": {name: (0, ANYTHING) for name in ("bytes", "peak_bytes", "allocations", "total_allocations")},
     "registry.Client": {"name": ("bad input", TEXT + refuse(ValueError, "\ud800"))},
+    "registry.Holding": {name: (0, ANYTHING) for name in ("bytes", "allocations")},
+    "registry.tag": {"name": ("bad input", TEXT + refuse(ValueError, "\ud800"))},
+    "registry.tag.__call__": {"function": (nothing_freed, refuse(TypeError, None, "text", 7, 1.5, object(), []))},
+    "registry.usage": {
+        "by": (
+            "tag",
+            refuse(TypeError, None, 7, 1.5, b"tag", object(), []) + refuse(ValueError, "", "device", "Tag"),
+        )
+    },
     "registry.Client.allocate": {
         "nbytes": (KIB, ALLOCATION),
         "stream": (DEFAULT, STREAM),
@@ -513,6 +537,32 @@ TABLE: dict[str, dict[str, tuple[Any, Refused]]] = {
     },
     "timeline.from_trace": {"trace": (EVENTS, TRACE)},
     "timeline.picture_format": {"path": ("run.png", PATH_OF_PICTURE)},
+    # cenote.pressure
+    "pressure.add_pressure_handler": {
+        "function": (nothing_freed, refuse(TypeError, None, "text", 7, 1.5, object(), [])),
+        "priority": (0, NOT_AN_INT + refuse(ValueError, 2**31, -(2**31), 10**30)),
+        "name": (None, refuse(TypeError, 7, 1.5, b"", object(), []) + refuse(ValueError, "\ud800")),
+        "timeout": (
+            1.0,
+            refuse(TypeError, None, "text", b"", object(), [], True) + refuse(ValueError, -1, NAN, INF, 1e9),
+        ),
+    },
+    "pressure.remove_pressure_handler": {"handler": (nothing_freed, refuse(TypeError, None, "text", 7, 1.5, object()))},
+    "pressure.HandlerFigures": {field.name: (0, ANYTHING) for field in dataclasses.fields(pressure.HandlerFigures)},
+    "pressure.PressureHandler": {name: (0, ANYTHING) for name in ("number", "core_number", "function")},
+    "pressure.collect_garbage": {name: (0, ANYTHING) for name in ("nbytes", "device")},
+    "pressure.empty_cupy_cache": {name: (0, ANYTHING) for name in ("nbytes", "device")},
+    "pressure.empty_torch_cache": {name: (0, ANYTHING) for name in ("nbytes", "device")},
+    # cenote.recorder
+    "recorder.snapshot": {"device": (0, NOT_AN_INT + refuse(ValueError, -1, 64, 2**31, 10**30))},
+    "recorder.file_of": {"device": (0, NOT_AN_INT + refuse(ValueError, -1, 64, 2**31, 10**30))},
+    "recorder.read": {"path": (RECORDING, PATH + refuse(recorder.RecordingError, "no/such/path.rec", trace.example()))},
+    "recorder.is_recording_file": {"path": (RECORDING, PATH)},
+    "recorder.Recording": {
+        field.name: (getattr(RECORDED, field.name), ANYTHING) for field in dataclasses.fields(recorder.Recording)
+    },
+    "recorder.Recording.save": {"path": ("saved.rec", PATH + refuse(OSError, "no/such/folder/saved.rec"))},
+    "recorder.Recording.held_by": {"by": ("tag", refuse(ValueError, None, 7, "", "site", b"tag"))},
     # cenote.units
     "units.format_bytes": {"nbytes": (1536, but(NOT_AN_INT, None))},
     "units.parse_bytes": {"size": ("1.5 GiB", but(NOT_AN_INT, "text", True) + NO_SIZE)},

@@ -105,6 +105,7 @@ MADE_OF = {
     "ground/check",
     "ground/environment",
     "ground/export",
+    "ground/flight_recorder",
     "ground/host_table",
     "ground/free_correction",
     "ground/immortal",
@@ -128,6 +129,7 @@ MADE_OF = {
     "surface/allocation_table",
     "surface/reclaimer",
     "surface/resource_place",
+    "surface/shortage",
 }
 
 

@@ -172,10 +172,14 @@ PACKAGE_KNOWS: dict[str, set[str]] = {
     "errors": set(),
     "_core": set(),
     "_profiled_function": {"_core"},
-    **{module: {"_core"} for module in ("device_buffer", "driver", "logger", "registry", "sim", "stream", "units")},
+    **{
+        module: {"_core"}
+        for module in ("device_buffer", "driver", "logger", "pressure", "registry", "sim", "stream", "units")
+    },
     "initialization": {"_core", "driver", "units"},
     "logs": {"_core", "stream", "units"},
     "mr": {"_core", "initialization", "logs"},
+    "recorder": {"_core", "logs"},
     "statistics": {"_core", "_profiled_function", "mr"},
     "_local_device": {"_core", "driver"},
     "frameworks": {"_core", "_local_device", "driver", "mr", "registry"},

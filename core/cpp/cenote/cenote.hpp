@@ -36,6 +36,7 @@
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/foreign_exception.hpp"
 #include "cenote/ground/log.hpp"
+#include "cenote/ground/pressure.hpp"
 #include "cenote/ground/reports.hpp"
 #include "cenote/ground/version.h"
 #include "cenote/memory_resource.hpp"
@@ -61,3 +62,4 @@
 #include "cenote/surface/client.hpp"
 #include "cenote/surface/registry.hpp"
 #include "cenote/surface/specification.hpp"
+#include "cenote/surface/tag.hpp"

@@ -3,13 +3,16 @@
 #include <algorithm>
 #include <optional>
 #include <stdexcept>
+#include <utility>
 
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/nvtx.hpp"
 #include "cenote/driver/nvtx_memory.hpp"
+#include "cenote/driver/stream_id.hpp"
 #include "cenote/driver/unnamed_stream.hpp"
 #include "cenote/ground/free_correction.hpp"
 #include "cenote/ground/log.hpp"
+#include "cenote/ground/pressure.hpp"
 #include "cenote/resource_adaptor.hpp"
 
 namespace cenote::inline v1 {
@@ -49,10 +52,30 @@ memory_resource::memory_resource(const std::shared_ptr<memory_resource>& upstrea
 void* memory_resource::allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
   void* const pointer = try_allocate(stream, bytes, alignment);
   if (pointer != nullptr || bytes == 0) return pointer;
-  const out_of_memory error(describe(*this), bytes, state());
+  return allocate_under_pressure(stream, bytes, alignment);
+}
+
+void* memory_resource::allocate_under_pressure(stream_ref stream, std::size_t bytes, std::size_t alignment) {
+  void* pointer = nullptr;
+  auto steps = relieve_pressure(*this, stream, bytes, [&] {
+    pointer = try_allocate(stream, bytes, alignment);
+    return pointer != nullptr;
+  });
+  if (pointer == nullptr) throw shortage_of(stream, bytes, std::move(steps));
+  return pointer;
+}
+
+out_of_memory memory_resource::shortage_of(stream_ref stream, std::size_t bytes, std::vector<relief_step> steps) const {
+  shortage known;
+  known.rounded = align_up(bytes, default_alignment);
+  known.device = device_;
+  known.stream = reinterpret_cast<std::uintptr_t>(stream.value());
+  known.resource = describe(*this);
+  known.steps = std::move(steps);
+  out_of_memory error(bytes, state(), std::move(known));
   if (should_log(log_level::debug)) log(log_level::debug, error.what());
   nvtx::mark("out_of_memory", bytes);
-  throw error;
+  return error;
 }
 
 void* memory_resource::try_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
@@ -157,6 +180,15 @@ void memory_resource::deallocate_sync(void* pointer, std::size_t bytes, std::siz
     report_once(error.what());
   }
   deallocate(stream ? stream->view() : stream_ref{}, pointer, bytes, alignment);
+}
+
+std::vector<relief_step> relieve_pressure(const memory_resource& resource, stream_ref stream, std::size_t bytes,
+                                          const std::function<bool()>& retry) {
+  if (bytes > max_allocation || pressure_handlers().empty()) return {};
+  if (is_capturing(stream, resource.device())) {
+    return {{"pressure handlers", {}, "skipped: the stream is being captured"}};
+  }
+  return relieve_pressure(bytes, resource.device(), retry);
 }
 
 memory_state memory_resource::state() const {

@@ -21,9 +21,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "cenote/driver/nvtx.hpp"
 #include "cenote/driver/stream_ref.hpp"
@@ -44,11 +46,15 @@ class memory_resource {
   memory_resource(const memory_resource&) = delete;
   memory_resource& operator=(const memory_resource&) = delete;
 
-  /// Throws out_of_memory, cuda_error, or std::invalid_argument for an alignment that is no power of two.
+  /// Throws out_of_memory, after the pressure handlers (ground/pressure.hpp) could not help, cuda_error, or
+  /// std::invalid_argument for an alignment that is no power of two.
   void* allocate(stream_ref stream, std::size_t bytes, std::size_t alignment = default_alignment);
 
   /// As allocate, but null when memory ran out.
   void* try_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment = default_alignment);
+
+  /// The error of an allocation for which try_allocate had no memory; `steps` were taken meanwhile.
+  out_of_memory shortage_of(stream_ref stream, std::size_t bytes, std::vector<relief_step> steps = {}) const;
 
   /// Frees in the order of `stream`. A block that cannot be freed is leaked, which is reported; that needs no memory of
   /// the host.
@@ -128,6 +134,9 @@ class memory_resource {
   virtual void* do_allocate_at_once(stream_ref, std::size_t, std::size_t) { return nullptr; }
   virtual bool do_deallocate_at_once(stream_ref, void*, std::size_t, std::size_t) { return false; }
 
+  /// What allocate does when there is no memory at first.
+  void* allocate_under_pressure(stream_ref stream, std::size_t bytes, std::size_t alignment);
+
   /// do_allocate, if what it gives can be a block.
   void* allocate_block(stream_ref stream, std::size_t bytes, std::size_t alignment) {
     void* const pointer = do_allocate(stream, bytes, alignment);
@@ -148,6 +157,11 @@ class memory_resource {
   int depth_ = 1;
   unsigned made_in_ = process_generation();
 };
+
+/// Calls the pressure handlers for an allocation of `resource`, unless none could help: relieve_pressure of
+/// ground/pressure.hpp.
+CENOTE_EXPORT std::vector<relief_step> relieve_pressure(const memory_resource& resource, stream_ref stream,
+                                                        std::size_t bytes, const std::function<bool()>& retry);
 
 /// The whole stack, outermost first: "statistics | pool:max=8GiB | cuda".
 CENOTE_EXPORT std::string describe(const memory_resource& resource);

@@ -20,7 +20,7 @@ from cenote.initialization import (
     unregister_reinitialize_hook,
 )
 from cenote.logs.recording import disable_logging, enable_logging, get_log_filenames
-from cenote.registry import Usage, usage
+from cenote.registry import Usage, tag, usage
 from cenote.statistics import Statistics
 from cenote.stream import (
     DEFAULT_STREAM,
@@ -32,9 +32,10 @@ from cenote.stream import (
 )
 
 if TYPE_CHECKING:
-    from cenote import allocators, device_buffer, driver, logger, logs, registry, sim
+    from cenote import allocators, device_buffer, driver, logger, logs, pressure, recorder, registry, sim
     from cenote.frameworks import InstallReport, install
     from cenote.logs import replay, timeline, trace
+    from cenote.pressure import add_pressure_handler, remove_pressure_handler
 
 __all__ = [
     "DEFAULT_STREAM",
@@ -51,6 +52,7 @@ __all__ = [
     "Stream",
     "Usage",
     "__version__",
+    "add_pressure_handler",
     "allocators",
     "available_device_memory",
     "device_buffer",
@@ -63,12 +65,16 @@ __all__ = [
     "logger",
     "logs",
     "mr",
+    "pressure",
+    "recorder",
     "register_reinitialize_hook",
     "registry",
     "reinitialize",
+    "remove_pressure_handler",
     "replay",
     "sim",
     "statistics",
+    "tag",
     "timeline",
     "trace",
     "unregister_reinitialize_hook",
@@ -76,10 +82,12 @@ __all__ = [
 ]
 
 # Loaded when first asked for: what most programs do not need.
-_modules = ("allocators", "device_buffer", "driver", "logger", "logs", "registry", "sim")
+_modules = ("allocators", "device_buffer", "driver", "logger", "logs", "pressure", "recorder", "registry", "sim")
 _names = {
     "InstallReport": "cenote.frameworks",
+    "add_pressure_handler": "cenote.pressure",
     "install": "cenote.frameworks",
+    "remove_pressure_handler": "cenote.pressure",
     "replay": "cenote.logs",
     "timeline": "cenote.logs",
     "trace": "cenote.logs",

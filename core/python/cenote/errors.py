@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["CudaError", "DriverUnavailableError", "OutOfMemoryError"]
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["CudaError", "DriverUnavailableError", "Holder", "OutOfMemoryError", "ReliefStep"]
 
 
 class CudaError(RuntimeError):
@@ -34,6 +38,47 @@ class DriverUnavailableError(CudaError):
     """There is no driver to call: none installed, too old, no device, or a forked child. The text says what to do."""
 
 
+@dataclass(frozen=True)
+class Holder:
+    """Who holds memory of a device.
+
+    Attributes
+    ----------
+    kind : str
+        ``"client"`` or ``"tag"``.
+    name : str
+        Of the client or tag; empty for what has no tag.
+    bytes : int
+        As requested.
+    blocks : int
+        How many allocations they are.
+    """
+
+    kind: str
+    name: str
+    bytes: int
+    blocks: int
+
+
+@dataclass(frozen=True)
+class ReliefStep:
+    """What was tried before memory ran out.
+
+    Attributes
+    ----------
+    name : str
+        The pressure handler.
+    freed_bytes : int or None
+        What it freed, as it said; None where it does not know.
+    why_not : str
+        Why it was skipped, or how it failed; empty if it was done.
+    """
+
+    name: str
+    freed_bytes: int | None
+    why_not: str
+
+
 class OutOfMemoryError(MemoryError):
     """A resource had no memory to give. All figures are in bytes; ``None`` where the resource does not know.
 
@@ -51,6 +96,19 @@ class OutOfMemoryError(MemoryError):
         The largest block that it could hand out without growing.
     device_free, device_total : int or None
         What the device itself has left, and has in all.
+    rounded : int or None
+        What the resource takes for such a request at the least.
+    device : int or None
+        Whose memory was asked for.
+    stream : int or None
+        The handle of the stream that it was asked for on.
+    resource : str
+        The specification of the whole stack of resources; empty where it is not known.
+    holders : tuple of Holder
+        Who holds the device's memory: clients, then tags, the largest first. Each block is a client's, and is counted
+        for its tag as well.
+    steps : tuple of ReliefStep
+        What was tried.
     """
 
     def __init__(
@@ -63,6 +121,12 @@ class OutOfMemoryError(MemoryError):
         largest_free: int | None = None,
         device_free: int | None = None,
         device_total: int | None = None,
+        rounded: int | None = None,
+        device: int | None = None,
+        stream: int | None = None,
+        resource: str = "",
+        holders: Iterable[tuple[int, str, int, int]] = (),
+        steps: Iterable[tuple[str, int | None, str]] = (),
     ) -> None:
         super().__init__(message)
         self.requested = requested
@@ -72,3 +136,32 @@ class OutOfMemoryError(MemoryError):
         self.largest_free = largest_free
         self.device_free = device_free
         self.device_total = device_total
+        self.rounded = rounded
+        self.device = device
+        self.stream = stream
+        self.resource = resource
+        self.holders = tuple(
+            Holder("tag" if is_tag else "client", name, nbytes, blocks) for is_tag, name, nbytes, blocks in holders
+        )
+        self.steps = tuple(ReliefStep(*step) for step in steps)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give all that the error knows, as numbers, texts, lists and dicts, for a log or a report.
+
+        Returns
+        -------
+        dict
+            ``message`` and the attributes by their names; ``holders`` and ``steps`` are lists of dicts.
+        """
+        return {
+            "message": str(self),
+            **{name: getattr(self, name) for name in _FIGURES},
+            "holders": [asdict(holder) for holder in self.holders],
+            "steps": [asdict(step) for step in self.steps],
+        }
+
+
+_FIGURES = (
+    *("requested", "rounded", "device", "stream", "resource", "in_use", "held", "limit", "largest_free"),
+    *("device_free", "device_total"),
+)

@@ -3,6 +3,7 @@
 from cenote._core.public_names import publish
 from cenote._core.registry import (
     Client,
+    Holding,
     Usage,
     default_specification,
     devices_with_resource,
@@ -11,15 +12,18 @@ from cenote._core.registry import (
     set_default_specification,
     usage,
 )
+from cenote._core.tags import tag
 
 __all__ = [
     "Client",
+    "Holding",
     "Usage",
     "default_specification",
     "devices_with_resource",
     "find_per_device_resource",
     "registry_address",
     "set_default_specification",
+    "tag",
     "usage",
 ]
 

@@ -3,6 +3,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <utility>
 
 #include "cenote/ground/bytes.hpp"
 #include "cenote/ground/log.hpp"
@@ -26,6 +27,47 @@ std::string out_of_memory_text(const std::string& resource, std::size_t requeste
   append(figures, "device total", state.device_total);
   return "out_of_memory: " + format_bytes(requested) + " (" + std::to_string(requested) + " bytes) requested from '" +
          resource + "'" + (figures.empty() ? "" : ": " + figures);
+}
+
+void append_holders(std::string& text, const char* heading, memory_holder::kind kind, const shortage& known) {
+  constexpr std::size_t most = 5;
+  std::size_t told = 0, left_out = 0, bytes_left_out = 0;
+  std::string line;
+  for (const memory_holder& each : known.holders) {
+    if (each.of != kind) continue;
+    if (told == most) {
+      ++left_out;
+      bytes_left_out += each.bytes;
+      continue;
+    }
+    ++told;
+    line += (line.empty() ? "" : ", ") + (each.name.empty() ? std::string("(no tag)") : each.name) + " " +
+            format_bytes(each.bytes) + " in " + std::to_string(each.blocks) + (each.blocks == 1 ? " block" : " blocks");
+  }
+  if (left_out != 0) line += ", " + std::to_string(left_out) + " others " + format_bytes(bytes_left_out);
+  if (!line.empty()) text += "\n  " + std::string(heading) + ": " + line;
+}
+
+std::string text_of_step(const relief_step& step) {
+  if (!step.why_not.empty()) return step.name + " (" + step.why_not + ")";
+  if (!step.freed_bytes) return step.name;
+  return step.name + " (" + (*step.freed_bytes == 0 ? "nothing" : format_bytes(*step.freed_bytes)) + " freed)";
+}
+
+/// The lines below the first one; empty where nothing is known.
+std::string shortage_text(std::size_t requested, const shortage& known) {
+  std::string text;
+  if (known.device) {
+    text += "\n  device " + std::to_string(*known.device);
+    if (known.stream) text += ", stream " + std::to_string(*known.stream);
+    if (known.rounded != requested) text += ", " + std::to_string(known.rounded) + " bytes when rounded";
+  }
+  append_holders(text, "held by client", memory_holder::kind::client, known);
+  append_holders(text, "held by tag", memory_holder::kind::tag, known);
+  std::string steps;
+  for (const relief_step& each : known.steps) steps += (steps.empty() ? "" : ", ") + text_of_step(each);
+  if (!steps.empty()) text += "\n  tried: " + steps;
+  return text;
 }
 
 // The texts that were reported, by their hashes: each lies in one of a few places from that of its hash on.
@@ -59,6 +101,12 @@ bool remember_report(std::uint64_t hash) noexcept {
 
 out_of_memory::out_of_memory(const std::string& resource, std::size_t requested, const memory_state& state)
     : requested_(requested), state_(state), text_(out_of_memory_text(resource, requested, state)) {}
+
+out_of_memory::out_of_memory(std::size_t requested, const memory_state& state, shortage known)
+    : requested_(requested),
+      state_(state),
+      known_(std::move(known)),
+      text_(out_of_memory_text(known_.resource, requested, state) + shortage_text(requested, known_)) {}
 
 cuda_error::cuda_error(const std::string& call, int code, const std::string& name, const std::string& description)
     : std::runtime_error(call + " failed: " + name + " (" + std::to_string(code) + "): " + description),

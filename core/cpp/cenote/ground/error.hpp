@@ -9,11 +9,13 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <initializer_list>
 #include <new>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "cenote/ground/export.hpp"
 #include "cenote/ground/text_part.hpp"
@@ -31,17 +33,47 @@ struct memory_state {
   std::optional<std::size_t> device_total;
 };
 
+/// Bytes that one client, or one tag, holds.
+struct memory_holder {
+  enum class kind { client, tag };
+  kind of = kind::client;
+  std::string name;  ///< empty: what has no tag
+  std::size_t bytes = 0;
+  std::size_t blocks = 0;
+};
+
+/// What was tried before memory ran out.
+struct relief_step {
+  std::string name;
+  std::optional<std::size_t> freed_bytes;  ///< as far as whoever freed them says
+  std::string why_not;                     ///< why the step was skipped, or how it failed; empty if it was taken
+};
+
+/// What is known of an allocation that failed, beside its resource's figures.
+struct shortage {
+  std::size_t rounded = 0;              ///< what a resource takes for it, at the least
+  std::optional<int> device;            ///< whose memory was asked for
+  std::optional<std::uint64_t> stream;  ///< the handle
+  std::string resource;                 ///< the specification of the stack
+  bool knows_holders = false;           ///< whether `holders` are all there are
+  std::vector<memory_holder> holders;   ///< on that device: clients, then tags, the largest first
+  std::vector<relief_step> steps;
+};
+
 /// Memory ran out. Thrown once, at the public edge; inside the core it is a null pointer.
 class out_of_memory : public std::bad_alloc {
  public:
   out_of_memory(const std::string& resource, std::size_t requested, const memory_state& state);
+  out_of_memory(std::size_t requested, const memory_state& state, shortage known);
   const char* what() const noexcept override { return text_.c_str(); }
   std::size_t requested() const noexcept { return requested_; }
   const memory_state& state() const noexcept { return state_; }
+  const shortage& known() const noexcept { return known_; }
 
  private:
   std::size_t requested_;
   memory_state state_;
+  shortage known_;
   std::string text_;
 };
 

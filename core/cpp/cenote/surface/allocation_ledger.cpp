@@ -1,5 +1,6 @@
 #include "cenote/surface/allocation_ledger.hpp"
 
+#include <algorithm>
 #include <array>
 #include <mutex>
 #include <optional>
@@ -14,6 +15,7 @@
 #include "cenote/surface/allocation_table.hpp"
 #include "cenote/surface/reclaimer.hpp"
 #include "cenote/surface/resource_place.hpp"
+#include "cenote/surface/shortage.hpp"
 
 namespace cenote::inline v1 {
 namespace {
@@ -25,10 +27,14 @@ struct alignas(64) shard {
 
 constexpr unsigned shard_bits = 6;
 
-shard& shard_of(void* pointer) noexcept {
-  static immortal<std::array<shard, std::size_t{1} << shard_bits>> shards;
-  return (*shards)[allocation_table::hash(pointer) >> (64 - shard_bits)];
+using shard_table = std::array<shard, std::size_t{1} << shard_bits>;
+
+shard_table& shards() noexcept {
+  static immortal<shard_table> all;
+  return *all;
 }
+
+shard& shard_of(const void* pointer) noexcept { return shards()[allocation_table::hash(pointer) >> (64 - shard_bits)]; }
 
 /// `made` is then what was written down for its address before: none, as a rule. Has done nothing if it throws.
 void insert(allocation& made) {
@@ -42,12 +48,15 @@ void insert(allocation& made) {
   }
 }
 
-/// What was written down for an address, and is no more; none for one that is unknown.
-allocation remove(void* pointer) noexcept {
+enum class freed_by : bool { ledger, client };
+
+/// What was written down for an address, and is no more; none for one that is unknown, or that others free.
+allocation remove(const void* pointer, freed_by whom) noexcept {
   shard& place = shard_of(pointer);
   const std::lock_guard lock(place.lock);
   allocation* const found = place.allocations.find(pointer);
-  return found != nullptr ? place.allocations.remove(*found) : allocation{};
+  if (found == nullptr || found->resource.is_empty() != (whom == freed_by::client)) return {};
+  return place.allocations.remove(*found);
 }
 
 /// Nothing for an unknown pointer, and once the driver is gone.
@@ -56,7 +65,7 @@ std::optional<int> device_of_block(void* pointer) noexcept {
   shard& place = shard_of(pointer);
   const std::lock_guard lock(place.lock);
   allocation* const found = place.allocations.find(pointer);
-  return found == nullptr ? std::nullopt : std::optional(found->resource->device());
+  return found == nullptr ? std::nullopt : std::optional(int{found->device});
 }
 
 /// Whether `stream` is the one that the block was allocated on, and no other has used it: its id in `made` is then that
@@ -104,11 +113,20 @@ void drop(resource_hold& resource, caller_lock held) noexcept {
   resource.drop();
 }
 
+/// What a client has freed, or is about to free.
+void note_free(const allocation& freed) noexcept {
+  client_freed(freed.client, freed.bytes, freed.tag);
+  recorder::note(recorder::event::free, freed.device, freed.pointer, freed.bytes, freed.whose());
+}
+
 /// Writes a block down and returns its address. Throws, and has freed it, where host memory has no room for that.
 void* enter(allocation& made, stream_ref stream, caller_lock held) {
   void* const pointer = made.pointer;
   const client_index client = made.client;
+  const tag_index tag = made.tag = current_tag();
   const std::size_t bytes = made.bytes;
+  const int device = made.device;
+  const recorder::whose whose = made.whose();
   try {
     insert(made);
   } catch (...) {
@@ -117,16 +135,25 @@ void* enter(allocation& made, stream_ref stream, caller_lock held) {
     made.resource.drop();
     throw;
   }
-  if (made.pointer != nullptr) client_freed(made.client, made.bytes);  // its resource has handed the address out twice
+  if (made.pointer != nullptr) note_free(made);  // its resource has handed the address out twice
   drop(made.resource, held);
-  client_allocated(client, bytes);
+  client_allocated(client, bytes, tag);
+  recorder::note(recorder::event::allocate, device, pointer, bytes, whose);
   return pointer;
+}
+
+allocation begin(client_index client, int device, std::size_t bytes, stream_id stream, resource_hold resource) {
+  return {.resource = std::move(resource),
+          .bytes = bytes,
+          .stream = stream,
+          .client = static_cast<std::uint8_t>(client),
+          .device = static_cast<std::uint8_t>(device)};
 }
 
 void* allocate_at_once(client_index client, int device, std::size_t bytes, stream_ref stream, caller_lock held) {
   const stream_id id = identify(stream, device);
   const identified_scope identified(stream, device, id);
-  allocation made{nullptr, find_resource_hold(device), bytes, id, client};
+  allocation made = begin(client, device, bytes, id, find_resource_hold(device));
   if (made.resource.is_empty()) return nullptr;
   made.pointer = made.resource->allocate_at_once(stream, bytes);
   if (made.pointer != nullptr) return enter(made, stream, held);
@@ -135,12 +162,21 @@ void* allocate_at_once(client_index client, int device, std::size_t bytes, strea
 }
 
 void* allocate_waiting(client_index client, int device, std::size_t bytes, stream_ref stream) {
-  allocation made{nullptr, get_resource_hold(device), bytes, identify(stream, device), client};
+  resource_hold current = get_resource_hold(device);
+  allocation made = begin(client, device, bytes, identify(stream, device), std::move(current));
   const identified_scope identified(stream, device, made.stream);
+  const auto try_again = [&] {
+    if (!made.stream.is_capturing()) reclaimer::of(device).free_pending();  // what was held back may be enough
+    made.pointer = made.resource->try_allocate(stream, bytes);
+    return made.pointer != nullptr;
+  };
   made.pointer = made.resource->try_allocate(stream, bytes);
-  if (made.pointer == nullptr && !made.stream.is_capturing())
-    reclaimer::of(device).free_pending();  // what was held back may be enough
-  if (made.pointer == nullptr) made.pointer = made.resource->allocate(stream, bytes);
+  if (made.pointer == nullptr && bytes != 0 && !try_again()) {
+    auto steps = relieve_pressure(*made.resource.resource(), stream, bytes, try_again);
+    if (made.pointer == nullptr) {
+      throw explained(made.resource->shortage_of(stream, bytes, std::move(steps)), client, made.stream);
+    }
+  }
   return made.pointer != nullptr ? enter(made, stream, {}) : nullptr;
 }
 
@@ -157,14 +193,14 @@ void* client_allocate(client_index client, int device, std::size_t bytes, stream
 
 bool client_deallocate(void* pointer, stream_ref stream, caller_lock held) noexcept {
   if (pointer == nullptr || driver_is_gone()) return true;
-  allocation made = remove(pointer);
+  allocation made = remove(pointer, freed_by::ledger);
   if (made.pointer == nullptr) {
     const lock_released waiting(held);
     report_once(
         "a pointer was freed that cenote did not give to a framework, or that was freed already; it is ignored");
     return false;
   }
-  client_freed(made.client, made.bytes);
+  note_free(made);
   const bool is_ordered = is_ordered_by(made, stream);
   std::optional<identified_scope> identified;
   if (is_ordered) identified.emplace(stream, made.resource->device(), made.stream);
@@ -208,6 +244,55 @@ bool client_deallocate_sync(void* pointer) noexcept {
     }
   }
   return client_deallocate(pointer, stream ? stream->view() : stream_ref{});
+}
+
+void client_holds(client_index client, int device, const void* pointer, std::size_t bytes, stream_ref stream) noexcept {
+  allocation made = begin(client, device, bytes, {}, {});
+  made.pointer = const_cast<void*>(pointer);  // NOLINT: it is an address here
+  made.tag = current_tag();
+  try {
+    made.stream = identify(stream, device);
+  } catch (const std::exception& error) {
+    report_once(error.what());
+  }
+  const recorder::whose whose = made.whose();
+  tag_index tag = made.tag;
+  try {
+    insert(made);
+    if (made.pointer != nullptr) note_free(made);
+  } catch (const std::bad_alloc&) {
+    tag = 0;  // nobody could find it again
+  }
+  client_allocated(client, bytes, tag);
+  recorder::note(recorder::event::allocate, device, pointer, bytes, whose);
+}
+
+void client_lets_go(client_index client, int device, const void* pointer, std::size_t bytes) noexcept {
+  allocation made = remove(pointer, freed_by::client);
+  if (made.pointer == nullptr) {
+    made = begin(client, device, bytes, {}, {});
+    made.pointer = const_cast<void*>(pointer);  // NOLINT: it is an address here
+  }
+  note_free(made);
+}
+
+std::vector<held_block> held_blocks(std::optional<int> device) {
+  std::vector<held_block> all;
+  for (shard& each : shards()) {
+    for (std::size_t room = 0;;) {
+      if (all.capacity() - all.size() < room) all.reserve(std::max(2 * all.capacity(), all.size() + room));
+      const std::lock_guard lock(each.lock);
+      room = each.allocations.size();
+      if (all.capacity() - all.size() < room) continue;  // no memory is allocated under a lock
+      each.allocations.for_each([&](const allocation& held) {
+        if (device && *device != held.device) return;
+        all.push_back({reinterpret_cast<std::uintptr_t>(held.pointer), held.bytes, held.stream.value, held.client,
+                       held.tag, held.device});
+      });
+      break;
+    }
+  }
+  return all;
 }
 
 void client_record_stream(void* pointer, stream_ref stream) {

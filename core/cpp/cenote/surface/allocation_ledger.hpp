@@ -15,11 +15,17 @@
 //
 // Threads: all functions from any thread. Entries lie in shards by address, each with a lock of its own that is held
 // only for the look-up: never during a driver call or a resource's, nor while memory is allocated.
+// A client that frees its blocks itself, to the resource that it has them from, tells the ledger of each: so the ledger
+// knows all that the clients hold. What the ledger writes down, the flight recorder does too.
+//
 // Cost: warm, two short locks for an allocation, the device's and the shard's, and two for its free; besides the
 // client's counters and what the resource does.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <vector>
 
 #include "cenote/ground/export.hpp"
 #include "cenote/memory_resource.hpp"
@@ -45,6 +51,27 @@ CENOTE_EXPORT bool client_deallocate(void* pointer, stream_ref stream, caller_lo
 /// The same pair without a stream, as memory_resource::allocate_sync and deallocate_sync.
 void* client_allocate_sync(client_index client, int device, std::size_t bytes);
 bool client_deallocate_sync(void* pointer) noexcept;
+
+/// Writes down, and counts, a block that the client frees itself. Where host memory has no room for that, it is counted
+/// alone.
+CENOTE_EXPORT void client_holds(client_index client, int device, const void* pointer, std::size_t bytes,
+                                stream_ref stream) noexcept;
+
+/// The client is about to free what client_holds was told of.
+CENOTE_EXPORT void client_lets_go(client_index client, int device, const void* pointer, std::size_t bytes) noexcept;
+
+/// A block that is held now.
+struct held_block {
+  std::uintptr_t address;
+  std::size_t bytes;
+  std::uint64_t stream;  ///< the id of the one that it was allocated on
+  client_index client;
+  tag_index tag;
+  int device;
+};
+
+/// All that the clients hold, of one device if one is given. Not all of one moment: others may allocate meanwhile.
+CENOTE_EXPORT std::vector<held_block> held_blocks(std::optional<int> device = std::nullopt);
 
 /// The block is used on `stream` too: when it is freed, it is not reused before the work queued there by then is done.
 /// `stream` may be another device's; a default one is the block's device's and the current device's. An unknown pointer

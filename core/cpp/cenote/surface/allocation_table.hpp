@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "cenote/driver/stream_id.hpp"
+#include "cenote/ground/flight_recorder.hpp"
 #include "cenote/surface/client.hpp"
 #include "cenote/surface/resource_place.hpp"
 
@@ -30,13 +31,23 @@ namespace cenote::inline v1 {
 
 struct allocation {
   void* pointer = nullptr;  ///< null: none
-  resource_hold resource;
+  resource_hold resource;   ///< empty: the client frees the block itself
   std::size_t bytes = 0;
   stream_id stream;
-  client_index client = 0;
+  std::uint8_t client = 0;
+  std::uint8_t device = 0;
+  tag_index tag = 0;
   bool is_shared = false;          ///< used on other streams too
   bool is_used_by_others = false;  ///< on streams of other devices
+
+  recorder::whose whose() const noexcept { return {recorded_stream(), tag, client}; }
+
+  /// A capture's streams are told apart from those of their ids.
+  std::uint64_t recorded_stream() const noexcept {
+    return stream.is_capturing() ? stream.value | 0x80000000 : stream.value;
+  }
 };
+static_assert(sizeof(allocation) == 48);
 
 class allocation_table {
  public:
@@ -63,6 +74,14 @@ class allocation_table {
 
   /// Takes out what find() has found.
   allocation remove(allocation& found) noexcept;
+
+  /// Calls `body` with each that is there.
+  template <class Body>
+  void for_each(Body&& body) const {
+    for (const allocation& each : places_) {
+      if (each.pointer != nullptr) body(each);
+    }
+  }
 
   /// Throws std::logic_error naming the invariant that does not hold.
   void check() const;

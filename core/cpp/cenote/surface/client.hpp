@@ -4,7 +4,7 @@
 //
 // Threads: all functions from any thread; a client's counters have a cache line and a lock of their own, and are read
 // together.
-// Cost: one short lock to count, which is cheaper than an atomic operation for each counter.
+// Cost: one short lock to count, which is cheaper than an atomic operation for each counter; another one for a tag.
 #pragma once
 
 #include <cstddef>
@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "cenote/ground/export.hpp"
+#include "cenote/surface/tag.hpp"
 
 namespace CENOTE_EXPORT cenote {
 inline namespace v1 {
@@ -33,11 +34,15 @@ CENOTE_EXPORT client_index register_client(const std::string& name);
 /// std::out_of_range unless register_client has given out that number.
 CENOTE_EXPORT void check_client(client_index client);
 
-CENOTE_EXPORT void client_allocated(client_index client, std::size_t bytes) noexcept;
-CENOTE_EXPORT void client_freed(client_index client, std::size_t bytes) noexcept;
+/// Count bytes of a client, and of the tag that the allocation has.
+CENOTE_EXPORT void client_allocated(client_index client, std::size_t bytes, tag_index tag = 0) noexcept;
+CENOTE_EXPORT void client_freed(client_index client, std::size_t bytes, tag_index tag = 0) noexcept;
 
 /// Every client, in order of registration.
 CENOTE_EXPORT std::vector<client_usage> usage();
+
+/// Every tag, in order of registration.
+CENOTE_EXPORT std::vector<client_usage> usage_by_tag();
 
 }  // namespace v1
 }  // namespace CENOTE_EXPORT cenote

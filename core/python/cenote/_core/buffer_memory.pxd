@@ -10,7 +10,8 @@ cdef class BufferMemory:
     cdef DeviceMemoryResource _mr  # None until somebody asks, where the program holds no object of it
     cdef lib.resource_hold _hold  # empty where a resource was given
     cdef lib.leases _leases  # of a resource that calls Python functions (python_lease.hpp)
-    cdef size_t _counted
+    cdef size_t _counted  # what the ledger was told of: the bytes, and where
+    cdef const void* _counted_at
     cdef Py_ssize_t _exports  # views and capsules that live
     cdef bint _is_shared  # others use it on streams that are not ours to name later
     cdef lib.reach _used_by  # whose streams those may be
@@ -42,6 +43,7 @@ cdef class BufferMemory:
     cdef int _end(self) except -1
     cdef int _free(self, lib.device_buffer* memory) except -1
     cdef int _count(self) except -1
+    cdef int _uncount(self) except -1
     cdef _copy_out(self, lib.device_buffer* buffer, void* target, Stream on)
     cdef _copy_in(self, const void* source, size_t count, Stream on, BufferMemory written_by=*,
                   Stream written_on=*)

@@ -49,9 +49,7 @@ cdef class BufferMemory:
             self._open_waiting(source, bytes, on, dereference(resource))
         if self._mr is not None and self._mr._standing.get() != NULL:
             self._leases.hold(given, <PyObject*> self._mr, self._mr._standing, 1, <PyObject*> self, let_go)
-        self._counted = bytes
-        if bytes != 0:
-            lib.client_allocated(_client, bytes)
+        self._count()
         if source != NULL:
             finish(on, dereference(resource).get().device())
         return 0
@@ -90,6 +88,7 @@ cdef class BufferMemory:
         self._stream, other._stream = other._stream, self._stream
         self._mr, other._mr = other._mr, self._mr
         self._counted, other._counted = other._counted, self._counted
+        self._counted_at, other._counted_at = other._counted_at, self._counted_at
         self._is_shared, other._is_shared = other._is_shared, self._is_shared
         self._used_by, other._used_by = other._used_by, self._used_by
 
@@ -197,9 +196,7 @@ cdef class BufferMemory:
             self._mr is not None and self._mr._resource.get() == dereference(self._buffer).resource().get())
 
     cdef int _end(self) except -1:
-        if self._counted != 0:
-            lib.client_freed(_client, self._counted)
-            self._counted = 0
+        self._uncount()
         return self._free(&dereference(self._buffer)) if self._buffer.has_value() else 0
 
     cdef int _free(self, lib.device_buffer* memory) except -1:
@@ -228,14 +225,21 @@ cdef class BufferMemory:
         return 0
 
     cdef int _count(self) except -1:
-        """Count the buffer's present capacity for the client "cenote"."""
-        cdef size_t held = dereference(self._buffer).capacity()
-        if self._counted != held:
-            if self._counted != 0:
-                lib.client_freed(_client, self._counted)
-            self._counted = held
-            if held != 0:
-                lib.client_allocated(_client, held)
+        """Tell the ledger what the buffer holds now, for the client "cenote". What it held before is not free yet."""
+        cdef lib.device_buffer* buffer = &dereference(self._buffer)
+        if self._counted_at == buffer.data():
+            return 0
+        self._uncount()
+        if buffer.data() != NULL:
+            self._counted, self._counted_at = buffer.capacity(), buffer.data()
+            lib.client_holds(_client, buffer.device(), self._counted_at, self._counted,
+                             self._stream._handle)
+        return 0
+
+    cdef int _uncount(self) except -1:
+        if self._counted_at != NULL:
+            lib.client_lets_go(_client, dereference(self._buffer).device(), self._counted_at, self._counted)
+            self._counted, self._counted_at = 0, NULL
         return 0
 
     cdef _copy_out(self, lib.device_buffer* buffer, void* target, Stream on):

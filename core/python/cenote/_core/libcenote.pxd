@@ -1,5 +1,5 @@
 # Declarations of libcenote's C++ API: the one place where Cython learns of it.
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint64_t, uintptr_t
 from libcpp cimport bool
 from libcpp.memory cimport shared_ptr, unique_ptr
 from libcpp.optional cimport optional
@@ -574,13 +574,66 @@ cdef extern from "cenote/surface/client.hpp" namespace "cenote" nogil:
         uint64_t allocations
         uint64_t total_allocations
     int register_client(const string& name) except +raise_python_error
-    void client_allocated(int client, size_t bytes)
-    void client_freed(int client, size_t bytes)
     vector[client_usage] usage() except +raise_python_error
+    vector[client_usage] usage_by_tag() except +raise_python_error
+
+
+cdef extern from "cenote/surface/tag.hpp" namespace "cenote" nogil:
+    uint16_t register_tag(const string& name) except +raise_python_error
+
+
+cdef extern from "python_tags.hpp" namespace "cenote":
+    void find_python_tags(int (*)() except -1) noexcept
+    void forget_tag() noexcept
+
+
+cdef extern from "cenote/ground/flight_recorder.hpp" namespace "cenote::recorder" nogil:
+    string copy_region "cenote::recorder::copy"(int device) except +raise_python_error
+    string file_of_region "cenote::recorder::file_of"(int device) except +raise_python_error
+    size_t bytes_of_a_region() noexcept
+    void set_recording(bool on) noexcept
+
+
+cdef extern from "cenote/ground/pressure.hpp" namespace "cenote" nogil:
+    cdef cppclass pressure_handler_figures:
+        uint64_t id
+        string name
+        int priority
+        uint64_t calls
+        uint64_t skipped
+        uint64_t failures
+        uint64_t successes
+        uint64_t freed_bytes
+    bool remove_pressure_handler(uint64_t handler) noexcept
+    vector[pressure_handler_figures] pressure_handlers() except +raise_python_error
+
+
+cdef extern from "python_pressure.hpp" namespace "cenote" nogil:
+    cdef cppclass pressure_request:
+        uint64_t handler
+        size_t bytes
+        int device
+    uint64_t add_python_handler(const string& name, uint64_t number, int priority,
+                                double seconds) except +raise_python_error
+    shared_ptr[pressure_request] wait_for_pressure() except +raise_python_error
+    void answer_pressure(pressure_request& request, int64_t freed, const string& why) except +raise_python_error
+    void open_pressure_desk() except +raise_python_error
+    void close_pressure_desk() except +raise_python_error
+    void renew_pressure_desk() except +raise_python_error
 
 
 cdef extern from "cenote/surface/allocation_ledger.hpp" namespace "cenote" nogil:
     void* client_allocate(int client, int device, size_t bytes, stream_ref stream) except +raise_python_error
     bool client_deallocate(void* pointer, stream_ref stream)
+    void client_holds(int client, int device, const void* pointer, size_t bytes, stream_ref stream) noexcept
+    void client_lets_go(int client, int device, const void* pointer, size_t bytes) noexcept
+    cdef cppclass held_block:
+        uintptr_t address
+        size_t bytes
+        uint64_t stream
+        int client
+        uint16_t tag
+        int device
+    vector[held_block] held_blocks(optional[int] device) except +raise_python_error
     void client_record_stream(void* pointer, stream_ref stream) except +raise_python_error
     void client_share(void* pointer)

@@ -1,4 +1,5 @@
 from dataclasses import dataclass
+from typing import Literal, overload
 
 from typing_extensions import disjoint_base
 
@@ -30,7 +31,15 @@ class Usage:
     allocations: int
     total_allocations: int
 
-def usage() -> dict[str, Usage]: ...
+@dataclass(frozen=True)
+class Holding:
+    bytes: int
+    allocations: int
+
+@overload
+def usage(by: Literal["client", "tag"] = "client") -> dict[str, Usage]: ...
+@overload
+def usage(by: Literal["stream"]) -> dict[str, Holding]: ...
 
 @disjoint_base
 class Client:

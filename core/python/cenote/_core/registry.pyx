@@ -218,22 +218,72 @@ class Usage:
     total_allocations: int
 
 
-def usage() -> dict[str, Usage]:
-    """What each client (PyTorch, CuPy, Numba, cenote's own buffers, …) holds of the current resources.
+@dataclass(frozen=True)
+class Holding:
+    """What is held now: bytes as requested, and allocations."""
+
+    bytes: int
+    allocations: int
+
+
+cdef dict usage_of(vector[lib.client_usage] counted):
+    cdef lib.client_usage* c
+    cdef size_t i
+    result = {}
+    for i in range(counted.size()):
+        c = &counted[i]
+        result[c.name.decode(errors="replace")] = Usage(c.bytes, c.peak_bytes, c.allocations, c.total_allocations)
+    return result
+
+
+cdef dict holding_by_stream():
+    cdef vector[lib.held_block] blocks
+    cdef optional[int] of_all
+    cdef size_t i
+    with nogil:
+        blocks = lib.held_blocks(of_all)
+    sums = {}
+    for i in range(blocks.size()):
+        held = sums.setdefault((blocks[i].device, blocks[i].stream), [0, 0])
+        held[0] += blocks[i].bytes
+        held[1] += 1
+    return {name_of_stream(device, stream): Holding(*held) for (device, stream), held in sorted(sums.items())}
+
+
+cdef str name_of_stream(int device, stream):
+    name = "default stream" if stream == 2**64 - 1 else f"stream {stream}"
+    return f"device {device}, {name}"
+
+
+def usage(by="client") -> dict[str, Usage] | dict[str, Holding]:
+    """What is held of the current resources, by each client (PyTorch, CuPy, Numba, cenote's own buffers, …).
+
+    Parameters
+    ----------
+    by : str, default "client"
+        ``"client"``; ``"tag"``, for what the labels of `cenote.tag` hold; or ``"stream"``, for the streams that blocks
+        were allocated on.
 
     Returns
     -------
     dict
-        `Usage` by the client's name, over all devices.
+        By the name of a client or tag, `Usage` over all devices. By that of a stream, which has its device and the
+        driver's number of it, `Holding`. What has no tag is in no one's usage by tag.
+
+    Raises
+    ------
+    ValueError
+        If `by` is none of these.
     """
-    cdef vector[lib.client_usage] all_clients = lib.usage()
-    cdef lib.client_usage* c
-    cdef size_t i
-    result = {}
-    for i in range(all_clients.size()):
-        c = &all_clients[i]
-        result[c.name.decode()] = Usage(c.bytes, c.peak_bytes, c.allocations, c.total_allocations)
-    return result
+    if by == "client":
+        return usage_of(lib.usage())
+    if by == "tag":
+        return usage_of(lib.usage_by_tag())
+    if by == "stream":
+        return holding_by_stream()
+    if not isinstance(by, str):
+        raise TypeError(f"by must be a str, not {type(by).__name__}")
+    raise ValueError(f"by must be 'client', 'tag' or 'stream', not {by!r}")
 
 
 cdef class Client:

@@ -11,6 +11,7 @@ from pathlib import Path
 from cenote._core.environment import is_secure_execution
 from cenote._core.specification import check_specification
 from cenote.logger import level_enum
+from cenote.units import parse_bytes
 
 __all__ = ["Variable", "variables"]
 
@@ -82,6 +83,13 @@ def _check_switch(value: str) -> None:
         raise ValueError("it must be 1 or 0")
 
 
+def _check_recorder(value: str) -> None:
+    if value in ("off", "0"):
+        return
+    if not 256 * 1024 <= parse_bytes(value) <= 64 * 1024**3:
+        raise ValueError("it must be a size from 256KiB to 64GiB, or off")
+
+
 def _check_promise(value: str) -> None:
     if value != "announced":
         raise ValueError("the one word it knows is announced")
@@ -98,6 +106,8 @@ _CHECKS: dict[str, Callable[[str], None]] = {
     "CENOTE_LOG_FILE": _check_file,
     "CENOTE_LOG_LEVEL": _check_level,
     "CENOTE_NVTX": _check_switch,
+    "CENOTE_RECORDER": _check_recorder,
+    "CENOTE_RECORDER_FILE": _check_file,
     "CENOTE_RESOURCE": check_specification,
     "CENOTE_SIM": _left_to_the_driver,
     "RMM_DEBUG_LOG_FILE": _check_file,

@@ -1,0 +1,56 @@
+#include "cenote/surface/shortage.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <utility>
+
+#include "cenote/ground/flight_recorder.hpp"
+#include "cenote/surface/allocation_ledger.hpp"
+#include "cenote/surface/tag.hpp"
+
+namespace cenote::inline v1 {
+namespace {
+
+/// Those that hold something, the largest first.
+void append_by_size(std::vector<memory_holder>& to, std::vector<memory_holder> each) {
+  std::erase_if(each, [](const memory_holder& holder) { return holder.blocks == 0; });
+  std::stable_sort(each.begin(), each.end(),
+                   [](const memory_holder& a, const memory_holder& b) { return a.bytes > b.bytes; });
+  to.insert(to.end(), std::make_move_iterator(each.begin()), std::make_move_iterator(each.end()));
+}
+
+}  // namespace
+
+std::vector<memory_holder> holders_of(int device) {
+  const std::vector<client_usage> names = usage();
+  std::vector<memory_holder> clients(names.size()), tags(1);
+  for (const held_block& block : held_blocks(device)) {
+    if (tags.size() <= block.tag) tags.resize(block.tag + std::size_t{1});
+    for (memory_holder* holder : {&clients.at(static_cast<std::size_t>(block.client)), &tags[block.tag]}) {
+      holder->bytes += block.bytes;
+      ++holder->blocks;
+    }
+  }
+  for (std::size_t i = 0; i < names.size(); ++i) clients[i].name = names[i].name;
+  for (std::size_t i = 0; i < tags.size(); ++i) {
+    tags[i].of = memory_holder::kind::tag;
+    if (tags[i].blocks != 0) tags[i].name = name_of_tag(static_cast<tag_index>(i));
+  }
+  std::vector<memory_holder> all;
+  append_by_size(all, std::move(clients));
+  if (tags.size() > 1) append_by_size(all, std::move(tags));
+  return all;
+}
+
+out_of_memory explained(const out_of_memory& error, client_index client, stream_id stream) {
+  shortage known = error.known();
+  if (!known.device || known.knows_holders) return error;
+  recorder::note(recorder::event::failure, *known.device, nullptr, error.requested(),
+                 {stream.value, current_tag(), static_cast<std::uint8_t>(client)});
+  known.holders = holders_of(*known.device);
+  known.knows_holders = true;
+  return {error.requested(), error.state(), std::move(known)};
+}
+
+}  // namespace cenote::inline v1
