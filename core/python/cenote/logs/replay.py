@@ -98,6 +98,11 @@ class ReplayOutOfMemoryError(MemoryError):
         self.in_use = in_use
 
 
+def first_line_of(error: BaseException) -> str:
+    """Give the first line of an error's text: below it, one of memory has who holds what, here the replay itself."""
+    return next(iter(str(error).splitlines()), "")
+
+
 def streams_of(trace: Trace, device: int | None = None) -> dict[int, Any]:
     """Make a stream for each stream that a trace names.
 
@@ -217,7 +222,7 @@ class Replay:
             except MemoryError as error:
                 message = (
                     f"out of memory at event {event + 1:,} of {len(trace):,} ({event / len(trace):.0%} done), which "
-                    f"asks for {nbytes:,} bytes while {self._in_use:,} are in use: {error}"
+                    f"asks for {nbytes:,} bytes while {self._in_use:,} are in use: {first_line_of(error)}"
                 )
                 raise ReplayOutOfMemoryError(message, event, nbytes, self._in_use) from error
             except ValueError as error:
