@@ -236,9 +236,11 @@ PLUGIN_KNOWS: dict[str, dict[str, set[str]]] = {
         "worker_device": set(),
         "metrics": {"spill"},
         "plugin": {"metrics", "options", "spill", "worker_device"},
-    }
+    },
+    "torch": {"full_build": set(), "full_allocator": {"full_build"}},
 }
-PLUGIN_KNOWS["dask"]["__init__"] = set(PLUGIN_KNOWS["dask"])
+for its in PLUGIN_KNOWS.values():
+    its["__init__"] = set(its)
 
 
 @pytest.mark.parametrize("source", PLUGIN_MODULES, ids=name)
@@ -282,6 +284,8 @@ READERS_OF_THE_ENVIRONMENT = {
     "sim/__init__.py": {"CENOTE_SIM"},
     "pytest_cenote/__init__.py": {"CENOTE_SIM"},
     "dask/worker_device.py": {"CUDA_VISIBLE_DEVICES"},
+    "torch/__init__.py": {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"},  # PyTorch's
+    "torch/full_build.py": {"XDG_CACHE_HOME", "CXX"},  # where things are on this machine
 }
 
 

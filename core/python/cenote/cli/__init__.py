@@ -31,6 +31,7 @@ examples:
   cenote info                          what driver, devices and frameworks there are
   cenote replay run.csv --limit 8GiB   would this recorded workload fit into 8 GiB?
   cenote replay run.csv --capacity min with how little would it do?
+  cenote build torch                   have PyTorch's statistics, snapshots and graphs answered by cenote
 
 environment:
   CENOTE_CUDA_DRIVER   the driver's library; "sim" is the simulated device
@@ -93,6 +94,22 @@ capacity.
 "held_ratio", "completed", "driver_calls", "seconds"}]}: floor and ratios are over the peak of live bytes; driver_calls
 and seconds are those of a replay without a limit; null is what is not known, or does not apply. All else goes to
 standard error.
+"""
+
+_BUILD = """\
+Compiles the part of cenote that PyTorch's headers are needed for: the full allocator, which answers all that PyTorch
+asks an allocator for. It is compiled against the PyTorch that is installed, takes a C++ compiler (g++ 10 or newer, or
+CXX) and the headers of CUDA's runtime, and about half a minute. cenote.install() takes it from then on; without it,
+PyTorch's pluggable allocator, for which PyTorch has no memory statistics, snapshots, MemPool and cudagraph trees.
+"""
+
+_BUILD_EPILOG = """\
+examples:
+  cenote build torch
+  cenote build torch --force          once more, after another compiler was installed
+
+The library lies in $XDG_CACHE_HOME/cenote (else ~/.cache/cenote), under the versions of PyTorch and cenote. Nothing is
+compiled unless this command is run.
 """
 
 
@@ -228,6 +245,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     replay.add_argument("--json", action="store_true", help="with --capacity: write JSON with stable keys")
     _add_device_arguments(replay)
+
+    build = add("build", "compile what needs a framework's headers", _BUILD, _BUILD_EPILOG)
+    build.add_argument("framework", choices=("torch",), help="for which framework")
+    build.add_argument("--force", action="store_true", help="compile it again")
     return parser
 
 

@@ -1,15 +1,21 @@
-"""PyTorch on cenote: `torch_allocator` for ``torch.cuda.memory.change_current_allocator``.
+"""PyTorch on cenote: `install`, or `torch_allocator` for ``torch.cuda.memory.change_current_allocator``.
 
-::
+There are two ways in.
+
+The full allocator answers all that PyTorch asks an allocator for: statistics, snapshots, pools for graphs, limits. It
+is compiled for the PyTorch at hand when that is asked for, once: ``cenote build torch``. It takes effect at any time,
+and `uninstall` is the way back.
+
+The pluggable allocator needs no compiler. PyTorch accepts it only before its own allocator is used, and only once in a
+process::
 
     import torch
     from cenote.allocators.torch import torch_allocator
     torch.cuda.memory.change_current_allocator(torch_allocator)
 
-PyTorch accepts another allocator only before its own is used, and only once in a process. Tensors then come from the
-current resource of their device, on PyTorch's current stream; ``Tensor.record_stream`` and ``torch.cuda.empty_cache``
-work. What PyTorch itself does not offer for such an allocator, ``torch.cuda.memory_stats`` and its kin, is in
-`cenote.usage`.
+Tensors then come from the current resource of their device, on PyTorch's current stream; ``Tensor.record_stream`` and
+``torch.cuda.empty_cache`` work. What PyTorch itself does not offer for such an allocator, ``torch.cuda.memory_stats``
+and its kin, is in `cenote.usage`.
 
 ``torch_allocator`` is made when it is first asked for; ImportError says why if it cannot be.
 """
@@ -18,15 +24,19 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cenote.allocators.torch import full_allocator, full_build
 
 import cenote
 
 if TYPE_CHECKING:
     from torch.cuda.memory import CUDAPluggableAllocator
 
-__all__ = ["install", "torch_allocator"]
+__all__ = ["install", "torch_allocator", "uninstall"]
 
 # An editable install's package is two folders: the sources', and that of what was compiled.
 _LIBRARY = next(path for folder in cenote.__path__ if (path := Path(folder, "lib", "libcenote_torch.so")).exists())
@@ -68,8 +78,27 @@ def _is_current(allocator: CUDAPluggableAllocator) -> bool:
     return current is allocator.allocator()
 
 
+_WITHOUT_FULL = (
+    "by PyTorch's pluggable allocator, for which PyTorch itself has no memory statistics, no snapshots, no MemPool, no "
+    "torch.compile(mode='reduce-overhead'); 'cenote build torch' compiles the full one"
+)
+
+# Settings of PYTORCH_ALLOC_CONF that mean the same here; the others are of PyTorch's own caches.
+_HONOURED = frozenset({"backend", "pinned_use_background_threads", "pinned_use_cuda_host_register"})
+
+
+def _idle_settings() -> str:
+    """Name what PYTORCH_ALLOC_CONF sets without effect."""
+    text = os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF") or ""
+    names = re.findall(r"([a-z_0-9]+)\s*:", text)
+    idle = sorted({name for name in names if name not in _HONOURED and not name.startswith("pinned_")})
+    return f"; without effect of PYTORCH_ALLOC_CONF: {', '.join(idle)}" if idle else ""
+
+
 def install() -> str:
     """Put PyTorch onto cenote; does nothing if it is there already.
+
+    Takes the full allocator if it is built, and the pluggable one if not.
 
     Returns
     -------
@@ -81,10 +110,18 @@ def install() -> str:
     ImportError
         PyTorch is not installed, or not built with CUDA.
     RuntimeError
-        PyTorch's own allocator has been used already, and cannot be replaced any more.
+        The full allocator is not built, and PyTorch's own has been used already: then only the full one can replace it.
     """
     import torch
 
+    if not hasattr(torch._C, "_cuda_customAllocator"):
+        _make_allocator()  # which says what is missing
+    if torch.cuda.get_allocator_backend() != "pluggable":
+        was_on = full_allocator.is_on()
+        if full_allocator.install():
+            if was_on:
+                return f"torch {torch.__version__}: was on cenote already"
+            return f"torch {torch.__version__}: by the full allocator{_not_run(torch.__version__)}{_idle_settings()}"
     allocator = _make_allocator()
     if _is_current(allocator):
         return f"torch {torch.__version__}: was on cenote already"
@@ -92,9 +129,42 @@ def install() -> str:
         torch.cuda.memory.change_current_allocator(allocator)
     except RuntimeError as error:
         raise RuntimeError(
-            "torch's allocator is initialised already: call cenote.install before the first use of CUDA in PyTorch"
+            "torch's allocator is initialised already: call cenote.install before the first use of CUDA in PyTorch, or "
+            "compile the full allocator once, which takes effect at any time: cenote build torch"
         ) from error
-    return f"torch {torch.__version__}: tensors come from the current resource of their device"
+    return f"torch {torch.__version__}: {_WITHOUT_FULL}{_idle_settings()}"
+
+
+def _not_run(version: str) -> str:
+    release = tuple(int(part) for part in version.split("+")[0].split(".")[:2])
+    if release == full_build.RUN:
+        return ""
+    return " (compiled against this version; the tests ran with " + ".".join(map(str, full_build.RUN)) + ")"
+
+
+def uninstall() -> str:
+    """Have PyTorch's own allocator make new blocks again. Those of cenote stay valid, and go back to it.
+
+    Returns
+    -------
+    str
+        What took effect.
+
+    Raises
+    ------
+    RuntimeError
+        PyTorch is on the pluggable allocator, which it keeps for the life of the process.
+    """
+    import torch
+
+    if full_allocator.uninstall():
+        return f"torch {torch.__version__}: new blocks are PyTorch's own"
+    if hasattr(torch._C, "_cuda_customAllocator") and torch.cuda.get_allocator_backend() == "pluggable":
+        raise RuntimeError(
+            "PyTorch keeps a pluggable allocator for the life of the process; the full allocator can be taken out: "
+            "cenote build torch"
+        )
+    return f"torch {torch.__version__}: was on its own allocator already"
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,231 @@
+"""Compile the full allocator against the PyTorch that is installed.
+
+The interface of PyTorch's allocator differs from version to version, and is C++. So cenote ships the sources, and
+``cenote build torch`` compiles them against the headers of the PyTorch at hand. The library lies in the user's cache
+folder, under the versions of PyTorch and cenote and a checksum of the sources; `cenote.install` takes it from there.
+Nothing is compiled unless it is asked for, and PyTorch is not imported for it.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import cenote
+
+__all__ = ["BuildError", "TorchInstallation", "build", "built_library", "find_torch", "library_path"]
+
+OLDEST = (2, 9)
+"""Older ones have another interface."""
+
+NEWEST = (2, 14)
+"""The newest whose headers the sources were compiled with. A newer one may do: the compiler tells."""
+
+RUN = (2, 11)
+"""The version that the tests ran with on a GPU."""
+
+_UNITS = (
+    "device_counters",
+    "memory_history",
+    "private_pool",
+    "private_pools",
+    "snapshot",
+    "full_allocator",
+    "installation",
+)
+
+_FLAGS = ("-std=c++20", "-O2", "-fPIC", "-shared", "-fvisibility=hidden")
+
+_CUDA_HEADERS = ("cuda_runtime_api.h", "crt/host_defines.h")
+
+
+class BuildError(RuntimeError):
+    """The full allocator cannot be compiled here; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class TorchInstallation:
+    """A PyTorch on the path, which need not be importable."""
+
+    folder: Path
+    version: str
+    cuda: str | None
+
+    @property
+    def release(self) -> tuple[int, ...]:
+        """The numbers of the version."""
+        return tuple(int(part) for part in self.version.split("+")[0].split(".")[:3] if part.isdigit())
+
+
+def find_torch() -> TorchInstallation:
+    """Find PyTorch, without importing it.
+
+    Raises
+    ------
+    BuildError
+        There is none, or its folder is not that of an installed PyTorch.
+    """
+    found = importlib.util.find_spec("torch")
+    if found is None or not found.submodule_search_locations:
+        raise BuildError("PyTorch is not installed: pip install 'cenote[torch]'")
+    folder = Path(found.submodule_search_locations[0])
+    try:
+        facts = _constants((folder / "version.py").read_text())
+    except OSError as error:
+        raise BuildError(f"{folder} is no installed PyTorch: {error}") from error
+    return TorchInstallation(folder, str(facts.get("__version__", "0")), facts.get("cuda"))
+
+
+def _constants(source: str) -> dict[str, str | None]:
+    """Read the texts that a module assigns to its names."""
+    facts: dict[str, str | None] = {}
+    for statement in ast.parse(source).body:
+        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+        value = getattr(statement, "value", None)
+        for target in targets:
+            if isinstance(target, ast.Name) and isinstance(value, ast.Constant):
+                facts[target.id] = None if value.value is None else str(value.value)
+    return facts
+
+
+def _package_folder(*parts: str) -> Path:
+    """Give a folder of the package, which in an editable install is two."""
+    for folder in cenote.__path__:
+        if (path := Path(folder, *parts)).is_dir():
+            return path
+    raise BuildError(f"{'/'.join(parts)} is missing from the package: install cenote again")
+
+
+def _sources() -> Path:
+    return _package_folder("allocators", "torch", "sources")
+
+
+def library_path(torch: TorchInstallation) -> Path:
+    """Say where the library for that PyTorch lies once it is built."""
+    checksum = hashlib.sha256()
+    for source in sorted(_sources().iterdir()):
+        checksum.update(source.read_bytes())
+    checksum.update(str(torch.folder).encode())
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    name = f"torch-{torch.version}-cenote-{cenote.__version__}-{checksum.hexdigest()[:12]}.so"
+    return Path(base, "cenote", name)
+
+
+def built_library(torch: TorchInstallation) -> Path | None:
+    """Give the library for that PyTorch, if it was built."""
+    try:
+        path = library_path(torch)
+    except (BuildError, RuntimeError):  # a user without a home folder has no cache either
+        return None
+    return path if path.is_file() else None
+
+
+def _compiler() -> list[str]:
+    wanted = shlex.split(os.environ.get("CXX", ""))
+    for command in [wanted] if wanted else [["c++"], ["g++"], ["clang++"]]:
+        if shutil.which(command[0]) is not None:
+            return command
+    raise BuildError(
+        f"no C++ compiler{' ' + wanted[0] if wanted else ''} was found: install g++ 10 or newer (Debian and Ubuntu: "
+        "apt install g++; conda: conda install gxx), or name one in CXX"
+    )
+
+
+def _cuda_include() -> list[Path]:
+    """Find the headers of CUDA's runtime: of a toolkit, or of the packages that PyTorch brings."""
+    candidates = [Path(home, "include") for name in ("CUDA_HOME", "CUDA_PATH") if (home := os.environ.get(name))]
+    nvidia = importlib.util.find_spec("nvidia")
+    for folder in (nvidia.submodule_search_locations or []) if nvidia is not None else []:
+        candidates += [*sorted(Path(folder).glob("cu1*/include"), reverse=True), Path(folder, "cuda_runtime/include")]
+    candidates += [Path("/usr/local/cuda/include"), *sorted(Path("/usr/local").glob("cuda-*/include"), reverse=True)]
+    found = [next((each for each in candidates if (each / header).is_file()), None) for header in _CUDA_HEADERS]
+    missing = [header for header, folder in zip(_CUDA_HEADERS, found, strict=True) if folder is None]
+    if missing:
+        raise BuildError(
+            f"the headers of CUDA's runtime were not found ({', '.join(missing)}): pip install nvidia-cuda-runtime "
+            "nvidia-cuda-crt, or name a toolkit in CUDA_HOME"
+        )
+    return list(dict.fromkeys(folder for folder in found if folder is not None))
+
+
+def _check_version(torch: TorchInstallation) -> None:
+    if torch.cuda is None:
+        raise BuildError(f"PyTorch {torch.version} is built without CUDA: there is no allocator to replace")
+    if torch.release[:2] < OLDEST:
+        raise BuildError(
+            f"PyTorch {torch.version} is older than {'.'.join(map(str, OLDEST))}, whose allocator's interface is "
+            "another: cenote.install() takes the pluggable allocator there"
+        )
+
+
+def _command(torch: TorchInstallation, target: Path) -> list[str]:
+    include = torch.folder / "include"
+    system = [include, include / "torch" / "csrc" / "api" / "include", *_cuda_include()]
+    number = "".join(f"{part:02}" for part in (*torch.release, 0, 0)[:3]).lstrip("0")
+    return [
+        *_compiler(),
+        *_FLAGS,
+        f"-DCENOTE_TORCH_VERSION={number}",
+        f"-I{_package_folder('include')}",
+        *(option for folder in system for option in ("-isystem", str(folder))),
+        "-x",
+        "c++",
+        "-",
+        "-o",
+        str(target),
+        f"-L{_package_folder('lib')}",
+        "-lcenote",
+        f"-L{torch.folder / 'lib'}",
+        "-lc10",
+        "-lc10_cuda",
+    ]
+
+
+def build(force: bool = False) -> Path:
+    """Compile the full allocator for the PyTorch that is installed, unless that was done before.
+
+    Parameters
+    ----------
+    force : bool, optional
+        Compile it in any case.
+
+    Returns
+    -------
+    Path
+        The library.
+
+    Raises
+    ------
+    BuildError
+        There is no PyTorch with CUDA, no compiler, no headers of CUDA, or the compiler refuses the sources.
+    """
+    torch = find_torch()
+    _check_version(torch)
+    path = library_path(torch)
+    if path.is_file() and not force:
+        return path
+    units = "".join(f'#include "{_sources() / unit}.cpp"\n' for unit in _UNITS)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Under another name first: two processes may build at once, and an interrupted one leaves nothing that is loaded.
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        target = Path(folder, "full.so")
+        done = subprocess.run(_command(torch, target), input=units, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
+            log = path.with_suffix(".log")
+            log.write_text(done.stderr)
+            known = "" if torch.release[:2] <= NEWEST else " cenote does not know this version of PyTorch yet."
+            raise BuildError(
+                f"the compiler refuses the full allocator for PyTorch {torch.version}.{known} cenote.install() takes "
+                f"the pluggable allocator. The first error, all of them in {log}: {first}"
+            )
+        os.replace(target, path)
+    return path

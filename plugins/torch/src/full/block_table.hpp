@@ -1,0 +1,96 @@
+// The live blocks of the full allocator, by address.
+//
+// PyTorch frees by address alone, and asks by address what a block is. The table lies in shards with a lock each, so
+// that threads of different addresses do not meet.
+//
+// Invariants
+//   I1  a block is in the table from before its address is handed out until its free begins
+//
+// Threads: all functions from any thread. A visitor runs under its shard's lock, and calls nothing that may allocate.
+// Cost: one short lock and one look-up a call.
+#pragma once
+
+#include <c10/util/flat_hash_map.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "torch_types.hpp"
+
+namespace cenote::torch {
+
+class private_pool;
+
+struct live_block {
+  std::size_t bytes = 0;      ///< as it was taken: a multiple of 512
+  std::size_t requested = 0;  ///< as the program asked
+  void* stream = nullptr;
+  private_pool* pool = nullptr;  ///< null: from the current resource of its device
+  c10::DeviceIndex device = 0;
+  bool is_large = false;
+  bool outlives_its_stream = false;  ///< the stream is not PyTorch's, and may be destroyed before the block is freed
+  context stack;
+};
+
+class block_table {
+ public:
+  void insert(void* pointer, live_block block) {
+    shard& its = shard_of(pointer);
+    const std::lock_guard lock(its.mutex);
+    its.blocks[pointer] = std::move(block);
+  }
+
+  /// Moves the block into `taken`; false where there is none of that address.
+  bool take(void* pointer, live_block& taken) {
+    shard& its = shard_of(pointer);
+    const std::lock_guard lock(its.mutex);
+    const auto found = its.blocks.find(pointer);
+    if (found == its.blocks.end()) return false;
+    taken = std::move(found->second);
+    its.blocks.erase(found);
+    return true;
+  }
+
+  /// Calls visit(block) under the lock; false where there is none.
+  template <class Visitor>
+  bool visit(const void* pointer, Visitor&& visitor) {
+    shard& its = shard_of(pointer);
+    const std::lock_guard lock(its.mutex);
+    const auto found = its.blocks.find(const_cast<void*>(pointer));
+    if (found == its.blocks.end()) return false;
+    visitor(found->second);
+    return true;
+  }
+
+  /// Copies all blocks of a device, in no order.
+  std::vector<std::pair<std::uintptr_t, live_block>> of_device(c10::DeviceIndex device) {
+    std::vector<std::pair<std::uintptr_t, live_block>> found;
+    for (shard& each : shards_) {
+      const std::lock_guard lock(each.mutex);
+      for (const auto& [pointer, block] : each.blocks) {
+        if (block.device == device) found.emplace_back(reinterpret_cast<std::uintptr_t>(pointer), block);
+      }
+    }
+    return found;
+  }
+
+ private:
+  struct alignas(64) shard {
+    std::mutex mutex;  // guards `blocks`
+    ska::flat_hash_map<void*, live_block> blocks;
+  };
+
+  shard& shard_of(const void* pointer) {
+    constexpr std::uint64_t golden_ratio = 0x9E3779B97F4A7C15;
+    return shards_[reinterpret_cast<std::uintptr_t>(pointer) * golden_ratio >> 58];
+  }
+
+  std::array<shard, 64> shards_;
+};
+
+}  // namespace cenote::torch

@@ -1,0 +1,361 @@
+#include "private_pools.hpp"
+
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGraphsC10Utils.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include <algorithm>
+
+#include "core.hpp"
+#include "sizes.hpp"
+
+namespace cenote::torch {
+namespace {
+
+/// Whether this PyTorch says when a capture begins and ends.
+template <class Allocator>
+constexpr bool marks_captures = requires(Allocator& one) { one.markCaptureBegin(c10::DeviceIndex{}); };
+
+bool is_capturing(cudaStream_t stream) {
+  if (stream == nullptr) return false;  // the legacy stream cannot be captured, nor named beside one that is
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  return cudaStreamIsCapturing(stream, &status) == cudaSuccess && status != cudaStreamCaptureStatusNone;
+}
+
+/// A stream that lives as long as the process, for frees that come after all work.
+void* lasting_stream(c10::DeviceIndex device) { return c10::cuda::getStreamFromPool(false, device).stream(); }
+
+}  // namespace
+
+private_pools::kept_pool* private_pools::find_locked(c10::DeviceIndex device, mempool_id id) const {
+  const auto found = pools_.find({device, id});
+  return found == pools_.end() ? nullptr : found->second.get();
+}
+
+private_pools::kept_pool& private_pools::make_locked(c10::DeviceIndex device, mempool_id id) {
+  auto& pool = pools_[{device, id}];
+  if (!pool) {
+    pool = std::make_unique<kept_pool>();
+    pool->device = device;
+    pool->id = id;
+  }
+  return *pool;
+}
+
+private_pools::kept_pool& private_pools::owner_locked(const private_pool* blocks, c10::DeviceIndex device) const {
+  for (const auto& [its, pool] : pools_) {
+    if (its.first == device && &pool->blocks == blocks) return *pool;
+  }
+  TORCH_INTERNAL_ASSERT(false, "a block names a private pool that is gone");
+}
+
+char* private_pools::take_segment_locked(kept_pool& pool, std::size_t bytes, cudaStream_t stream,
+                                         const context& stack) {
+  c10::cuda::CUDAStreamCaptureModeGuard relaxed{cudaStreamCaptureModeRelaxed};
+  void* const taken = pool.source ? pool.source->raw_alloc(bytes) : core().allocate_sync(client(), pool.device, bytes);
+  if (taken == nullptr) return nullptr;
+  history_.record_segment(
+      {trace_entry::SEGMENT_ALLOC, pool.device, reinterpret_cast<std::size_t>(taken), bytes, stream, pool.id}, stack);
+  return static_cast<char*>(taken);
+}
+
+void private_pools::give_idle_locked(kept_pool& pool) {
+  pool.blocks.release_idle([&](char* segment, const pool_segment& given) {
+    history_.record_segment({trace_entry::SEGMENT_FREE, pool.device, reinterpret_cast<std::size_t>(segment),
+                             given.bytes, given.stream, pool.id},
+                            nullptr);
+    if (pool.source) {
+      pool.source->raw_delete(segment);
+    } else {
+      void* const stream = lasting_stream(pool.device);
+      core().record_stream(segment, stream);
+      core().deallocate(segment, stream);
+    }
+  });
+}
+
+bool private_pools::is_pending(const kept_pool& pool, const void* address) {
+  return std::any_of(pool.pending.begin(), pool.pending.end(),
+                     [=](const pending_free& each) { return each.address == address; });
+}
+
+void private_pools::finish_pending_locked(kept_pool& pool) {
+  auto& pending = pool.pending;
+  for (auto each = pending.begin(); each != pending.end();) {
+    if (!each->streams.empty()) {
+      ++each;
+      continue;  // the capture is still on
+    }
+    auto& events = each->events;
+    c10::cuda::CUDAStreamCaptureModeGuard relaxed{cudaStreamCaptureModeRelaxed};
+    while (!events.empty() && cudaEventQuery(events.back()) == cudaSuccess) {
+      (void)cudaEventDestroy(events.back());
+      events.pop_back();
+    }
+    if (!events.empty()) {
+      (void)cudaGetLastError();  // "not ready" is no error
+      ++each;
+      continue;
+    }
+    pool.blocks.free(each->address);
+    each = pending.erase(each);
+  }
+}
+
+void private_pools::forget_if_done_locked(kept_pool& pool) {
+  if (pool.count != 0) return;
+  finish_pending_locked(pool);
+  give_idle_locked(pool);
+  if (pool.blocks.is_empty()) pools_.erase({pool.device, pool.id});
+}
+
+std::optional<private_pools::block> private_pools::allocate(c10::DeviceIndex device, std::size_t bytes,
+                                                            std::size_t requested, cudaStream_t stream,
+                                                            const context& stack) {
+  const std::lock_guard lock(mutex_);
+  for (route& each : routes_) {
+    if (each.device != device || !each.filter(stream)) continue;
+    if (each.is_announced && !marks_captures<cuda_allocator> && !is_capturing(stream)) {
+      each.is_announced = false;
+      core().capture_end(device);
+    }
+    kept_pool& pool = *find_locked(device, each.id);
+    finish_pending_locked(pool);
+    char* const pointer = pool.blocks.allocate(
+        bytes, requested, stream, [&](std::size_t wanted) { return take_segment_locked(pool, wanted, stream, stack); });
+    const std::size_t made = pointer == nullptr ? 0 : pool.blocks.blocks().at(pointer).bytes;
+    return block{pointer, made, &pool.blocks, pool.id};
+  }
+  return std::nullopt;
+}
+
+private_pools::block private_pools::allocate_when_out_of_memory(c10::DeviceIndex device, std::size_t bytes,
+                                                                std::size_t requested, cudaStream_t stream) {
+  const std::lock_guard lock(mutex_);
+  for (const auto& [its, pool] : pools_) {
+    if (its.first != device || !pool->use_when_out_of_memory) continue;
+    finish_pending_locked(*pool);
+    if (char* const pointer = pool->blocks.allocate_from_free(bytes, requested, stream)) {
+      return {pointer, pool->blocks.blocks().at(pointer).bytes, &pool->blocks, pool->id};
+    }
+  }
+  return {};
+}
+
+void private_pools::record_stream(void* pointer, cudaStream_t stream) {
+  const std::lock_guard lock(mutex_);
+  for (const auto& [its, pool] : pools_) {
+    const auto block = pool->blocks.blocks().find(static_cast<char*>(pointer));
+    if (block == pool->blocks.blocks().end()) continue;
+    auto& streams = pool->recorded[pointer];
+    if (std::find(streams.begin(), streams.end(), stream) == streams.end()) streams.push_back(stream);
+    return;
+  }
+}
+
+void private_pools::free(const live_block& freed, void* pointer) {
+  const std::lock_guard lock(mutex_);
+  kept_pool& pool = owner_locked(freed.pool, freed.device);
+  auto streams = pool.recorded.find(pointer);
+  if (streams == pool.recorded.end()) {
+    pool.blocks.free(static_cast<char*>(pointer));
+  } else {
+    pending_free pending{static_cast<char*>(pointer), std::move(streams->second), {}};
+    pool.recorded.erase(streams);
+    pool.pending.push_back(std::move(pending));
+    if (pool.filling == 0) {
+      c10::cuda::CUDAGuard guard(freed.device);
+      for (cudaStream_t stream : pool.pending.back().streams) {
+        cudaEvent_t event = nullptr;
+        if (cudaEventCreateWithFlags(&event, cudaEventDisableTiming) != cudaSuccess) continue;
+        (void)cudaEventRecord(event, stream);
+        pool.pending.back().events.push_back(event);
+      }
+      pool.pending.back().streams.clear();
+    }
+  }
+  forget_if_done_locked(pool);
+}
+
+bool private_pools::has(c10::DeviceIndex device, mempool_id id) const {
+  const std::lock_guard lock(mutex_);
+  return find_locked(device, id) != nullptr;
+}
+
+void private_pools::begin(c10::DeviceIndex device, mempool_id id, std::function<bool(cudaStream_t)> filter) {
+  const std::lock_guard lock(mutex_);
+  for (const route& each : routes_) {
+    TORCH_CHECK(each.device != device || each.id != id, "beginAllocateToPool: already recording to mempool_id");
+  }
+  kept_pool& pool = make_locked(device, id);
+  ++pool.count;
+  ++pool.filling;
+  constexpr bool announces = !marks_captures<cuda_allocator>;
+  if (announces) core().capture_begin(device);
+  routes_.push_back({device, id, std::move(filter), announces});
+  routes_count_.store(static_cast<int>(routes_.size()), std::memory_order_release);
+}
+
+bool private_pools::end(c10::DeviceIndex device, mempool_id id) {
+  const std::lock_guard lock(mutex_);
+  const auto found = std::find_if(routes_.begin(), routes_.end(),
+                                  [&](const route& each) { return each.device == device && each.id == id; });
+  if (found == routes_.end()) return false;
+  if (found->is_announced) core().capture_end(device);
+  routes_.erase(found);
+  routes_count_.store(static_cast<int>(routes_.size()), std::memory_order_release);
+  kept_pool& pool = *find_locked(device, id);
+  --pool.filling;
+  if (pool.filling == 0) {
+    c10::cuda::CUDAGuard guard(device);
+    for (pending_free& each : pool.pending) {
+      for (cudaStream_t stream : each.streams) {
+        cudaEvent_t event = nullptr;
+        if (is_capturing(stream) || cudaEventCreateWithFlags(&event, cudaEventDisableTiming) != cudaSuccess) continue;
+        (void)cudaEventRecord(event, stream);
+        each.events.push_back(event);
+      }
+      each.streams.clear();
+    }
+  }
+  return true;
+}
+
+void private_pools::mark_capture(c10::DeviceIndex device, bool begins) {
+  if (begins) {
+    core().capture_begin(device);
+  } else {
+    core().capture_end(device);
+  }
+}
+
+bool private_pools::release(c10::DeviceIndex device, mempool_id id) {
+  const std::lock_guard lock(mutex_);
+  kept_pool* const pool = find_locked(device, id);
+  if (pool == nullptr) return false;
+  if (pool->count > 0) --pool->count;
+  forget_if_done_locked(*pool);
+  return true;
+}
+
+void private_pools::create_or_count(c10::DeviceIndex device, mempool_id id, std::shared_ptr<cuda_allocator> source) {
+  const std::lock_guard lock(mutex_);
+  const bool is_new = find_locked(device, id) == nullptr;
+  kept_pool& pool = make_locked(device, id);
+  ++pool.count;
+  if (is_new) pool.source = std::move(source);
+}
+
+int private_pools::use_count(c10::DeviceIndex device, mempool_id id) const {
+  const std::lock_guard lock(mutex_);
+  const kept_pool* const pool = find_locked(device, id);
+  return pool == nullptr ? 0 : pool->count;
+}
+
+void private_pools::use_when_out_of_memory(c10::DeviceIndex device, mempool_id id, bool use) {
+  const std::lock_guard lock(mutex_);
+  make_locked(device, id).use_when_out_of_memory = use;
+}
+
+void private_pools::set_no_split(c10::DeviceIndex device, mempool_id id) {
+  const std::lock_guard lock(mutex_);
+  make_locked(device, id).blocks.set_no_split();
+}
+
+void private_pools::release_idle(c10::DeviceIndex device) {
+  const std::lock_guard lock(mutex_);
+  for (auto each = pools_.begin(); each != pools_.end();) {
+    kept_pool& pool = *(each++)->second;  // it may be gone after this
+    if (pool.device != device) continue;
+    finish_pending_locked(pool);
+    forget_if_done_locked(pool);
+  }
+}
+
+bool private_pools::live_blocks_are(c10::DeviceIndex device, mempool_id id,
+                                    const std::unordered_set<void*>& expected) const {
+  const std::lock_guard lock(mutex_);
+  const kept_pool* const pool = find_locked(device, id);
+  TORCH_CHECK(pool != nullptr, "Could not find pool of id");
+  std::size_t found = 0;
+  for (const auto& [address, block] : pool->blocks.blocks()) {
+    if (!block.is_live || is_pending(*pool, address)) continue;
+    if (expected.count(address) == 0) return false;
+    ++found;
+  }
+  return found == expected.size();
+}
+
+std::shared_ptr<pool_state> private_pools::state(c10::DeviceIndex device, mempool_id id) const {
+  const std::lock_guard lock(mutex_);
+  const kept_pool* const pool = find_locked(device, id);
+  TORCH_CHECK(pool != nullptr, "Could not find pool of id");
+  auto state = std::make_shared<pool_state>();
+  state->id = id;
+  for (const auto& [address, block] : pool->blocks.blocks()) {
+    if (block.is_live && !is_pending(*pool, address)) {
+      state->blocks.push_back(
+          {address, block.bytes, block.requested, pool->blocks.segments().at(block.segment).stream});
+    }
+  }
+  return state;
+}
+
+private_pools::changes private_pools::restore(c10::DeviceIndex device, const pool_state& wanted) {
+  const std::lock_guard lock(mutex_);
+  kept_pool* const pool = find_locked(device, wanted.id);
+  TORCH_CHECK(pool != nullptr, "Could not find private pool id");
+  for (pending_free& each : pool->pending) {
+    for (cudaEvent_t event : each.events) {
+      (void)cudaEventSynchronize(event);
+      (void)cudaEventDestroy(event);
+    }
+    pool->blocks.free(each.address);
+  }
+  pool->pending.clear();
+  changes made;
+  made.pool = &pool->blocks;
+  for (const auto& [address, block] : pool->blocks.blocks()) {
+    if (block.is_live) made.freed.push_back(address);
+  }
+  for (void* address : made.freed) {
+    pool->recorded.erase(address);
+    pool->blocks.free(static_cast<char*>(address));
+  }
+  for (const pool_state::block& each : wanted.blocks) {
+    TORCH_CHECK(pool->blocks.take_at(each.address, each.bytes, each.requested),
+                "a block of the checkpoint is not in the pool any more");
+    made.made.push_back(each);
+  }
+  return made;
+}
+
+pool_totals private_pools::totals(c10::DeviceIndex device) const {
+  const std::lock_guard lock(mutex_);
+  pool_totals totals;
+  for (const auto& [its, pool] : pools_) {
+    if (its.first == device) pool->blocks.add_totals(totals);
+  }
+  return totals;
+}
+
+std::size_t private_pools::foreign_bytes(c10::DeviceIndex device) const {
+  const std::lock_guard lock(mutex_);
+  std::size_t bytes = 0;
+  for (const auto& [its, pool] : pools_) {
+    if (its.first != device || !pool->source) continue;
+    for (const auto& [address, segment] : pool->blocks.segments()) bytes += segment.bytes;
+  }
+  return bytes;
+}
+
+void private_pools::for_each(c10::DeviceIndex device,
+                             const std::function<void(mempool_id, const private_pool&)>& visit) const {
+  const std::lock_guard lock(mutex_);
+  for (const auto& [its, pool] : pools_) {
+    if (its.first == device) visit(its.second, pool->blocks);
+  }
+}
+
+}  // namespace cenote::torch
