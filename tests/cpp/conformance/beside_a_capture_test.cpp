@@ -13,6 +13,7 @@
 #include "cenote/containers/device_buffer.hpp"
 #include "cenote/containers/device_scalar.hpp"
 #include "cenote/containers/device_uvector.hpp"
+#include "cenote/driver/stream_id.hpp"
 #include "cenote/surface/registry.hpp"
 #include "cenote/surface/specification.hpp"
 #include "support/clients.hpp"

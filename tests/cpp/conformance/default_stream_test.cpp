@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "cenote/containers/device_scalar.hpp"
+#include "cenote/driver/stream_id.hpp"
 #include "support/containers.hpp"
 
 namespace cenote::test {

@@ -10,6 +10,7 @@
 #include "cenote/cenote.h"
 #include "cenote/containers/device_scalar.hpp"
 #include "cenote/driver/aside_stream.hpp"
+#include "cenote/driver/stream_id.hpp"
 #include "cenote/resources/cuda_memory_resource.hpp"
 #include "cenote/resources/pinned_host_memory_resource.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"

@@ -4,6 +4,7 @@
 
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/event.hpp"
+#include "cenote/driver/stream_id.hpp"
 #include "cenote/resources/cuda_memory_resource.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
 #include "cenote/surface/specification.hpp"

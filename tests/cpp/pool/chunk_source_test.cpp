@@ -12,6 +12,8 @@
 namespace cenote::test {
 namespace {
 
+using pool::chunk_source;
+
 class chunks : public simulated_device {
  protected:
   std::optional<chunk> take(chunk_source& from, std::size_t minimum) { return from.take({}, true, minimum, refusal_); }

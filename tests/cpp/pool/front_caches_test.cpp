@@ -1,10 +1,13 @@
 // The pool's front caches: blocks that a thread has just freed on a stream. They cost nothing to have again, and they
 // are nobody's loss: not another stream's, not another thread's, not the device's.
+#include "cenote/pool/front_caches.hpp"
+
 #include <atomic>
 #include <cstdlib>
 #include <set>
 #include <thread>
 
+#include "cenote/ground/asymmetric_fence.hpp"
 #include "cenote/resources/cuda_memory_resource.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
 #include "support/simulated.hpp"
@@ -72,7 +75,7 @@ TEST_F(pool_front_cache, keeps_what_a_thread_frees_that_has_never_allocated_on_t
 /// A capture has an id of its own kind, whose number may be that of a stream.
 TEST(front_caches, are_not_for_captures) {
   block_heap heap;
-  front_caches caches(heap);
+  pool::front_caches caches(heap);
   caches.set_budget(1 * MiB);
   const owner_index owner = heap.create_owner();
   heap.add_chunk({reinterpret_cast<std::byte*>(1 * MiB), 1 * MiB}, owner, 0);

@@ -5,6 +5,7 @@
 #include "cenote/resources/cuda_async_memory_resource.hpp"
 #include "cenote/resources/cuda_memory_resource.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
+#include "cenote/structures/block.hpp"
 #include "support/simulated.hpp"
 
 namespace cenote::test {

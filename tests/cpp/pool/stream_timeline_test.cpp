@@ -9,6 +9,9 @@
 namespace cenote {
 namespace {
 
+using pool::mark;
+using pool::stream_timeline;
+
 constexpr stream_id own{1};
 constexpr stream_id other{2};
 

@@ -4,6 +4,7 @@
 
 #include "cenote/adaptors/failure_callback_resource_adaptor.hpp"
 #include "cenote/cenote.h"
+#include "cenote/driver/stream_id.hpp"
 #include "cenote/resource_adaptor.hpp"
 #include "cenote/resources/callback_memory_resource.hpp"
 #include "support/clients.hpp"

@@ -4,7 +4,7 @@
 
 #include "cenote/driver/cuda_stream.hpp"
 
-namespace cenote::inline v1 {
+namespace cenote::inline v1::pool {
 namespace {
 
 // Chunks are multiples of what the driver maps at once (2 MiB, driver 580, H100). A pool doubles while it is small;
@@ -94,4 +94,4 @@ void* chunk_source::ask(stream_ref stream, bool may_use_stream, std::size_t byte
   return base;
 }
 
-}  // namespace cenote::inline v1
+}  // namespace cenote::inline v1::pool

@@ -23,7 +23,7 @@
 #include "cenote/memory_resource.hpp"
 #include "cenote/structures/block.hpp"
 
-namespace cenote::inline v1 {
+namespace cenote::inline v1::pool {
 
 class chunk_source {
  public:
@@ -61,4 +61,4 @@ class chunk_source {
   std::optional<std::size_t> step_;
 };
 
-}  // namespace cenote::inline v1
+}  // namespace cenote::inline v1::pool

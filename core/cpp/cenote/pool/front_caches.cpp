@@ -6,7 +6,7 @@
 
 #include "cenote/ground/asymmetric_fence.hpp"
 
-namespace cenote::inline v1 {
+namespace cenote::inline v1::pool {
 namespace {
 
 std::uint64_t next_number() noexcept {
@@ -91,4 +91,4 @@ void front_caches::check() const {
   });
 }
 
-}  // namespace cenote::inline v1
+}  // namespace cenote::inline v1::pool

@@ -40,7 +40,7 @@
 #include "cenote/structures/block_heap.hpp"
 #include "cenote/structures/front_cache.hpp"
 
-namespace cenote::inline v1 {
+namespace cenote::inline v1::pool {
 
 class front_caches {
  public:
@@ -240,4 +240,4 @@ class front_caches {
   std::vector<owned_cache> caches_;
 };
 
-}  // namespace cenote::inline v1
+}  // namespace cenote::inline v1::pool

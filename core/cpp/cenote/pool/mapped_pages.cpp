@@ -8,7 +8,7 @@
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/reports.hpp"
 
-namespace cenote::inline v1 {
+namespace cenote::inline v1::pool {
 namespace {
 
 constexpr std::size_t ranges_per_device = 4;  // addresses for each byte of the device
@@ -94,4 +94,4 @@ void mapped_pages::drop(page_mapping mapping) noexcept {
   held_.fetch_sub(bytes, std::memory_order_relaxed);
 }
 
-}  // namespace cenote::inline v1
+}  // namespace cenote::inline v1::pool

@@ -34,7 +34,7 @@
 #include "cenote/driver/physical_page.hpp"
 #include "cenote/structures/paged_range.hpp"
 
-namespace cenote::inline v1 {
+namespace cenote::inline v1::pool {
 
 class mapped_pages {
  public:
@@ -89,4 +89,4 @@ class mapped_pages {
   std::atomic<std::size_t> held_{0};
 };
 
-}  // namespace cenote::inline v1
+}  // namespace cenote::inline v1::pool

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <stdexcept>
 
-namespace cenote::inline v1 {
+namespace cenote::inline v1::pool {
 
 void pinned_blocks::add(const chunk& block, pin_kind kind, paged_range* pages) {
   pool_pin& entry =
@@ -50,4 +50,4 @@ void pinned_blocks::check(const paged_range* pages) const {
   }
 }
 
-}  // namespace cenote::inline v1
+}  // namespace cenote::inline v1::pool

@@ -24,7 +24,7 @@
 #include "cenote/structures/block.hpp"
 #include "cenote/structures/paged_range.hpp"
 
-namespace cenote::inline v1 {
+namespace cenote::inline v1::pool {
 
 class pinned_blocks {
  public:
@@ -48,4 +48,4 @@ class pinned_blocks {
   std::map<std::pair<const std::byte*, pin_kind>, pool_pin> entries_;
 };
 
-}  // namespace cenote::inline v1
+}  // namespace cenote::inline v1::pool

@@ -3,7 +3,7 @@
 #include <new>
 #include <utility>
 
-namespace cenote::inline v1 {
+namespace cenote::inline v1::pool {
 
 std::shared_ptr<event> spare_events::take() noexcept {
   if (spare_.empty()) return nullptr;
@@ -21,4 +21,4 @@ void spare_events::keep(std::shared_ptr<event> unneeded) noexcept {
   }
 }
 
-}  // namespace cenote::inline v1
+}  // namespace cenote::inline v1::pool

@@ -9,7 +9,7 @@
 
 #include "cenote/driver/event.hpp"
 
-namespace cenote::inline v1 {
+namespace cenote::inline v1::pool {
 
 class spare_events {
  public:
@@ -32,4 +32,4 @@ class spare_events {
   std::vector<std::shared_ptr<event>> surplus_;
 };
 
-}  // namespace cenote::inline v1
+}  // namespace cenote::inline v1::pool

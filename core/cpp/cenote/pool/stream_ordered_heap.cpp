@@ -13,7 +13,7 @@
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/thread_slot.hpp"
 
-namespace cenote::inline v1 {
+namespace cenote::inline v1::pool {
 
 stream_ordered_heap::stream_ordered_heap() : ready_(heap_.create_owner()) {}
 
@@ -123,10 +123,10 @@ void stream_ordered_heap::give_back(borrowed returned) noexcept {
   }
 }
 
-void* stream_ordered_heap::take_claims(const request& wanted, const std::vector<claim>& claims, std::size_t waits,
+void* stream_ordered_heap::take_claims(const request& wanted, const std::vector<claim>& claims,
                                        std::optional<due_mark>& due) {
   stream_timeline& mine = timelines_.meet(wanted.id, heap_);
-  counters_.waits += waits;
+  ++counters_.waits;
   for (const auto& [lender, upto] : claims) {
     const stream_timeline* const timeline = timelines_.find(lender);
     if (timeline == nullptr) continue;
@@ -375,4 +375,4 @@ void stream_ordered_heap::check() const {
   pins_.check(range_ ? &*range_ : nullptr);
 }
 
-}  // namespace cenote::inline v1
+}  // namespace cenote::inline v1::pool

@@ -32,27 +32,18 @@
 #include "cenote/pool/front_caches.hpp"
 #include "cenote/pool/pinned_blocks.hpp"
 #include "cenote/pool/pool_counters.hpp"
+#include "cenote/pool/request.hpp"
 #include "cenote/pool/stream_timelines.hpp"
 #include "cenote/structures/block_heap.hpp"
 #include "cenote/structures/paged_range.hpp"
 
-namespace cenote::inline v1 {
+namespace cenote::inline v1::pool {
 
 class stream_ordered_heap {
  public:
   static constexpr stream_id orphans = stream_timelines::orphans;
 
   using due_mark = stream_timelines::due_mark;
-
-  /// Who wants how much: bytes in multiples of 256, of which so many are not asked for.
-  struct request {
-    stream_id id;
-    std::size_t bytes;
-    std::size_t alignment;
-    bool is_thorough = false;  // if true, no block that fits is missed, however long the search
-    std::uint8_t unasked = 0;
-    bool is_planned = false;  // pages are scarce: a run is chosen for it (plan_pages), and no block taken as it lies
-  };
 
   /// A block that another stream has freed.
   struct borrowed {
@@ -100,10 +91,9 @@ class stream_ordered_heap {
   void has_waited(const request& wanted, borrowed& found);
   void give_back(borrowed returned) noexcept;
 
-  /// Makes the claimed blocks and the ready ones the stream's own, which joins them; it has waited for them, `waits`
-  /// times. What it does not need is worth a mark, for others.
-  void* take_claims(const request& wanted, const std::vector<claim>& claims, std::size_t waits,
-                    std::optional<due_mark>& due);
+  /// Makes the claimed blocks and the ready ones the stream's own, which joins them; it has waited for them. What it
+  /// does not need is worth a mark, for others.
+  void* take_claims(const request& wanted, const std::vector<claim>& claims, std::optional<due_mark>& due);
 
   /// All that is free, in the heap from now on. Ends the open epoch of every stream that has free blocks; none if only
   /// captures have any.
@@ -157,7 +147,10 @@ class stream_ordered_heap {
   void be_a_range(std::byte* base, std::size_t bytes) { range_.emplace(heap_, ready_, base, bytes); }
   paged_range& range() noexcept { return *range_; }
 
+  bool is_range() const noexcept { return range_.has_value(); }
+
   /// Pages are scarce: a freed block is joined at once with those beside it, whoever may use them.
+  bool is_tight() const noexcept { return is_tight_.load(std::memory_order_relaxed); }
   void be_tight(bool is_tight) noexcept { is_tight_.store(is_tight, std::memory_order_relaxed); }
 
   bool is_unmapped(const block& b) const noexcept { return range_ && range_->is_unmapped(b); }
@@ -232,4 +225,4 @@ class stream_ordered_heap {
   std::atomic<bool> is_tight_{false};
 };
 
-}  // namespace cenote::inline v1
+}  // namespace cenote::inline v1::pool

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace cenote::inline v1 {
+namespace cenote::inline v1::pool {
 namespace {
 
 // One event record costs 180 to 400 ns (driver 580, H100): shared by 32 frees it is cheap. Few but large blocks are
@@ -65,4 +65,4 @@ void stream_timeline::learn(stream_id other, stamp epoch) {
   known_.emplace_back(other, epoch);
 }
 
-}  // namespace cenote::inline v1
+}  // namespace cenote::inline v1::pool

@@ -26,7 +26,7 @@
 #include "cenote/driver/stream_id.hpp"
 #include "cenote/structures/block.hpp"
 
-namespace cenote::inline v1 {
+namespace cenote::inline v1::pool {
 
 struct mark {
   stamp epoch;
@@ -88,4 +88,4 @@ class stream_timeline {
   std::vector<std::pair<stream_id, stamp>> known_;  // few: a stream that has nothing to lend is forgotten
 };
 
-}  // namespace cenote::inline v1
+}  // namespace cenote::inline v1::pool

@@ -4,7 +4,7 @@
 #include <new>
 #include <utility>
 
-namespace cenote::inline v1 {
+namespace cenote::inline v1::pool {
 namespace {
 
 constexpr std::size_t many_timelines = 64;
@@ -114,4 +114,4 @@ void stream_timelines::forget_marks(stream_timeline& timeline, stamp epoch) noex
   while (auto forgotten = timeline.take_mark(epoch)) spares_.keep(std::move(forgotten->happened));
 }
 
-}  // namespace cenote::inline v1
+}  // namespace cenote::inline v1::pool

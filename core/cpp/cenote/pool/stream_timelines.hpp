@@ -28,7 +28,7 @@
 #include "cenote/pool/stream_timeline.hpp"
 #include "cenote/structures/block_heap.hpp"
 
-namespace cenote::inline v1 {
+namespace cenote::inline v1::pool {
 
 class stream_timelines {
  public:
@@ -109,4 +109,4 @@ class stream_timelines {
   spare_events spares_;
 };
 
-}  // namespace cenote::inline v1
+}  // namespace cenote::inline v1::pool

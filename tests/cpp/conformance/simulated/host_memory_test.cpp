@@ -7,6 +7,7 @@
 #include "cenote/ground/check.hpp"
 #include "cenote/resources/cuda_memory_resource.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
+#include "cenote/structures/front_cache.hpp"
 #include "support/failing_host_memory.hpp"
 #include "support/simulated.hpp"
 
@@ -160,8 +161,8 @@ TEST_F(host_memory, of_a_front_cache_is_used_again_when_its_stream_has_been_forg
   host_memory_shortage none{.counts_from = sizeof(front_cache)};
   current_shortage = &none;
   std::size_t settled = 0;
-  for (int i = 0; i < 200; ++i) {
-    if (i == 50) settled = none.counted_bytes;
+  for (int i = 0; i < 300; ++i) {
+    if (i == 150) settled = none.counted_bytes;  // by then idle streams have been forgotten twice
     const cuda_stream passing(0, cuda_stream::kind::non_blocking);
     std::vector<void*> blocks;
     for (int k = 0; k < 5; ++k) blocks.push_back(pool_->allocate(passing, 512));

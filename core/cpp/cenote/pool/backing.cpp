@@ -1,0 +1,30 @@
+#include "cenote/pool/backing.hpp"
+
+#include "cenote/driver/capture.hpp"
+#include "cenote/ground/bytes.hpp"
+#include "cenote/ground/log.hpp"
+
+namespace cenote::inline v1::pool {
+
+void backing::say(const char* what, std::size_t bytes) const noexcept {
+  if (!should_log(log_level::debug)) return;
+  log(log_level::debug, "the pool on device ", device(), " ", what, " ", format_bytes(bytes), " and holds ",
+      format_bytes(held()));
+}
+
+void backing::require_bounds(std::size_t at_least) const {
+  if (held() < at_least || held() > maximum().value_or(max_allocation)) {
+    throw std::logic_error("backing I1: the pool's size is wrong");
+  }
+}
+
+bool backing::is_known_to_be_without_captures() const noexcept {
+  try {
+    return !is_capture_underway(device());
+  } catch (const std::exception& error) {
+    report_once(error.what());
+    return false;
+  }
+}
+
+}  // namespace cenote::inline v1::pool

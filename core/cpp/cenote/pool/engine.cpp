@@ -1,0 +1,196 @@
+#include "cenote/pool/engine.hpp"
+
+#include <mutex>
+#include <tuple>
+#include <utility>
+
+#include "cenote/driver/capture.hpp"
+#include "cenote/driver/own_streams.hpp"
+#include "cenote/ground/free_correction.hpp"
+#include "cenote/ground/log.hpp"
+#include "cenote/pool/chunk_backing.hpp"
+#include "cenote/pool/page_backing.hpp"
+#include "cenote/resources/virtual_memory_resource.hpp"
+
+namespace cenote::inline v1::pool {
+namespace {
+
+constexpr stream_id orphans = shared_heap::orphans;
+
+/// Returns how many bytes of a block for this request were not asked for.
+std::uint8_t unasked_of(std::size_t bytes) noexcept {
+  static_assert(block_granularity == 256, "a block has a byte for it");
+  return static_cast<std::uint8_t>((std::size_t{0} - bytes) % block_granularity);
+}
+
+std::unique_ptr<backing> make_backing(shared_heap& heap, std::shared_ptr<memory_resource> upstream,
+                                      std::optional<std::size_t> maximum) {
+  const auto* const pages = dynamic_cast<const virtual_memory_resource*>(upstream.get());
+  if (pages == nullptr || !pages->has_pages()) {
+    return std::make_unique<chunk_backing>(heap, std::move(upstream), maximum);
+  }
+  const auto& settings = pages->settings();
+  const page_properties properties{heap.device(), settings.handles, settings.for_rdma};
+  return std::make_unique<page_backing>(heap, std::move(upstream), maximum, properties, settings.peers);
+}
+
+}  // namespace
+
+engine::engine(std::shared_ptr<memory_resource> upstream, std::optional<std::size_t> maximum)
+    : device_(upstream->device()),
+      heap_(device_),
+      caches_(heap_.caches()),
+      memory_(make_backing(heap_, std::move(upstream), maximum)),
+      trimmer_(heap_, *memory_),
+      is_over_pages_(heap_.look([](const stream_ordered_heap& heap) { return heap.is_range(); })) {}
+
+void* engine::allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
+  const stream_id id = identify(stream, device_);
+  const std::size_t rounded = align_up(bytes, block_granularity);
+  caches_.meet(stream, id);
+  if (alignment == default_alignment && caches_.keeps(rounded)) {
+    if (void* p = caches_.take(id, rounded, unasked_of(bytes))) return p;
+  }
+  void* const pointer = take_from_heap({stream, id, rounded, alignment, unasked_of(bytes)});
+  if (is_over_pages_) trimmer_.finish(stream, id);
+  return pointer;
+}
+
+void* engine::allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) {
+  if (alignment != default_alignment || !caches_.keeps(bytes)) return nullptr;
+  const stream_id id = identify(stream, device_);
+  caches_.meet(stream, id);
+  return caches_.take(id, align_up(bytes, block_granularity), unasked_of(bytes));
+}
+
+bool engine::deallocate_at_once(stream_ref stream, void* pointer, std::size_t bytes) {
+  if (!caches_.keeps(bytes)) return false;
+  const std::size_t asked = caches_.give(recognise(stream).id, pointer, nullptr);
+  if (asked == 0) return false;
+  compare_sizes(pointer, bytes, asked);
+  return true;
+}
+
+/// A block is freed with the size that it has, whatever size its free says.
+inline void engine::compare_sizes(const void* pointer, std::size_t said, std::size_t asked) noexcept {
+  if (said == asked) [[likely]]
+    return;
+  free_correction::say(pointer, asked);
+  if (has_compared_in_vain_.exchange(true, std::memory_order_relaxed)) return;
+  report_once("a block of ", asked, " bytes was freed as one of ", said, ": the former are freed");
+}
+
+/// Who the stream is, or, where that would have to be asked, who this thread takes it for (front_caches::recognise).
+auto engine::recognise(stream_ref stream) const -> sighting {
+  if (stream.is_legacy_default()) return {legacy_default_id, true};
+  const auto own = own_streams::find(stream.value());
+  const auto last = own ? std::optional(stream_id{*own}) : caches_.recognise(stream);
+  if (last && !is_capturing(stream, device_)) return {*last, own.has_value()};
+  return {identify_freeing(stream), true};
+}
+
+/// Who frees. A free in a capture that was invalidated is nobody's: no graph will use the block, and all work of the
+/// device before it covers it.
+stream_id engine::identify_freeing(stream_ref stream) const {
+  const stream_id id = identify(stream, device_);
+  return id.is_nobody() ? orphans : id;
+}
+
+void* engine::take_from_heap(request wanted) {
+  if (wanted.id.is_nobody()) wanted.id.value = stream_id::first_nobody;  // the heap knows one for each handle
+  bool may_borrow = !is_over_pages_ || heap_.is_tight();
+  if (heap_.is_tight()) {
+    memory_->prepare(wanted);
+    may_borrow = may_borrow && !wanted.is_planned;
+  }
+  if (void* p = heap_.take_or_borrow(wanted, may_borrow && !wanted.id.is_capturing())) return p;
+
+  const relaxed_capture_scope relaxed;
+  const within_capture_scope within(wanted.id.is_capturing());
+  heap_.end_captures();
+  if (void* p = heap_.take_settled(wanted)) return p;
+  const std::lock_guard one_at_a_time(memory_->growth());
+  trimmer_.finish(wanted.stream, wanted.id);
+  wanted.is_thorough = true;
+  if (void* p = heap_.take(wanted)) return p;  // another thread may have brought memory for both
+  if (void* p = memory_->bring(wanted)) return p;
+  if (wanted.refusal) std::rethrow_exception(wanted.refusal);  // it knows more than that there is no memory
+  return nullptr;
+}
+
+void engine::deallocate(stream_ref stream, void* pointer, std::size_t bytes) {
+  if (!caches_.keeps(bytes)) return give_to_heap(stream, identify_or_report(stream), pointer, bytes);
+  const sighting seen = recognise_or_report(stream);
+  block_index spilled = no_block;
+  const std::size_t asked = caches_.give(seen.id, pointer, &spilled);
+  if (asked == 0) {
+    return give_to_heap(stream, seen.is_certain ? seen.id : identify_or_report(stream), pointer, bytes);
+  }
+  compare_sizes(pointer, bytes, asked);
+  if (spilled != no_block) [[unlikely]]
+    give_spilled(stream, seen, spilled);
+}
+
+// Returned, not assigned inside a try: where the right side throws, g++ 12.2 at -O1 and -O2 assigns all the same.
+stream_id engine::identify_or_report(stream_ref stream) const noexcept {
+  try {
+    return identify_freeing(stream);
+  } catch (const std::exception& error) {
+    report_once(shared_heap::freed_on_nobodys_stream, error.what());
+    return orphans;
+  }
+}
+
+auto engine::recognise_or_report(stream_ref stream) const noexcept -> sighting {
+  try {
+    return recognise(stream);
+  } catch (const std::exception& error) {
+    report_once(shared_heap::freed_on_nobodys_stream, error.what());
+    return {orphans, true};
+  }
+}
+
+void engine::give_to_heap(stream_ref stream, stream_id id, void* pointer, std::size_t said) noexcept {
+  try {
+    std::optional<stream_ordered_heap::freed_block> freed;
+    {
+      shared_heap::section here(heap_);
+      std::tie(stream, id) = heap_.meet_freeing(stream, id, here);
+      freed = here->free(id, pointer);
+    }
+    if (!freed) {
+      free_correction::say(pointer, 0);
+      return report_once(
+          "a pointer was freed that the pool did not give out, or that was freed already; it is ignored");
+    }
+    compare_sizes(pointer, said, freed->asked_bytes);
+    if (id != orphans && caches_.keeps(freed->bytes)) caches_.open(id);
+    if (freed->due) heap_.place_mark(stream, id, *std::move(freed->due));
+    if (is_over_pages_) trimmer_.finish(stream, id);
+    if (!id.is_capturing()) heap_.end_captures();
+  } catch (const std::exception& error) {
+    free_correction::say(pointer, 0);
+    report_once("a block is leaked, as freeing it failed: ", error.what());
+  }
+}
+
+/// Frees what a cache had no room for. The stream of the cache may only have been recognised; one that is gone gets no
+/// mark, as no event on the stream that has its handle now would cover its work, and is not taken for that one again.
+void engine::give_spilled(stream_ref stream, sighting seen, block_index spilled) noexcept {
+  const stream_id id = seen.id;
+  const stream_id asked = seen.is_certain ? id : identify_or_report(stream);
+  const bool is_itself = asked == id;
+  if (!is_itself) caches_.meet(stream, asked);
+  try {
+    std::optional<shared_heap::due_mark> due;
+    {
+      const shared_heap::section here(heap_);
+      due = here->free_spilled(id, spilled, is_itself);
+    }
+    if (due) heap_.place_mark(stream, id, *std::move(due));
+  } catch (const std::exception& error) {
+    report_once("blocks are leaked, as freeing them failed: ", error.what());
+  }
+}
+
+}  // namespace cenote::inline v1::pool

@@ -1,0 +1,247 @@
+#include "cenote/pool/page_backing.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "cenote/driver/after_captures.hpp"
+#include "cenote/driver/capture.hpp"
+#include "cenote/driver/device.hpp"
+#include "cenote/ground/error.hpp"
+
+namespace cenote::inline v1::pool {
+namespace {
+
+/// What one front cache may hold: a sixty-fourth of the pool, but little where pages are scarce, as what lies in caches
+/// keeps whole pages from other uses; and enough for small blocks where the pool is small.
+constexpr std::size_t shares_of_a_cache = 64;
+constexpr std::size_t shares_of_a_tight_cache = 4096;
+constexpr std::size_t least_cache = 512 * KiB;
+
+/// The pool holds up to a tenth more than the most that was in use, and a small one 240 MiB more, before it moves pages
+/// instead of making new ones. Recorded training steps moved none at that bound.
+constexpr std::size_t shares_to_spare = 10;
+constexpr std::size_t least_to_spare = 240 * MiB;
+
+/// In a pool of at most so many bytes, a thousand of the smallest pages, a single page is worth a search.
+constexpr std::size_t few_pages = 1024 * page_map::slot_bytes;
+
+}  // namespace
+
+page_backing::page_backing(shared_heap& heap, std::shared_ptr<memory_resource> upstream,
+                           std::optional<std::size_t> maximum, const page_properties& properties,
+                           const peer_devices& peers)
+    : backing(heap, std::move(upstream), maximum), pages_(std::make_unique<mapped_pages>(properties, peers, maximum)) {
+  const shared_heap::section here(heap);
+  here->be_a_range(pages_->base(), pages_->range_bytes());
+}
+
+void page_backing::prepare(request& wanted) {
+  make_whole(wanted);
+  wanted.is_planned = wanted.bytes >= page_map::slot_bytes && *maximum() < few_pages;
+}
+
+void* page_backing::bring(request& wanted) {
+  reap();
+  const std::size_t spared = bound(wanted);
+  if (wanted.is_planned) {
+    if (void* p = bring_pages(wanted, max_allocation, {.may_move = true})) return p;
+    static_cast<void>(heap_.reclaim(wanted));
+    if (void* p = bring_pages(wanted, max_allocation, {.may_move = true})) return p;
+    wanted.is_planned = false;
+  }
+  if (void* p = bring_pages(wanted, spared, {})) return p;
+  if (wanted.may_wait) {
+    if (!is_capture_underway(device())) heap_.mark_all();  // what is done is ready, and what is not can be waited for
+    if (heap_.is_tight()) {
+      const shared_heap::section here(heap_);
+      here->mark_at_once();
+    }
+    if (void* p = heap_.take_settled(wanted)) return p;
+    if (void* p = heap_.borrow(wanted)) return p;
+  }
+  if (void* p = bring_pages(wanted, spared, {.may_move = true})) return p;
+  if (wanted.may_wait) {
+    if (void* p = heap_.reclaim(wanted)) return p;
+    if (void* p = bring_pages(wanted, spared, {.may_move = true})) return p;
+  }
+  if (void* p = bring_pages(wanted, max_allocation, {.may_move = true})) return p;
+  return wait_and_break(wanted);
+}
+
+/// Returns how many bytes the pool may hold before it moves pages instead of making new ones: somewhat more than the
+/// most that was in use so far.
+std::size_t page_backing::bound(const request& wanted) {
+  const shared_heap::section here(heap_);
+  peak_ = std::max(peak_, here->bytes_in_use() + wanted.bytes);
+  return peak_ + std::max(peak_ / shares_to_spare, least_to_spare);
+}
+
+/// Near the limit, brings all pages together where nothing is in use: then the same sequence of calls finds the same
+/// memory each time, and what fitted once fits again.
+void page_backing::make_whole(request wanted) {
+  if (wanted.id.is_capturing() || !heap_.is_scattered(wanted, held()) || !accepts_work(wanted.stream, device())) return;
+  const relaxed_capture_scope relaxed;
+  const std::lock_guard one_at_a_time(growth());
+  reap();
+  if (!heap_.is_scattered(wanted, held())) return;
+  wanted.bytes = held();
+  wanted.alignment = default_alignment;
+  void* all = heap_.reclaim(wanted);
+  if (all == nullptr) all = bring_pages(wanted, 0, {.may_move = true});
+  if (all == nullptr) return;
+  std::optional<stream_ordered_heap::freed_block> freed;
+  {
+    const shared_heap::section here(heap_);
+    freed = here->free(wanted.id, all);
+  }
+  if (freed && freed->due) heap_.place_mark(wanted.stream, wanted.id, *std::move(freed->due));
+}
+
+/// Maps pages under a run of addresses: new ones as long as no more than `bound` is held, else pages that are free
+/// elsewhere; null where there are not enough.
+void* page_backing::bring_pages(const request& wanted, std::size_t bound, means by) {
+  paged_range::request asked{};
+  asked.may_create = pages_->room(bound);
+  asked.page_bytes = pages_->page_bytes();
+  asked.may_move_ready = by.may_move;
+  asked.may_move_own = by.may_move && wanted.may_wait;
+  asked.may_break = by.may_break;
+  asked.is_tight = heap_.is_tight();
+  std::optional<paged_range::plan> planned;
+  {
+    const shared_heap::section here(heap_);
+    planned = here->plan_pages(wanted, asked);
+  }
+  return planned ? map_planned(wanted, *planned) : nullptr;
+}
+
+/// Makes the driver's calls for a plan; null, and all is as before, where memory runs out among them.
+void* page_backing::map_planned(const request& wanted, const paged_range::plan& planned) {
+  std::shared_ptr<event> used;  // null where nobody uses the pages at their old addresses any more
+  try {
+    pages_->reserve_retired(planned.fillings.size() + planned.broken.size());
+    if (planned.moves_own) used = event::record(wanted.stream, device());
+    for (const page& each : planned.broken) pages_->retire(each, nullptr);
+    if (!planned.broken.empty()) reap();
+  } catch (...) {
+    const shared_heap::section here(heap_);
+    here->range().cancel(planned);
+    throw;
+  }
+  if (!map_all(planned, wanted.stream)) return nullptr;
+  for (const paged_range::filling& each : planned.fillings) {
+    if (each.from != nullptr) pages_->retire({each.from, each.to.bytes}, used);
+  }
+  size_changed();
+  const shared_heap::section here(heap_);
+  return here->complete(wanted, planned);
+}
+
+/// False, and the plan is cancelled, where memory ran out.
+bool page_backing::map_all(const paged_range::plan& planned, stream_ref stream) {
+  std::size_t brought = 0;
+  const auto take_back = [&] {
+    for (std::size_t i = 0; i < brought; ++i) pages_->undo(planned.fillings[i]);
+    const shared_heap::section here(heap_);
+    here->range().cancel(planned);
+  };
+  try {
+    for (const paged_range::filling& each : planned.fillings) {
+      if (!pages_->bring(each, stream)) {
+        take_back();
+        return false;
+      }
+      ++brought;
+    }
+    return true;
+  } catch (...) {
+    take_back();
+    throw;
+  }
+}
+
+/// The last step: waits, on the host, for all work of the device, after which each page that is free is everybody's,
+/// and may be exchanged for smaller ones.
+void* page_backing::wait_and_break(request& wanted) {
+  if (!wanted.may_wait || is_capture_underway(device())) return nullptr;
+  heap_.settle_after_all_work();
+  reap();
+  if (void* p = heap_.take(wanted)) return p;
+  return bring_pages(wanted, max_allocation, {.may_move = true, .may_break = true});
+}
+
+/// Unmaps the old addresses of pages that have moved, as far as the work that used them is done.
+void page_backing::reap() {
+  const std::vector<page> gone = pages_->reap();
+  if (gone.empty()) return;
+  const shared_heap::section here(heap_);
+  for (const page& each : gone) here->range().was_unmapped(each);
+}
+
+std::size_t page_backing::give_back(std::size_t keep_bytes) {
+  const std::lock_guard one_at_a_time(growth());
+  const std::size_t before = held();
+  reap();
+  std::vector<page> free;
+  {
+    const shared_heap::section here(heap_);
+    free = here->take_ready_pages_out(held() - std::min(held(), keep_bytes));
+  }
+  pages_->reserve_retired(free.size());
+  for (const page& each : free) pages_->retire(each, nullptr);
+  reap();
+  size_changed();
+  const std::size_t given_back = before - held();
+  if (given_back != 0) say("gave back", given_back);
+  return given_back;
+}
+
+/// Brings whole pages at the beginning, for everybody: no more than were asked for, which may be all that there is.
+void page_backing::begin(std::size_t bytes) {
+  const std::size_t whole = align_down(bytes, page_map::slot_bytes);
+  if (whole == 0) return size_changed();
+  paged_range::request asked{};
+  asked.bytes = whole;
+  asked.alignment = default_alignment;
+  asked.may_create = whole;
+  asked.page_bytes = mapped_pages::page_bytes_for(whole);
+  std::optional<paged_range::plan> planned;
+  {
+    const shared_heap::section here(heap_);
+    planned = here->plan_ready_pages(asked);
+  }
+  if (!planned || !map_all(*planned, {})) throw out_of_memory(describe(*upstream()), bytes, upstream()->state());
+  const shared_heap::section here(heap_);
+  here->complete_ready(*planned);
+  size_changed();
+}
+
+/// Unmaps and gives back all pages, once all work of the device is done.
+void page_backing::end() {
+  do_what_was_put_off(device());
+  auto unmap = [pages = std::shared_ptr<mapped_pages>(std::move(pages_)), device = device()]() mutable {
+    synchronize_device(device);
+    pages.reset();
+    return true;
+  };
+  if (is_known_to_be_without_captures()) {
+    unmap();
+  } else {
+    do_after_captures(device(), unmap);
+  }
+}
+
+void page_backing::check() const {
+  require_bounds(heap_.look([](const stream_ordered_heap& heap) {
+    heap.check();
+    return heap.chunk_bytes();
+  }));
+}
+
+/// Pages are scarce where more than nine tenths of the most that the pool may hold is held.
+void page_backing::size_changed() {
+  const bool is_tight = maximum() && held() > *maximum() / 10 * 9;
+  heap_.be_of(std::max(held() / (is_tight ? shares_of_a_tight_cache : shares_of_a_cache), least_cache), is_tight);
+}
+
+}  // namespace cenote::inline v1::pool

@@ -1,0 +1,66 @@
+// Pages of virtual memory under a pool: one range of addresses, and pages that are mapped under blocks as they are
+// needed. It holds nothing before it is used.
+//
+// How it works. bring() takes, in this order:
+//
+//   1. new pages, as long as no more than a tenth above the most that was in use is held   (no wait, no move)
+//   2. what has become ready on any stream; a block of another stream, for which the device waits
+//   3. pages that are wholly free on this stream or ready, brought to where they are needed; then those of all streams,
+//      for which the device waits
+//   4. new pages up to the maximum
+//   5. after the host has waited for all work, free pages wherever they lie, large ones exchanged for small ones
+//
+// A page that moves is mapped at its new address at once, and unmapped at the old one by a later call, once the work
+// that used it there is done. Near the maximum (is_tight), blocks of a page and more are placed where they touch the
+// fewest pages, caches are smaller, and where nothing is in use the pages are brought together (prepare).
+//
+// Invariants: those of backing, of mapped_pages and of the heap's paged_range.
+//
+// Threads: any, under growth(). Cost: the driver's, some 60 us a page (mapped_pages).
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "cenote/pool/backing.hpp"
+#include "cenote/pool/mapped_pages.hpp"
+
+namespace cenote::inline v1::pool {
+
+class page_backing final : public backing {
+ public:
+  /// Makes the heap a range. Throws as mapped_pages does.
+  page_backing(shared_heap& heap, std::shared_ptr<memory_resource> upstream, std::optional<std::size_t> maximum,
+               const page_properties& properties, const peer_devices& peers);
+
+  std::size_t held() const override { return pages_->held(); }
+  void begin(std::size_t bytes) override;
+  void prepare(request& wanted) override;
+  void* bring(request& wanted) override;
+  std::size_t give_back(std::size_t keep_bytes) override;
+  void end() override;
+  void check() const override;
+
+ private:
+  /// What pages may be brought for a request, besides new ones up to a bound.
+  struct means {
+    bool may_move = false;
+    bool may_break = false;
+  };
+
+  std::size_t bound(const request& wanted);
+  void make_whole(request wanted);
+  void* bring_pages(const request& wanted, std::size_t bound, means by);
+  void* map_planned(const request& wanted, const paged_range::plan& planned);
+  bool map_all(const paged_range::plan& planned, stream_ref stream);
+  void* wait_and_break(request& wanted);
+  void reap();
+  void size_changed();
+
+  std::unique_ptr<mapped_pages> pages_;  // guarded by growth(), but for its sizes
+  std::size_t peak_ = 0;                 // of the bytes in use, where pages were wanted; guarded by growth()
+};
+
+}  // namespace cenote::inline v1::pool
