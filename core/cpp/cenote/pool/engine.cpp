@@ -8,9 +8,6 @@
 #include "cenote/driver/own_streams.hpp"
 #include "cenote/ground/free_correction.hpp"
 #include "cenote/ground/log.hpp"
-#include "cenote/pool/chunk_backing.hpp"
-#include "cenote/pool/page_backing.hpp"
-#include "cenote/resources/virtual_memory_resource.hpp"
 
 namespace cenote::inline v1::pool {
 namespace {
@@ -23,24 +20,13 @@ std::uint8_t unasked_of(std::size_t bytes) noexcept {
   return static_cast<std::uint8_t>((std::size_t{0} - bytes) % block_granularity);
 }
 
-std::unique_ptr<backing> make_backing(shared_heap& heap, std::shared_ptr<memory_resource> upstream,
-                                      std::optional<std::size_t> maximum) {
-  const auto* const pages = dynamic_cast<const virtual_memory_resource*>(upstream.get());
-  if (pages == nullptr || !pages->has_pages()) {
-    return std::make_unique<chunk_backing>(heap, std::move(upstream), maximum);
-  }
-  const auto& settings = pages->settings();
-  const page_properties properties{heap.device(), settings.handles, settings.for_rdma};
-  return std::make_unique<page_backing>(heap, std::move(upstream), maximum, properties, settings.peers);
-}
-
 }  // namespace
 
-engine::engine(std::shared_ptr<memory_resource> upstream, std::optional<std::size_t> maximum)
-    : device_(upstream->device()),
-      heap_(device_),
+engine::engine(int device, const std::function<std::unique_ptr<backing>(shared_heap&)>& make_backing)
+    : device_(device),
+      heap_(device),
       caches_(heap_.caches()),
-      memory_(make_backing(heap_, std::move(upstream), maximum)),
+      memory_(make_backing(heap_)),
       trimmer_(heap_, *memory_),
       is_over_pages_(heap_.look([](const stream_ordered_heap& heap) { return heap.is_range(); })) {}
 

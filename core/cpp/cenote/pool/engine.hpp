@@ -29,6 +29,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <functional>
 #include <memory>
 
 #include "cenote/pool/backing.hpp"
@@ -39,8 +40,7 @@ namespace cenote::inline v1::pool {
 
 class engine {
  public:
-  /// Over pages where the upstream is virtual memory that the device has, else over chunks.
-  engine(std::shared_ptr<memory_resource> upstream, std::optional<std::size_t> maximum);
+  engine(int device, const std::function<std::unique_ptr<backing>(shared_heap&)>& make_backing);
 
   shared_heap& heap() noexcept { return heap_; }
   const shared_heap& heap() const noexcept { return heap_; }

@@ -9,6 +9,7 @@
 #include "cenote/ground/log.hpp"
 #include "cenote/pool/chunk_backing.hpp"
 #include "cenote/pool/engine.hpp"
+#include "cenote/pool/page_backing.hpp"
 #include "cenote/resources/virtual_memory_resource.hpp"
 
 namespace cenote::inline v1 {
@@ -23,6 +24,18 @@ void check_pool_size(const char* which, std::optional<std::size_t> bytes) {
 
 std::size_t half_of_free_memory(int device) {
   return align_down(device_memory_info(device).free_bytes / 2, block_granularity);
+}
+
+/// Pages where the upstream is virtual memory that the device has, else chunks.
+std::unique_ptr<pool::backing> make_backing(pool::shared_heap& heap, std::shared_ptr<memory_resource> upstream,
+                                            std::optional<std::size_t> maximum) {
+  const auto* const pages = dynamic_cast<const virtual_memory_resource*>(upstream.get());
+  if (pages == nullptr || !pages->has_pages()) {
+    return std::make_unique<pool::chunk_backing>(heap, std::move(upstream), maximum);
+  }
+  const auto& settings = pages->settings();
+  const page_properties properties{heap.device(), settings.handles, settings.for_rdma};
+  return std::make_unique<pool::page_backing>(heap, std::move(upstream), maximum, properties, settings.peers);
 }
 
 }  // namespace
@@ -41,7 +54,8 @@ pool_memory_resource::pool_memory_resource(std::shared_ptr<memory_resource> upst
     throw std::logic_error("Initial pool size exceeds the maximum pool size! (" + format_bytes(first) + " > " +
                            format_bytes(*maximum) + ")");
   }
-  engine_ = std::make_unique<pool::engine>(std::move(upstream), maximum);
+  engine_ = std::make_unique<pool::engine>(
+      device(), [&](pool::shared_heap& heap) { return make_backing(heap, std::move(upstream), maximum); });
   engine_->memory().begin(first);
 }
 
