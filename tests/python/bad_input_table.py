@@ -21,6 +21,7 @@ import cenote
 from cenote import (
     device_buffer,
     driver,
+    explanation,
     initialization,
     logger,
     mr,
@@ -28,6 +29,7 @@ from cenote import (
     recorder,
     registry,
     replay,
+    report,
     statistics,
     stream,
     timeline,
@@ -39,6 +41,7 @@ from cenote.logs import floor
 KIB, MIB = 1024, 1024**2
 MODULES = (
     *(mr, device_buffer, stream, statistics, logger, driver, registry, initialization, units, pressure, recorder),
+    *(explanation, report),
     *(floor, replay, timeline, trace),
 )
 
@@ -89,6 +92,7 @@ NAMED_AS = {
     "ptr": ("block in use", "nothing is pinned"),
     "size": ("number of bytes",),
     "specification": ("resource", "'initial'", "'cuda'"),
+    "what": ("path",),
     "text": ("resource", "'initial'", "'max'", "initial pool size", "'cuda'"),
 }
 
@@ -221,6 +225,7 @@ def saved_recording() -> str:
 
 RECORDING = Later(saved_recording)
 RECORDED = recorder.snapshot()
+EXPLANATION = explanation.explain(RECORDED)
 
 
 def give(ptr: int, nbytes: int, on: stream.Stream) -> None:
@@ -563,6 +568,28 @@ TABLE: dict[str, dict[str, tuple[Any, Refused]]] = {
     },
     "recorder.Recording.save": {"path": ("saved.rec", PATH + refuse(OSError, "no/such/folder/saved.rec"))},
     "recorder.Recording.held_by": {"by": ("tag", refuse(ValueError, None, 7, "", "site", b"tag"))},
+    "recorder.from_trace": {"trace": (EVENTS, TRACE), "device": (0, NOT_AN_INT + refuse(ValueError, -1, 64, 10**30))},
+    "recorder.Recording.bytes_over_time": {"by": ("tag", refuse(ValueError, None, 7, "", "site", b"tag"))},
+    # cenote.explanation, cenote.report
+    "explanation.explain": {
+        "what": (
+            RuntimeError("out of memory"),
+            refuse(TypeError, 7, 1.5, b"text", object(), []) + refuse(ValueError, "", "no/such/path.rec"),
+        ),
+        "device": (None, but(NOT_AN_INT, None) + refuse(ValueError, -1, 64, 10**30)),
+    },
+    "explanation.Part": {name: (0, ANYTHING) for name in ("name", "bytes")},
+    "explanation.Growth": {name: (0, ANYTHING) for name in ("kind", "name", "bytes", "held_bytes")},
+    "explanation.Explanation": {
+        field.name: (getattr(EXPLANATION, field.name), ANYTHING)
+        for field in dataclasses.fields(explanation.Explanation)
+    },
+    "explanation.Explanation.save": {"path": ("page.html", PATH + refuse(OSError, "no/such/folder/page.html"))},
+    "report.write_report": {
+        "path": ("page.html", PATH + refuse(OSError, "no/such/folder/page.html")),
+        "explanation": (EXPLANATION, refuse(TypeError, None, 7, "text", object())),
+    },
+    "report.table_of": {"explanation": (EXPLANATION, refuse(TypeError, None, 7, "text", object()))},
     # cenote.units
     "units.format_bytes": {"nbytes": (1536, but(NOT_AN_INT, None))},
     "units.parse_bytes": {"size": ("1.5 GiB", but(NOT_AN_INT, "text", True) + NO_SIZE)},

@@ -180,6 +180,8 @@ PACKAGE_KNOWS: dict[str, set[str]] = {
     "logs": {"_core", "stream", "units"},
     "mr": {"_core", "initialization", "logs"},
     "recorder": {"_core", "logs"},
+    "explanation": {"_core", "driver", "logs", "recorder", "report", "units"},
+    "report": {"explanation", "logs", "recorder", "units"},
     "statistics": {"_core", "_profiled_function", "mr"},
     "_local_device": {"_core", "driver"},
     "frameworks": {"_core", "_local_device", "driver", "mr", "registry"},

@@ -32,7 +32,20 @@ from cenote.stream import (
 )
 
 if TYPE_CHECKING:
-    from cenote import allocators, device_buffer, driver, logger, logs, pressure, recorder, registry, sim
+    from cenote import (
+        allocators,
+        device_buffer,
+        driver,
+        explanation,
+        logger,
+        logs,
+        pressure,
+        recorder,
+        registry,
+        report,
+        sim,
+    )
+    from cenote.explanation import explain
     from cenote.frameworks import InstallReport, install
     from cenote.logs import replay, timeline, trace
     from cenote.pressure import add_pressure_handler, remove_pressure_handler
@@ -59,6 +72,8 @@ __all__ = [
     "disable_logging",
     "driver",
     "enable_logging",
+    "explain",
+    "explanation",
     "get_log_filenames",
     "install",
     "is_initialized",
@@ -72,6 +87,7 @@ __all__ = [
     "reinitialize",
     "remove_pressure_handler",
     "replay",
+    "report",
     "sim",
     "statistics",
     "tag",
@@ -82,10 +98,14 @@ __all__ = [
 ]
 
 # Loaded when first asked for: what most programs do not need.
-_modules = ("allocators", "device_buffer", "driver", "logger", "logs", "pressure", "recorder", "registry", "sim")
+_modules = (
+    *("allocators", "device_buffer", "driver", "explanation", "logger", "logs", "pressure", "recorder"),
+    *("registry", "report", "sim"),
+)
 _names = {
     "InstallReport": "cenote.frameworks",
     "add_pressure_handler": "cenote.pressure",
+    "explain": "cenote.explanation",
     "install": "cenote.frameworks",
     "remove_pressure_handler": "cenote.pressure",
     "replay": "cenote.logs",

@@ -33,12 +33,22 @@ from cenote._core.arguments import whole_number
 from cenote._core.registry import Holding
 from cenote.logs._output_file import write_whole
 from cenote.logs.trace import DTYPE as _TRACE_DTYPE
-from cenote.logs.trace import Action, path_argument
+from cenote.logs.trace import Action, path_argument, trace_argument
 
 if TYPE_CHECKING:
     from cenote.logs.trace import Trace
 
-__all__ = ["DTYPE", "Event", "Recording", "RecordingError", "file_of", "is_recording_file", "read", "snapshot"]
+__all__ = [
+    "DTYPE",
+    "Event",
+    "Recording",
+    "RecordingError",
+    "file_of",
+    "from_trace",
+    "is_recording_file",
+    "read",
+    "snapshot",
+]
 
 DTYPE = np.dtype(
     [
@@ -172,10 +182,7 @@ class Recording:
         ValueError
             If `by` is none of these.
         """
-        columns = {"client": (2, self.clients), "tag": (3, self.tags), "stream": (1, None)}
-        if by not in columns:
-            raise ValueError(f"by must be one of {', '.join(map(repr, columns))}, not {by!r}")
-        column, names = columns[by]
+        column, names = self._names_of(by)
         sums: dict[str, list[int]] = {}
         for block in self.held_at_the_end().values():
             number = block[column]
@@ -198,7 +205,7 @@ class Recording:
         before = self._held_before()
         trace = np.zeros(len(before) + len(events), dtype=_TRACE_DTYPE)
         start = int(events["time_ns"][0]) // 1000 if len(events) else 0
-        for at, (address, (nbytes, stream)) in enumerate(before.items()):
+        for at, (address, (nbytes, stream, _, _)) in enumerate(before.items()):
             trace[at] = (0, start, Action.ALLOCATE, address, nbytes, _trace_stream(stream))
         rest = trace[len(before) :]
         rest["thread"] = events["thread"]
@@ -212,19 +219,59 @@ class Recording:
             trace["thread"][: len(before)] = events["thread"][0]
         return trace
 
-    def _held_before(self) -> dict[int, tuple[int, int]]:
-        """Give what was held at the first event: from the address to bytes and stream."""
+    def bytes_over_time(self, by: str) -> dict[str, npt.NDArray[np.int64]]:
+        """Follow what each client, tag or stream holds through the events.
+
+        Parameters
+        ----------
+        by : str
+            ``"client"``, ``"tag"`` or ``"stream"``.
+
+        Returns
+        -------
+        dict
+            By the name, the bytes held after each of `events`: int64, shape ``(events,)``. What has no tag is under
+            ``""``.
+
+        Raises
+        ------
+        ValueError
+            If `by` is none of these.
+        """
+        column, names = self._names_of(by)
+        sign = np.select([self.events["event"] == Event.ALLOCATE, self.events["event"] == Event.FREE], [1, -1], 0)
+        change = sign * self.events["bytes"].astype(np.int64)
+        numbers = self.events[by]
+        base: dict[int, int] = {}
+        for block in self._held_before().values():
+            base[block[column]] = base.get(block[column], 0) + block[0]
+        curves: dict[str, npt.NDArray[np.int64]] = {}
+        for number in sorted({*np.unique(numbers).tolist(), *base}):
+            held = base.get(number, 0) + np.cumsum(np.where(numbers == number, change, 0), dtype=np.int64)
+            name = _stream_name(number) if names is None else _name(names, number)
+            curves[name] = curves.get(name, 0) + held
+        return curves
+
+    def _names_of(self, by: str) -> tuple[int, tuple[str, ...] | None]:
+        """Give the place of a property in a block, and the names of its numbers."""
+        columns = {"client": (2, self.clients), "tag": (3, self.tags), "stream": (1, None)}
+        if by not in columns:
+            raise ValueError(f"by must be one of {', '.join(map(repr, columns))}, not {by!r}")
+        return columns[by]
+
+    def _held_before(self) -> dict[int, tuple[int, int, int, int]]:
+        """Give what was held at the first event, as `held_at_the_end` does."""
         before = {}
         known: set[int] = set()
-        for event, address, nbytes, stream, _, _ in _columns(self.events):
+        for event, address, nbytes, stream, client, tag in _columns(self.events):
             if event == Event.FREE and address not in known:
-                before[address] = (nbytes, stream)
+                before[address] = (nbytes, stream, client, tag)
             if event in (Event.ALLOCATE, Event.FREE):
                 known.add(address)
         if self.held is not None:
-            for block in self.held:
-                if int(block["address"]) not in known:
-                    before[int(block["address"])] = (int(block["bytes"]), int(block["stream"]) & DEFAULT_STREAM)
+            for address, nbytes, stream, client, tag in self.held.tolist():
+                if address not in known:
+                    before[address] = (nbytes, stream & DEFAULT_STREAM, client, tag)
         return before
 
 
@@ -252,7 +299,7 @@ def snapshot(device: int = 0) -> Recording:
     ValueError
         If it is none that there can be.
     """
-    number = _device_argument(device)
+    number = device_argument(device)
     content = _recorder.copy_region(number)
     blocks = _recorder.held_blocks(number)
     held = np.array([block[:5] for block in blocks], dtype=_HELD)
@@ -289,6 +336,64 @@ def read(path: str | os.PathLike[str]) -> Recording:
     return _parse(content, str(file))
 
 
+def from_trace(trace: Trace, device: int = 0) -> Recording:
+    """Make a recording of a trace, whose client is ``"log"``, for what takes recordings.
+
+    Parameters
+    ----------
+    trace : cenote.logs.trace.Trace
+        What `cenote.trace.read` returned, shape ``(events,)``.
+    device : int, default 0
+        The device that it is of.
+
+    Returns
+    -------
+    Recording
+
+    Raises
+    ------
+    TypeError
+        If `trace` is none, or `device` no int.
+    ValueError
+        If `device` is none that there can be.
+    """
+    recorded = trace_argument(trace)
+    number = device_argument(device)
+    events = np.zeros(len(recorded), dtype=DTYPE)
+    events["time_ns"] = recorded["time_us"] * 1000
+    events["thread"] = recorded["thread"]
+    events["event"] = np.choose(recorded["action"], [Event.ALLOCATE, Event.FREE, Event.FAILURE])
+    events["address"] = recorded["pointer"]
+    events["bytes"] = recorded["bytes"]
+    events["stream"] = np.where(recorded["stream"] == 0, DEFAULT_STREAM, recorded["stream"] & np.uint64(_CAPTURED - 1))
+    time_ns = int(events["time_ns"].max(initial=0))
+    return Recording(number, 0, time_ns, events, ("log",), (), False, 0, None, _content_of(number, events, time_ns))
+
+
+def _content_of(device: int, events: npt.NDArray[np.void], time_ns: int) -> bytes:
+    """Write events of one client into segments, as the core does."""
+    names_at, room = _HEADER.size, 510
+    names = b"log".ljust(64, b"\0")
+    start = names_at + len(names)
+    content = [names]
+    for turn, thread_events in enumerate(np.array_split(events, max(1, -(-len(events) // room))), 1):
+        # One thread in a recording of a trace: the order of the trace is the order of the events.
+        records = np.zeros(room, dtype=_RECORD)
+        of = records[: len(thread_events)]
+        of["ns"], of["address"], of["bytes"] = (thread_events[name] for name in ("time_ns", "address", "bytes"))
+        of["who"] = (
+            np.uint64(1 << _USE_BIT)
+            | thread_events["event"].astype(np.uint64) << np.uint64(_EVENT_BIT)
+            | thread_events["stream"].astype(np.uint64)
+        )
+        head = struct.pack("<3Q", turn, 1, 1 << _USE_BIT).ljust(_SEGMENT_HEAD, b"\0")
+        content.append(head + records.tobytes())
+    segment_bytes = _SEGMENT_HEAD + room * _RECORD.itemsize
+    sizes = (segment_bytes, len(content) - 1, names_at, start, 1, 0, 64)
+    header = _HEADER.pack(_MAGIC, _VERSION, device, *sizes, 0, 0, 0, time_ns, 0, 0, 0)
+    return header + b"".join(content)
+
+
 def is_recording_file(path: str | os.PathLike[str]) -> bool:
     """Whether a file begins as a recording does; False if it cannot be read."""
     try:
@@ -306,7 +411,7 @@ def file_of(device: int = 0) -> Path | None:
     TypeError, ValueError
         As `snapshot`.
     """
-    name = _recorder.file_of(_device_argument(device))
+    name = _recorder.file_of(device_argument(device))
     return Path(name) if name else None
 
 
@@ -314,7 +419,8 @@ def file_of(device: int = 0) -> Path | None:
 (_MADE_NS, _MADE_SINCE_1970, _COPIED_NS, _HELD_COUNT, _LOST) = range(11, 16)
 
 
-def _device_argument(device: int) -> int:
+def device_argument(device: int) -> int:
+    """Give the number that an argument is; TypeError for what is none, ValueError for one that no device can have."""
     number = whole_number("device", device, "the number of a device as int")
     if not 0 <= number < 64:
         raise ValueError(f"device must be the number of a device, not {number}")

@@ -112,6 +112,29 @@ The library lies in $XDG_CACHE_HOME/cenote (else ~/.cache/cenote), under the ver
 compiled unless this command is run.
 """
 
+_EXPLAIN = """\
+Says who holds memory at the end of a recording, or of a log, who has only grown, and what was asked for in vain. A
+recording is what cenote.recorder saved, or what a process, also one that was killed, has left under
+CENOTE_RECORDER_FILE.
+"""
+
+_EXPLAIN_EPILOG = """\
+examples:
+  cenote explain run.4711.dev0.rec
+  cenote explain run.csv.gz --json
+"""
+
+_REPORT = """\
+Writes a recording or a log as one page of HTML, which needs no other file and no network: who held what over time,
+where the blocks lay, and the last events. Needs matplotlib, which 'cenote[cli]' brings.
+"""
+
+_REPORT_EPILOG = """\
+examples:
+  cenote report run.html --recording run.4711.dev0.rec
+  cenote report run.html --recording run.csv.gz
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
@@ -249,6 +272,16 @@ def _parser() -> argparse.ArgumentParser:
     build = add("build", "compile what needs a framework's headers", _BUILD, _BUILD_EPILOG)
     build.add_argument("framework", choices=("torch",), help="for which framework")
     build.add_argument("--force", action="store_true", help="compile it again")
+
+    explain = add("explain", "say what a recording or a log tells of memory", _EXPLAIN, _EXPLAIN_EPILOG)
+    explain.add_argument("file", type=arguments.path, metavar="FILE", help="a recording, or a log")
+    explain.add_argument("--json", action="store_true", help="write JSON, sizes in bytes")
+
+    report = add("report", "write a recording or a log as a page", _REPORT, _REPORT_EPILOG)
+    report.add_argument("page", type=arguments.path, metavar="FILE.html", help="what to write")
+    report.add_argument(
+        "--recording", dest="file", type=arguments.path, metavar="FILE", required=True, help="a recording, or a log"
+    )
     return parser
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import cenote
 from cenote import mr, trace
 from cenote.cli.device import Device, choose_device
+from cenote.cli.figures import report_savings, report_usage
 from cenote.cli.gpu_work import WORK, Done, work
 from cenote.cli.observed_pool import ObservedPool
 from cenote.cli.replay import remarks
-from cenote.cli.report import report_savings, report_usage
 from cenote.cli.terminal import Terminal
 from cenote.logs.replay import Replay, streams_of
 from cenote.registry import Client

@@ -1,0 +1,400 @@
+"""Why memory ran out: what an error, a recording or a log says, put together.
+
+::
+
+    try:
+        train()
+    except cenote.OutOfMemoryError as error:
+        explanation = cenote.explain(error)
+        print(explanation)
+        explanation.save("out-of-memory.html")
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cenote import recorder
+from cenote._core.registry import find_per_device_resource
+from cenote.driver import memory_info
+from cenote.errors import CudaError, Holder, OutOfMemoryError, ReliefStep
+from cenote.logs.trace import path_argument
+from cenote.recorder import Event, Recording
+from cenote.units import format_bytes
+
+__all__ = ["Explanation", "Growth", "Part", "explain"]
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a device's memory.
+
+    Attributes
+    ----------
+    name : str
+        What it is.
+    bytes : int
+        The parts of one account add up to the device's memory.
+    """
+
+    name: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Growth:
+    """A client or a tag that has only grown while it was recorded: a leak looks like that, and so does a warm-up.
+
+    Attributes
+    ----------
+    kind : str
+        ``"client"`` or ``"tag"``.
+    name : str
+        Of which.
+    bytes : int
+        By how much.
+    held_bytes : int
+        What it holds.
+    """
+
+    kind: str
+    name: str
+    bytes: int
+    held_bytes: int
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What is known of a failed allocation, or of a moment.
+
+    ``print`` shows it as text, Jupyter as a table, and `save` as a page.
+
+    Attributes
+    ----------
+    message : str
+        The error's text; empty without an error.
+    why : str
+        One sentence.
+    device : int
+        Whose memory it is about.
+    resource : str
+        The specification of the resource that had no memory; empty where it is not known.
+    requested : int or None
+        Bytes that were asked for; None where nothing failed.
+    account : tuple of Part
+        How the device's memory is divided up. Empty where nobody can tell.
+    holders : tuple of Holder
+        Clients, then tags, the largest first.
+    growing : tuple of Growth
+        Those that have only grown while they were recorded: tags, then clients, the largest growth
+        first.
+    steps : tuple of ReliefStep
+        What was tried.
+    recording : Recording
+        The events.
+    """
+
+    message: str
+    why: str
+    device: int
+    resource: str
+    requested: int | None
+    account: tuple[Part, ...]
+    holders: tuple[Holder, ...]
+    growing: tuple[Growth, ...]
+    steps: tuple[ReliefStep, ...]
+    recording: Recording = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give all but the recording as numbers, texts, lists and dicts."""
+        return {
+            **{name: getattr(self, name) for name in ("message", "why", "device", "resource", "requested")},
+            **{name: [asdict(each) for each in getattr(self, name)] for name in _LISTS},
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a page of it: one HTML file that needs no other.
+
+        Parameters
+        ----------
+        path : path-like
+            The file; what was there is replaced.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        ModuleNotFoundError
+            Without matplotlib; ``pip install 'cenote[cli]'`` brings it.
+        """
+        from cenote.report import write_report
+
+        write_report(path, self)
+
+    def _repr_html_(self) -> str:
+        from cenote.report import table_of
+
+        return table_of(self)
+
+    def __str__(self) -> str:
+        lines = [self.why]
+        if self.requested is not None:
+            lines.append(f"Asked for: {format_bytes(self.requested)} on device {self.device}, of '{self.resource}'")
+        if self.account:
+            lines += ["", f"The memory of device {self.device}:"]
+            lines += [f"  {format_bytes(part.bytes):>12}  {part.name}" for part in self.account]
+        for kind in ("client", "tag"):
+            lines += self._lines_of(kind)
+        if self.growing:
+            lines += ["", "Only growing while it was recorded:"]
+            for each in self.growing[:_SHOWN]:
+                now = format_bytes(each.held_bytes)
+                lines.append(f"  {format_bytes(each.bytes):>12}  {each.kind} {each.name or '(no tag)'}, now {now}")
+        if self.steps:
+            lines += ["", "Tried before it failed:"]
+            lines += [f"  {step.name}: {text_of_step(step)}" for step in self.steps]
+        return "\n".join(lines)
+
+    def _lines_of(self, kind: str) -> list[str]:
+        holders = [each for each in self.holders if each.kind == kind]
+        if not holders:
+            return []
+        lines = ["", f"Held by {kind}:"]
+        for each in holders[:_SHOWN]:
+            blocks = "1 block" if each.blocks == 1 else f"{each.blocks:,} blocks"
+            lines.append(f"  {format_bytes(each.bytes):>12}  {each.name or '(no tag)'}, {blocks}")
+        if rest := holders[_SHOWN:]:
+            lines.append(f"  {format_bytes(sum(each.bytes for each in rest)):>12}  {len(rest)} others")
+        return lines
+
+
+_LISTS = ("account", "holders", "growing", "steps")
+
+
+def text_of_step(step: ReliefStep) -> str:
+    """Say what a step gave."""
+    if step.why_not:
+        return step.why_not
+    return "it does not know what it freed" if step.freed_bytes is None else f"freed {format_bytes(step.freed_bytes)}"
+
+
+def explain(
+    what: BaseException | Recording | str | os.PathLike[str] | None = None, *, device: int | None = None
+) -> Explanation:
+    """Put together what is known of memory that ran out.
+
+    Parameters
+    ----------
+    what : exception, Recording, path-like or None
+        An error: `OutOfMemoryError`, or that of a framework that allocates from cenote, of which the recorder knows the
+        figures. Or a recording, or the file of one. Without it, the process as it is now.
+    device : int, optional
+        The device, where an error does not say it; that of the error or the recording, else 0.
+
+    Returns
+    -------
+    Explanation
+
+    Raises
+    ------
+    TypeError
+        If `what` is none of these, or `device` no int.
+    ValueError
+        If `device` is none that there can be.
+    cenote.recorder.RecordingError
+        If the file is no recording.
+    """
+    if device is not None:
+        recorder.device_argument(device)
+    if isinstance(what, Recording):
+        return _of_recording(what)
+    if isinstance(what, str | os.PathLike):
+        return _of_recording(recorder.read(path_argument(what)))
+    if what is not None and not isinstance(what, BaseException):
+        raise TypeError(f"what to explain must be an error, a recording or a path, not {type(what).__name__}")
+    error = _found_in(what)
+    number = device if device is not None else error.device if error is not None and error.device is not None else 0
+    recording = recorder.snapshot(number)
+    if error is not None:
+        return _of_error(error, number, recording)
+    explanation = _of_recording(recording, what is not None)
+    if what is None:
+        resource = find_per_device_resource(number)
+        return _with_account(explanation, number, "" if resource is None else resource.specification)
+    return explanation
+
+
+def _found_in(error: BaseException | None) -> OutOfMemoryError | None:
+    """Find the error of cenote's that another one was raised from."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, OutOfMemoryError):
+            return error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _of_error(error: OutOfMemoryError, device: int, recording: Recording) -> Explanation:
+    explanation = Explanation(
+        message=str(error),
+        why=_why(error),
+        device=device,
+        resource=error.resource,
+        requested=error.requested,
+        account=_account(device, error.device_free, error.device_total, error.held, error.in_use, error.holders),
+        holders=error.holders,
+        growing=_growing(recording),
+        steps=error.steps,
+        recording=recording,
+    )
+    return explanation
+
+
+def _of_recording(recording: Recording, is_failure: bool = True) -> Explanation:
+    failures = recording.events[recording.events["event"] == Event.FAILURE] if is_failure else recording.events[:0]
+    requested = int(failures["bytes"][-1]) if len(failures) else None
+    holders = _holders_in(recording)
+    held = sum(each.bytes for each in holders if each.kind == "client")
+    if requested is None:
+        why = f"Clients hold {format_bytes(held)} of device {recording.device}; no allocation has failed."
+    else:
+        why = (
+            f"{format_bytes(requested)} were asked for in vain, {_ago(recording, int(failures['time_ns'][-1]))}; "
+            f"clients hold {format_bytes(held)} of device {recording.device}."
+        )
+    return Explanation("", why, recording.device, "", requested, (), holders, _growing(recording), (), recording)
+
+
+def _ago(recording: Recording, time_ns: int) -> str:
+    seconds = max(0.0, (recording.time_ns - time_ns) / 1e9)
+    return f"{seconds:.1f} s before the end of the recording"
+
+
+def _with_account(explanation: Explanation, device: int, resource: str) -> Explanation:
+    current = find_per_device_resource(device)
+    figures = {} if current is None else current.state()
+    try:
+        free, total = memory_info(device)
+    except CudaError:
+        return explanation
+    account = _account(device, free, total, figures.get("held"), figures.get("in_use"), explanation.holders)
+    return Explanation(**{**vars(explanation), "account": account, "resource": resource})
+
+
+def _why(error: OutOfMemoryError) -> str:
+    """Say in a sentence what the figures say."""
+    need = error.rounded or error.requested
+    asked = format_bytes(error.requested)
+    in_use, limit, total = error.in_use, error.limit, error.device_total
+    if total is not None and need > total:
+        return f"{asked} is more than the device has: {format_bytes(total)}."
+    if limit is not None and need > limit:
+        return f"{asked} is more than the resource may hold: its limit is {format_bytes(limit)}."
+    if limit is not None and in_use is not None and (total is None or limit <= total):
+        if in_use + need > limit:
+            short = format_bytes(in_use + need - limit)
+            return f"{format_bytes(in_use)} of {format_bytes(limit)} are in use, so that {asked} is {short} too much."
+        if error.device_free is None or error.device_free >= need:
+            return (
+                f"{format_bytes(limit - in_use)} of {format_bytes(limit)} are not in use, but no run of free memory is "
+                f"as long as {asked}."
+            )
+    if error.device_free is not None and error.held is not None and in_use is not None and total is not None:
+        unused = error.held - in_use
+        if unused + error.device_free < need:
+            others = max(0, total - error.device_free - error.held)
+            return (
+                f"The device has {format_bytes(error.device_free)} left. The resource has {format_bytes(in_use)} in "
+                f"use, and {format_bytes(others)} are taken by others: libraries beside cenote, contexts, other "
+                "processes."
+            )
+        return (
+            f"{format_bytes(unused + error.device_free)} are free, of which {format_bytes(unused)} lie in the "
+            f"resource, but in pieces: no run of them is as long as {asked}."
+        )
+    return f"The resource had no {asked} to give."
+
+
+def _account(
+    device: int,
+    free: int | None,
+    total: int | None,
+    held: int | None,
+    in_use: int | None,
+    holders: tuple[Holder, ...],
+) -> tuple[Part, ...]:
+    """Divide a device's memory up, so that the parts add up to all of it."""
+    if free is None or total is None:
+        return ()
+    used = total - free
+    clients = [each for each in holders if each.kind == "client"]
+    parts = []
+    ours = used if held is None else min(held, used)
+    if held is not None and in_use is not None:
+        counted = min(sum(each.bytes for each in clients), in_use, ours)
+        parts.append(Part("held by clients", counted))
+        parts.append(Part("in use without a client, and what rounding adds", min(in_use, ours) - counted))
+        parts.append(Part("held by the resource, unused", ours - min(in_use, ours)))
+    elif held is not None:
+        parts.append(Part("held by the resource", ours))
+    rest = used - sum(part.bytes for part in parts)
+    other = min(_bytes_of_other_processes(device) or 0, rest)
+    if other:
+        parts.append(Part("other processes", other))
+    parts.append(Part("the rest: contexts, libraries beside cenote, and what nobody tells", rest - other))
+    parts.append(Part("free", free))
+    return tuple(part for part in parts if part.bytes or part.name == "free")
+
+
+def _bytes_of_other_processes(device: int) -> int | None:
+    """Ask NVML, where its Python package is installed and the device is a real one."""
+    try:
+        import pynvml  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    except ImportError:
+        return None
+    from cenote.driver import is_simulated
+
+    if is_simulated():
+        return None
+    try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByIndex(device)
+        processes = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+        return sum(each.usedGpuMemory or 0 for each in processes if each.pid != os.getpid())
+    except Exception as error:  # whatever NVML lacks here, the account does without it
+        print(f"cenote: NVML tells nothing of other processes: {error}", file=sys.stderr)
+        return None
+
+
+def _holders_in(recording: Recording) -> tuple[Holder, ...]:
+    clients, tags = (
+        [Holder(kind, name, each.bytes, each.allocations) for name, each in recording.held_by(kind).items()]
+        for kind in ("client", "tag")
+    )
+    return (*clients, *(tags if any(tag.name for tag in tags) else ()))
+
+
+def _growing(recording: Recording) -> tuple[Growth, ...]:
+    """Find who holds more after each quarter of the events than before, and at the end a tenth more of all in use."""
+    events = len(recording.events)
+    if events < 64:
+        return ()
+    quarters = [events // 4 - 1, events // 2 - 1, 3 * events // 4 - 1, events - 1]
+    in_use = sum(int(curve[-1]) for curve in recording.bytes_over_time("client").values())
+    found = []
+    for kind in ("client", "tag"):
+        for name, curve in recording.bytes_over_time(kind).items():
+            held = curve[quarters]
+            growth = int(held[-1] - held[0])
+            if (np.diff(held) > 0).all() and growth > in_use / 10:
+                found.append(Growth(kind, name, growth, int(held[-1])))
+    named = [each for each in found if each.kind == "client" or each.name]
+    return tuple(sorted(named, key=lambda each: (each.kind != "tag", -each.bytes)))

@@ -1,0 +1,224 @@
+"""Explanations and reports: what they say follows from what happened, and a page is whole by itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import cenote
+from cenote import mr, recorder, registry
+from cenote.explanation import Explanation
+
+MIB = 1024**2
+
+
+@pytest.fixture(autouse=True)
+def pool() -> Iterator[None]:
+    before = mr.set_current_device_resource(mr.from_spec("pool:max=64MiB"))
+    yield
+    mr.set_current_device_resource(before or mr.CudaMemoryResource())
+
+
+def explained(nbytes: int) -> Explanation:
+    with pytest.raises(cenote.OutOfMemoryError) as caught:
+        cenote.DeviceBuffer(size=nbytes)
+    return cenote.explain(caught.value)
+
+
+def test_parts_add_up_to_the_devices_memory() -> None:
+    buffer = cenote.DeviceBuffer(size=10 * MIB + 1)
+    direct = mr.get_current_device_resource().allocate(5 * MIB)
+    explanation = explained(60 * MIB)
+    parts = {part.name: part.bytes for part in explanation.account}
+    free, total = cenote.driver.memory_info(0)
+    assert sum(parts.values()) == total
+    assert parts["free"] == free
+    assert parts["held by clients"] == 10 * MIB + 1
+    assert parts["in use without a client, and what rounding adds"] >= 5 * MIB
+    assert min(parts.values()) >= 0
+    mr.get_current_device_resource().deallocate(direct, 5 * MIB)
+    buffer.close()
+
+
+def test_why_says_what_the_figures_say() -> None:
+    buffer = cenote.DeviceBuffer(size=40 * MIB)
+    assert explained(60 * MIB).why == "40.00 MiB of 64.00 MiB are in use, so that 60.00 MiB is 36.00 MiB too much."
+    assert explained(100 * MIB).why == "100.00 MiB is more than the resource may hold: its limit is 64.00 MiB."
+    assert "more than the device has: 8.00 GiB" in explained(1 << 40).why
+    buffer.close()
+    blocks = [cenote.DeviceBuffer(size=MIB) for _ in range(64)]
+    for block in blocks[::2]:
+        block.close()
+    if (explanation := explained_or_none(40 * MIB)) is not None:
+        assert "is 8.00 MiB too much" in explanation.why
+
+
+def explained_or_none(nbytes: int) -> Explanation | None:
+    try:
+        cenote.DeviceBuffer(size=nbytes).close()
+    except cenote.OutOfMemoryError as error:
+        return cenote.explain(error)
+    return None
+
+
+def test_others_on_the_device_are_told_apart_from_the_resource() -> None:
+    mr.set_current_device_resource(mr.from_spec("pool"))
+    others = mr.CudaMemoryResource()
+    block = others.allocate(8000 * MIB)
+    explanation = explained(500 * MIB)
+    assert "are taken by others" in explanation.why
+    assert {part.name: part.bytes for part in explanation.account}[
+        "the rest: contexts, libraries beside cenote, and what nobody tells"
+    ] >= 8000 * MIB
+    others.deallocate(block, 8000 * MIB)
+
+
+def test_who_only_grows_is_named() -> None:
+    client = registry.Client("tests of explanations")
+    kept, passing = [], []
+    for _ in range(200):
+        with cenote.tag("a leak"):
+            kept.append(client.allocate(50_000))
+        with cenote.tag("work"):
+            passing.append(client.allocate(100_000))
+            if len(passing) > 5:
+                client.deallocate(passing.pop(0))
+    growing = explained(100 * MIB).growing
+    assert (growing[0].kind, growing[0].name) == ("tag", "a leak")
+    assert growing[0].held_bytes == 200 * 50_000
+    assert "work" not in {each.name for each in growing}
+    for block in kept + passing:
+        client.deallocate(block)
+
+
+def test_error_of_a_framework_is_explained_by_the_last_failure() -> None:
+    try:
+        try:
+            cenote.DeviceBuffer(size=100 * MIB)
+        except cenote.OutOfMemoryError as error:
+            raise RuntimeError("a framework's own error") from error
+    except RuntimeError as error:
+        assert cenote.explain(error).requested == 100 * MIB
+    explanation = cenote.explain(RuntimeError("CUDA out of memory"))
+    assert explanation.requested == 100 * MIB
+    assert "were asked for in vain" in explanation.why
+
+
+def test_process_as_it_is_has_an_account_and_no_request() -> None:
+    buffer = cenote.DeviceBuffer(size=MIB)
+    explanation = cenote.explain()
+    assert explanation.requested is None
+    assert sum(part.bytes for part in explanation.account) == cenote.driver.memory_info(0)[1]
+    assert explanation.resource == "pool:max=64MiB | virtual"
+    buffer.close()
+
+
+class Page(HTMLParser):
+    """The tags that are open, and what a page asks others for."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.outside: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "br", "hr", "img"):
+            self.open.append(tag)
+        self.outside += [
+            value
+            for name, value in attributes
+            if name in ("src", "href") and value and not value.startswith(("#", "data:"))
+        ]
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attributes)
+        if tag not in ("meta", "br", "hr", "img"):
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_page_is_whole_and_asks_for_nothing_else(tmp_path: Path) -> None:
+    with cenote.tag("<script>alert('1')</script> & co."):
+        buffer = cenote.DeviceBuffer(size=MIB)
+    explanation = explained(100 * MIB)
+    explanation.save(tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text()
+    page = Page(text)
+    assert page.open == []
+    assert page.outside == []
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert text.count("<svg") >= 2
+    assert "<script" not in explanation._repr_html_()
+    buffer.close()
+
+
+def test_explanation_is_plain_data_for_json() -> None:
+    explanation = explained(100 * MIB)
+    told = json.loads(json.dumps(explanation.to_dict()))
+    assert told["requested"] == 100 * MIB
+    assert {"name", "bytes"} == set(told["account"][0])
+
+
+def test_explanation_of_many_events_takes_less_than_a_second() -> None:
+    client = registry.Client("tests of explanations")
+    blocks = [client.allocate(256) for _ in range(20_000)]
+    for _ in range(40_000):
+        client.deallocate(client.allocate(512))
+    begun = time.perf_counter()
+    with pytest.raises(MemoryError):
+        client.allocate(100 * MIB)
+    message_seconds = time.perf_counter() - begun
+    for block in blocks:
+        client.deallocate(block)
+    assert message_seconds < 1
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cenote", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.slow
+def test_commands_explain_and_report_recordings_and_logs(tmp_path: Path) -> None:
+    with cenote.tag("told"):
+        buffer = cenote.DeviceBuffer(size=MIB)
+    recorder.snapshot().save(tmp_path / "saved.rec")
+    buffer.close()
+    for file, words in ((tmp_path / "saved.rec", "told, 1 block"), (cenote.trace.example(), "log, 2 blocks")):
+        told = run("explain", file)
+        assert words in told.stdout, told.stderr
+        assert json.loads(run("explain", file, "--json").stdout)["device"] == 0
+        made = run("report", tmp_path / "page.html", "--recording", file)
+        assert made.returncode == 0, made.stderr
+        assert Page((tmp_path / "page.html").read_text()).open == []
+    bad = tmp_path / "bad.rec"
+    bad.write_bytes(b"cenoteFR" + b"\xff" * 200)
+    for command in (("explain", bad), ("report", tmp_path / "page.html", "--recording", bad)):
+        failed = run(*command)
+        assert failed.returncode == 2
+        assert failed.stderr.startswith(f"cenote: {bad}: ")
+        assert len(failed.stderr.splitlines()) == 1
+
+
+def test_trace_made_a_recording_is_the_same_trace_again(tmp_path: Path) -> None:
+    recorded = cenote.trace.read(cenote.trace.example())
+    recording = recorder.from_trace(recorded)
+    again = recording.to_trace()
+    assert (again["pointer"] == recorded["pointer"]).all()
+    assert (again["bytes"] == recorded["bytes"]).all()
+    assert (again["action"] == recorded["action"]).all()
+    assert (again["time_us"] == recorded["time_us"]).all()
+    recording.save(tmp_path / "saved.rec")
+    assert len(recorder.read(tmp_path / "saved.rec").events) == len(recorded)
