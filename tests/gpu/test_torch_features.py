@@ -11,10 +11,6 @@ import pytest
 
 PROGRAM = Path(__file__).with_name("torch_features.py")
 
-# What cenote does not do yet.
-MISSING = {"share_with_another_process": "memory of cenote cannot be mapped by another process yet"}
-
-
 def _load() -> ModuleType:
     spec = importlib.util.spec_from_file_location("torch_features", PROGRAM)
     assert spec is not None and spec.loader is not None
@@ -47,8 +43,6 @@ def test_it_works_with_pytorchs_own_allocator(name: str) -> None:
 
 @pytest.mark.parametrize("name", features.FEATURES)
 def test_it_works_with_cenote(name: str) -> None:
-    if name in MISSING:
-        pytest.xfail(MISSING[name])
     passed, text = _result("cenote", name)
     assert passed, text
     assert _result("native", name) == (True, text), "another result than with PyTorch's own allocator"

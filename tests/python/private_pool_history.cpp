@@ -75,7 +75,8 @@ void run(unsigned seed) {
       kept_segments = segments.size();
     } else if (dice == 96 && kept_segments != 0) {
       for (const auto& [block, its] : model) pool.free(block);
-      for (const auto& [block, its] : kept) require(pool.take_at(block, its.bytes, its.bytes), "comes back", seed, step);
+      for (const auto& [block, its] : kept)
+        require(pool.take_at(block, its.bytes, its.bytes), "comes back", seed, step);
       model = kept;
     } else if (dice == 97) {
       pool.release_idle(give);

@@ -152,7 +152,8 @@ def test_nothing_that_is_loaded_beside_a_framework_needs_a_locale(source: Path) 
 @pytest.mark.parametrize("source", PLUGIN_SOURCES, ids=name)
 def test_compiled_plugins_use_public_headers_only(source: Path) -> None:
     assert {included for included in includes(source) if included.startswith("cenote/")} <= PUBLIC
-    assert not [included for included in includes(source) if re.match(r"(cu|nv)[A-Za-z_/]*\.h", included)]
+    if source.parent.name != "full":  # compiled against PyTorch, whose headers have CUDA's in them
+        assert not [included for included in includes(source) if re.match(r"(cu|nv)[A-Za-z_/]*\.h", included)]
 
 
 @pytest.mark.parametrize("source", [*PLUGIN_SOURCES, *PLUGIN_MODULES], ids=name)

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from cenote.allocators.torch import full_build
 
 COMPILER = shlex.split(os.environ.get("CXX", "c++"))

@@ -34,6 +34,8 @@ struct live_block {
   c10::DeviceIndex device = 0;
   bool is_large = false;
   bool outlives_its_stream = false;  ///< the stream is not PyTorch's, and may be destroyed before the block is freed
+  bool is_recorded = false;          ///< used on other streams of PyTorch's own, which recorded_frees knows
+  bool is_pending = false;           ///< freed, and still used on such a stream
   context stack;
 };
 

@@ -35,6 +35,10 @@ class device_counters {
   std::size_t add(const live_block& block);
   std::size_t remove(const live_block& block);
 
+  /// remove() in two steps: the program lets go, and the memory may be used again.
+  std::size_t remove_allocated(const live_block& block);
+  void remove_active(const live_block& block);
+
   void set_reserved(const reserved_figures& now);
   void add_retry();
   void add_out_of_memory();

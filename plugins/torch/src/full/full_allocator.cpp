@@ -8,6 +8,8 @@
 #include <c10/util/ApproximateClock.h>
 
 #include <algorithm>
+#include <array>
+#include <cstdio>
 #include <limits>
 
 #include "cenote/ground/error.hpp"
@@ -39,7 +41,17 @@ std::size_t known(std::uint64_t figure, std::size_t otherwise) {
   return figure == CENOTE_UNKNOWN ? otherwise : static_cast<std::size_t>(figure);
 }
 
-std::string spell(std::size_t bytes) { return c10::CachingAllocator::format_size(bytes); }
+/// As PyTorch spells sizes; without a stream, whose locale may be that of another copy of the C++ runtime.
+std::string spell(std::size_t bytes) {
+  if (bytes <= 1024) return std::to_string(bytes) + " bytes";
+  constexpr std::array<const char*, 3> units{"KiB", "MiB", "GiB"};
+  double amount = static_cast<double>(bytes) / 1024;
+  std::size_t unit = 0;
+  for (; amount > 1024 && unit + 1 < units.size(); ++unit) amount /= 1024;
+  std::array<char, 64> text{};
+  std::snprintf(text.data(), text.size(), "%.2f %s", amount, units.at(unit));
+  return text.data();
+}
 
 }  // namespace
 
@@ -54,8 +66,7 @@ void full_allocator::turn_on(bool on) {
 }
 
 full_allocator::device_state& full_allocator::of(c10::DeviceIndex device) {
-  TORCH_CHECK(device >= 0 && static_cast<std::size_t>(device) < devices_.size(), "Invalid device argument ",
-              static_cast<int>(device));
+  TORCH_CHECK(device >= 0 && static_cast<std::size_t>(device) < devices_.size(), "Invalid device argument");
   return devices_[static_cast<std::size_t>(device)];
 }
 
@@ -100,6 +111,7 @@ void full_allocator::make_room(const request& wanted) {
     c10::FreeCudaMemoryCallbacksRegistry()->Create(name)->Execute();
   }
   of(wanted.device).counters.add_retry();
+  if (!pools_.has_routes()) recorded_.finish_all(wanted.device);
   pools_.release_idle(wanted.device);
   if (has_native()) native_->emptyCache();
   core().trim_to(wanted.device, 0, 1);
@@ -111,6 +123,7 @@ void* full_allocator::allocate_on(std::size_t bytes, c10::DeviceIndex device, cu
   TORCH_CHECK_WITH(OutOfMemoryError, bytes < one_exbibyte,
                    "CUDA out of memory. Tried to allocate more than 1EB memory.");
   const context stack = history_.gather(record_level::STATE);
+  if (recorded_.has_waiting(device) && !pools_.has_routes()) recorded_.finish_done(device);
   const request wanted{device, round_up(bytes, block_granularity), bytes, stream, stream_is_foreign};
   live_block block;
   block.bytes = wanted.bytes;
@@ -229,13 +242,38 @@ void full_allocator::free(void* pointer) {
     if (has_native()) native_->raw_delete(pointer);
     return;
   }
+  const auto address = reinterpret_cast<std::size_t>(pointer);
   if (history_.is_enabled()) {
-    const context stack = history_.gather(record_level::ALL);
-    const auto address = reinterpret_cast<std::size_t>(pointer);
-    history_.record({trace_entry::FREE_REQUESTED, block.device, address, block.bytes, block.stream}, stack);
-    history_.record({trace_entry::FREE_COMPLETED, block.device, address, block.bytes, block.stream}, stack);
+    history_.record({trace_entry::FREE_REQUESTED, block.device, address, block.bytes, block.stream},
+                    history_.gather(record_level::ALL));
   }
-  const std::size_t allocated = of(block.device).counters.remove(block);
+  const c10::DeviceIndex device = block.device;
+  const auto bytes = static_cast<std::int64_t>(block.bytes);
+  const std::size_t allocated = of(device).counters.remove_allocated(block);
+  if (block.is_recorded) {
+    free_recorded(pointer, std::move(block));
+  } else {
+    finish_free(pointer, block);
+  }
+  report(pointer, -bytes, allocated, device);
+}
+
+/// After the work of the streams that were recorded.
+void full_allocator::free_recorded(void* pointer, live_block block) {
+  const std::vector<cudaStream_t> streams = recorded_.take(pointer);
+  block.is_pending = true;
+  if (!pools_.has_routes() && recorded_.free_later(pointer, block, streams)) return;
+  for (const cudaStream_t stream : streams) core().record_stream(pointer, stream);
+  finish_free(pointer, block);
+}
+
+void full_allocator::finish_free(void* pointer, const live_block& block) {
+  of(block.device).counters.remove_active(block);
+  if (history_.is_enabled()) {
+    history_.record(
+        {trace_entry::FREE_COMPLETED, block.device, reinterpret_cast<std::size_t>(pointer), block.bytes, block.stream},
+        history_.gather(record_level::ALL));
+  }
   if (block.pool != nullptr) {
     pools_.free(block, pointer);
   } else if (block.outlives_its_stream) {
@@ -243,7 +281,6 @@ void full_allocator::free(void* pointer) {
   } else {
     core().deallocate(pointer, block.stream);
   }
-  report(pointer, -static_cast<std::int64_t>(block.bytes), allocated, block.device);
 }
 
 void full_allocator::raw_delete(void* pointer) { free(pointer); }
@@ -263,6 +300,7 @@ void full_allocator::report(void* pointer, std::int64_t bytes, std::size_t alloc
 void full_allocator::emptyCache(mempool_id id) {
   const int devices = std::max(device_count_.load(), core().device_count());
   for (int device = 0; device < devices; ++device) {
+    if (!pools_.has_routes()) recorded_.finish_all(static_cast<c10::DeviceIndex>(device));
     pools_.release_idle(static_cast<c10::DeviceIndex>(device));
     if (id == mempool_id{0, 0} && core().trim_to(device, 0, 1) < 0) TORCH_CHECK(false, core().last_error());
   }
@@ -274,18 +312,23 @@ void full_allocator::recordStream(const c10::DataPtr& data, c10::cuda::CUDAStrea
   if (pointer == nullptr) return;
   private_pool* pool = nullptr;
   bool is_its_own = false;
-  const bool is_ours = blocks_.visit(pointer, [&](const live_block& block) {
+  bool is_exact = false;
+  const bool is_ours = blocks_.visit(pointer, [&](live_block& block) {
     pool = block.pool;
-    is_its_own = block.stream == stream.stream();
+    is_its_own = block.stream == stream.stream() && block.device == stream.device_index();
+    is_exact = pool == nullptr && !is_foreign(stream) && block.device == stream.device_index();
+    if (is_exact && !is_its_own) block.is_recorded = true;
   });
   if (!is_ours) {
     if (has_native()) native_->recordStream(data, stream);
-  } else if (!is_its_own) {
-    if (pool != nullptr) {
-      pools_.record_stream(pointer, stream.stream());
-    } else if (core().record_stream(pointer, stream.stream()) != 0) {
-      TORCH_CHECK(false, core().last_error());
-    }
+  } else if (is_its_own) {
+    return;
+  } else if (is_exact) {
+    recorded_.record(pointer, stream.stream());
+  } else if (pool != nullptr) {
+    pools_.record_stream(pointer, stream.stream());
+  } else if (core().record_stream(pointer, stream.stream()) != 0) {
+    TORCH_CHECK(false, core().last_error());
   }
 }
 
@@ -365,7 +408,8 @@ bool full_allocator::initialized() { return is_initialized_; }
 double full_allocator::getMemoryFraction(c10::DeviceIndex device) { return of(device).fraction; }
 
 void full_allocator::setMemoryFraction(double fraction, c10::DeviceIndex device) {
-  TORCH_CHECK(0 <= fraction && fraction <= 1, "invalid fraction:", fraction, ". Please set within [0, 1].");
+  TORCH_CHECK(0 <= fraction && fraction <= 1,
+              "invalid fraction: " + std::to_string(fraction) + ". Please set within [0, 1].");
   const std::size_t total = known(state_of(device).device_total, 0);
   of(device).fraction = fraction;
   // A fraction of 0 allows nothing; a limit of 0 would be none.
@@ -483,14 +527,19 @@ CheckpointDelta full_allocator::setCheckpointPoolState(c10::DeviceIndex device, 
 // --- Other processes -------------------------------------------------------------------------------------------------
 
 ShareableHandle full_allocator::shareIpcHandle(void* pointer) {
-  const bool is_ours = blocks_.visit(pointer, [](const live_block&) {});
-  TORCH_CHECK(!is_ours, "cenote does not share memory with other processes yet: send a copy on the host, or call ",
-              "cenote.allocators.torch.uninstall() before the tensor is made");
-  return native_->shareIpcHandle(pointer);
+  std::size_t bytes = 0;
+  c10::DeviceIndex device = 0;
+  const bool is_ours = blocks_.visit(pointer, [&](const live_block& block) {
+    bytes = block.bytes;
+    device = block.device;
+  });
+  if (!is_ours) return native_->shareIpcHandle(pointer);
+  return {0, shared_.share(pointer, bytes, device)};
 }
 
 std::shared_ptr<void> full_allocator::getIpcDevPtr(std::string handle) {
-  return native_->getIpcDevPtr(std::move(handle));
+  if (!shared_memory::is_handle(handle)) return native_->getIpcDevPtr(std::move(handle));
+  return shared_.open(handle);
 }
 
 // --- History ---------------------------------------------------------------------------------------------------------
@@ -576,6 +625,7 @@ SnapshotInfo full_allocator::snapshot(mempool_id id, bool include_traces) {
   for (int index = 0; index < devices; ++index) {
     const auto device = static_cast<c10::DeviceIndex>(index);
     auto blocks = blocks_.of_device(device);
+    for (auto& each : recorded_.waiting(device)) blocks.push_back(std::move(each));
     std::sort(blocks.begin(), blocks.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
     pools_.for_each(device, [&](mempool_id its, const private_pool& pool) {
       if (!is_of_all && its != id) return;

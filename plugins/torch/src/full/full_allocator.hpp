@@ -30,6 +30,8 @@
 #include "device_counters.hpp"
 #include "memory_history.hpp"
 #include "private_pools.hpp"
+#include "recorded_frees.hpp"
+#include "shared_memory.hpp"
 #include "snapshot.hpp"
 #include "torch_types.hpp"
 
@@ -136,6 +138,8 @@ class full_allocator final : public cuda_allocator {
   [[noreturn]] void fail(const request& wanted, const std::string& why, const context& stack);
   void free(void* pointer);
   static void free_block(void* pointer);
+  void free_recorded(void* pointer, live_block block);
+  void finish_free(void* pointer, const live_block& block);
   void report(void* pointer, std::int64_t bytes, std::size_t allocated, c10::DeviceIndex device);
   std::size_t look_at_reserved(c10::DeviceIndex device);
   bool has_native() const { return native_->initialized(); }
@@ -148,6 +152,12 @@ class full_allocator final : public cuda_allocator {
   block_table blocks_;
   memory_history history_;
   private_pools pools_{history_};
+  recorded_frees recorded_{[this](void* pointer, const live_block& block) { finish_free(pointer, block); }};
+  shared_memory shared_{[this](void* pointer) {
+    std::size_t bytes = 0;
+    blocks_.visit(pointer, [&](const live_block& block) { bytes = block.bytes; });
+    return bytes;
+  }};
   std::array<device_state, 128> devices_;
   std::mutex observers_mutex_;  // guards `observers_`
   std::vector<OutOfMemoryObserver> observers_;

@@ -10,8 +10,9 @@ namespace {
 block_info spell(const live_block& block) {
   block_info info;
   info.size = block.bytes;
-  info.requested_size = block.requested;
-  info.allocated = info.active = true;
+  info.requested_size = block.is_pending ? 0 : block.requested;
+  info.allocated = !block.is_pending;
+  info.active = true;
   info.context_when_allocated = block.stack;
   return info;
 }
@@ -24,11 +25,9 @@ block_info gap_of(std::size_t bytes) {
 
 void add(segment_info& segment, block_info block) {
   segment.total_size += block.size;
-  if (block.allocated) {
-    segment.allocated_size += block.size;
-    segment.active_size += block.size;
-    segment.requested_size += block.requested_size;
-  }
+  if (block.allocated) segment.allocated_size += block.size;
+  if (block.active) segment.active_size += block.size;
+  segment.requested_size += block.requested_size;
   segment.blocks.push_back(std::move(block));
 }
 

@@ -29,9 +29,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cenote.allocators.torch import full_allocator, full_build
-
 import cenote
+from cenote.allocators.torch import full_allocator, full_build
 
 if TYPE_CHECKING:
     from torch.cuda.memory import CUDAPluggableAllocator

@@ -37,6 +37,8 @@ _UNITS = (
     "memory_history",
     "private_pool",
     "private_pools",
+    "recorded_frees",
+    "shared_memory",
     "snapshot",
     "full_allocator",
     "installation",
