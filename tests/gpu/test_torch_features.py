@@ -11,6 +11,7 @@ import pytest
 
 PROGRAM = Path(__file__).with_name("torch_features.py")
 
+
 def _load() -> ModuleType:
     spec = importlib.util.spec_from_file_location("torch_features", PROGRAM)
     assert spec is not None and spec.loader is not None

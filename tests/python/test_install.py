@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import textwrap
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -482,3 +483,32 @@ def test_no_framework_is_imported_where_it_could_not_be_used(
 
 def test_one_framework_may_be_given_as_a_word():
     assert [row.framework for row in cenote.install("cuda", frameworks="torch")] == ["torch"]
+
+
+@pytest.mark.parametrize("named", [None, 7, b"torch"])
+def test_what_names_no_frameworks_is_not_uninstalled(named: Any) -> None:
+    with pytest.raises(TypeError, match="frameworks must be names of frameworks"):
+        cenote.uninstall(named)
+
+
+def test_uninstall_goes_through_the_plugins_that_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Loaded:
+        @staticmethod
+        def uninstall() -> str:
+            return "is on its own again"
+
+    class Kept:
+        @staticmethod
+        def uninstall() -> str:
+            raise RuntimeError("it keeps it")
+
+    for name, plugin in (("torch", Loaded), ("cupy", Kept)):
+        monkeypatch.setitem(sys.modules, f"cenote.allocators.{name}", plugin)
+    monkeypatch.delitem(sys.modules, "cenote.allocators.numba", raising=False)
+    report = cenote.uninstall()
+    assert not report
+    assert [(row.framework, row.installed, row.detail) for row in report] == [
+        ("torch", True, "is on its own again"),
+        ("cupy", False, "RuntimeError: it keeps it"),
+        ("numba", True, "was never on cenote"),
+    ]

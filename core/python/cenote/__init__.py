@@ -46,7 +46,7 @@ if TYPE_CHECKING:
         sim,
     )
     from cenote.explanation import explain
-    from cenote.frameworks import InstallReport, install
+    from cenote.frameworks import InstallReport, install, uninstall
     from cenote.logs import replay, timeline, trace
     from cenote.pressure import add_pressure_handler, remove_pressure_handler
 
@@ -93,6 +93,7 @@ __all__ = [
     "tag",
     "timeline",
     "trace",
+    "uninstall",
     "unregister_reinitialize_hook",
     "usage",
 ]
@@ -107,6 +108,7 @@ _names = {
     "add_pressure_handler": "cenote.pressure",
     "explain": "cenote.explanation",
     "install": "cenote.frameworks",
+    "uninstall": "cenote.frameworks",
     "remove_pressure_handler": "cenote.pressure",
     "replay": "cenote.logs",
     "timeline": "cenote.logs",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
@@ -14,7 +15,7 @@ from cenote._core.specification import specification_words
 from cenote._local_device import local_device
 from cenote.errors import DriverUnavailableError
 
-__all__ = ["FRAMEWORKS", "InstallDevice", "InstallReport", "InstallRow", "install"]
+__all__ = ["FRAMEWORKS", "InstallDevice", "InstallReport", "InstallRow", "install", "uninstall"]
 
 FRAMEWORKS = ("torch", "cupy", "numba")
 """Frameworks that have a plugin, by the name of their package."""
@@ -120,12 +121,7 @@ def install(
     """
     if not isinstance(resource, str | mr.DeviceMemoryResource):
         raise TypeError(f"resource must be a specification or a memory resource, not {type(resource).__name__}")
-    if not isinstance(frameworks, Iterable) or isinstance(frameworks, bytes):
-        raise TypeError(f"frameworks must be names of frameworks, not {type(frameworks).__name__}")
-    frameworks = (frameworks,) if isinstance(frameworks, str) else tuple(frameworks)
-    for name in frameworks:
-        if name not in FRAMEWORKS:
-            raise ValueError(f"{name!r} is not a framework that cenote knows; known are: {', '.join(FRAMEWORKS)}")
+    frameworks = _known(frameworks)
     if isinstance(device, str) and device != "local":
         raise ValueError(f"device must be the number of a device, 'local' or None, not {device!r}")
     try:
@@ -134,6 +130,56 @@ def install(
     except DriverUnavailableError as error:
         return InstallReport("", tuple(InstallRow(name, False, f"no GPU: {error}") for name in frameworks))
     return InstallReport(spelled, tuple(_install_framework(name) for name in frameworks), devices)
+
+
+def uninstall(frameworks: Iterable[str] | str = FRAMEWORKS) -> InstallReport:
+    """Have the frameworks allocate by themselves again.
+
+    Memory that came from cenote stays valid, and goes back to it. The current resources stay:
+    `cenote.mr.set_current_device_resource` replaces them.
+
+    Parameters
+    ----------
+    frameworks : str or iterable of str
+        Any of ``"torch"``, ``"cupy"``, ``"numba"``.
+
+    Returns
+    -------
+    InstallReport
+        One row a framework: whether it is on its own memory now, and why not.
+
+    Raises
+    ------
+    TypeError
+        What names no frameworks.
+    ValueError
+        A framework that is not known.
+    """
+    rows = tuple(_uninstall_framework(name) for name in _known(frameworks))
+    try:
+        return InstallReport(_specification_of(driver.current_device()), rows, _devices())
+    except DriverUnavailableError:
+        return InstallReport("", rows)
+
+
+def _known(frameworks: Iterable[str] | str) -> tuple[str, ...]:
+    if not isinstance(frameworks, Iterable) or isinstance(frameworks, bytes):
+        raise TypeError(f"frameworks must be names of frameworks, not {type(frameworks).__name__}")
+    names = (frameworks,) if isinstance(frameworks, str) else tuple(frameworks)
+    for name in names:
+        if name not in FRAMEWORKS:
+            raise ValueError(f"{name!r} is not a framework that cenote knows; known are: {', '.join(FRAMEWORKS)}")
+    return names
+
+
+def _uninstall_framework(name: str) -> InstallRow:
+    plugin = sys.modules.get(f"cenote.allocators.{name}")
+    if plugin is None:
+        return InstallRow(name, True, "was never on cenote")
+    try:
+        return InstallRow(name, True, plugin.uninstall())
+    except Exception as error:
+        return InstallRow(name, False, f"{type(error).__name__}: {error}")
 
 
 def _make_current(resource: mr.DeviceMemoryResource | str, device: int | None) -> str:

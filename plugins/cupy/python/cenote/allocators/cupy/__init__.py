@@ -19,7 +19,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["cupy_allocator", "install"]
+__all__ = ["cupy_allocator", "install", "uninstall"]
+
+_replaced: Callable[[int], Any] | None = None
+"""CuPy's allocator before install()."""
 
 
 def _c_function(module: Any, name: str, signature: bytes) -> int:
@@ -74,8 +77,28 @@ def install() -> str:
     allocator = _make_allocator()
     import cupy
 
+    global _replaced
+    current = cupy.cuda.get_allocator()
+    if current is not allocator:
+        _replaced = current
     cupy.cuda.set_allocator(allocator)
     return f"cupy {cupy.__version__}: arrays come from the current resource of their device"
+
+
+def uninstall() -> str:
+    """Have CuPy allocate as it did before `install`, for arrays from now on.
+
+    Returns
+    -------
+    str
+        What took effect.
+    """
+    import cupy
+
+    if cupy.cuda.get_allocator() is not _make_allocator():
+        return f"cupy {cupy.__version__}: was on an allocator of its own already"
+    cupy.cuda.set_allocator(_replaced or cupy.get_default_memory_pool().malloc)
+    return f"cupy {cupy.__version__}: new arrays come from the allocator of before"
 
 
 def __getattr__(name: str) -> Any:

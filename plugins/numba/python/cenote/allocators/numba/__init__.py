@@ -35,7 +35,7 @@ except ImportError as error:
     why = f"CenoteNumbaManager needs Numba, which cannot be imported ({error}): pip install 'cenote[numba]'"
     raise ImportError(why) from error
 
-__all__ = ["CenoteNumbaManager", "install"]
+__all__ = ["CenoteNumbaManager", "install", "uninstall"]
 
 _client = Client("numba")
 
@@ -129,3 +129,18 @@ def install() -> str:
 
     cuda.set_memory_manager(CenoteNumbaManager)
     return f"numba {numba.__version__}: device arrays come from the current resource of their device"
+
+
+def uninstall() -> str:
+    """Have Numba manage the memory of contexts by itself that are made from now on.
+
+    Returns
+    -------
+    str
+        What took effect.
+    """
+    import numba
+    from numba.cuda.cudadrv.driver import NumbaCUDAMemoryManager
+
+    cuda.set_memory_manager(NumbaCUDAMemoryManager)
+    return f"numba {numba.__version__}: new contexts have Numba's own memory; numba.cuda.close() ends those of before"
