@@ -19,6 +19,7 @@ import numpy as np
 
 import cenote
 from cenote import (
+    budgets,
     device_buffer,
     driver,
     explanation,
@@ -41,7 +42,7 @@ from cenote.logs import floor
 KIB, MIB = 1024, 1024**2
 MODULES = (
     *(mr, device_buffer, stream, statistics, logger, driver, registry, initialization, units, pressure, recorder),
-    *(explanation, report),
+    *(budgets, explanation, report),
     *(floor, replay, timeline, trace),
 )
 
@@ -71,6 +72,7 @@ def but(refused: Refused, *accepted: Any) -> Refused:
 
 # The words by which an error may name an argument instead of the argument's own name.
 NAMED_AS = {
+    "amount": ("budget",),
     "allocation_size": ("a bin",),
     "arena_size": ("an arena",),
     "ary": ("buffer",),
@@ -500,6 +502,17 @@ TABLE: dict[str, dict[str, tuple[Any, Refused]]] = {
     },
     "initialization.register_reinitialize_hook": {"func": (give, CALLABLE)},
     "initialization.unregister_reinitialize_hook": {"func": (give, ANYTHING)},  # who never was a hook is none
+    # cenote.budgets
+    "budgets.Budget": {field.name: (0, ANYTHING) for field in dataclasses.fields(budgets.Budget)},
+    "budgets.budget": {
+        "amount": (
+            "60%",
+            refuse(TypeError, b"", object(), [], 1.5, NAN, True)
+            + refuse(ValueError, "", "text", "101%", "-1%", "nan%", "%", "50 %%", -1, "1 GiX", "99999999 TiB"),
+        ),
+        "device": (0, OPTIONAL_DEVICE),
+    },
+    "budgets.get_budget": {"device": (0, OPTIONAL_DEVICE)},
     # cenote.logs
     "floor.page_floor": {
         "trace": (EVENTS, TRACE),

@@ -27,6 +27,7 @@ INFO = logger.level_enum.info  # what the level is at the start
 
 # What ends the effect of a good call.
 UNDO: dict[str, Callable[[Any, Any], object]] = {
+    "budgets.budget": lambda *_: cenote.budget(None, 0),
     "logger.set_logging_level": lambda *_: (_logger.set_level(INFO), logging.getLogger("cenote").setLevel(0)),
     "mr.DeviceMemoryResource.allocate": lambda resource, address: resource.deallocate(address, KIB),
     "registry.Client.allocate": lambda client, address: client.deallocate(address),

@@ -185,6 +185,7 @@ PACKAGE_KNOWS: dict[str, set[str]] = {
     "report": {"explanation", "logs", "recorder", "units"},
     "statistics": {"_core", "_profiled_function", "mr"},
     "_local_device": {"_core", "driver"},
+    "budgets": {"_core", "driver"},
     "frameworks": {"_core", "_local_device", "driver", "mr", "registry"},
     "allocators": set(),
     "compat": {"__init__", "stream"},

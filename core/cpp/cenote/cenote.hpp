@@ -22,6 +22,7 @@
 #include "cenote/containers/device_uvector.hpp"
 #include "cenote/driver/cuda_stream.hpp"
 #include "cenote/driver/device.hpp"
+#include "cenote/driver/device_budget.hpp"
 #include "cenote/driver/driver_info.hpp"
 #include "cenote/driver/event.hpp"
 #include "cenote/driver/kept_stream.hpp"

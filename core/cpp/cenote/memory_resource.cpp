@@ -6,10 +6,12 @@
 #include <utility>
 
 #include "cenote/driver/device.hpp"
+#include "cenote/driver/device_budget.hpp"
 #include "cenote/driver/nvtx.hpp"
 #include "cenote/driver/nvtx_memory.hpp"
 #include "cenote/driver/stream_id.hpp"
 #include "cenote/driver/unnamed_stream.hpp"
+#include "cenote/ground/bytes.hpp"
 #include "cenote/ground/free_correction.hpp"
 #include "cenote/ground/log.hpp"
 #include "cenote/ground/pressure.hpp"
@@ -36,6 +38,23 @@ int depth_above(const std::shared_ptr<memory_resource>& upstream, const char* ki
     ++above;
   }
   return deepest;
+}
+
+/// Whether the stack stands on memory that counts for the budget.
+bool counts_for_budget(const memory_resource& resource) {
+  std::string source = resource.kind();
+  for (auto under = resource.upstream(); under; under = under->upstream()) source = under->kind();
+  return source == "cuda" || source == "virtual" || source == "async";
+}
+
+/// The smallest limit holds: where that is the budget, it is the one that the error names, with who has set it.
+void bound_by_budget(const memory_resource& resource, memory_state& figures, shortage& known) {
+  if (!counts_for_budget(resource)) return;
+  const budget_figures budget = budget_of(resource.device());
+  if (!budget.limit || (figures.limit && *figures.limit <= *budget.limit)) return;
+  figures.limit = budget.limit;
+  known.limited_by = "the budget of the process on the device, of which " + format_bytes(budget.held) +
+                     " is held (set by " + budget.set_by + ")";
 }
 
 /// Reports a size that no block has. Returns 0: the block counts as nothing.
@@ -72,7 +91,9 @@ out_of_memory memory_resource::shortage_of(stream_ref stream, std::size_t bytes,
   known.stream = reinterpret_cast<std::uintptr_t>(stream.value());
   known.resource = describe(*this);
   known.steps = std::move(steps);
-  out_of_memory error(bytes, state(), std::move(known));
+  memory_state figures = state();
+  bound_by_budget(*this, figures, known);
+  out_of_memory error(bytes, figures, std::move(known));
   if (should_log(log_level::debug)) log(log_level::debug, error.what());
   nvtx::mark("out_of_memory", bytes);
   return error;

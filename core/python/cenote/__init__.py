@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         report,
         sim,
     )
+    from cenote.budgets import Budget, budget, get_budget
     from cenote.explanation import explain
     from cenote.frameworks import InstallReport, install, uninstall
     from cenote.logs import replay, timeline, trace
@@ -54,6 +55,7 @@ __all__ = [
     "DEFAULT_STREAM",
     "LEGACY_DEFAULT_STREAM",
     "PER_THREAD_DEFAULT_STREAM",
+    "Budget",
     "CudaError",
     "CudaStreamFlags",
     "CudaStreamPool",
@@ -68,12 +70,14 @@ __all__ = [
     "add_pressure_handler",
     "allocators",
     "available_device_memory",
+    "budget",
     "device_buffer",
     "disable_logging",
     "driver",
     "enable_logging",
     "explain",
     "explanation",
+    "get_budget",
     "get_log_filenames",
     "install",
     "is_initialized",
@@ -104,9 +108,12 @@ _modules = (
     *("registry", "report", "sim"),
 )
 _names = {
+    "Budget": "cenote.budgets",
     "InstallReport": "cenote.frameworks",
     "add_pressure_handler": "cenote.pressure",
+    "budget": "cenote.budgets",
     "explain": "cenote.explanation",
+    "get_budget": "cenote.budgets",
     "install": "cenote.frameworks",
     "uninstall": "cenote.frameworks",
     "remove_pressure_handler": "cenote.pressure",

@@ -14,7 +14,7 @@
 namespace cenote::inline v1 {
 namespace {
 
-std::size_t unused_bytes_of(CUmemoryPool pool) {
+std::size_t unused_bytes_in(CUmemoryPool pool) {
   cuuint64_t used = 0;
   cuuint64_t reserved = 0;
   CENOTE_DRIVER_CALL(cuMemPoolGetAttribute, pool, CU_MEMPOOL_ATTR_USED_MEM_CURRENT, &used);
@@ -66,10 +66,29 @@ std::size_t driver_pools::unused_bytes(CUmemPoolHandle_st* another) const {
   std::size_t bytes = 0;
   bool is_counted = another == nullptr;
   for (const place& each : places_) {
-    bytes += unused_bytes_of(each.pool);
+    bytes += unused_bytes_in(each.pool);
     is_counted = is_counted || each.pool == another;
   }
-  return is_counted ? bytes : bytes + unused_bytes_of(another);
+  return is_counted ? bytes : bytes + unused_bytes_in(another);
+}
+
+std::optional<std::size_t> driver_pools::unused_bytes_of(CUmemPoolHandle_st* pool) const {
+  const relaxed_capture_scope relaxed;
+  const std::lock_guard lock(mutex_);
+  if (std::ranges::find(places_, pool, &place::pool) == places_.end()) return std::nullopt;
+  return unused_bytes_in(pool);
+}
+
+std::size_t driver_pools::reserved_bytes() const {
+  const relaxed_capture_scope relaxed;
+  const std::lock_guard lock(mutex_);
+  std::size_t bytes = 0;
+  for (const place& each : places_) {
+    cuuint64_t reserved = 0;
+    CENOTE_DRIVER_CALL(cuMemPoolGetAttribute, each.pool, CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, &reserved);
+    bytes += reserved;
+  }
+  return bytes;
 }
 
 void driver_pools::trim(CUmemPoolHandle_st* another) {

@@ -19,6 +19,7 @@
 #include <cstdint>
 #include <functional>
 #include <mutex>
+#include <optional>
 #include <vector>
 
 #include "cenote/driver/stream_ref.hpp"
@@ -51,6 +52,12 @@ class driver_pools {
 
   /// Bytes that nobody uses: of these pools, and of `another` if that is not null.
   std::size_t unused_bytes(CUmemPoolHandle_st* another) const;
+
+  /// Bytes that nobody uses of one that cenote made; nothing if it is somebody else's.
+  std::optional<std::size_t> unused_bytes_of(CUmemPoolHandle_st* pool) const;
+
+  /// Bytes that these pools have taken of the device.
+  std::size_t reserved_bytes() const;
 
   /// Gives them back to the device, as far as the host has waited for the work that used them.
   CENOTE_EXPORT void trim(CUmemPoolHandle_st* another);

@@ -2,6 +2,7 @@
 
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
+#include "cenote/driver/device_budget.hpp"
 #include "cenote/driver/driver.hpp"
 #include "cenote/driver/driver_pools.hpp"
 #include "cenote/driver/stream_id.hpp"
@@ -80,6 +81,20 @@ void device_free(int device, void* pointer, stream_ref used_on) noexcept {
     if (may_be_at_work_elsewhere(used_on, device)) synchronize(used_on, device);
     return driver().cuMemFree(device_pointer(pointer));
   });
+}
+
+void* budgeted_allocate(int device, std::size_t bytes, stream_ref stream) {
+  return asked("cuMemAlloc", device, bytes, stream, [=](CUdeviceptr* pointer) {
+    if (!take_from_budget(device, bytes)) return CUDA_ERROR_OUT_OF_MEMORY;
+    const CUresult answer = driver().cuMemAlloc(pointer, bytes);
+    if (answer != CUDA_SUCCESS) give_back_to_budget(device, bytes);
+    return answer;
+  });
+}
+
+void budgeted_free(int device, void* pointer, std::size_t bytes, stream_ref used_on) noexcept {
+  device_free(device, pointer, used_on);
+  give_back_to_budget(device, bytes);
 }
 
 void* pinned_allocate(int device, std::size_t bytes) {

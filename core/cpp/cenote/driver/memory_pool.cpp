@@ -7,6 +7,7 @@
 
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
+#include "cenote/driver/device_budget.hpp"
 #include "cenote/driver/driver.hpp"
 #include "cenote/driver/driver_info.hpp"
 #include "cenote/driver/driver_pools.hpp"
@@ -167,7 +168,10 @@ void* memory_pool_ref::allocate(stream_ref stream, std::size_t bytes) const {
   const relaxed_capture_scope relaxed;
   const std::uint64_t trims = driver_pools::of(device_).trims();
   CUdeviceptr pointer = 0;
-  const auto ask = [&] { return driver().cuMemAllocFromPoolAsync(&pointer, bytes, handle_, stream.value()); };
+  const auto ask = [&] {
+    if (!has_room_in_budget(device_, handle_, bytes)) return CUDA_ERROR_OUT_OF_MEMORY;
+    return driver().cuMemAllocFromPoolAsync(&pointer, bytes, handle_, stream.value());
+  };
   CUresult result = ask();
   if (result == CUDA_ERROR_OUT_OF_MEMORY && make_room({device_, bytes, stream, handle_, trims})) result = ask();
   if (result == CUDA_ERROR_OUT_OF_MEMORY) return nullptr;

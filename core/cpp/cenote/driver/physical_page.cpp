@@ -1,6 +1,7 @@
 #include "cenote/driver/physical_page.hpp"
 
 #include "cenote/driver/device.hpp"
+#include "cenote/driver/device_budget.hpp"
 #include "cenote/driver/driver.hpp"
 #include "cenote/driver/driver_pools.hpp"
 #include "cenote/driver/memory_properties.hpp"
@@ -47,7 +48,10 @@ std::shared_ptr<const physical_page> physical_page::create(const page_properties
   const std::shared_ptr<physical_page> page(new physical_page(properties.device, bytes));
   const auto result =
       static_cast<CUresult>(ask_for_memory(properties.device, bytes, stream, [handle = &page->handle_, bytes, &wanted] {
-        return driver().cuMemCreate(handle, bytes, &wanted, 0);
+        if (!take_from_budget(wanted.location.id, bytes)) return CUDA_ERROR_OUT_OF_MEMORY;
+        const CUresult answer = driver().cuMemCreate(handle, bytes, &wanted, 0);
+        if (answer != CUDA_SUCCESS) give_back_to_budget(wanted.location.id, bytes);
+        return answer;
       }));
   if (result == CUDA_ERROR_OUT_OF_MEMORY) return nullptr;
   check_driver("cuMemCreate", result);
@@ -56,6 +60,7 @@ std::shared_ptr<const physical_page> physical_page::create(const page_properties
 
 physical_page::~physical_page() {
   if (handle_ == 0 || driver_is_gone()) return;
+  give_back_to_budget(device_, bytes_);
   const auto release = [this] { return driver().cuMemRelease(handle_); };
   report_driver_failure("cuMemRelease", try_twice(release), "a page is leaked, as releasing it failed: ");
 }

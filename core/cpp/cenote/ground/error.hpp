@@ -55,6 +55,7 @@ struct shortage {
   std::optional<int> device;            ///< whose memory was asked for
   std::optional<std::uint64_t> stream;  ///< the handle
   std::string resource;                 ///< the specification of the stack
+  std::string limited_by;               ///< what the limit is, and who has set it, where it is not a resource's own
   bool knows_holders = false;           ///< whether `holders` are all there are
   std::vector<memory_holder> holders;   ///< on that device: clients, then tags, the largest first
   std::vector<relief_step> steps;

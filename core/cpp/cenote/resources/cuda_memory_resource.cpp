@@ -10,11 +10,11 @@ cuda_memory_resource::cuda_memory_resource() : cuda_memory_resource(current_devi
 cuda_memory_resource::cuda_memory_resource(int device) : driver_memory_resource(device) { check_device(device); }
 
 void* cuda_memory_resource::take(stream_ref stream, std::size_t bytes) {
-  return device_allocate(device(), bytes, stream);
+  return budgeted_allocate(device(), bytes, stream);
 }
 
-void cuda_memory_resource::give(stream_ref stream, void* pointer, std::size_t) noexcept {
-  device_free(device(), pointer, stream);
+void cuda_memory_resource::give(stream_ref stream, void* pointer, std::size_t bytes) noexcept {
+  budgeted_free(device(), pointer, bytes, stream);
 }
 
 }  // namespace cenote::inline v1

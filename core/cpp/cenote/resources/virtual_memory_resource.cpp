@@ -46,7 +46,7 @@ std::string virtual_memory_resource::specification() const {
 }
 
 void* virtual_memory_resource::take(stream_ref stream, std::size_t bytes) {
-  if (!has_pages()) return device_allocate(device(), bytes, stream);
+  if (!has_pages()) return budgeted_allocate(device(), bytes, stream);
   const std::size_t whole = align_up(bytes, virtual_memory_granularity(device()));
   if (whole > max_allocation) return nullptr;
   auto page = physical_page::create({device(), options_.handles, options_.for_rdma}, whole, stream);
@@ -56,8 +56,8 @@ void* virtual_memory_resource::take(stream_ref stream, std::size_t bytes) {
   return mapped_->table.map(std::move(page), std::move(addresses), base, stream) ? base : nullptr;
 }
 
-void virtual_memory_resource::give(stream_ref stream, void* pointer, std::size_t) noexcept {
-  if (!has_pages()) return device_free(device(), pointer, stream);
+void virtual_memory_resource::give(stream_ref stream, void* pointer, std::size_t bytes) noexcept {
+  if (!has_pages()) return budgeted_free(device(), pointer, bytes, stream);
   page_mapping mapping = mapped_->table.take(static_cast<std::byte*>(pointer));
   if (!mapping) return report_once("a pointer was freed that the resource 'virtual' did not give out");
   if (!wait_before_give(stream)) mapped_->table.put_back(std::move(mapping));  // which leaks it

@@ -209,6 +209,15 @@ cdef extern from "cenote/driver/kept_stream.hpp" namespace "cenote" nogil:
                      int earlier_device) except +raise_python_error
 
 
+cdef extern from "cenote/driver/device_budget.hpp" namespace "cenote" nogil:
+    cdef cppclass budget_figures:
+        optional[size_t] limit
+        size_t held
+    void set_budget_of_device "cenote::set_budget"(int device, const string& amount) except +raise_python_error
+    void set_budget_of_all "cenote::set_budget"(const string& amount) except +raise_python_error
+    budget_figures budget_of(int device) except +raise_python_error
+
+
 cdef extern from "cenote/driver/memory.hpp" namespace "cenote" nogil:
     void copy_async(void* to, const void* source, size_t bytes, stream_ref stream,
                     int device) except +raise_python_error

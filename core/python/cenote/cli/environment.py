@@ -69,6 +69,14 @@ def _check_level(value: str) -> None:
         raise ValueError(f"it must be one of {', '.join(levels)}")
 
 
+def _check_budget(value: str) -> None:
+    share = value.removesuffix("%")
+    if share == value:
+        parse_bytes(value)
+    elif not 0 <= float(share) <= 100:
+        raise ValueError(f"'{value}' is no share for a budget: it is from 0% to 100%")
+
+
 def _check_file(value: str) -> None:
     if not Path(value).parent.is_dir():
         raise ValueError(f"there is no folder '{Path(value).parent}'")
@@ -100,6 +108,7 @@ def _left_to_the_driver(value: str) -> None:
 
 
 _CHECKS: dict[str, Callable[[str], None]] = {
+    "CENOTE_BUDGET": _check_budget,
     "CENOTE_CAPTURES": _check_promise,
     "CENOTE_CUDA_DRIVER": _left_to_the_driver,
     "CENOTE_DEBUG_LOG_FILE": _check_file,

@@ -1,0 +1,60 @@
+// What a process may hold of a device, in all its resources together: its budget.
+//
+//     page, cuda ──► take_from_budget ──► no room ──► as if the driver had no memory: trimmed, reclaimed, else out of
+//     memory async      ──► has_room_in_budget ──► the same
+//
+// How it works
+//   1. An amount is bytes or a share of the device's memory. It is what set_budget says of the device, else of all
+//      devices, else what the environment variable CENOTE_BUDGET says; else there is none.
+//   2. The pages of cenote and the blocks of `cuda` are counted when they are taken and when they go back. What the
+//      driver's pools that cenote made hold is asked of the driver, and only where there is a budget.
+//   3. Contexts, memory that moves (`managed`), memory of the host and what other libraries take are not in it.
+//
+// Invariants
+//   I1  what is counted never passes the budget, but where the budget was lowered or a driver's pool has grown by more
+//       than it was asked for
+//
+// Threads: any. Two that take the last of a budget at a time may both be refused.
+// Cost: an addition for each page or block of the driver's; where there is a budget, a question for each driver's pool.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "cenote/ground/export.hpp"
+
+struct CUmemPoolHandle_st;
+
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
+
+/// For all devices that have no budget of their own: bytes ("20GiB"), or a share of each device's memory ("60%"); empty
+/// for none. std::invalid_argument for anything else. What is held already stays.
+CENOTE_EXPORT void set_budget(std::string_view amount);
+
+/// For one device; empty for that of all devices. std::out_of_range if there is no device of that number.
+CENOTE_EXPORT void set_budget(int device, std::string_view amount);
+
+struct budget_figures {
+  std::optional<std::size_t> limit;  ///< in bytes; nothing where there is no budget
+  std::size_t held;                  ///< what counts for it
+  std::string set_by;                ///< who has set it, for people: empty where there is none
+};
+
+CENOTE_EXPORT budget_figures budget_of(int device);
+
+}  // namespace v1
+}  // namespace CENOTE_EXPORT cenote
+
+namespace cenote::inline v1 {
+
+/// Counts the bytes; false, and they are not counted, where they would pass the budget.
+bool take_from_budget(int device, std::size_t bytes);
+void give_back_to_budget(int device, std::size_t bytes) noexcept;
+
+/// Whether a driver's pool may be asked for so many bytes.
+bool has_room_in_budget(int device, CUmemPoolHandle_st* pool, std::size_t bytes);
+
+}  // namespace cenote::inline v1
