@@ -37,15 +37,19 @@ char* private_pool::allocate_from_free(std::size_t bytes, std::size_t requested,
   return make_live(blocks_.find(std::get<3>(*fitting)), bytes, requested);
 }
 
-char* private_pool::allocate(std::size_t bytes, std::size_t requested, void* stream, const take_segment& take) {
-  if (char* const found = allocate_from_free(bytes, requested, stream)) return found;
+void private_pool::add_segment(char* segment, std::size_t bytes, void* stream) {
   const std::size_t taken = segment_bytes(bytes);
-  char* const segment = take(taken);
-  if (segment == nullptr) return nullptr;
   segments_[segment] = {taken, stream, bytes > largest_small, 0};
   const auto block = blocks_.insert_or_assign(segment, pool_block{taken, 0, false, segment}).first;
   free_.insert(key_of(block));
-  return make_live(block, bytes, requested);
+}
+
+char* private_pool::allocate(std::size_t bytes, std::size_t requested, void* stream, const take_segment& take) {
+  if (char* const found = allocate_from_free(bytes, requested, stream)) return found;
+  char* const segment = take(segment_bytes(bytes));
+  if (segment == nullptr) return nullptr;
+  add_segment(segment, bytes, stream);
+  return allocate_from_free(bytes, requested, stream);
 }
 
 void private_pool::cut_behind(block_place block, std::size_t bytes) {

@@ -62,6 +62,9 @@ class private_pool {
   /// Null where no free block fits.
   char* allocate_from_free(std::size_t bytes, std::size_t requested, void* stream);
 
+  /// Adds a segment of segment_bytes(bytes) for blocks of that kind and stream; all of it is free.
+  void add_segment(char* segment, std::size_t bytes, void* stream);
+
   /// Null where `take` says so.
   char* allocate(std::size_t bytes, std::size_t requested, void* stream, const take_segment& take);
 

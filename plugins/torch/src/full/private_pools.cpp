@@ -50,29 +50,29 @@ private_pools::kept_pool& private_pools::owner_locked(const private_pool* blocks
   TORCH_INTERNAL_ASSERT(false, "a block names a private pool that is gone");
 }
 
-char* private_pools::take_segment_locked(kept_pool& pool, std::size_t bytes, cudaStream_t stream,
-                                         const context& stack) {
-  c10::cuda::CUDAStreamCaptureModeGuard relaxed{cudaStreamCaptureModeRelaxed};
-  void* const taken = pool.source ? pool.source->raw_alloc(bytes) : core().allocate_sync(client(), pool.device, bytes);
+char* private_pools::take_segment(c10::DeviceIndex device, mempool_id id, const std::shared_ptr<cuda_allocator>& source,
+                                  std::size_t bytes, cudaStream_t stream, const context& stack) {
+  const c10::cuda::CUDAStreamCaptureModeGuard relaxed{cudaStreamCaptureModeRelaxed};
+  void* const taken = source ? source->raw_alloc(bytes) : core().allocate_sync(client(), device, bytes);
   if (taken == nullptr) return nullptr;
-  history_.record_segment(
-      {trace_entry::SEGMENT_ALLOC, pool.device, reinterpret_cast<std::size_t>(taken), bytes, stream, pool.id}, stack);
+  history_.record_segment({trace_entry::SEGMENT_ALLOC, device, reinterpret_cast<std::size_t>(taken), bytes, stream, id},
+                          stack);
   return static_cast<char*>(taken);
 }
 
-void private_pools::give_idle_locked(kept_pool& pool) {
-  pool.blocks.release_idle([&](char* segment, const pool_segment& given) {
-    history_.record_segment({trace_entry::SEGMENT_FREE, pool.device, reinterpret_cast<std::size_t>(segment),
-                             given.bytes, given.stream, pool.id},
+void private_pools::give_back(const idle_segments& segments) {
+  for (const idle_segment& each : segments) {
+    history_.record_segment({trace_entry::SEGMENT_FREE, each.device, reinterpret_cast<std::size_t>(each.address),
+                             each.what.bytes, each.what.stream, each.id},
                             nullptr);
-    if (pool.source) {
-      pool.source->raw_delete(segment);
+    if (each.source) {
+      each.source->raw_delete(each.address);
     } else {
-      void* const stream = lasting_stream(pool.device);
-      core().record_stream(segment, stream);
-      core().deallocate(segment, stream);
+      void* const stream = lasting_stream(each.device);
+      core().record_stream(each.address, stream);
+      core().deallocate(each.address, stream);
     }
-  });
+  }
 }
 
 bool private_pools::is_pending(const kept_pool& pool, const void* address) {
@@ -103,31 +103,45 @@ void private_pools::finish_pending_locked(kept_pool& pool) {
   }
 }
 
-void private_pools::forget_if_done_locked(kept_pool& pool) {
-  if (pool.count != 0) return;
+private_pools::idle_segments private_pools::forget_if_done_locked(kept_pool& pool) {
+  idle_segments idle;
+  if (pool.count != 0) return idle;
   finish_pending_locked(pool);
-  give_idle_locked(pool);
+  pool.blocks.release_idle([&](char* segment, const pool_segment& given) {
+    idle.push_back({segment, given, pool.device, pool.id, pool.source});
+  });
   if (pool.blocks.is_empty()) pools_.erase({pool.device, pool.id});
+  return idle;
 }
 
 std::optional<private_pools::block> private_pools::allocate(c10::DeviceIndex device, std::size_t bytes,
                                                             std::size_t requested, cudaStream_t stream,
                                                             const context& stack) {
-  const std::lock_guard lock(mutex_);
-  for (route& each : routes_) {
-    if (each.device != device || !each.filter(stream)) continue;
-    if (each.is_announced && !marks_captures<cuda_allocator> && !is_capturing(stream)) {
-      each.is_announced = false;
-      core().capture_end(device);
+  for (;;) {
+    mempool_id id;
+    std::shared_ptr<cuda_allocator> source;
+    {
+      const std::lock_guard lock(mutex_);
+      const auto found = std::find_if(routes_.begin(), routes_.end(),
+                                      [&](const route& each) { return each.device == device && each.filter(stream); });
+      if (found == routes_.end()) return std::nullopt;
+      if (found->is_announced && !marks_captures<cuda_allocator> && !is_capturing(stream)) {
+        found->is_announced = false;
+        core().capture_end(device);
+      }
+      kept_pool& pool = *find_locked(device, found->id);
+      finish_pending_locked(pool);
+      if (char* const pointer = pool.blocks.allocate_from_free(bytes, requested, stream)) {
+        return block{pointer, pool.blocks.blocks().at(pointer).bytes, &pool.blocks, pool.id};
+      }
+      id = pool.id;
+      source = pool.source;
     }
-    kept_pool& pool = *find_locked(device, each.id);
-    finish_pending_locked(pool);
-    char* const pointer = pool.blocks.allocate(
-        bytes, requested, stream, [&](std::size_t wanted) { return take_segment_locked(pool, wanted, stream, stack); });
-    const std::size_t made = pointer == nullptr ? 0 : pool.blocks.blocks().at(pointer).bytes;
-    return block{pointer, made, &pool.blocks, pool.id};
+    char* const segment = take_segment(device, id, source, private_pool::segment_bytes(bytes), stream, stack);
+    if (segment == nullptr) return block{nullptr, 0, nullptr, id};
+    const std::lock_guard lock(mutex_);
+    make_locked(device, id).blocks.add_segment(segment, bytes, stream);
   }
-  return std::nullopt;
 }
 
 private_pools::block private_pools::allocate_when_out_of_memory(c10::DeviceIndex device, std::size_t bytes,
@@ -155,7 +169,7 @@ void private_pools::record_stream(void* pointer, cudaStream_t stream) {
 }
 
 void private_pools::free(const live_block& freed, void* pointer) {
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   kept_pool& pool = owner_locked(freed.pool, freed.device);
   auto streams = pool.recorded.find(pointer);
   if (streams == pool.recorded.end()) {
@@ -175,7 +189,9 @@ void private_pools::free(const live_block& freed, void* pointer) {
       pool.pending.back().streams.clear();
     }
   }
-  forget_if_done_locked(pool);
+  const idle_segments idle = forget_if_done_locked(pool);
+  lock.unlock();
+  give_back(idle);
 }
 
 bool private_pools::has(c10::DeviceIndex device, mempool_id id) const {
@@ -231,11 +247,13 @@ void private_pools::mark_capture(c10::DeviceIndex device, bool begins) {
 }
 
 bool private_pools::release(c10::DeviceIndex device, mempool_id id) {
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   kept_pool* const pool = find_locked(device, id);
   if (pool == nullptr) return false;
   if (pool->count > 0) --pool->count;
-  forget_if_done_locked(*pool);
+  const idle_segments idle = forget_if_done_locked(*pool);
+  lock.unlock();
+  give_back(idle);
   return true;
 }
 
@@ -264,13 +282,17 @@ void private_pools::set_no_split(c10::DeviceIndex device, mempool_id id) {
 }
 
 void private_pools::release_idle(c10::DeviceIndex device) {
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
+  idle_segments idle;
   for (auto each = pools_.begin(); each != pools_.end();) {
     kept_pool& pool = *(each++)->second;  // it may be gone after this
     if (pool.device != device) continue;
     finish_pending_locked(pool);
-    forget_if_done_locked(pool);
+    const idle_segments its = forget_if_done_locked(pool);
+    idle.insert(idle.end(), its.begin(), its.end());
   }
+  lock.unlock();
+  give_back(idle);
 }
 
 bool private_pools::live_blocks_are(c10::DeviceIndex device, mempool_id id,

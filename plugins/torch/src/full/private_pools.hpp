@@ -12,8 +12,8 @@
 //   5. A capture is announced to the core from begin() to end(). A PyTorch that does not tell captures from
 //      use_mem_pool calls begin() for both: there the first allocation shows which of them it is.
 //
-// Threads: any; `mutex_` guards the pools. A segment is taken under it, which may wait for the device; a routed
-// allocation is rare outside of captures.
+// Threads: any; `mutex_` guards the pools. Segments are taken and given back without it: the resource may wait for the
+// device, or be a program's own and need the GIL.
 #pragma once
 
 #include <atomic>
@@ -124,13 +124,24 @@ class private_pools {
   };
   using key = std::pair<c10::DeviceIndex, mempool_id>;
 
+  /// Of a pool that may be gone by the time that it is given back.
+  struct idle_segment {
+    char* address;
+    pool_segment what;
+    c10::DeviceIndex device;
+    mempool_id id;
+    std::shared_ptr<cuda_allocator> source;
+  };
+  using idle_segments = std::vector<idle_segment>;
+
   kept_pool* find_locked(c10::DeviceIndex device, mempool_id id) const;
   kept_pool& make_locked(c10::DeviceIndex device, mempool_id id);
   kept_pool& owner_locked(const private_pool* blocks, c10::DeviceIndex device) const;
-  char* take_segment_locked(kept_pool& pool, std::size_t bytes, cudaStream_t stream, const context& stack);
-  void give_idle_locked(kept_pool& pool);
   void finish_pending_locked(kept_pool& pool);
-  void forget_if_done_locked(kept_pool& pool);
+  [[nodiscard]] idle_segments forget_if_done_locked(kept_pool& pool);
+  char* take_segment(c10::DeviceIndex device, mempool_id id, const std::shared_ptr<cuda_allocator>& source,
+                     std::size_t bytes, cudaStream_t stream, const context& stack);
+  void give_back(const idle_segments& segments);
   static bool is_pending(const kept_pool& pool, const void* address);
 
   memory_history& history_;

@@ -141,19 +141,23 @@ def _compiler() -> list[str]:
     )
 
 
-def _cuda_include() -> list[Path]:
+def _cuda_include(torch: TorchInstallation) -> list[Path]:
     """Find the headers of CUDA's runtime: of a toolkit, or of the packages that PyTorch brings."""
+    major = (torch.cuda or "").partition(".")[0]
     candidates = [Path(home, "include") for name in ("CUDA_HOME", "CUDA_PATH") if (home := os.environ.get(name))]
     nvidia = importlib.util.find_spec("nvidia")
     for folder in (nvidia.submodule_search_locations or []) if nvidia is not None else []:
-        candidates += [*sorted(Path(folder).glob("cu1*/include"), reverse=True), Path(folder, "cuda_runtime/include")]
-    candidates += [Path("/usr/local/cuda/include"), *sorted(Path("/usr/local").glob("cuda-*/include"), reverse=True)]
+        candidates += [Path(folder, each, "include") for each in (f"cu{major}", "cuda_runtime", "cuda_nvcc")]
+    candidates += [Path(f"/usr/local/cuda-{torch.cuda}/include"), Path("/usr/local/cuda/include")]
     found = [next((each for each in candidates if (each / header).is_file()), None) for header in _CUDA_HEADERS]
     missing = [header for header, folder in zip(_CUDA_HEADERS, found, strict=True) if folder is None]
     if missing:
+        packages = "nvidia-cuda-runtime nvidia-cuda-crt"
+        if major == "12":
+            packages = "nvidia-cuda-runtime-cu12 nvidia-cuda-nvcc-cu12"
         raise BuildError(
-            f"the headers of CUDA's runtime were not found ({', '.join(missing)}): pip install nvidia-cuda-runtime "
-            "nvidia-cuda-crt, or name a toolkit in CUDA_HOME"
+            f"the headers of CUDA's runtime were not found ({', '.join(missing)}): pip install {packages}, or name a "
+            "toolkit in CUDA_HOME"
         )
     return list(dict.fromkeys(folder for folder in found if folder is not None))
 
@@ -170,7 +174,7 @@ def _check_version(torch: TorchInstallation) -> None:
 
 def _command(torch: TorchInstallation, target: Path) -> list[str]:
     include = torch.folder / "include"
-    system = [include, include / "torch" / "csrc" / "api" / "include", *_cuda_include()]
+    system = [include, include / "torch" / "csrc" / "api" / "include", *_cuda_include(torch)]
     number = "".join(f"{part:02}" for part in (*torch.release, 0, 0)[:3]).lstrip("0")
     return [
         *_compiler(),
