@@ -1,6 +1,4 @@
 """What a process may hold of its devices. Documented in `cenote.budgets`."""
-from libcpp.optional cimport optional
-
 from cenote._core cimport libcenote as lib
 from cenote._core.arguments cimport device_argument, text_argument
 

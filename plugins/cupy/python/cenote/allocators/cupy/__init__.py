@@ -48,8 +48,9 @@ def _make_allocator() -> Callable[[int], Any]:
         raise ImportError(
             f"cupy_allocator needs CuPy, which cannot be imported ({error}): pip install cupy-cuda13x, or cupy-cuda12x"
         ) from error
-    from cenote.allocators.cupy import _allocator
     from cupy_backends.cuda import stream
+
+    from cenote.allocators.cupy import _allocator
 
     return _allocator.make_allocator(
         cupy.cuda.memory.BaseMemory,
