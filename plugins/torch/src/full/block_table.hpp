@@ -31,6 +31,7 @@ struct live_block {
   std::size_t requested = 0;  ///< as the program asked
   void* stream = nullptr;
   private_pool* pool = nullptr;  ///< null: from the current resource of its device
+  mempool_id pool_id = {0, 0};
   c10::DeviceIndex device = 0;
   bool is_large = false;
   bool outlives_its_stream = false;  ///< the stream is not PyTorch's, and may be destroyed before the block is freed

@@ -1,6 +1,7 @@
 #include "full_allocator.hpp"
 
 #include <c10/core/impl/GPUTrace.h>
+#include <c10/cuda/CUDAAllocatorConfig.h>
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -11,6 +12,7 @@
 #include <array>
 #include <cstdio>
 #include <limits>
+#include <type_traits>
 
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/foreign_exception.hpp"
@@ -98,11 +100,23 @@ bool full_allocator::try_allocate(const request& wanted, const context& stack, l
       pointer = routed->pointer;
       block.bytes = routed->bytes;
       block.pool = routed->pool;
+      block.pool_id = routed->id;
       if (pointer == nullptr) why = core().last_error();
       return pointer != nullptr;
     }
   }
   return allocate_from_core(wanted, pointer, why);
+}
+
+/// A limit that PYTORCH_ALLOC_CONF sets holds for a device from its first use on.
+void full_allocator::use_first(c10::DeviceIndex device) {
+  of(device).is_used = true;
+  [&]<class Config>(std::type_identity<Config>) {
+    if constexpr (requires { Config::per_process_memory_fraction(); }) {
+      const double fraction = Config::per_process_memory_fraction();
+      if (fraction < 1 && of(device).limit == 0) setMemoryFraction(fraction, device);
+    }
+  }(std::type_identity<c10::cuda::CUDACachingAllocator::CUDAAllocatorConfig>{});
 }
 
 /// Gives back what is idle, so that one more attempt makes sense.
@@ -120,8 +134,7 @@ void full_allocator::make_room(const request& wanted) {
 void* full_allocator::allocate_on(std::size_t bytes, c10::DeviceIndex device, cudaStream_t stream,
                                   bool stream_is_foreign) {
   if (bytes == 0) return nullptr;
-  TORCH_CHECK_WITH(OutOfMemoryError, bytes < one_exbibyte,
-                   "CUDA out of memory. Tried to allocate more than 1EB memory.");
+  if (!of(device).is_used.load(std::memory_order_relaxed)) use_first(device);
   const context stack = history_.gather(record_level::STATE);
   if (recorded_.has_waiting(device) && !pools_.has_routes()) recorded_.finish_done(device);
   const request wanted{device, round_up(bytes, block_granularity), bytes, stream, stream_is_foreign};
@@ -144,10 +157,12 @@ void* full_allocator::allocate_on(std::size_t bytes, c10::DeviceIndex device, cu
       pointer = found.pointer;
       block.bytes = found.bytes;
       block.pool = found.pool;
+      block.pool_id = found.id;
     }
   }
 
-  const traced event{trace_entry::ALLOC, device, reinterpret_cast<std::size_t>(pointer), block.bytes, stream, {0, 0}};
+  const traced event{trace_entry::ALLOC, device, reinterpret_cast<std::size_t>(pointer),
+                     block.bytes,        stream, block.pool_id};
   if (block.pool == nullptr) {
     history_.record_allocation(event, stack);
   } else {
@@ -203,6 +218,8 @@ void full_allocator::fail(const request& wanted, const std::string& why, const c
 
 c10::DataPtr full_allocator::allocate(std::size_t bytes) {
   if (!is_on()) return native_->allocate(bytes);
+  TORCH_CHECK_WITH(OutOfMemoryError, bytes < one_exbibyte,
+                   "CUDA out of memory. Tried to allocate more than 1EB memory.");
   const c10::DeviceIndex device = c10::cuda::current_device();
   const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream(device);
   void* const pointer = allocate_on(bytes, device, stream.stream(), is_foreign(stream));
@@ -244,7 +261,7 @@ void full_allocator::free(void* pointer) {
   }
   const auto address = reinterpret_cast<std::size_t>(pointer);
   if (history_.is_enabled()) {
-    history_.record({trace_entry::FREE_REQUESTED, block.device, address, block.bytes, block.stream},
+    history_.record({trace_entry::FREE_REQUESTED, block.device, address, block.bytes, block.stream, block.pool_id},
                     history_.gather(record_level::ALL));
   }
   const c10::DeviceIndex device = block.device;
@@ -270,9 +287,9 @@ void full_allocator::free_recorded(void* pointer, live_block block) {
 void full_allocator::finish_free(void* pointer, const live_block& block) {
   of(block.device).counters.remove_active(block);
   if (history_.is_enabled()) {
-    history_.record(
-        {trace_entry::FREE_COMPLETED, block.device, reinterpret_cast<std::size_t>(pointer), block.bytes, block.stream},
-        history_.gather(record_level::ALL));
+    history_.record({trace_entry::FREE_COMPLETED, block.device, reinterpret_cast<std::size_t>(pointer), block.bytes,
+                     block.stream, block.pool_id},
+                    history_.gather(record_level::ALL));
   }
   if (block.pool != nullptr) {
     pools_.free(block, pointer);
@@ -365,7 +382,7 @@ std::size_t full_allocator::look_at_reserved(c10::DeviceIndex device) {
 }
 
 device_figures full_allocator::getDeviceStats(c10::DeviceIndex device) {
-  look_at_reserved(device);
+  if (of(device).is_used) look_at_reserved(device);  // another device is not touched by asking
   device_figures figures = of(device).counters.read();
   figures.max_split_size = -1;
   if (has_native()) add_figures(figures, native_->getDeviceStats(device));
@@ -378,7 +395,7 @@ void full_allocator::resetAccumulatedStats(c10::DeviceIndex device) {
 }
 
 void full_allocator::resetPeakStats(c10::DeviceIndex device) {
-  look_at_reserved(device);
+  if (of(device).is_used) look_at_reserved(device);
   of(device).counters.reset_peak();
   if (has_native()) native_->resetPeakStats(device);
 }
@@ -633,14 +650,15 @@ SnapshotInfo full_allocator::snapshot(mempool_id id, bool include_traces) {
     });
     if (is_of_all) {
       device_state& its = of(device);
-      const bool is_used = !blocks.empty() || its.reserved_when_looked != 0;
-      const std::size_t reserved = is_used ? look_at_reserved(device) : 0;
+      const std::size_t reserved = its.is_used ? look_at_reserved(device) : 0;
       const pool_totals pools = pools_.totals(device);
       blocks.erase(std::remove_if(blocks.begin(), blocks.end(),
                                   [](const placed_block& each) { return each.second.pool != nullptr; }),
                    blocks.end());
-      main_layout layout = lay_out(std::move(blocks), reserved - std::min(reserved, pools.bytes[0] + pools.bytes[1]),
-                                   history_.is_enabled() ? history_.pages(device) : std::set<std::size_t>{});
+      std::optional<std::set<std::size_t>> pages;
+      if (history_.is_enabled()) pages = history_.pages(device);
+      main_layout layout =
+          lay_out(std::move(blocks), reserved - std::min(reserved, pools.bytes[0] + pools.bytes[1]), pages);
       if (!layout.unmapped_pages.empty()) history_.forget_pages(device, layout.unmapped_pages);
       for (auto& segment : layout.segments) {
         segment.device = device;

@@ -121,6 +121,7 @@ class full_allocator final : public cuda_allocator {
     std::atomic<double> fraction{1.0};
     std::atomic<std::size_t> reserved_when_looked{0};
     std::atomic<std::uint64_t> next_look{0};
+    std::atomic<bool> is_used{false};
   };
   struct request {
     c10::DeviceIndex device;
@@ -135,6 +136,7 @@ class full_allocator final : public cuda_allocator {
   bool try_allocate(const request& wanted, const context& stack, live_block& block, void*& pointer, std::string& why);
   bool allocate_from_core(const request& wanted, void*& pointer, std::string& why);
   void make_room(const request& wanted);
+  void use_first(c10::DeviceIndex device);
   [[noreturn]] void fail(const request& wanted, const std::string& why, const context& stack);
   void free(void* pointer);
   static void free_block(void* pointer);

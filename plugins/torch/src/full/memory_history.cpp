@@ -111,7 +111,7 @@ void memory_history::record_allocation(const traced& what, const context& stack)
     if (is_new) {
       run += page_bytes;
     } else if (run != 0) {
-      keep_locked(spell({trace_entry::SEGMENT_MAP, what.device, page - run, run, what.stream, what.pool}, stack));
+      keep_locked(spell({trace_entry::SEGMENT_MAP, what.device, page - run, run, nullptr, what.pool}, stack));
       run = 0;
     }
   }

@@ -54,7 +54,8 @@ std::set<std::size_t> pages_of(const std::vector<placed_block>& blocks) {
 /// Appends pieces of one run of pages, cut where the kind changes.
 class run_builder {
  public:
-  run_builder(std::vector<segment_info>& segments, c10::DeviceIndex device) : segments_(segments), device_(device) {}
+  run_builder(std::vector<segment_info>& segments, c10::DeviceIndex device, bool is_whole)
+      : segments_(segments), device_(device), is_whole_(is_whole) {}
 
   void start(std::uintptr_t address) {
     end_ = address;
@@ -69,6 +70,10 @@ class run_builder {
 
  private:
   void add_piece(block_info piece, bool is_large, void* stream) {
+    if (is_whole_) {
+      is_large = true;
+      stream = nullptr;
+    }
     if (!is_open_ || segments_.back().is_large != is_large) {
       segments_.push_back(make_segment(end_, is_large, stream, device_));
       is_open_ = true;
@@ -80,20 +85,22 @@ class run_builder {
 
   std::vector<segment_info>& segments_;
   c10::DeviceIndex device_;
+  bool is_whole_;
   std::uintptr_t end_ = 0;
   bool is_open_ = false;
 };
 
 }  // namespace
 
-main_layout lay_out(std::vector<placed_block> blocks, std::size_t held, const std::set<std::size_t>& known) {
+main_layout lay_out(std::vector<placed_block> blocks, std::size_t held,
+                    const std::optional<std::set<std::size_t>>& known) {
   main_layout layout;
   std::sort(blocks.begin(), blocks.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   const c10::DeviceIndex device = blocks.empty() ? c10::DeviceIndex{0} : blocks.front().second.device;
 
   std::set<std::size_t> pages = pages_of(blocks);
   const bool holds_whole_pages = pages.size() * page_bytes <= held;
-  for (const std::size_t page : known) {
+  for (const std::size_t page : known.value_or(std::set<std::size_t>{})) {
     if (pages.count(page) != 0) continue;
     if ((pages.size() + 1) * page_bytes <= held) {
       pages.insert(page);
@@ -102,7 +109,7 @@ main_layout lay_out(std::vector<placed_block> blocks, std::size_t held, const st
     }
   }
 
-  run_builder run(layout.segments, device);
+  run_builder run(layout.segments, device, known.has_value());
   auto block = blocks.begin();
   if (holds_whole_pages) {
     std::size_t run_end = 0;

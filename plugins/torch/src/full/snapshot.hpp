@@ -6,6 +6,8 @@
 //
 //   1. A segment is a run of blocks of one kind in pages that follow one another. Gaps count as large: a pool serves
 //      any size from them. So the sums of the segments are the statistics' figures.
+//      While history is recorded, a segment is a whole run, of no stream: PyTorch's viewer goes back from event to
+//      event, and looks for a segment around each run of pages that was mapped.
 //   2. Pages in which nothing lives are known while history is recorded only. Where the core holds less than the known
 //      pages, idle pages are named as unmapped; where it holds more, one segment stands for the rest.
 //   3. Where the core does not hold whole pages (plain driver memory), segments are as small as their blocks.
@@ -16,6 +18,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <set>
 #include <utility>
 #include <vector>
@@ -33,8 +36,10 @@ struct main_layout {
   std::vector<std::size_t> unmapped_pages;
 };
 
-/// Of the blocks of the current resource. `held` are the bytes of the core, `pages` those that history knows.
-main_layout lay_out(std::vector<placed_block> blocks, std::size_t held, const std::set<std::size_t>& pages);
+/// Of the blocks of the current resource. `held` are the bytes of the core, `pages` those that history knows, if it is
+/// recorded.
+main_layout lay_out(std::vector<placed_block> blocks, std::size_t held,
+                    const std::optional<std::set<std::size_t>>& pages);
 
 /// Of a private pool. `blocks` are the live ones of the device, by address.
 std::vector<segment_info> lay_out(const private_pool& pool, mempool_id id, c10::DeviceIndex device,

@@ -83,7 +83,7 @@ _WITHOUT_FULL = (
 )
 
 # Settings of PYTORCH_ALLOC_CONF that mean the same here; the others are of PyTorch's own caches.
-_HONOURED = frozenset({"backend", "pinned_use_background_threads", "pinned_use_cuda_host_register"})
+_HONOURED = frozenset({"backend", "per_process_memory_fraction"})
 
 
 def _idle_settings() -> str:
