@@ -511,6 +511,11 @@ TABLE: dict[str, dict[str, tuple[Any, Refused]]] = {
             + refuse(ValueError, "", "text", "101%", "-1%", "nan%", "%", "50 %%", -1, "1 GiX", "99999999 TiB"),
         ),
         "device": (0, OPTIONAL_DEVICE),
+        "share": (
+            None,
+            refuse(TypeError, b"", object(), [], 1.5, True, 7)
+            + refuse(ValueError, "", "a/b", "..", ".", "a b", "null\0character", "x" * 101),
+        ),
     },
     "budgets.get_budget": {"device": (0, OPTIONAL_DEVICE)},
     # cenote.logs

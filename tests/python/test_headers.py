@@ -98,6 +98,7 @@ MADE_OF = {
     "driver/page_mapping",
     "driver/peer_access",
     "driver/physical_page",
+    "driver/shared_account",
     "driver/stream_scope",
     "driver/unnamed_stream",
     "ground/asymmetric_fence",

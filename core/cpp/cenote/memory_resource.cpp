@@ -53,7 +53,7 @@ void bound_by_budget(const memory_resource& resource, memory_state& figures, sho
   const budget_figures budget = budget_of(resource.device());
   if (!budget.limit || (figures.limit && *figures.limit <= *budget.limit)) return;
   figures.limit = budget.limit;
-  known.limited_by = "the budget of the process on the device, of which " + format_bytes(budget.held) +
+  known.limited_by = "the budget of the process on the device, of which " + format_bytes(budget.shared) +
                      " is held (set by " + budget.set_by + ")";
 }
 

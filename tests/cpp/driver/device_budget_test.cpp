@@ -1,11 +1,17 @@
 // A process's budget: what counts for it, who is refused, and what happens then.
 #include "cenote/driver/device_budget.hpp"
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cstdlib>
 #include <stdexcept>
+#include <string>
 #include <thread>
 #include <vector>
 
 #include "cenote/driver/memory.hpp"
+#include "cenote/driver/shared_account.hpp"
 #include "cenote/resources/cuda_async_memory_resource.hpp"
 #include "cenote/resources/cuda_memory_resource.hpp"
 #include "cenote/resources/managed_memory_resource.hpp"
@@ -124,6 +130,66 @@ TEST_F(device_budget, refuses_what_is_no_amount_and_changes_nothing) {
   }
   EXPECT_THROW(set_budget(2, "1GiB"), std::out_of_range);
   EXPECT_EQ(budget_of(0).limit, GiB);
+}
+
+/// A file that has no name any more: each descriptor stands for another process.
+class account_file {
+ public:
+  account_file() { EXPECT_GE(file_, 0); }
+  ~account_file() { unlink(name_.data()); }
+  int open_again() const { return open(name_.data(), O_RDWR | O_CLOEXEC); }
+
+ private:
+  std::string name_ = "/tmp/cenote_accountXXXXXX";
+  int file_ = mkstemp(name_.data());
+};
+
+TEST_F(device_budget, of_several_processes_counts_what_all_of_them_hold) {
+  const account_file file;
+  share_budget(0, file.open_again());
+  shared_account& another = shared_account::join(file.open_again());
+  another.add(6 * MiB);
+  set_budget(0, spell_bytes(held_before_ + 8 * MiB));
+  EXPECT_EQ(budget_of(0).shared, held_before_ + 6 * MiB);
+  cuda_memory_resource cuda(0);
+  EXPECT_EQ(cuda.try_allocate(on, 3 * MiB), nullptr);
+  another.subtract(2 * MiB);
+  void* const block = cuda.try_allocate(on, 3 * MiB);
+  ASSERT_NE(block, nullptr);
+  EXPECT_EQ(another.total(), held_before_ + 7 * MiB);
+  cuda.deallocate(on, block, 3 * MiB);
+  another.leave();
+  EXPECT_EQ(budget_of(0).shared, held_before_);
+  share_budget(0, -1);
+}
+
+TEST_F(device_budget, of_several_processes_is_asked_for_before_memory_has_run_out) {
+  const account_file file;
+  share_budget(0, file.open_again());
+  shared_account& another = shared_account::join(file.open_again());
+  another.add(8 * MiB);
+  set_budget(0, spell_bytes(held_before_ + 8 * MiB));
+  std::thread gives_back([&] {
+    while (another.asked() == 0) std::this_thread::yield();
+    another.subtract(8 * MiB);
+  });
+  cuda_memory_resource cuda(0);
+  void* const block = cuda.allocate(on, 4 * MiB);
+  gives_back.join();
+  EXPECT_EQ(requests_of_budget(0), 1U);
+  cuda.deallocate(on, block, 4 * MiB);
+  another.leave();
+  share_budget(0, -1);
+}
+
+TEST_F(device_budget, refuses_a_file_that_is_no_account) {
+  const account_file file;
+  const int other = file.open_again();
+  ASSERT_EQ(write(other, "other", 5), 5);
+  EXPECT_THROW(share_budget(0, other), std::runtime_error);
+  EXPECT_THROW(share_budget(0, open("/dev/null", O_RDWR)), std::runtime_error);
+  EXPECT_THROW(share_budget(2, open("/dev/null", O_RDWR)), std::out_of_range);
+  EXPECT_EQ(requests_of_budget(0), 0U);
 }
 
 TEST_F(device_budget, is_never_passed_by_threads_that_allocate_at_a_time) {

@@ -101,6 +101,19 @@ std::string device_name(int device) {
   return name.data();
 }
 
+std::string device_uuid(int device) {
+  constexpr const char* digits = "0123456789abcdef";
+  CUuuid uuid{};
+  CENOTE_DRIVER_CALL(cuDeviceGetUuid, &uuid, device_handle(device));
+  std::string text;
+  for (const char byte : uuid.bytes) {
+    const auto value = static_cast<unsigned char>(byte);
+    text += digits[value >> 4];
+    text += digits[value & 15];
+  }
+  return text;
+}
+
 int device_compute_capability(int device) {
   return 10 * device_attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) +
          device_attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);

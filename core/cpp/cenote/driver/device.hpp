@@ -46,6 +46,9 @@ CENOTE_EXPORT void check_device(int device, const char* where = "");
 
 CENOTE_EXPORT std::string device_name(int device);
 
+/// 32 hexadecimal digits, which are the same in every process: of the MIG instance where the device is one.
+CENOTE_EXPORT std::string device_uuid(int device);
+
 /// The driver's answer for a CUdevice_attribute, by its number (which is the CUDA runtime's as well).
 CENOTE_EXPORT int device_attribute(int device, int attribute);
 

@@ -1,18 +1,24 @@
 #include "cenote/driver/device_budget.hpp"
 
+#include <unistd.h>
+
 #include <array>
 #include <atomic>
 #include <charconv>
+#include <chrono>
 #include <limits>
 #include <mutex>
 #include <stdexcept>
+#include <thread>
 
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/driver_pools.hpp"
+#include "cenote/driver/shared_account.hpp"
 #include "cenote/ground/bytes.hpp"
 #include "cenote/ground/environment.hpp"
 #include "cenote/ground/immortal.hpp"
 #include "cenote/ground/mutex.hpp"
+#include "cenote/ground/pressure.hpp"
 
 namespace cenote::inline v1 {
 namespace {
@@ -24,6 +30,7 @@ constexpr std::size_t not_known_yet = no_limit - 1;
 struct account {
   std::atomic<std::size_t> counted{0};
   std::atomic<std::size_t> limit{not_known_yet};
+  std::atomic<shared_account*> shared{nullptr};
 };
 constinit std::array<account, max_devices> accounts;
 
@@ -97,6 +104,31 @@ std::size_t held_on(int device) {
   return account_of(device).counted.load(std::memory_order_relaxed) + driver_pools::of(device).reserved_bytes();
 }
 
+/// What counts for the device's budget, of all processes that share it.
+std::size_t held_together(int device) {
+  const shared_account* const shared = account_of(device).shared.load(std::memory_order_acquire);
+  return shared == nullptr ? held_on(device) : shared->total() + driver_pools::of(device).reserved_bytes();
+}
+
+/// The pressure handler: asks the other processes, and waits until there is room, for a second at the most.
+relief ask_other_processes(std::size_t bytes, int device) {
+  constexpr std::size_t page_bytes = 2 * MiB;
+  constexpr auto longest = std::chrono::seconds(1);
+  constexpr auto pause = std::chrono::milliseconds(5);
+  shared_account* const shared = account_of(device).shared.load(std::memory_order_acquire);
+  if (shared == nullptr) return relief(0);
+  const std::size_t limit = limit_of(device);
+  const std::size_t wanted = align_up(bytes, page_bytes);
+  const auto is_room = [&] { return wanted <= limit && held_together(device) <= limit - wanted; };
+  if (wanted > limit || is_room()) return relief(0);
+  shared->ask();
+  for (const auto end = std::chrono::steady_clock::now() + longest; std::chrono::steady_clock::now() < end;) {
+    std::this_thread::sleep_for(pause);
+    if (is_room()) return {};
+  }
+  return relief(0);
+}
+
 void check_amount(const std::string& text) {
   bytes_in(text, [] { return std::size_t{0}; });
 }
@@ -125,27 +157,52 @@ void set_budget(int device, std::string_view amount) {
   account_of(device).limit.store(not_known_yet, std::memory_order_release);
 }
 
+void share_budget(int device, int file) {
+  try {
+    check_device(device);
+  } catch (...) {
+    if (file >= 0) close(file);
+    throw;
+  }
+  account& own = account_of(device);
+  shared_account* joined = nullptr;
+  if (file >= 0) {
+    joined = &shared_account::join(file);
+    joined->add(own.counted.load(std::memory_order_relaxed));
+    static const auto handler = add_pressure_handler("the other processes of the budget", ask_other_processes);
+    static_cast<void>(handler);
+  }
+  if (shared_account* const left = own.shared.exchange(joined, std::memory_order_acq_rel)) left->leave();
+}
+
+std::uint32_t requests_of_budget(int device) {
+  check_device(device);
+  const shared_account* const shared = account_of(device).shared.load(std::memory_order_acquire);
+  return shared == nullptr ? 0 : shared->asked();
+}
+
 budget_figures budget_of(int device) {
   check_device(device);
   const std::size_t limit = limit_of(device);
-  if (limit == no_limit) return {{}, held_on(device), {}};
+  if (limit == no_limit) return {{}, held_on(device), held_together(device), {}};
   const std::lock_guard lock(chosen().mutex);
-  return {limit, held_on(device), amount_for(device).set_by};
+  return {limit, held_on(device), held_together(device), amount_for(device).set_by};
 }
 
 bool take_from_budget(int device, std::size_t bytes) {
   const std::size_t limit = limit_of(device);
   account& own = account_of(device);
-  const std::size_t before = own.counted.fetch_add(bytes, std::memory_order_relaxed);
-  if (limit == no_limit) return true;
-  const std::size_t others = before + driver_pools::of(device).reserved_bytes();
-  if (bytes <= limit && others <= limit - bytes) return true;
+  own.counted.fetch_add(bytes, std::memory_order_relaxed);
+  if (shared_account* const shared = own.shared.load(std::memory_order_acquire)) shared->add(bytes);
+  if (limit == no_limit || (bytes <= limit && held_together(device) <= limit)) return true;
   give_back_to_budget(device, bytes);
   return false;
 }
 
 void give_back_to_budget(int device, std::size_t bytes) noexcept {
-  accounts[static_cast<std::size_t>(device)].counted.fetch_sub(bytes, std::memory_order_relaxed);
+  account& own = accounts[static_cast<std::size_t>(device)];
+  own.counted.fetch_sub(bytes, std::memory_order_relaxed);
+  if (shared_account* const shared = own.shared.load(std::memory_order_acquire)) shared->subtract(bytes);
 }
 
 bool has_room_in_budget(int device, CUmemPoolHandle_st* pool, std::size_t bytes) {
@@ -153,7 +210,7 @@ bool has_room_in_budget(int device, CUmemPoolHandle_st* pool, std::size_t bytes)
   if (limit == no_limit) return true;
   const std::optional<std::size_t> unused = driver_pools::of(device).unused_bytes_of(pool);
   if (!unused || *unused >= bytes) return true;  // somebody else's pool, or one that has it
-  const std::size_t held = held_on(device);
+  const std::size_t held = held_together(device);
   return bytes <= limit && held <= limit - bytes;
 }
 

@@ -8,7 +8,9 @@
 //      devices, else what the environment variable CENOTE_BUDGET says; else there is none.
 //   2. The pages of cenote and the blocks of `cuda` are counted when they are taken and when they go back. What the
 //      driver's pools that cenote made hold is asked of the driver, and only where there is a budget.
-//   3. Contexts, memory that moves (`managed`), memory of the host and what other libraries take are not in it.
+//   3. A budget may be one of several processes together (shared_account.hpp). One that finds no room asks the others,
+//      as a pressure handler, waits for what they give back, and tries again.
+//   4. Contexts, memory that moves (`managed`), memory of the host and what other libraries take are not in it.
 //
 // Invariants
 //   I1  what is counted never passes the budget, but where the budget was lowered or a driver's pool has grown by more
@@ -19,6 +21,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -37,9 +40,18 @@ CENOTE_EXPORT void set_budget(std::string_view amount);
 /// For one device; empty for that of all devices. std::out_of_range if there is no device of that number.
 CENOTE_EXPORT void set_budget(int device, std::string_view amount);
 
+/// Has the device's budget hold for all processes together that have joined the same file, which is kept: an open
+/// descriptor of a file of this user's, and closed where that fails. What other processes hold counts from now on. -1:
+/// for this process alone again. std::runtime_error for a file that is none.
+CENOTE_EXPORT void share_budget(int device, int file);
+
+/// How often a process has asked those that share the device's budget to give back what they do not use.
+CENOTE_EXPORT std::uint32_t requests_of_budget(int device);
+
 struct budget_figures {
   std::optional<std::size_t> limit;  ///< in bytes; nothing where there is no budget
-  std::size_t held;                  ///< what counts for it
+  std::size_t held;                  ///< what counts for it of this process
+  std::size_t shared;                ///< what counts for it of all processes that share it
   std::string set_by;                ///< who has set it, for people: empty where there is none
 };
 

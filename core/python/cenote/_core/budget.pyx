@@ -15,10 +15,38 @@ def set_budget(str amount not None, device=None) -> None:
             lib.set_budget_of_all(text)
 
 
-def budget_of(device) -> tuple[int | None, int]:
-    """The limit, None where there is none, and what counts for it, in bytes."""
+def share_budget(device, int file) -> None:
+    """Have the device's budget hold for all processes that have joined the open file; -1 for this one alone.
+
+    The descriptor is kept, or closed where that fails.
+    """
+    cdef int number = device_argument(device)
+    with nogil:
+        lib.share_budget(number, file)
+
+
+def requests_of_budget(device) -> int:
+    """How often a process has asked those that share the device's budget for what they do not use."""
+    cdef int number = device_argument(device)
+    cdef unsigned int asked
+    with nogil:
+        asked = lib.requests_of_budget(number)
+    return asked
+
+
+def device_uuid(device) -> str:
+    """The device's UUID, the same in every process, as hexadecimal digits."""
+    cdef int number = device_argument(device)
+    cdef lib.string text
+    with nogil:
+        text = lib.device_uuid(number)
+    return text.decode()
+
+
+def budget_of(device) -> tuple[int | None, int, int]:
+    """The limit, None where there is none, and what counts for it of this process and of all that share it."""
     cdef int number = device_argument(device)
     cdef lib.budget_figures figures
     with nogil:
         figures = lib.budget_of(number)
-    return figures.limit.value() if figures.limit.has_value() else None, figures.held
+    return figures.limit.value() if figures.limit.has_value() else None, figures.held, figures.shared

@@ -1,5 +1,5 @@
 # Declarations of libcenote's C++ API: the one place where Cython learns of it.
-from libc.stdint cimport int64_t, uint16_t, uint64_t, uintptr_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libcpp cimport bool
 from libcpp.memory cimport shared_ptr, unique_ptr
 from libcpp.optional cimport optional
@@ -159,6 +159,7 @@ cdef extern from "cenote/driver/device.hpp" namespace "cenote" nogil:
     void set_current_device(int device) except +raise_python_error
     int device_attribute(int device, int attribute) except +raise_python_error
     string device_name(int device) except +raise_python_error
+    string device_uuid(int device) except +raise_python_error
     int device_compute_capability(int device) except +raise_python_error
     device_memory device_memory_info(int device) except +raise_python_error
     void synchronize_device(int device) except +raise_python_error
@@ -213,6 +214,9 @@ cdef extern from "cenote/driver/device_budget.hpp" namespace "cenote" nogil:
     cdef cppclass budget_figures:
         optional[size_t] limit
         size_t held
+        size_t shared
+    void share_budget(int device, int file) except +raise_python_error
+    uint32_t requests_of_budget(int device) except +raise_python_error
     void set_budget_of_device "cenote::set_budget"(int device, const string& amount) except +raise_python_error
     void set_budget_of_all "cenote::set_budget"(const string& amount) except +raise_python_error
     budget_figures budget_of(int device) except +raise_python_error
