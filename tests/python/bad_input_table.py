@@ -23,6 +23,7 @@ from cenote import (
     device_buffer,
     driver,
     explanation,
+    exports,
     initialization,
     logger,
     mr,
@@ -42,7 +43,7 @@ from cenote.logs import floor
 KIB, MIB = 1024, 1024**2
 MODULES = (
     *(mr, device_buffer, stream, statistics, logger, driver, registry, initialization, units, pressure, recorder),
-    *(budgets, explanation, report),
+    *(budgets, explanation, exports, report),
     *(floor, replay, timeline, trace),
 )
 
@@ -468,6 +469,7 @@ TABLE: dict[str, dict[str, tuple[Any, Refused]]] = {
     "registry.Holding": {name: (0, ANYTHING) for name in ("bytes", "allocations")},
     "registry.tag": {"name": ("bad input", TEXT + refuse(ValueError, "\ud800"))},
     "registry.tag.__call__": {"function": (nothing_freed, refuse(TypeError, None, "text", 7, 1.5, object(), []))},
+    "registry.sample_sites": {"every": (0, COUNT)},
     "registry.usage": {
         "by": (
             "tag",
@@ -595,7 +597,9 @@ TABLE: dict[str, dict[str, tuple[Any, Refused]]] = {
             refuse(TypeError, 7, 1.5, b"text", object(), []) + refuse(ValueError, "", "no/such/path.rec"),
         ),
         "device": (None, but(NOT_AN_INT, None) + refuse(ValueError, -1, 64, 10**30)),
+        "advice": (False, ANYTHING),
     },
+    "explanation.Advice": {field.name: ("", ANYTHING) for field in dataclasses.fields(explanation.Advice)},
     "explanation.Part": {name: (0, ANYTHING) for name in ("name", "bytes")},
     "explanation.Growth": {name: (0, ANYTHING) for name in ("kind", "name", "bytes", "held_bytes")},
     "explanation.Explanation": {
@@ -603,6 +607,13 @@ TABLE: dict[str, dict[str, tuple[Any, Refused]]] = {
         for field in dataclasses.fields(explanation.Explanation)
     },
     "explanation.Explanation.save": {"path": ("page.html", PATH + refuse(OSError, "no/such/folder/page.html"))},
+    **{
+        f"exports.{name}": {
+            "path": ("export.json", PATH + refuse(OSError, "no/such/folder/export.json")),
+            "recording": (RECORDED, refuse(TypeError, None, 7, "text", object())),
+        }
+        for name in ("write_torch_snapshot", "write_chrome_trace")
+    },
     "report.write_report": {
         "path": ("page.html", PATH + refuse(OSError, "no/such/folder/page.html")),
         "explanation": (EXPLANATION, refuse(TypeError, None, 7, "text", object())),

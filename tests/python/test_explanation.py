@@ -80,22 +80,31 @@ def test_others_on_the_device_are_told_apart_from_the_resource() -> None:
     others.deallocate(block, 8000 * MIB)
 
 
+GROWS = """
+import cenote
+from cenote import mr, registry
+mr.set_current_device_resource(mr.from_spec("pool:max=64MiB"))
+client = registry.Client("tests of explanations")
+passing = []
+for _ in range(200):
+    with cenote.tag("a leak"):
+        client.allocate(50_000)
+    with cenote.tag("work"):
+        passing.append(client.allocate(100_000))
+        if len(passing) > 5:
+            client.deallocate(passing.pop(0))
+try:
+    client.allocate(100 << 20)
+except MemoryError as error:
+    growing = cenote.explain(error).growing
+assert (growing[0].kind, growing[0].name) == ("tag", "a leak"), growing
+assert growing[0].held_bytes == 200 * 50_000
+assert "work" not in {each.name for each in growing}
+"""
+
+
 def test_who_only_grows_is_named() -> None:
-    client = registry.Client("tests of explanations")
-    kept, passing = [], []
-    for _ in range(200):
-        with cenote.tag("a leak"):
-            kept.append(client.allocate(50_000))
-        with cenote.tag("work"):
-            passing.append(client.allocate(100_000))
-            if len(passing) > 5:
-                client.deallocate(passing.pop(0))
-    growing = explained(100 * MIB).growing
-    assert (growing[0].kind, growing[0].name) == ("tag", "a leak")
-    assert growing[0].held_bytes == 200 * 50_000
-    assert "work" not in {each.name for each in growing}
-    for block in kept + passing:
-        client.deallocate(block)
+    subprocess.run([sys.executable, "-c", GROWS], check=True)
 
 
 def test_error_of_a_framework_is_explained_by_the_last_failure() -> None:
@@ -222,3 +231,23 @@ def test_trace_made_a_recording_is_the_same_trace_again(tmp_path: Path) -> None:
     assert (again["time_us"] == recorded["time_us"]).all()
     recording.save(tmp_path / "saved.rec")
     assert len(recorder.read(tmp_path / "saved.rec").events) == len(recorded)
+
+
+@pytest.mark.slow
+def test_advice_on_a_log_names_the_resource_that_needs_clearly_less_or_says_that_none_does() -> None:
+    told = json.loads(run("advise", cenote.trace.example(), "--resource", "pool | cuda", "--json").stdout)
+    assert told["advice"][0]["specification"] == "pool | virtual"
+    told = json.loads(run("advise", cenote.trace.example(), "--resource", "pool", "--json").stdout)
+    assert told["advice"][0]["kind"] == "none"
+    assert told["advice"][0]["text"].startswith("Stay with 'pool'")
+
+
+@pytest.mark.slow
+def test_no_advice_is_given_where_the_failure_does_not_come_up(tmp_path: Path) -> None:
+    with pytest.raises(MemoryError):
+        cenote.DeviceBuffer(size=100 * MIB)
+    recorder.snapshot().save(tmp_path / "saved.rec")
+    told = run("advise", tmp_path / "saved.rec", "--resource", "pool:max=8GiB")
+    assert told.returncode == 0, told.stderr
+    assert "No advice" in told.stdout
+    assert json.loads(run("advise", tmp_path / "saved.rec", "--json").stdout) == {"advice": [], "reproduced": False}

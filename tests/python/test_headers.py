@@ -135,6 +135,7 @@ MADE_OF = {
     "pool/trimmer",
     "surface/allocation_ledger",
     "surface/allocation_table",
+    "surface/call_site",
     "surface/reclaimer",
     "surface/resource_place",
     "surface/shortage",

@@ -182,6 +182,7 @@ PACKAGE_KNOWS: dict[str, set[str]] = {
     "mr": {"_core", "initialization", "logs"},
     "recorder": {"_core", "logs"},
     "explanation": {"_core", "driver", "logs", "recorder", "report", "units"},
+    "exports": {"_core", "logs", "pressure", "recorder"},
     "report": {"explanation", "logs", "recorder", "units"},
     "statistics": {"_core", "_profiled_function", "mr"},
     "_local_device": {"_core", "driver"},

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -196,3 +197,38 @@ assert used["(other tags)"].bytes == 478 * 256, used["(other tags)"]
 
 def test_all_tags_past_the_most_are_one() -> None:
     subprocess.run([sys.executable, "-c", MANY_TAGS], check=True)
+
+
+@pytest.fixture
+def sampled() -> Iterator[None]:
+    cenote.sample_sites()
+    yield
+    cenote.sample_sites(0)
+
+
+@pytest.mark.usefixtures("sampled")
+def test_usage_by_site_names_the_line_of_the_program() -> None:
+    client = registry.Client("tests of tags")
+    blocks = [client.allocate(KIB) for _ in range(3)]
+    line = sys._getframe().f_lineno - 1
+    buffer = cenote.DeviceBuffer(size=16 * KIB)
+    by_site = cenote.usage("site")
+    assert by_site[next(site for site in by_site if f"{Path(__file__).name}:{line} " in site)].bytes == 3 * KIB
+    assert f"{Path(__file__).name}:{line + 2} test_usage_by_site" in next(iter(by_site))
+    for block in blocks:
+        client.deallocate(block)
+    assert not any(f":{line} " in site for site in cenote.usage("site"))
+    buffer.close()
+
+
+def test_every_nth_allocation_is_sampled_and_the_rest_is_told_apart() -> None:
+    client = registry.Client("tests of tags")
+    cenote.sample_sites(10)
+    blocks = [client.allocate(KIB) for _ in range(100)]
+    by_site = cenote.usage("site")
+    assert by_site["(not sampled)"].allocations >= 90
+    assert sum(held.allocations for site, held in by_site.items() if site != "(not sampled)") == 10
+    cenote.sample_sites(0)
+    assert cenote.usage("site").keys() == {"(not sampled)"}
+    for block in blocks:
+        client.deallocate(block)

@@ -12,6 +12,7 @@
 #include "cenote/driver/stream_id.hpp"
 #include "cenote/driver/unnamed_stream.hpp"
 #include "cenote/ground/bytes.hpp"
+#include "cenote/ground/flight_recorder.hpp"
 #include "cenote/ground/free_correction.hpp"
 #include "cenote/ground/log.hpp"
 #include "cenote/ground/pressure.hpp"
@@ -209,7 +210,11 @@ std::vector<relief_step> relieve_pressure(const memory_resource& resource, strea
   if (is_capturing(stream, resource.device())) {
     return {{"pressure handlers", {}, "skipped: the stream is being captured"}};
   }
-  return relieve_pressure(bytes, resource.device(), retry);
+  auto steps = relieve_pressure(bytes, resource.device(), retry);
+  for (const relief_step& each : steps) {
+    recorder::note(recorder::event::relief, resource.device(), nullptr, each.freed_bytes.value_or(0), {});
+  }
+  return steps;
 }
 
 memory_state memory_resource::state() const {

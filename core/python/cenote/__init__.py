@@ -20,7 +20,7 @@ from cenote.initialization import (
     unregister_reinitialize_hook,
 )
 from cenote.logs.recording import disable_logging, enable_logging, get_log_filenames
-from cenote.registry import Usage, tag, usage
+from cenote.registry import Usage, sample_sites, tag, usage
 from cenote.statistics import Statistics
 from cenote.stream import (
     DEFAULT_STREAM,
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     )
     from cenote.budgets import Budget, budget, get_budget
     from cenote.explanation import explain
+    from cenote.exports import prometheus
     from cenote.frameworks import InstallReport, install, uninstall
     from cenote.logs import replay, timeline, trace
     from cenote.pressure import add_pressure_handler, remove_pressure_handler
@@ -77,6 +78,7 @@ __all__ = [
     "enable_logging",
     "explain",
     "explanation",
+    "exports",
     "get_budget",
     "get_log_filenames",
     "install",
@@ -85,6 +87,7 @@ __all__ = [
     "logs",
     "mr",
     "pressure",
+    "prometheus",
     "recorder",
     "register_reinitialize_hook",
     "registry",
@@ -92,6 +95,7 @@ __all__ = [
     "remove_pressure_handler",
     "replay",
     "report",
+    "sample_sites",
     "sim",
     "statistics",
     "tag",
@@ -104,7 +108,7 @@ __all__ = [
 
 # Loaded when first asked for: what most programs do not need.
 _modules = (
-    *("allocators", "device_buffer", "driver", "explanation", "logger", "logs", "pressure", "recorder"),
+    *("allocators", "device_buffer", "driver", "explanation", "exports", "logger", "logs", "pressure", "recorder"),
     *("registry", "report", "sim"),
 )
 _names = {
@@ -116,6 +120,7 @@ _names = {
     "get_budget": "cenote.budgets",
     "install": "cenote.frameworks",
     "uninstall": "cenote.frameworks",
+    "prometheus": "cenote.exports",
     "remove_pressure_handler": "cenote.pressure",
     "replay": "cenote.logs",
     "timeline": "cenote.logs",

@@ -12,9 +12,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
-from dataclasses import asdict, dataclass, field
+import tempfile
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,9 +31,13 @@ from cenote.logs.trace import path_argument
 from cenote.recorder import Event, Recording
 from cenote.units import format_bytes
 
-__all__ = ["Explanation", "Growth", "Part", "explain"]
+__all__ = ["Advice", "Explanation", "Growth", "Part", "explain"]
 
 _SHOWN = 5
+
+_WITHOUT_CLIENT = "in use without a client, and what rounding adds"
+_OTHER_PROCESSES = "other processes"
+_REST = "the rest: contexts, libraries beside cenote, and what nobody tells"
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,30 @@ class Growth:
 
 
 @dataclass(frozen=True)
+class Advice:
+    """What would have helped: the recorded run passes with it on the simulated device.
+
+    Attributes
+    ----------
+    kind : str
+        ``"process"``: another process holds the memory. ``"cache"``: it is held beside cenote in this one.
+        ``"leak"``: it is not freed. ``"resource"``: another resource, in the same memory. ``"limit"``: a higher limit.
+        ``"memory"``: nothing but a larger device.
+    text : str
+        One sentence with its figures.
+    specification : str
+        The resource to use, as it can be pasted.
+    needed_bytes : int or None
+        The smallest limit, or device, with which the recorded run passes, where that is the advice.
+    """
+
+    kind: str
+    text: str
+    specification: str
+    needed_bytes: int | None
+
+
+@dataclass(frozen=True)
 class Explanation:
     """What is known of a failed allocation, or of a moment.
 
@@ -99,6 +131,8 @@ class Explanation:
         What was tried.
     recording : Recording
         The events.
+    advice : tuple of Advice
+        What would have helped, the first to be tried first; empty unless it was asked for.
     """
 
     message: str
@@ -111,6 +145,7 @@ class Explanation:
     growing: tuple[Growth, ...]
     steps: tuple[ReliefStep, ...]
     recording: Recording = field(repr=False)
+    advice: tuple[Advice, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Give all but the recording as numbers, texts, lists and dicts."""
@@ -160,6 +195,8 @@ class Explanation:
         if self.steps:
             lines += ["", "Tried before it failed:"]
             lines += [f"  {step.name}: {text_of_step(step)}" for step in self.steps]
+        if self.advice:
+            lines += ["", "Tried on the simulated device:", *(f"  {each.text}" for each in self.advice)]
         return "\n".join(lines)
 
     def _lines_of(self, kind: str) -> list[str]:
@@ -175,7 +212,7 @@ class Explanation:
         return lines
 
 
-_LISTS = ("account", "holders", "growing", "steps")
+_LISTS = ("account", "holders", "growing", "steps", "advice")
 
 
 def text_of_step(step: ReliefStep) -> str:
@@ -186,7 +223,10 @@ def text_of_step(step: ReliefStep) -> str:
 
 
 def explain(
-    what: BaseException | Recording | str | os.PathLike[str] | None = None, *, device: int | None = None
+    what: BaseException | Recording | str | os.PathLike[str] | None = None,
+    *,
+    device: int | None = None,
+    advice: bool = False,
 ) -> Explanation:
     """Put together what is known of memory that ran out.
 
@@ -197,6 +237,9 @@ def explain(
         figures. Or a recording, or the file of one. Without it, the process as it is now.
     device : int, optional
         The device, where an error does not say it; that of the error or the recording, else 0.
+    advice : bool, default False
+        Try what would have helped, in another process on the simulated device: seconds to minutes. Only an
+        `OutOfMemoryError` knows enough for that, and only while the recorder knows the beginning of the run.
 
     Returns
     -------
@@ -223,7 +266,8 @@ def explain(
     number = device if device is not None else error.device if error is not None and error.device is not None else 0
     recording = recorder.snapshot(number)
     if error is not None:
-        return _of_error(error, number, recording)
+        explanation = _of_error(error, number, recording)
+        return replace(explanation, advice=_advice_for(explanation, error)) if advice else explanation
     explanation = _of_recording(recording, what is not None)
     if what is None:
         resource = find_per_device_resource(number)
@@ -258,6 +302,32 @@ def _of_error(error: OutOfMemoryError, device: int, recording: Recording) -> Exp
     return explanation
 
 
+def _advice_for(explanation: Explanation, error: OutOfMemoryError) -> tuple[Advice, ...]:
+    """Have ``cenote advise`` try it, where the device is a simulated one whatever this process has."""
+    recording = explanation.recording
+    if not recording.knows_the_beginning or error.device_free is None or error.device_total is None:
+        return ()
+    parts = {part.name: part.bytes for part in explanation.account}
+    processes = parts.get(_OTHER_PROCESSES, 0)
+    outside = processes + parts.get(_REST, 0)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "failed.rec"
+        recording.save(file)
+        told = subprocess.run(
+            [
+                *(sys.executable, "-m", "cenote", "advise", str(file), "--json", "--resource", explanation.resource),
+                *("--memory", str(error.device_total), "--outside", str(outside), "--processes", str(processes)),
+            ],
+            env={**os.environ, "CENOTE_CUDA_DRIVER": "sim", "CENOTE_SIM": "", "CENOTE_RECORDER": "off"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if told.returncode != 0:
+        raise RuntimeError(f"the advice failed: {told.stderr.strip()}")
+    return tuple(Advice(**each) for each in json.loads(told.stdout)["advice"])
+
+
 def _of_recording(recording: Recording, is_failure: bool = True) -> Explanation:
     failures = recording.events[recording.events["event"] == Event.FAILURE] if is_failure else recording.events[:0]
     requested = int(failures["bytes"][-1]) if len(failures) else None
@@ -286,7 +356,7 @@ def _with_account(explanation: Explanation, device: int, resource: str) -> Expla
     except CudaError:
         return explanation
     account = _account(device, free, total, figures.get("held"), figures.get("in_use"), explanation.holders)
-    return Explanation(**{**vars(explanation), "account": account, "resource": resource})
+    return replace(explanation, account=account, resource=resource)
 
 
 def _why(error: OutOfMemoryError) -> str:
@@ -341,15 +411,15 @@ def _account(
     if held is not None and in_use is not None:
         counted = min(sum(each.bytes for each in clients), in_use, ours)
         parts.append(Part("held by clients", counted))
-        parts.append(Part("in use without a client, and what rounding adds", min(in_use, ours) - counted))
+        parts.append(Part(_WITHOUT_CLIENT, min(in_use, ours) - counted))
         parts.append(Part("held by the resource, unused", ours - min(in_use, ours)))
     elif held is not None:
         parts.append(Part("held by the resource", ours))
     rest = used - sum(part.bytes for part in parts)
     other = min(_bytes_of_other_processes(device) or 0, rest)
     if other:
-        parts.append(Part("other processes", other))
-    parts.append(Part("the rest: contexts, libraries beside cenote, and what nobody tells", rest - other))
+        parts.append(Part(_OTHER_PROCESSES, other))
+    parts.append(Part(_REST, rest - other))
     parts.append(Part("free", free))
     return tuple(part for part in parts if part.bytes or part.name == "free")
 

@@ -9,6 +9,7 @@ from cenote._core.registry import (
     devices_with_resource,
     find_per_device_resource,
     registry_address,
+    sample_sites,
     set_default_specification,
     usage,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "devices_with_resource",
     "find_per_device_resource",
     "registry_address",
+    "sample_sites",
     "set_default_specification",
     "tag",
     "usage",

@@ -100,6 +100,7 @@ def _page(explanation: Explanation) -> str:
         _holders(explanation),
         _growing(explanation),
         _steps(explanation),
+        _advice(explanation),
         *(_picture(f"Bytes over time, by {by}", _curves(recording, by)) for by in ("client", "tag")),
         _picture("Where the blocks lie", _address_map(recording)),
         _events(recording),
@@ -160,6 +161,13 @@ def _growing(explanation: Explanation) -> str:
 def _steps(explanation: Explanation) -> str:
     rows = [(step.name, text_of_step(step)) for step in explanation.steps]
     return f"<h2>Tried before it failed</h2>{_table(('step', 'what it gave'), rows)}" if rows else ""
+
+
+def _advice(explanation: Explanation) -> str:
+    rows = [(each.text, each.specification) for each in explanation.advice]
+    return (
+        f"<h2>Tried on the simulated device</h2>{_table(('what would have helped', 'resource'), rows)}" if rows else ""
+    )
 
 
 def _events(recording: Recording) -> str:

@@ -13,6 +13,7 @@
 #include "cenote/ground/process.hpp"
 #include "cenote/ground/spin_lock.hpp"
 #include "cenote/surface/allocation_table.hpp"
+#include "cenote/surface/call_site.hpp"
 #include "cenote/surface/reclaimer.hpp"
 #include "cenote/surface/resource_place.hpp"
 #include "cenote/surface/shortage.hpp"
@@ -115,6 +116,7 @@ void drop(resource_hold& resource, caller_lock held) noexcept {
 
 /// What a client has freed, or is about to free.
 void note_free(const allocation& freed) noexcept {
+  forget_call_site(freed.pointer);
   client_freed(freed.client, freed.bytes, freed.tag);
   recorder::note(recorder::event::free, freed.device, freed.pointer, freed.bytes, freed.whose());
 }
@@ -139,6 +141,7 @@ void* enter(allocation& made, stream_ref stream, caller_lock held) {
   drop(made.resource, held);
   client_allocated(client, bytes, tag);
   recorder::note(recorder::event::allocate, device, pointer, bytes, whose);
+  note_call_site(pointer);
   return pointer;
 }
 
@@ -265,6 +268,7 @@ void client_holds(client_index client, int device, const void* pointer, std::siz
   }
   client_allocated(client, bytes, tag);
   recorder::note(recorder::event::allocate, device, pointer, bytes, whose);
+  note_call_site(pointer);
 }
 
 void client_lets_go(client_index client, int device, const void* pointer, std::size_t bytes) noexcept {

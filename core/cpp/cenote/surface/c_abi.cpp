@@ -12,6 +12,7 @@
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/nvtx.hpp"
+#include "cenote/ground/flight_recorder.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
 #include "cenote/surface/allocation_ledger.hpp"
 #include "cenote/surface/client.hpp"
@@ -251,7 +252,10 @@ int64_t cenote_trim_to(int device, size_t keep_bytes, int wait) {
     const cenote::nvtx::trim_range range(keep_bytes);
     cenote::reclaimer::of(device).free_pending();
     const auto resource = cenote::find_per_device_resource(device);
-    return resource ? static_cast<int64_t>(resource->trim(keep_bytes, wait != 0)) : 0;
+    if (!resource) return int64_t{0};
+    const std::size_t released = resource->trim(keep_bytes, wait != 0);
+    cenote::recorder::note(cenote::recorder::event::trim, device, nullptr, released, {});
+    return static_cast<int64_t>(released);
   });
 }
 

@@ -66,7 +66,15 @@ cdef extern from "python_lease.hpp" namespace "cenote":
     void let_go_of_all(const standing& there) except +raise_python_error
 
 
+cdef extern from "cenote/surface/call_site.hpp" namespace "cenote" nogil:
+    cdef cppclass sampled_block:
+        uintptr_t address
+        string site
+    vector[sampled_block] sampled_blocks() except +raise_python_error
+
+
 cdef extern from "python_stack.hpp" namespace "cenote" nogil:
+    void sample_python_sites(size_t every) except +raise_python_error
     cdef cppclass interpreter:
         pass
     interpreter python_interpreter() except +raise_python_error

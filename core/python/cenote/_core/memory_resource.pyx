@@ -238,6 +238,14 @@ cdef class DeviceMemoryResource:
     def __repr__(self) -> str:
         return f"<cenote.mr.{type(self).__name__} '{self.specification}' on device {self.device}>"
 
+    def _repr_html_(self) -> str:
+        """The specification and the figures, as a notebook shows them."""
+        from html import escape
+
+        rows = "".join(f"<tr><td>{name.replace('_', ' ')}</td><td style='text-align:right'>{value:,}</td></tr>"
+                       for name, value in self.state().items() if value is not None)
+        return f"<p><code>{escape(self.specification)}</code>, device {self.device}, bytes</p><table>{rows}</table>"
+
 
 cdef class UpstreamResourceAdaptor(DeviceMemoryResource):
     """A resource that stands on another one, `upstream_mr`, and keeps it alive."""

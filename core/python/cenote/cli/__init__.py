@@ -124,6 +124,23 @@ examples:
   cenote explain run.csv.gz --json
 """
 
+_ADVISE = """\
+Tries changes on the simulated device, and names those with which the recorded run passes.
+
+Of a run that ran out of memory, a recording of the flight recorder or a log that ends with the failure, it tries:
+giving back what others hold, freeing what only grows, another resource in the same memory, a higher limit, a larger
+device. The first line is the advice. Of a run that did not fail, it measures the sensible resources as --capacity min
+of replay does, and says which to take, or that nothing would be gained.
+"""
+
+_ADVISE_EPILOG = """\
+examples:
+  cenote advise run.csv.gz
+  cenote advise run.4711.dev0.rec --resource "pool:max=8GiB | cuda" --memory 80GiB
+
+cenote.explain(error, advice=True) runs it with what the error knows.
+"""
+
 _REPORT = """\
 Writes a recording or a log as one page of HTML, which needs no other file and no network: who held what over time,
 where the blocks lay, and the last events. Needs matplotlib, which 'cenote[cli]' brings.
@@ -276,6 +293,22 @@ def _parser() -> argparse.ArgumentParser:
     explain = add("explain", "say what a recording or a log tells of memory", _EXPLAIN, _EXPLAIN_EPILOG)
     explain.add_argument("file", type=arguments.path, metavar="FILE", help="a recording, or a log")
     explain.add_argument("--json", action="store_true", help="write JSON, sizes in bytes")
+
+    advise = add("advise", "try what would help a recorded run", _ADVISE, _ADVISE_EPILOG)
+    advise.add_argument("file", type=arguments.path, metavar="FILE", help="a recording, or a log")
+    advise.add_argument(
+        "--resource",
+        type=arguments.specification,
+        metavar="SPEC",
+        help='the one in force, such as "pool:max=8GiB | cuda" (default: pool)',
+    )
+    for name, what in (
+        ("memory", "memory of the device (default: of the simulated one, 80 GiB)"),
+        ("outside", "what is held of it beside cenote, other processes included (default: nothing)"),
+        ("processes", "what other processes hold of it (default: nothing)"),
+    ):
+        advise.add_argument(f"--{name}", type=arguments.size, metavar="SIZE", help=what)
+    advise.add_argument("--json", action="store_true", help="write JSON, sizes in bytes")
 
     report = add("report", "write a recording or a log as a page", _REPORT, _REPORT_EPILOG)
     report.add_argument("page", type=arguments.path, metavar="FILE.html", help="what to write")

@@ -13,7 +13,7 @@ from cenote._core.specification import check_specification
 from cenote.logs.timeline import picture_format
 from cenote.units import parse_bytes
 
-__all__ = ["device", "limit", "path", "picture", "specification"]
+__all__ = ["device", "limit", "path", "picture", "size", "specification"]
 
 _PERCENTAGE = re.compile(r"[0-9]{1,3}(\.[0-9]{1,9})?%")
 
@@ -53,6 +53,14 @@ def limit(text: str) -> str:
         return str(parse_bytes(size))
     except ValueError:
         raise ArgumentTypeError(f"{_shown(text)} is no size: write 8GiB, 512MB or 50%") from None
+
+
+def size(text: str) -> str:
+    """Read a size in bytes."""
+    try:
+        return str(parse_bytes(text.strip()))
+    except ValueError:
+        raise ArgumentTypeError(f"{_shown(text)} is no size: write 8GiB, or 512MB") from None
 
 
 def specification(text: str) -> str:

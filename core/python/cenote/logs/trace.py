@@ -10,6 +10,9 @@ A time is ``HH:MM:SS.micros`` or ``HH:MM:SS:micros``, either of the wall clock o
 Actions are ``allocate``, ``free`` and ``allocate failure``, whose pointer is ``(nil)``. Streams are decimal or
 hexadecimal. A file that was compressed with gzip is decompressed, whatever its name.
 
+A snapshot of PyTorch's memory history (``torch.cuda.memory._dump_snapshot``) is read as well, by an unpickler that can
+make nothing but plain data.
+
 The log of a process that was killed ends where its last write did, mostly in the midst of a line. All that is whole is
 read, and a `TraceWarning` says what is not.
 """
@@ -29,6 +32,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from cenote.logs._torch_snapshot import is_pickle, rows_of_snapshot
+
 __all__ = ["DTYPE", "Action", "Trace", "TraceError", "TraceWarning", "bytes_in_use", "example", "read"]
 
 HEADER = "Thread,Time,Action,Pointer,Size,Stream"
@@ -47,6 +52,8 @@ DTYPE = np.dtype(
 
 Trace = npt.NDArray[np.void]
 """Events in the order of the file: an array of `DTYPE`, shape ``(events,)``."""
+
+_LARGEST_SNAPSHOT = 4 << 30  # bytes
 
 _LONGEST_LINE = 1024
 """Bytes; the logging adaptors write less than 200."""
@@ -87,7 +94,7 @@ def read(path: str | os.PathLike[str]) -> Trace:
     Parameters
     ----------
     path : path-like
-        A CSV file, or one compressed with gzip.
+        A CSV file or a snapshot of PyTorch's, or one of them compressed with gzip.
 
     Returns
     -------
@@ -110,6 +117,8 @@ def read(path: str | os.PathLike[str]) -> Trace:
     number = 0
     rows = []
     try:
+        if (snapshot := _snapshot_in(file)) is not None:
+            return _made_of(rows_of_snapshot(snapshot))
         for number, line in enumerate(_lines(file), start=1):
             if len(line) == _LONGEST_LINE:
                 raise ValueError(f"a line of {_LONGEST_LINE} bytes or more, which no trace has: {_excerpt(line)}")
@@ -136,6 +145,10 @@ def read(path: str | os.PathLike[str]) -> Trace:
         raise TraceError(f"{file}, line {max(number, 1)}: {error}") from error
     if number == 0:
         raise TraceError(f"{file}, line 1: the file is empty; expected the header '{HEADER}'")
+    return _made_of(rows)
+
+
+def _made_of(rows: list[tuple[int, int, int, int, int, int]]) -> Trace:
     trace = np.array(rows, dtype=DTYPE)
     trace["time_us"] += _DAY_US * _midnights(trace["time_us"])
     return trace
@@ -189,6 +202,22 @@ def trace_argument(trace: Trace) -> Trace:
     if not isinstance(trace, np.ndarray) or trace.dtype != DTYPE or trace.ndim != 1:
         raise TypeError(f"trace must be a row of events, as cenote.trace.read returns it, not {type(trace).__name__}")
     return trace
+
+
+def _snapshot_in(file: Path) -> bytes | None:
+    """Give the pickle that a file is, decompressed; None for any other file."""
+    with file.open("rb") as raw:
+        is_compressed = raw.peek(2).startswith(_GZIP)
+        content = gzip.GzipFile(fileobj=raw) if is_compressed else raw
+        try:
+            if not is_pickle(content.peek(2)[:2]):
+                return None
+        except (EOFError, OSError, zlib.error):
+            return None  # whoever reads its lines says where it is damaged
+        found = content.read(_LARGEST_SNAPSHOT + 1)
+    if len(found) > _LARGEST_SNAPSHOT:
+        raise ValueError(f"a snapshot of more than {_LARGEST_SNAPSHOT >> 30} GiB")
+    return found
 
 
 def _lines(file: Path) -> Iterator[bytes]:

@@ -1,0 +1,93 @@
+#include "cenote/surface/call_site.hpp"
+
+#include <atomic>
+#include <exception>
+#include <mutex>
+#include <unordered_map>
+#include <utility>
+
+#include "cenote/ground/immortal.hpp"
+#include "cenote/ground/mutex.hpp"
+
+namespace cenote::inline v1 {
+namespace {
+
+constinit std::atomic<std::size_t> sampled_every{0};
+constinit std::atomic<site_describer> describer{nullptr};
+constinit std::atomic<std::size_t> blocks_sampled{0};
+
+constinit thread_local std::size_t allocations_since_sample = 0;
+constinit thread_local bool is_describing = false;  // what describes a site may allocate
+
+struct site_table {
+  process_mutex mutex;                                           // guards all below
+  std::unordered_map<std::string, std::size_t> numbers;          // of sites
+  std::unordered_map<const void*, const std::string*> of_block;  // the keys of `numbers` stay where they are
+};
+
+site_table& sites() noexcept {
+  static immortal<site_table> the_one;
+  return *the_one;
+}
+
+[[maybe_unused]] const site_table& sites_made_while_there_is_one_thread = sites();
+
+void enter(const void* pointer, const std::string& site) {
+  site_table& table = sites();
+  const std::lock_guard lock(table.mutex);
+  const auto known = table.numbers.try_emplace(site, table.numbers.size()).first;
+  table.of_block[pointer] = &known->first;
+  blocks_sampled.store(table.of_block.size(), std::memory_order_relaxed);
+}
+
+void sample(const void* pointer) noexcept {
+  const site_describer describe = describer.load(std::memory_order_relaxed);
+  if (describe == nullptr || is_describing) return;
+  is_describing = true;
+  try {
+    if (const std::string site = describe(); !site.empty()) enter(pointer, site);
+  } catch (const std::exception&) {  // the host has no memory for it: the block is not sampled
+  }
+  is_describing = false;
+}
+
+}  // namespace
+
+void sample_call_sites(std::size_t every, site_describer describe) {
+  describer.store(describe, std::memory_order_relaxed);
+  sampled_every.store(describe != nullptr ? every : 0, std::memory_order_relaxed);
+  if (every != 0) return;
+  site_table& table = sites();
+  const std::lock_guard lock(table.mutex);
+  table.of_block.clear();
+  table.numbers.clear();
+  blocks_sampled.store(0, std::memory_order_relaxed);
+}
+
+void note_call_site(const void* pointer) noexcept {
+  const std::size_t every = sampled_every.load(std::memory_order_relaxed);
+  if (every == 0) [[likely]]
+    return;
+  if (++allocations_since_sample < every) return;
+  allocations_since_sample = 0;
+  sample(pointer);
+}
+
+void forget_call_site(const void* pointer) noexcept {
+  if (blocks_sampled.load(std::memory_order_relaxed) == 0) [[likely]]
+    return;
+  site_table& table = sites();
+  const std::lock_guard lock(table.mutex);
+  table.of_block.erase(pointer);
+  blocks_sampled.store(table.of_block.size(), std::memory_order_relaxed);
+}
+
+std::vector<sampled_block> sampled_blocks() {
+  std::vector<sampled_block> all;
+  site_table& table = sites();
+  const std::lock_guard lock(table.mutex);
+  for (const auto& [pointer, site] : table.of_block) all.push_back({reinterpret_cast<std::uintptr_t>(pointer), *site});
+  return all;
+}
+
+}  // namespace cenote::inline v1

@@ -1,0 +1,35 @@
+// Call sites: where in the program a block that is held was allocated, of every n-th allocation, on request.
+//
+// Threads: all functions from any thread. What describes a site is called under no lock, and may take an interpreter's.
+// Cost: off, a load an allocation and a free. On, what describing takes for every n-th allocation of a thread, and a
+// lock and a look-up for each free while a sampled block is held.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "cenote/ground/export.hpp"
+
+namespace cenote::inline v1 {
+
+/// Describes the place in the program that the calling thread is in, in one line; empty where it cannot.
+using site_describer = std::string (*)();
+
+/// Samples every so many allocations of each thread from now on; 0 stops it, and forgets what was sampled.
+CENOTE_EXPORT void sample_call_sites(std::size_t every, site_describer describe);
+
+/// The ledger has written a block down, or forgets it.
+void note_call_site(const void* pointer) noexcept;
+void forget_call_site(const void* pointer) noexcept;
+
+struct sampled_block {
+  std::uintptr_t address;
+  std::string site;
+};
+
+/// The blocks held that were sampled.
+CENOTE_EXPORT std::vector<sampled_block> sampled_blocks();
+
+}  // namespace cenote::inline v1

@@ -1,0 +1,161 @@
+"""Incidents: a workload that runs out of memory for a reason that is known, so that advice can be tried on a fresh run.
+
+``python incidents.py SEED`` makes the incident of a seed, has cenote explain it, and prints what came of it as JSON.
+``python incidents.py SEED APPLIED`` runs the same workload afresh with the advice applied, and says whether it passes.
+
+A workload is a recorded trace, or a history that leaves holes, played through clients of cenote. Each trace is played
+from its beginning, as a program would do its work once more.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ["CENOTE_CUDA_DRIVER"] = "sim"
+
+import numpy as np
+
+import cenote
+from cenote import explanation, mr, registry, sim
+from cenote.logs.trace import Action, bytes_in_use, read
+
+TRACES = Path(__file__).parents[1] / "traces"
+CAUSES = ("leak", "cache", "process", "holes", "limit", "need")
+MIB = 1024**2
+LONGEST = 12_000  # events of a trace that are played
+
+
+@dataclass
+class Incident:
+    """What goes wrong.
+
+    Attributes
+    ----------
+    events : list of (int, int, int)
+        Action, block and bytes.
+    specification : str
+        The resource in force.
+    device_bytes, outside_bytes : int
+        The device, and what others hold of it.
+    leak : tuple of (int, int)
+        Bytes that are leaked, and after how many events each.
+    """
+
+    cause: str
+    events: list[tuple[int, int, int]]
+    peak: int
+    specification: str
+    device_bytes: int
+    outside_bytes: int = 0
+    leak: tuple[int, int] | None = None
+
+
+def trace_of(choose: random.Random) -> tuple[list[tuple[int, int, int]], int]:
+    recorded = read(choose.choice(sorted(TRACES.glob("*.csv.gz"))))
+    recorded = recorded[recorded["action"] != Action.FAILURE][:LONGEST]
+    scale = choose.choice((1, 1, 2, 3))
+    events = [(int(e["action"]), int(e["pointer"]), int(e["bytes"]) * scale) for e in recorded]
+    return events, int(bytes_in_use(recorded).max()) * scale
+
+
+def holes_of(choose: random.Random) -> tuple[list[tuple[int, int, int]], int]:
+    """Fill, free every other block, and ask for blocks larger than any hole."""
+    block, count = choose.randrange(3, 9) * MIB, choose.randrange(80, 200)
+    events = [(Action.ALLOCATE, i, block) for i in range(count)]
+    events += [(Action.FREE, i, block) for i in range(0, count, 2)]
+    large = block * choose.randrange(4, 8)
+    asked = max(1, count // 2 * block * 8 // 10 // large)
+    events += [(Action.ALLOCATE, count + i, large) for i in range(asked)]
+    events += [(Action.FREE, count + i, large) for i in range(asked)]
+    events += [(Action.FREE, i, block) for i in range(1, count, 2)]
+    return [(int(a), b, n) for a, b, n in events], count * block
+
+
+def incident_of(seed: int) -> Incident:
+    choose = random.Random(seed)
+    cause = CAUSES[seed % len(CAUSES)]
+    events, peak = (holes_of if cause == "holes" else trace_of)(choose)
+    page = 2 * MIB
+    room = (int(peak * choose.uniform(1.1, 1.4)) // page + 64) * page
+    short = max(page, int(peak * choose.uniform(0.86, 0.96)) // page * page)
+    if cause == "leak":
+        every = choose.randrange(8, 24)
+        leaked = max(512, int((room - 0.5 * peak) * choose.uniform(1.2, 2.0)) // (len(events) // every))
+        return Incident(cause, events, peak, f"pool:max={room // MIB}MiB", 64 << 30, leak=(leaked, every))
+    if cause in ("cache", "process"):
+        device = room + 64 * MIB
+        return Incident(cause, events, peak, "pool", device, outside_bytes=device - short)
+    if cause == "holes":
+        limit = (peak // page + 8) * page
+        return Incident(cause, events, peak, f"pool:initial={limit // MIB}MiB,max={limit // MIB}MiB | cuda", 64 << 30)
+    if cause == "limit":
+        return Incident(cause, events, peak, f"statistics | pool:max={short // MIB}MiB", 64 << 30)
+    return Incident(cause, events, peak, "pool", short)
+
+
+def play(incident: Incident, specification: str, device_bytes: int, outside_bytes: int, leaks: bool) -> None:
+    """Run the workload; MemoryError where it runs out."""
+    os.environ["CENOTE_SIM"] = f"memory={device_bytes}B"
+    sim.reset()
+    others = mr.CudaMemoryResource()
+    if outside_bytes:
+        others.allocate(outside_bytes // 512 * 512)
+    mr.set_current_device_resource(mr.from_spec(specification))
+    work, library = registry.Client("torch"), registry.Client("library")
+    live: dict[int, int] = {}
+    lost = []
+    for at, (action, block, nbytes) in enumerate(incident.events):
+        if incident.leak is not None and leaks and at % incident.leak[1] == 0:
+            with cenote.tag("leaky cache"):
+                lost.append(library.allocate(incident.leak[0]))
+        if action == Action.ALLOCATE:
+            with cenote.tag("the work"):
+                live[block] = work.allocate(nbytes)
+        elif block in live:
+            work.deallocate(live.pop(block))
+
+
+def explain(incident: Incident) -> dict[str, Any]:
+    if incident.cause == "process":  # what NVML would say
+        explanation._bytes_of_other_processes = lambda device: incident.outside_bytes
+    try:
+        play(incident, incident.specification, incident.device_bytes, incident.outside_bytes, leaks=True)
+    except cenote.OutOfMemoryError as error:
+        told = cenote.explain(error, advice=True)
+        return {
+            "cause": incident.cause,
+            "advice": [vars(each) for each in told.advice],
+            "holder": next((each.name for each in told.holders if each.kind == "client"), None),
+            "tags": {each.name: each.bytes for each in told.holders if each.kind == "tag"},
+            "why": told.why,
+        }
+    return {"cause": incident.cause, "advice": None}
+
+
+def apply(incident: Incident, advice: dict[str, Any]) -> bool:
+    device, outside, leaks = incident.device_bytes, incident.outside_bytes, True
+    if advice["kind"] in ("process", "cache"):
+        outside = 0
+    elif advice["kind"] == "leak":
+        leaks = False
+    elif advice["kind"] == "memory":
+        device = int(advice["needed_bytes"] * 1.25) + outside
+    try:
+        play(incident, advice["specification"], device, outside, leaks)
+    except MemoryError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    np.seterr(all="raise")
+    made = incident_of(int(sys.argv[1]))
+    result: Any = explain(made) if len(sys.argv) == 2 else {"passes": apply(made, json.loads(sys.argv[2]))}
+    print(json.dumps(result), flush=True)
+    os._exit(0)
