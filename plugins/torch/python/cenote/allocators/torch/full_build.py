@@ -41,6 +41,9 @@ _UNITS = (
     "shared_memory",
     "snapshot",
     "full_allocator",
+    "full_allocator_figures",
+    "full_allocator_history",
+    "full_allocator_pools",
     "installation",
 )
 
