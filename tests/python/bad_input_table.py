@@ -266,6 +266,11 @@ TABLE: dict[str, dict[str, tuple[Any, Refused]]] = {
     | {
         "initial_pool_size": (MIB, POOL_SIZE + refuse(MemoryError, 2**63, 2**64 - 256)),
         "maximum_pool_size": (None, POOL_SIZE + refuse(RuntimeError, 0, MIB - 256)),
+        "tight": (False, refuse(RuntimeError, True, 1, [0])),
+        "idle_seconds": (
+            None,
+            refuse(ValueError, 0, -1, 1e-9, float("nan"), float("inf"), 1e12) + refuse(TypeError, [], {}),
+        ),
     },
     "mr.Pin": {field.name: (0, ANYTHING) for field in dataclasses.fields(mr.Pin)},
     "mr.PoolMemoryResource.pin": {

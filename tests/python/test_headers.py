@@ -123,6 +123,7 @@ MADE_OF = {
     "pool/chunk_source",
     "pool/engine",
     "pool/front_caches",
+    "pool/idle_trimmer",
     "pool/mapped_pages",
     "pool/page_backing",
     "pool/pinned_blocks",

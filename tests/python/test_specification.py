@@ -182,7 +182,7 @@ def test_stack_is_of_the_python_classes() -> None:
 def test_known_specifications_names_each_kind_and_parameter() -> None:
     lines = mr.known_specifications().splitlines()
     assert [line.partition(":")[0] for line in lines] == list(KINDS)
-    assert "pool:initial=…,max=…" in lines
+    assert "pool:initial=…,max=…,tight=…,idle=…" in lines
 
 
 def test_device_of_minus_one_is_no_device() -> None:

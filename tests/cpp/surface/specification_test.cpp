@@ -33,6 +33,10 @@ TEST_F(specification, a_stack_is_described_as_it_was_specified) {
 TEST_F(specification, blanks_do_not_matter) {
   EXPECT_EQ(describe(*make_resource("  statistics|pool: initial = 1 MiB , max=2MiB|\tcuda\n", 0)),
             "statistics | pool:initial=1MiB,max=2MiB | cuda");
+  EXPECT_EQ(describe(*make_resource("pool:tight=1,idle=2s|virtual", 0)), "pool:tight=true,idle=2000ms | virtual");
+  for (const char* time : {"", "3", "0s", "-1s", "1.5s", "3min", "s", "99999999999999999999ms", "9999999999999s"}) {
+    EXPECT_THROW(make_resource(std::string("pool:idle=") + time, 0), std::invalid_argument) << time;
+  }
 }
 
 TEST_F(specification, a_chain_that_ends_with_a_pool_stands_on_virtual_memory) {
@@ -140,7 +144,7 @@ TEST_F(specification, every_known_kind_is_listed_with_its_parameters) {
   const std::string known = known_specifications();
   for (const char* line :
        {"cuda\n", "managed\n", "pinned\n", "async:initial=…,release_threshold=…,ipc=…,fabric=…,peers=…\n",
-        "pool:initial=…,max=…\n", "statistics\n", "logging:file=…\n"}) {
+        "pool:initial=…,max=…,tight=…,idle=…\n", "statistics\n", "logging:file=…\n"}) {
     EXPECT_NE(known.find(line), std::string::npos) << line;
   }
 }

@@ -22,6 +22,10 @@ constexpr std::size_t least_cache = 512 * KiB;
 constexpr std::size_t shares_to_spare = 10;
 constexpr std::size_t least_to_spare = 240 * MiB;
 
+/// The same where memory is worth more than moves.
+constexpr std::size_t shares_to_spare_if_sparing = 33;
+constexpr std::size_t least_to_spare_if_sparing = 16 * MiB;
+
 /// In a pool of at most so many bytes, a thousand of the smallest pages, a single page is worth a search.
 constexpr std::size_t few_pages = 1024 * page_map::slot_bytes;
 
@@ -29,8 +33,10 @@ constexpr std::size_t few_pages = 1024 * page_map::slot_bytes;
 
 page_backing::page_backing(shared_heap& heap, std::shared_ptr<memory_resource> upstream,
                            std::optional<std::size_t> maximum, const page_properties& properties,
-                           const peer_devices& peers)
-    : backing(heap, std::move(upstream), maximum), pages_(std::make_unique<mapped_pages>(properties, peers, maximum)) {
+                           const peer_devices& peers, bool is_sparing)
+    : backing(heap, std::move(upstream), maximum),
+      is_sparing_(is_sparing),
+      pages_(std::make_unique<mapped_pages>(properties, peers, maximum)) {
   const shared_heap::section here(heap);
   here->be_a_range(pages_->base(), pages_->range_bytes());
 }
@@ -73,6 +79,7 @@ void* page_backing::bring(request& wanted) {
 std::size_t page_backing::bound(const request& wanted) {
   const shared_heap::section here(heap_);
   peak_ = std::max(peak_, here->bytes_in_use() + wanted.bytes);
+  if (is_sparing_) return peak_ + std::max(peak_ / shares_to_spare_if_sparing, least_to_spare_if_sparing);
   return peak_ + std::max(peak_ / shares_to_spare, least_to_spare);
 }
 

@@ -3,7 +3,8 @@
 //
 // How it works. bring() takes, in this order:
 //
-//   1. new pages, as long as no more than a tenth above the most that was in use is held   (no wait, no move)
+//   1. new pages, as long as no more than a tenth above the most that was in use is held, or a thirty-third where it
+//      is sparing (no wait, no move)
 //   2. what has become ready on any stream; a block of another stream, for which the device waits
 //   3. pages that are wholly free on this stream or ready, brought to where they are needed; then those of all streams,
 //      for which the device waits
@@ -31,9 +32,9 @@ namespace cenote::inline v1::pool {
 
 class page_backing final : public backing {
  public:
-  /// Makes the heap a range. Throws as mapped_pages does.
+  /// Makes the heap a range. A sparing one holds less beyond what is in use. Throws as mapped_pages does.
   page_backing(shared_heap& heap, std::shared_ptr<memory_resource> upstream, std::optional<std::size_t> maximum,
-               const page_properties& properties, const peer_devices& peers);
+               const page_properties& properties, const peer_devices& peers, bool is_sparing);
 
   std::size_t held() const override { return pages_->held(); }
   void begin(std::size_t bytes) override;
@@ -59,6 +60,7 @@ class page_backing final : public backing {
   void reap();
   void size_changed();
 
+  const bool is_sparing_;
   std::unique_ptr<mapped_pages> pages_;  // guarded by growth(), but for its sizes
   std::size_t peak_ = 0;                 // of the bytes in use, where pages were wanted; guarded by growth()
 };

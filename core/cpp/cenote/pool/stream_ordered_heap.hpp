@@ -190,6 +190,8 @@ class stream_ordered_heap {
 
   /// Caches change beside the lock.
   std::size_t bytes_in_use() const;
+  /// With what lies in caches. See block_heap.
+  std::size_t most_in_use_since() noexcept { return heap_.most_in_use_since(); }
   std::size_t blocks_in_use() const;
 
   /// The largest block that could be had without growing: also of blocks that lie side by side in caches, and

@@ -9,6 +9,7 @@
 #include "cenote/ground/log.hpp"
 #include "cenote/pool/chunk_backing.hpp"
 #include "cenote/pool/engine.hpp"
+#include "cenote/pool/idle_trimmer.hpp"
 #include "cenote/pool/page_backing.hpp"
 #include "cenote/resources/virtual_memory_resource.hpp"
 
@@ -28,24 +29,32 @@ std::size_t half_of_free_memory(int device) {
 
 /// Pages where the upstream is virtual memory that the device has, else chunks.
 std::unique_ptr<pool::backing> make_backing(pool::shared_heap& heap, std::shared_ptr<memory_resource> upstream,
-                                            std::optional<std::size_t> maximum) {
+                                            std::optional<std::size_t> maximum, bool is_sparing) {
   const auto* const pages = dynamic_cast<const virtual_memory_resource*>(upstream.get());
   if (pages == nullptr || !pages->has_pages()) {
     return std::make_unique<pool::chunk_backing>(heap, std::move(upstream), maximum);
   }
   const auto& settings = pages->settings();
   const page_properties properties{heap.device(), settings.handles, settings.for_rdma};
-  return std::make_unique<pool::page_backing>(heap, std::move(upstream), maximum, properties, settings.peers);
+  return std::make_unique<pool::page_backing>(heap, std::move(upstream), maximum, properties, settings.peers,
+                                              is_sparing);
 }
 
 }  // namespace
 
 pool_memory_resource::pool_memory_resource(std::shared_ptr<memory_resource> upstream,
-                                           std::optional<std::size_t> initial, std::optional<std::size_t> maximum)
-    : memory_resource(upstream, "pool"), initial_(initial) {
+                                           std::optional<std::size_t> initial, std::optional<std::size_t> maximum,
+                                           pool_spare spare)
+    : memory_resource(upstream, "pool"), initial_(initial), spare_(spare) {
   check_pool_size("initial", initial);
   check_pool_size("maximum", maximum);
-  if (dynamic_cast<const virtual_memory_resource*>(upstream.get()) != nullptr && !initial) {
+  const bool is_virtual = dynamic_cast<const virtual_memory_resource*>(upstream.get()) != nullptr;
+  if (!is_virtual && (spare.is_tight || spare.idle)) {
+    throw std::logic_error(
+        "only a pool over virtual memory can be tight, or give back what is idle: take 'pool | virtual'");
+  }
+  if (spare.idle && spare.idle->count() <= 0) throw std::logic_error("a pool's idle time must be above 0");
+  if (is_virtual && !initial) {
     initial = 0;  // it is there as soon as it is needed
   }
   std::size_t first = initial ? *initial : half_of_free_memory(device());
@@ -54,12 +63,28 @@ pool_memory_resource::pool_memory_resource(std::shared_ptr<memory_resource> upst
     throw std::logic_error("Initial pool size exceeds the maximum pool size! (" + format_bytes(first) + " > " +
                            format_bytes(*maximum) + ")");
   }
-  engine_ = std::make_unique<pool::engine>(
-      device(), [&](pool::shared_heap& heap) { return make_backing(heap, std::move(upstream), maximum); });
+  engine_ = std::make_unique<pool::engine>(device(), [&](pool::shared_heap& heap) {
+    return make_backing(heap, std::move(upstream), maximum, spare.is_tight);
+  });
   engine_->memory().begin(first);
+  if (!spare.idle) return;
+  idle_trimmer_ = std::make_unique<pool::idle_trimmer>(
+      *spare.idle, pool::idle_trimmer::pool_calls{
+                       [this] { return pool::shared_heap::section(engine_->heap())->most_in_use_since(); },
+                       [this] { return pool_size(); }, [this](std::size_t keep) { trim_idle(keep); }});
+}
+
+/// For the thread of the idle time.
+void pool_memory_resource::trim_idle(std::size_t keep_bytes) noexcept {
+  try {
+    engine_->trim(keep_bytes, false);
+  } catch (const std::exception& error) {
+    report_once("what was idle in a pool could not be given back: ", error.what());
+  }
 }
 
 pool_memory_resource::~pool_memory_resource() {
+  idle_trimmer_.reset();
   if (is_gone()) return;
   engine_->heap().look([](const pool::stream_ordered_heap& heap) {
     if (const std::size_t in_use = heap.blocks_in_use(); in_use != 0) {
@@ -138,7 +163,9 @@ std::string pool_memory_resource::specification() const {
   const auto spell = [](const char* name, std::optional<std::size_t> bytes) {
     return bytes ? name + spell_bytes(*bytes) : std::string{};
   };
-  return spell_specification(kind(), {spell("initial=", initial_), spell("max=", engine_->memory().maximum())});
+  return spell_specification(kind(), {spell("initial=", initial_), spell("max=", engine_->memory().maximum()),
+                                      spare_.is_tight ? "tight=true" : "",
+                                      spare_.idle ? "idle=" + std::to_string(spare_.idle->count()) + "ms" : ""});
 }
 
 std::shared_ptr<memory_resource> pool_memory_resource::upstream() const { return engine_->memory().upstream(); }

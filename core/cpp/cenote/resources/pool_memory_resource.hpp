@@ -14,6 +14,7 @@
 // Threads: any. Cost: that of pool/engine.hpp.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <memory>
 #include <optional>
@@ -27,18 +28,28 @@
 
 namespace cenote::inline v1::pool {
 class engine;
+class idle_trimmer;
 }  // namespace cenote::inline v1::pool
 
 namespace CENOTE_EXPORT cenote {
 inline namespace v1 {
 
+/// How much a pool over virtual memory holds beyond what is in use.
+struct pool_spare {
+  /// Up to 3 % more than the most that was in use, where it else holds up to 10 % more: pages are moved more often.
+  bool is_tight = false;
+  /// What was not used for so long goes back to the device, by a thread of the pool's. Never, if it is not given.
+  std::optional<std::chrono::milliseconds> idle{};
+};
+
 class pool_memory_resource final : public memory_resource {
  public:
   /// Sizes in bytes, multiples of 256; std::logic_error if they are not, or if `initial` is above `maximum`.
   /// Without `initial` the pool starts with half of the device's free memory, and over virtual memory with nothing;
-  /// without `maximum` it grows while the upstream gives.
+  /// without `maximum` it grows while the upstream gives. std::logic_error if `spare` asks for what only a pool over
+  /// virtual memory has, or for no time; over virtual memory that the device does not have it is ignored.
   explicit pool_memory_resource(std::shared_ptr<memory_resource> upstream, std::optional<std::size_t> initial = {},
-                                std::optional<std::size_t> maximum = {});
+                                std::optional<std::size_t> maximum = {}, pool_spare spare = {});
   ~pool_memory_resource() override;
 
   /// Bytes taken from the upstream.
@@ -80,6 +91,8 @@ class pool_memory_resource final : public memory_resource {
   void check() const override;
 
  private:
+  void trim_idle(std::size_t keep_bytes) noexcept;
+
   void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
   void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) override;
 
@@ -88,6 +101,8 @@ class pool_memory_resource final : public memory_resource {
 
   std::unique_ptr<pool::engine> engine_;
   std::optional<std::size_t> initial_;
+  pool_spare spare_;
+  std::unique_ptr<pool::idle_trimmer> idle_trimmer_;  // last, as it uses the engine
 };
 
 }  // namespace v1

@@ -80,6 +80,7 @@ block_index block_heap::take_part(block_index index, std::byte* start, std::size
   if (keeper) taken.owner = *keeper;
   taken_.insert(index);
   bytes_in_use_ += bytes;
+  most_in_use_ = std::max(most_in_use_, bytes_in_use_);
   return index;
 }
 

@@ -147,6 +147,9 @@ class block_heap {
   std::size_t bytes_in_use() const noexcept { return bytes_in_use_; }
   std::size_t blocks_in_use() const noexcept { return taken_.size(); }
   std::size_t chunk_bytes() const noexcept { return chunk_bytes_; }
+
+  /// The most bytes that were in use since this was last called.
+  std::size_t most_in_use_since() noexcept { return std::exchange(most_in_use_, bytes_in_use_); }
   std::size_t chunk_count() const noexcept { return chunks_.size(); }
 
   bool has_chunk(const chunk& memory) const { return chunks_.contains(memory.base); }
@@ -186,6 +189,7 @@ class block_heap {
   std::vector<std::pair<owner_index, owner_index>> retired_apart_;  // keepers, each with where its blocks retire
   std::map<std::byte*, chunk_record> chunks_;
   std::size_t bytes_in_use_ = 0;
+  std::size_t most_in_use_ = 0;  // since it was last asked
   std::size_t chunk_bytes_ = 0;
 };
 

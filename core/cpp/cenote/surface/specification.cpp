@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <chrono>
 #include <map>
 #include <optional>
 #include <stdexcept>
@@ -91,6 +92,18 @@ std::size_t read_number(const std::string& name, std::string_view value) {
   throw std::invalid_argument(in_quotes(value) + " is no number for '" + name + "': write 0, 12 or 1000");
 }
 
+std::chrono::milliseconds read_duration(const std::string& name, std::string_view value) {
+  std::int64_t number = 0;
+  const char* const last = value.data() + value.size();
+  const auto [end, error] = std::from_chars(value.data(), last, number);
+  const std::string_view unit(end, static_cast<std::size_t>(last - end));
+  constexpr std::int64_t most = std::int64_t{1} << 40;  // milliseconds: 35 years
+  if (error == std::errc{} && number > 0 && number <= most && (unit == "s" || unit == "ms")) {
+    return std::chrono::milliseconds(unit == "s" ? number * 1000 : number);
+  }
+  throw std::invalid_argument(in_quotes(value) + " is no time for '" + name + "': write 30s or 500ms");
+}
+
 bool read_flag(const std::string& name, std::string_view value) {
   if (value == "false" || value == "0") return false;
   if (value == "true" || value == "1") return true;
@@ -144,6 +157,11 @@ class parameters {
     return found == values_.end() ? std::nullopt : std::optional(read_number(name, found->second));
   }
 
+  std::optional<std::chrono::milliseconds> duration(const std::string& name) const {
+    const auto found = values_.find(name);
+    return found == values_.end() ? std::nullopt : std::optional(read_duration(name, found->second));
+  }
+
   peer_devices peers(const std::string& name) const {
     const auto found = values_.find(name);
     return found == values_.end() ? peer_devices{} : read_peers(name, found->second);
@@ -174,6 +192,9 @@ parameter number(const char* name) {
 }
 parameter flag(const char* name) {
   return {name, [](const std::string& its, std::string_view value) { read_flag(its, value); }};
+}
+parameter duration(const char* name) {
+  return {name, [](const std::string& its, std::string_view value) { read_duration(its, value); }};
 }
 parameter peers(const char* name) {
   return {name, [](const std::string& its, std::string_view value) { read_peers(its, value); }, true};
@@ -211,7 +232,8 @@ std::optional<std::size_t> pool_size(const parameters& given, const std::string&
 
 resource_ptr make_pool(const parameters& given, resource_ptr upstream) {
   return std::make_shared<pool_memory_resource>(std::move(upstream), pool_size(given, "initial"),
-                                                pool_size(given, "max"));
+                                                pool_size(given, "max"),
+                                                pool_spare{given.flag("tight"), given.duration("idle")});
 }
 
 resource_ptr make_arena(const parameters& given, resource_ptr upstream) {
@@ -300,7 +322,7 @@ const std::vector<kind>& kinds() {
       {"virtual", false, {flag("ipc"), flag("fabric"), flag("rdma"), peers("peers")}, make_virtual},
       {"system", false, {}, make_on_device<system_memory_resource>},
       {"sam_headroom", false, {size("headroom")}, make_sam_headroom, check_sam_headroom},
-      {"pool", true, {size("initial"), size("max")}, make_pool},
+      {"pool", true, {size("initial"), size("max"), flag("tight"), duration("idle")}, make_pool},
       {"arena", true, {size("size"), flag("dump")}, make_arena},
       {"fixed_size", true, {size("block_size"), number("preallocate")}, make_fixed_size},
       {"binning", true, {number("min"), number("max")}, make_binning, check_binning},

@@ -7,6 +7,12 @@ from libcpp.string cimport string
 from libcpp.vector cimport vector
 
 
+cdef extern from "<chrono>" namespace "std::chrono" nogil:
+    cdef cppclass milliseconds:
+        milliseconds() except +
+        milliseconds(int64_t) except +
+
+
 cdef extern from "python_error.hpp" namespace "cenote" nogil:
     void raise_python_error()
 
@@ -359,9 +365,12 @@ cdef extern from "cenote/resources/pool_memory_resource.hpp" namespace "cenote" 
         size_t count
     pin_kind parse_pin_kind(string name) except +raise_python_error
     const char* spell_pin_kind(pin_kind kind)
+    cdef struct pool_spare:
+        bool is_tight
+        optional[milliseconds] idle
     cdef cppclass pool_memory_resource(memory_resource):
-        pool_memory_resource(shared_ptr[memory_resource], optional[size_t],
-                             optional[size_t]) except +raise_python_error
+        pool_memory_resource(shared_ptr[memory_resource], optional[size_t], optional[size_t],
+                             pool_spare) except +raise_python_error
         size_t pool_size() except +raise_python_error
         pool_counters counters() except +raise_python_error
         void pin(const void* pointer, pin_kind kind) except +raise_python_error

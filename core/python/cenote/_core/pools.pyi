@@ -17,6 +17,9 @@ class PoolMemoryResource(UpstreamResourceAdaptor):
         upstream_mr: DeviceMemoryResource,
         initial_pool_size: int | str | None = None,
         maximum_pool_size: int | str | None = None,
+        *,
+        tight: bool = False,
+        idle_seconds: float | None = None,
     ) -> None: ...
     def pool_size(self) -> int: ...
     def counters(self) -> dict[str, int]: ...

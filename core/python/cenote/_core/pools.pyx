@@ -1,7 +1,7 @@
 """Resources that hand out parts of what they take from an upstream: one class each. Documented in `cenote.mr`."""
 from dataclasses import dataclass
 
-from libc.stdint cimport uintptr_t
+from libc.stdint cimport int64_t, uintptr_t
 from libcpp.memory cimport shared_ptr, static_pointer_cast
 from libcpp.optional cimport optional
 from libcpp.vector cimport vector
@@ -53,22 +53,39 @@ cdef class PoolMemoryResource(UpstreamResourceAdaptor):
         `VirtualMemoryResource`, none.
     maximum_pool_size : int or str, optional
         Bytes that the pool never exceeds, a multiple of 256; as much as the upstream gives if not given.
+    tight : bool, optional
+        Whether a pool over a `VirtualMemoryResource` holds at most 3 % more than the most that was in use, instead of
+        10 %. Pages are then moved more often.
+    idle_seconds : float, optional
+        Such a pool gives back what was not used for so long, by a thread of its own. Never, if it is not given.
 
     Raises
     ------
     RuntimeError
-        If a size is no multiple of 256, or the initial one exceeds the maximum.
+        If a size is no multiple of 256, or the initial one exceeds the maximum; if `tight` or `idle_seconds` is given
+        over another upstream.
+    ValueError
+        If `idle_seconds` is not between 0.001 and a hundred million.
     """
 
-    def __init__(self, upstream_mr, initial_pool_size=None, maximum_pool_size=None):
+    def __init__(self, upstream_mr, initial_pool_size=None, maximum_pool_size=None, *, bint tight=False,
+                 idle_seconds=None):
         cdef shared_ptr[lib.memory_resource] fresh
         cdef shared_ptr[lib.memory_resource] upstream = upstream_argument(upstream_mr)
         cdef optional[size_t] initial = size_argument("initial_pool_size", initial_pool_size)
         cdef optional[size_t] maximum = size_argument("maximum_pool_size", maximum_pool_size)
+        cdef lib.pool_spare spare
+        spare.is_tight = tight
+        if idle_seconds is not None:
+            if not isinstance(idle_seconds, (int, float)):
+                raise TypeError(f"idle_seconds must be a number of seconds, not {type(idle_seconds).__name__}")
+            if not 0.001 <= idle_seconds <= 1e8:
+                raise ValueError(f"idle_seconds must be between 0.001 and a hundred million, not {idle_seconds!r}")
+            spare.idle = optional[lib.milliseconds](lib.milliseconds(<int64_t>(<double>idle_seconds * 1000)))
         cdef lib.interrupt_scope interrupts  # what it cannot keep it frees
         with nogil:
             fresh = static_pointer_cast[lib.memory_resource, lib.pool_memory_resource](
-                lib.make_shared[lib.pool_memory_resource](upstream, initial, maximum))
+                lib.make_shared[lib.pool_memory_resource](upstream, initial, maximum, spare))
         self.upstream_mr = upstream_mr
         become(self, fresh)
         interrupts.end()
