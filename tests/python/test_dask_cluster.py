@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
@@ -179,6 +180,35 @@ def test_plugin_that_is_registered_again_replaces_the_one_before() -> None:
         client.unregister_worker_plugin("cenote")
         (metrics,) = sent_metrics(client).values()
         assert "cenote" not in metrics
+
+
+def test_buffers_of_the_alias_travel_as_what_they_are(run_fresh: Callable[..., CompletedProcess[str]]) -> None:
+    """Where ``import rmm`` means cenote, in the workers and in the client."""
+    run_fresh(
+        """
+        import cenote.compat.as_rmm
+        import rmm
+        from cenote.dask import CenotePlugin
+        from distributed import Client, LocalCluster
+
+        def make():
+            import rmm
+            return rmm.DeviceBuffer.to_device(b"water" * 1000)
+
+        def look(buffer):
+            import rmm
+            return isinstance(buffer, rmm.DeviceBuffer), rmm.mr.get_current_device_resource().specification
+
+        options = {"threads_per_worker": 1, "dashboard_address": ":0", "preload": "cenote.compat.as_rmm"}
+        with LocalCluster(n_workers=2, **options) as cluster, Client(cluster) as client:
+            client.register_plugin(CenotePlugin("pool:max=64MiB", frameworks=(), spill=False))
+            first, second = client.scheduler_info()["workers"]
+            made = client.submit(make, workers=[first])
+            assert client.submit(look, made, workers=[second]).result() == (True, "pool:max=64MiB | virtual")
+            assert type(made.result()) is rmm.DeviceBuffer and made.result().tobytes() == b"water" * 1000
+        """,
+        CENOTE_SIM="devices=2,memory=1GiB",
+    )
 
 
 def test_worker_without_a_device_says_so_and_works() -> None:
