@@ -20,6 +20,7 @@ import dask.config
 from distributed import Client, LocalCluster, get_worker, wait
 
 from cenote.dask import CenotePlugin
+from cenote.sim._library import find_library
 
 pytestmark = pytest.mark.slow
 
@@ -138,6 +139,56 @@ def test_cache_of_dask_cuda_spills_to_the_host() -> None:
         assert client.gather(right) == [True] * 32
         (metrics,) = sent_metrics(client).values()
         assert metrics["cenote"]["spilled"] >= 64 * MIB
+
+
+@pytest.mark.long
+def test_cluster_of_dask_cuda_has_a_device_a_resource_and_figures_for_each_worker(
+    run_fresh: Callable[..., CompletedProcess[str]], tmp_path: Path
+) -> None:
+    pytest.importorskip("dask_cuda", exc_type=ImportError)
+    (tmp_path / "libcuda.so.1").symlink_to(find_library())  # for cuda.core
+    run_fresh(
+        """
+        import os
+        import cenote
+        from cenote.dask import CenotePlugin, specification_from_dask_cuda
+        from dask_cuda import LocalCUDACluster
+        from distributed import Client, get_worker
+
+        def place():
+            buffer = cenote.DeviceBuffer(size=1000)
+            return os.environ["CUDA_VISIBLE_DEVICES"], buffer.device, buffer.mr.specification
+
+        def make(value):
+            return cenote.DeviceBuffer.to_device(bytes([value]) * (15 << 20))
+
+        def is_right(buffer, value):
+            return buffer.tobytes() == bytes([value]) * (15 << 20)
+
+        with LocalCUDACluster(dashboard_address=":0", memory_limit="2GiB") as cluster, Client(cluster) as client:
+            specification = specification_from_dask_cuda(rmm_pool_size="16MiB", rmm_maximum_pool_size="64MiB")
+            client.register_plugin(CenotePlugin(specification, frameworks=(), device="local"))
+            made = "failure_callback:max_tries=64 | pool:initial=16MiB,max=64MiB | virtual"
+            places = client.run(place).values()
+            assert {each[1:] for each in places} == {(0, made)}, places
+            assert len({each[0].split(",")[0] for each in places}) == 2, places
+            kept = client.map(make, range(20), pure=False)
+            assert client.gather(client.map(is_right, kept, range(20), pure=False)) == [True] * 20
+
+            async def send(dask_worker):
+                await dask_worker.heartbeat()
+
+            client.run(send)
+            for each in client.scheduler_info()["workers"].values():
+                metrics = each["metrics"]
+                assert metrics["rmm"]["rmm-used"] == metrics["cenote"]["used"] <= 64 << 20
+                assert metrics["cenote"]["spilled"] and metrics["cenote"]["limit"] == 64 << 20, metrics
+        """,
+        CENOTE_SIM="devices=2,memory=1GiB",
+        PYTHONPATH=str(Path(__file__).parent / "nvml_stand_in"),
+        LD_LIBRARY_PATH=str(tmp_path),
+        CUDA_VISIBLE_DEVICES=None,
+    )
 
 
 def test_killed_workers_come_back_with_their_resource_and_device(two_workers: Client) -> None:
