@@ -208,6 +208,12 @@ def test_file_is_whole_after_the_process_was_killed(tmp_path: Path) -> None:
     assert recording.knows_the_beginning
     assert recording.held_by("tag") == {"left behind": registry.Holding(sum(range(100, 5000, 100)), 49)}
     assert recording.held_by("client").keys() == {"killed"}
+    for command in (("explain", left), ("report", tmp_path / "page.html", "--recording", left)):
+        done = subprocess.run(
+            [sys.executable, "-m", "cenote", *map(str, command)], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert "left behind" in (done.stdout if command[0] == "explain" else (tmp_path / "page.html").read_text())
 
 
 FORKED = """

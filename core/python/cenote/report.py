@@ -26,6 +26,7 @@ from cenote.units import format_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
 __all__ = ["table_of", "write_report"]
 
@@ -259,6 +260,17 @@ def _address_map(recording: Recording) -> Figure | None:
             axes.broken_barh(
                 spans, (row - 0.35, 0.7), facecolors=_COLOURS[client % len(_COLOURS)], lw=0, rasterized=True
             )
+    shown = sorted({client for run in runs for _, _, client in run})
+    names = [_name_of(recording, client) for client in shown]
+    axes.legend(
+        [_swatch(_COLOURS[client % len(_COLOURS)]) for client in shown],
+        names,
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
+        frameon=False,
+        labelcolor=INK,
+        fontsize=9,
+    )
     axes.set_yticks(range(len(runs)), [f"{run[0][0]:#x}" for run in runs])
     axes.invert_yaxis()
     ticks = np.linspace(0, longest, 5)
@@ -266,3 +278,13 @@ def _address_map(recording: Recording) -> Figure | None:
     axes.set_xticks(ticks, [format_bytes(int(tick)) for tick in ticks])
     axes.set_xlim(0, longest)
     return figure
+
+
+def _name_of(recording: Recording, client: int) -> str:
+    return recording.clients[client] if client < len(recording.clients) else f"client {client}"
+
+
+def _swatch(colour: str) -> Patch:
+    from matplotlib.patches import Patch
+
+    return Patch(facecolor=colour)
