@@ -315,8 +315,7 @@ segment* take_segment(const region& from) noexcept {
     segment& found = from.at(ticket % from.segments);
     std::uint32_t nobody = 0;
     if (!found.is_written.compare_exchange_strong(nobody, 1, std::memory_order_acquire)) continue;
-    found.turn.store(0, std::memory_order_relaxed);
-    std::atomic_thread_fence(std::memory_order_release);
+    found.turn.exchange(0, std::memory_order_acq_rel);  // before what is written from here on
     found.thread.store(static_cast<std::uint64_t>(thread_id()), std::memory_order_relaxed);
     found.use.store((ticket / from.segments + 1) << use_bit, std::memory_order_relaxed);
     found.turn.store(ticket + 1, std::memory_order_release);
@@ -352,13 +351,13 @@ segment* take_segment(const region& from) noexcept {
 }
 
 void write(place& here, event what, const void* address, std::size_t bytes, whose by) noexcept {
-  record& made = *here.next++;
-  made.address.store(reinterpret_cast<std::uintptr_t>(address), std::memory_order_relaxed);
-  made.bytes.store(bytes, std::memory_order_relaxed);
+  record& made = *here.next++;  // each store comes after the segment was taken, for who reads meanwhile
+  made.address.store(reinterpret_cast<std::uintptr_t>(address), std::memory_order_release);
+  made.bytes.store(bytes, std::memory_order_release);
   const std::uint64_t who = here.use | static_cast<std::uint64_t>(what) << event_bit |
                             std::uint64_t{by.client} << client_bit | std::uint64_t{by.tag} << tag_bit |
                             (by.stream & 0xFFFFFFFF);
-  made.ns.store(ns_now(), std::memory_order_relaxed);
+  made.ns.store(ns_now(), std::memory_order_release);
   made.who.store(who, std::memory_order_release);
 }
 
@@ -369,7 +368,8 @@ void write(place& here, event what, const void* address, std::size_t bytes, whos
   if (place* const here = make_room(device)) write(*here, what, address, bytes, by);
 }
 
-/// Appends the words of a segment as they are now; false, and nothing is appended, if it has none or was taken anew.
+/// Appends the words of a segment as they are now, in loads that none comes before (acquire); false, and nothing is
+/// appended, if it has none or was taken anew.
 bool append_copy(std::string& to, segment& from) {
   const std::uint64_t turn = from.turn.load(std::memory_order_acquire);
   if (turn == 0) return false;
@@ -380,14 +380,13 @@ bool append_copy(std::string& to, segment& from) {
     std::memcpy(out, &value, sizeof value);
     out += sizeof value;
   };
-  for (const word* each : {&from.turn, &from.thread, &from.use}) put(each->load(std::memory_order_relaxed));
+  for (const word* each : {&from.turn, &from.thread, &from.use}) put(each->load(std::memory_order_acquire));
   for (int i = 0; i < 5; ++i) put(0);
   for (const record& each : from.records) {
     const std::uint64_t who = each.who.load(std::memory_order_acquire);
-    for (const word* of : {&each.ns, &each.address, &each.bytes}) put(of->load(std::memory_order_relaxed));
+    for (const word* of : {&each.ns, &each.address, &each.bytes}) put(of->load(std::memory_order_acquire));
     put(who);
   }
-  std::atomic_thread_fence(std::memory_order_acquire);
   if (from.turn.load(std::memory_order_relaxed) == turn) return true;
   to.resize(before);
   return false;
