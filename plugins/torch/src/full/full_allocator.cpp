@@ -110,9 +110,11 @@ void full_allocator::make_room(const request& wanted) {
     c10::FreeCudaMemoryCallbacksRegistry()->Create(name)->Execute();
   }
   of(wanted.device).counters.add_retry();
-  if (!pools_.has_routes()) recorded_.finish_all(wanted.device);
   pools_.release_idle(wanted.device);
-  if (has_native()) native_->emptyCache();
+  if (!pools_.has_routes()) {  // beside a capture the host does not wait for events, nor does PyTorch's own cudaFree
+    recorded_.finish_all(wanted.device);
+    if (has_native()) native_->emptyCache();
+  }
   core().trim_to(wanted.device, 0, 1);
 }
 
