@@ -119,7 +119,7 @@ def train(arm: Arm, options: argparse.Namespace) -> dict[str, Any]:
     measured: dict[str, Any] = {"torch": torch.__version__}
     if options.device == "cuda":
         backend = torch.cuda.get_allocator_backend()
-        if (backend == "pluggable") != arm.uses_cenote:
+        if (backend in ("cenote", "pluggable")) != arm.uses_cenote:
             raise SystemExit(f"the allocator of PyTorch is {backend!r}, which is not that of the arm")
         measured["device"] = torch.cuda.get_device_name(rank)
     for mode in options.modes:
