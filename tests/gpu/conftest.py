@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable
 from functools import cache
@@ -13,11 +14,14 @@ import pytest
 
 TIMEOUT_SECONDS = 300
 
+# Without PyTorch's full allocator, which its own tests build: `install` would take it from the user's cache.
+_EMPTY_CACHE = tempfile.TemporaryDirectory(prefix="cenote-cache-")
+
 
 def _environment(extra: dict[str, str]) -> dict[str, str]:
     # Without what other tests set for the simulated device.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("CENOTE_")}
-    return inherited | extra
+    return inherited | {"XDG_CACHE_HOME": _EMPTY_CACHE.name} | extra
 
 
 def _run(code: str, **extra: str) -> subprocess.CompletedProcess[str]:
