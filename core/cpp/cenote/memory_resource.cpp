@@ -50,7 +50,7 @@ bool counts_for_budget(const memory_resource& resource) {
 
 /// The smallest limit holds: where that is the budget, it is the one that the error names, with who has set it.
 void bound_by_budget(const memory_resource& resource, memory_state& figures, shortage& known) {
-  if (!counts_for_budget(resource)) return;
+  if (!counts_for_budget(resource) || !has_budget(resource.device())) return;
   const budget_figures budget = budget_of(resource.device());
   if (!budget.limit || (figures.limit && *figures.limit <= *budget.limit)) return;
   figures.limit = budget.limit;

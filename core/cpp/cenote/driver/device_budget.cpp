@@ -189,6 +189,8 @@ budget_figures budget_of(int device) {
   return {limit, held_on(device), held_together(device), amount_for(device).set_by};
 }
 
+bool has_budget(int device) { return limit_of(device) != no_limit; }
+
 bool take_from_budget(int device, std::size_t bytes) {
   const std::size_t limit = limit_of(device);
   account& own = account_of(device);
