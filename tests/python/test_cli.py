@@ -49,7 +49,11 @@ def test_simulated_demo_says_so_first_and_leaves_logs_and_timeline(tmp_path: Pat
     folder = tmp_path / "cenote-demo"
     assert (folder / "timeline.png").read_bytes().startswith(PNG)
     assert len(trace.read(folder / "allocations.dev0.csv")) == 2 * (13_098 + 1)
-    assert len(trace.read(folder / "chunks.dev0.csv")) > 0
+    lines = (folder / "held.dev0.csv").read_text().splitlines()[1:]
+    held = [int(line.split(",")[1]) for line in lines]
+    peak = int(trace.bytes_in_use(trace.read(folder / "allocations.dev0.csv")).max())
+    assert 0 < min(held) < peak <= max(held) <= 1.1 * peak + (2 << 20)
+    assert "Its pool: statistics | logging" in done.stdout and "pool | virtual" in done.stdout
 
 
 @pytest.mark.slow

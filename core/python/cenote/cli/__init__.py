@@ -52,7 +52,7 @@ examples:
 
 writes into the output folder:
   allocations.dev0.csv   what was taken from the pool, a line for each allocation and free
-  chunks.dev0.csv        what the pool took from the driver
+  held.dev0.csv          what the pool held, after how many of them
   timeline.png           both against time; needs matplotlib, which 'cenote[cli]' brings
 """
 

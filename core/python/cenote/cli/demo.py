@@ -44,7 +44,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     recorded = trace.read(args.trace or trace.example()) if device.why_simulated or args.trace is not None else None
     args.output.mkdir(parents=True, exist_ok=True)
     observed = ObservedPool(device.index, args.output)
-    terminal.line("Its pool: statistics | logging | pool | logging | cuda")
+    terminal.line(f"Its pool: {observed.resource.specification}")
     terminal.line()
     if recorded is None:
         what = _work(terminal, device, observed)
@@ -63,7 +63,7 @@ def _replay(
 ) -> str:
     """Replay a trace as a client of the pool, and report at its peak, while everything is alive; say what was done."""
     terminal.line(f"Replaying {name}")
-    replay = Replay(_ClientResource(client, device.index), streams_of(recorded, device.index))
+    replay = Replay(_ClientResource(client, device.index, observed), streams_of(recorded, device.index))
     peak = int(trace.bytes_in_use(recorded).argmax()) + 1 if len(recorded) else 0
     previous = mr.set_per_device_resource(device.index, observed.resource)
     try:
@@ -92,7 +92,7 @@ def _work(terminal: Terminal, device: Device, observed: ObservedPool) -> str:
     installed = {row.framework: row for row in cenote.install(observed.resource, tuple(WORK), device.index)}
     buffer = cenote.DeviceBuffer(size=BUFFER_BYTES, mr=observed.resource)
     done: list[Done] = []
-    with terminal.progress("Work in each framework", len(WORK)) as progress:
+    with observed.watch(), terminal.progress("Work in each framework", len(WORK)) as progress:
         for count, (framework, row) in enumerate(installed.items(), start=1):
             done.append(work(framework, device.index) if row.installed else Done(framework, False, row.detail))
             progress(count)
@@ -108,22 +108,25 @@ def _work(terminal: Terminal, device: Device, observed: ObservedPool) -> str:
 class _ClientResource:
     """The current resource of a device, drawn from under a client's name."""
 
-    def __init__(self, name: str, device: int) -> None:
+    def __init__(self, name: str, device: int, observed: ObservedPool) -> None:
         self._client = Client(name)
         self._device = device
+        self._observed = observed
 
     def allocate(self, nbytes: int, stream: Any) -> int:
         address: int = self._client.allocate(nbytes, stream, self._device)
+        self._observed.look()
         return address
 
     def deallocate(self, ptr: int, nbytes: int, stream: Any) -> None:
         self._client.deallocate(ptr, stream)
+        self._observed.look()
 
 
 def _write_files(
     terminal: Terminal, device: Device, observed: ObservedPool, folder: Path, what: str, by_event: bool
 ) -> None:
-    log, chunks = observed.logs()
+    log, held = observed.files()
     picture = folder.resolve() / "timeline.png"
     simulated = "simulated device" if device.why_simulated else device.name
     subtitle = f"{what} · {simulated}, {format_bytes(device.total_bytes)}"
@@ -135,5 +138,5 @@ def _write_files(
         drawn = "not drawn, as matplotlib is missing: pip install 'cenote[cli]'"
     terminal.line("Written", "bold")
     terminal.line(f"  log of the pool    {log}")
-    terminal.line(f"  log of its chunks  {chunks}")
+    terminal.line(f"  bytes that it held {held}")
     terminal.line(f"  timeline           {drawn}")
