@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <new>
 #include <utility>
 
 #include "cenote/ground/flight_recorder.hpp"
@@ -48,8 +49,12 @@ out_of_memory explained(const out_of_memory& error, client_index client, stream_
   if (!known.device || known.knows_holders) return error;
   recorder::note(recorder::event::failure, *known.device, nullptr, error.requested(),
                  {stream.value, current_tag(), static_cast<std::uint8_t>(client)});
-  known.holders = holders_of(*known.device);
-  known.knows_holders = true;
+  try {
+    known.holders = holders_of(*known.device);
+    known.knows_holders = true;
+  } catch (const std::bad_alloc&) {  // the host's memory has run out, too: the figures must do
+    known.holders.clear();
+  }
   return {error.requested(), error.state(), std::move(known)};
 }
 
