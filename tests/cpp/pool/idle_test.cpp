@@ -1,4 +1,7 @@
 // A pool gives back what it has not used for some time, and is sparing, where it is told to.
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <chrono>
 #include <thread>
 
@@ -68,6 +71,23 @@ TEST_F(spare_memory, is_given_back_beside_threads_that_use_the_pool) {
   synchronize_device(0);
   EXPECT_TRUE(comes_true([&] { return pool.pool_size() == 0; })) << pool.pool_size();
   pool.check();
+}
+
+TEST_F(spare_memory, of_a_forked_child_is_left_alone_and_its_pool_ends) {
+  auto pool =
+      std::make_unique<pool_memory_resource>(virtual_, std::nullopt, std::nullopt, pool_spare{.idle = milliseconds(4)});
+  pool->deallocate({}, pool->allocate({}, 256 * MiB), 256 * MiB);
+  std::this_thread::sleep_for(milliseconds(10));
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(30);  // or it would wait for a thread that it does not have
+    pool.reset();
+    _exit(0);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  EXPECT_TRUE(comes_true([&] { return pool->pool_size() == 0; })) << pool->pool_size();
 }
 
 TEST_F(spare_memory, is_less_in_a_tight_pool) {

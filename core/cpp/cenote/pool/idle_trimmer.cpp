@@ -11,11 +11,9 @@ namespace cenote::inline v1::pool {
 idle_trimmer::idle_trimmer(std::chrono::nanoseconds idle, pool_calls calls)
     : quarter_(idle / 4), calls_(std::move(calls)), made_in_(process_generation()), thread_([this] { run(); }) {}
 
+bool idle_trimmer::is_of_this_process() const noexcept { return process_generation() == made_in_; }
+
 idle_trimmer::~idle_trimmer() {
-  if (process_generation() != made_in_) {  // the thread lives in the parent
-    thread_.detach();
-    return;
-  }
   {
     const std::lock_guard lock(mutex_);
     is_ending_ = true;

@@ -35,6 +35,10 @@ class idle_trimmer {
   /// Throws std::system_error where there can be no thread.
   idle_trimmer(std::chrono::nanoseconds idle, pool_calls calls);
   ~idle_trimmer();
+
+  /// In a forked child it is not: it has no thread there, and cannot be destroyed, as it would wait for that thread.
+  bool is_of_this_process() const noexcept;
+
   idle_trimmer(const idle_trimmer&) = delete;
   idle_trimmer& operator=(const idle_trimmer&) = delete;
 

@@ -84,6 +84,7 @@ void pool_memory_resource::trim_idle(std::size_t keep_bytes) noexcept {
 }
 
 pool_memory_resource::~pool_memory_resource() {
+  if (idle_trimmer_ && !idle_trimmer_->is_of_this_process()) static_cast<void>(idle_trimmer_.release());
   idle_trimmer_.reset();
   if (is_gone()) return;
   engine_->heap().look([](const pool::stream_ordered_heap& heap) {
