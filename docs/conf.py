@@ -6,10 +6,14 @@ The API reference is made from the docstrings, so cenote must be installed. The 
 from __future__ import annotations
 
 import ast
+import builtins
 import sys
 from pathlib import Path
 from types import FunctionType
 from typing import Any
+
+from docutils import nodes
+from sphinx.addnodes import pending_xref
 
 import cenote
 
@@ -98,8 +102,17 @@ def leave_out_compiled_bases(app: Any, name: str, obj: Any, options: Any, bases:
     bases[:] = [base for base in bases if not base.__module__.startswith("cenote._core.")] or [object]
 
 
+def leave_types_of_python_alone(app: Any, document: nodes.document) -> None:
+    """Take links out of types such as ``bytes``, which would lead to an attribute of that name."""
+    for reference in list(document.findall(pending_xref)):
+        names_a_type = reference["refdomain"] == "py" and reference["reftype"] == "class"
+        if names_a_type and hasattr(builtins, reference["reftarget"]):
+            reference.replace_self(reference.children)
+
+
 def setup(app: Any) -> None:
     """Connect to Sphinx, which calls this."""
     app.connect("autodoc-process-signature", take_signature_of_stub)
     app.connect("autodoc-process-docstring", show_how_to_make)
     app.connect("autodoc-process-bases", leave_out_compiled_bases)
+    app.connect("doctree-read", leave_types_of_python_alone)

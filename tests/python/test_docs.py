@@ -149,7 +149,7 @@ def test_cpp_reference_shows_what_the_headers_declare(site: Path) -> None:
         "_CPPv4N6cenote27get_current_device_resourceEv": "registry",
         "_CPPv4I0EN6cenote14device_uvector": "containers",
         "A row of elements in memory of a resource, not initialised": "containers",
-        "Throws out_of_memory, cuda_error, or std::invalid_argument for an alignment": "memory_resource",
+        "Throws out_of_memory, after the pressure handlers": "memory_resource",
         "cenote_allocate_or_throw": "c",
     }.items():
         assert name in shown[page], name
