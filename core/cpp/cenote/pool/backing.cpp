@@ -6,7 +6,13 @@
 
 namespace cenote::inline v1::pool {
 
-void backing::say(const char* what, std::size_t bytes) const noexcept {
+void backing::say_grown(std::size_t bytes) const noexcept { say(recorder::event::growth, "grew by", bytes); }
+
+void backing::say_given_back(std::size_t bytes) const noexcept { say(recorder::event::trim, "gave back", bytes); }
+
+void backing::say(recorder::event event, const char* what, std::size_t bytes) const noexcept {
+  if (bytes == 0) return;
+  recorder::note(event, device(), nullptr, bytes, {});
   if (!should_log(log_level::debug)) return;
   log(log_level::debug, "the pool on device ", device(), " ", what, " ", format_bytes(bytes), " and holds ",
       format_bytes(held()));

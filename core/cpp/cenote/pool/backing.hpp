@@ -16,6 +16,7 @@
 #include <memory>
 #include <optional>
 
+#include "cenote/ground/flight_recorder.hpp"
 #include "cenote/ground/mutex.hpp"
 #include "cenote/memory_resource.hpp"
 #include "cenote/pool/request.hpp"
@@ -60,8 +61,9 @@ class backing {
  protected:
   int device() const { return heap_.device(); }
 
-  /// Logs what became of so many bytes.
-  void say(const char* what, std::size_t bytes) const noexcept;
+  /// Logs and records that so many bytes came or went; nothing for none.
+  void say_grown(std::size_t bytes) const noexcept;
+  void say_given_back(std::size_t bytes) const noexcept;
 
   bool is_known_to_be_without_captures() const noexcept;
 
@@ -71,6 +73,8 @@ class backing {
   shared_heap& heap_;
 
  private:
+  void say(recorder::event event, const char* what, std::size_t bytes) const noexcept;
+
   const std::shared_ptr<memory_resource> upstream_;
   const std::optional<std::size_t> maximum_;
   mutable object_recursive_mutex growth_;

@@ -78,7 +78,7 @@ void* chunk_backing::grow(request& wanted) {
   if (smallest_chunk(wanted) > max_block_bytes) return nullptr;
   const auto fresh = chunks_.take(wanted.stream, wanted.may_wait, smallest_chunk(wanted), wanted.refusal);
   if (!fresh) return nullptr;
-  say("grew by", fresh->bytes);
+  say_grown(fresh->bytes);
   return add_and_take(wanted, *fresh);
 }
 
@@ -150,7 +150,7 @@ std::size_t chunk_backing::release(stream_ref stream, std::optional<stream_id> o
   }
   for (const chunk& c : released) chunks_.give(stream, c);
   size_changed();
-  if (bytes != 0) say("gave back", bytes);
+  say_given_back(bytes);
   return bytes;
 }
 

@@ -136,9 +136,12 @@ void* page_backing::map_planned(const request& wanted, const paged_range::plan& 
     throw;
   }
   if (!map_all(planned, wanted.stream)) return nullptr;
+  std::size_t created = 0;
   for (const paged_range::filling& each : planned.fillings) {
+    if (each.from == nullptr) created += each.to.bytes;
     if (each.from != nullptr) pages_->retire({each.from, each.to.bytes}, used);
   }
+  say_grown(created);
   size_changed();
   const shared_heap::section here(heap_);
   return here->complete(wanted, planned);
@@ -199,7 +202,7 @@ std::size_t page_backing::give_back(std::size_t keep_bytes) {
   reap();
   size_changed();
   const std::size_t given_back = before - held();
-  if (given_back != 0) say("gave back", given_back);
+  say_given_back(given_back);
   return given_back;
 }
 
