@@ -5,6 +5,8 @@ Two workers have a device and a pool of 256 MiB each, and keep 1 GiB of buffers 
 spill_with_dask.py``. It needs ``pip install 'cenote[dask]'``.
 """
 
+import logging
+
 from dask.distributed import Client, LocalCluster
 
 import cenote
@@ -30,7 +32,13 @@ def send_figures(dask_worker) -> dict:
 
 if __name__ == "__main__":  # Dask's workers import this file
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, memory_limit="4GiB", dashboard_address=":0") as cluster,
+        LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            memory_limit="4GiB",
+            dashboard_address=":0",
+            silence_logs=logging.CRITICAL,  # workers that no longer hear the scheduler at the end say so as an error
+        ) as cluster,
         Client(cluster) as client,
     ):
         client.register_plugin(CenotePlugin("pool:max=256MiB", device="local"))

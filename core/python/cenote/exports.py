@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PrometheusCollector", "prometheus", "write_chrome_trace", "write_torch_snapshot"]
 
+_MOST_BYTES = 2**62  # that a reader takes for a size; a request that failed may have been for more
 _ACTIONS = {Event.ALLOCATE: "alloc", Event.FREE: "free_completed", Event.FAILURE: "oom"}
 _SEGMENT_GAP = 2 << 20
 
@@ -115,7 +116,7 @@ def _torch_events(recording: Recording) -> Iterator[dict[str, Any]]:
         made = {
             "action": _ACTIONS[event],
             "addr": address,
-            "size": nbytes,
+            "size": min(nbytes, _MOST_BYTES),
             "stream": _torch_stream(stream),
             "time_us": time_ns // 1000,
             "frames": _frames(recording, client, tag),

@@ -526,7 +526,11 @@ def _events(piece: _Piece, since_1970: int) -> npt.NDArray[np.void]:
 
 
 def _merged(threads: list[list[tuple[int, ...]]], times: list[list[int]]) -> npt.NDArray[np.intp]:
-    """Give the indices of the merged order: by time, and where that is the same so that each event is possible."""
+    """Give the indices of the merged order: by time, and where that is the same so that each event is possible.
+
+    It takes the first that is possible, and does not look ahead: where several threads allocate one address within a
+    tick of the clock, it may find none in the end that is.
+    """
     begins = np.cumsum([0, *map(len, threads)])[:-1].tolist()
     waiting = deque(range(len(threads)))
     at = [0] * len(threads)

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <charconv>
@@ -203,8 +204,13 @@ bool take_from_budget(int device, std::size_t bytes) {
 
 void give_back_to_budget(int device, std::size_t bytes) noexcept {
   account& own = accounts[static_cast<std::size_t>(device)];
-  own.counted.fetch_sub(bytes, std::memory_order_relaxed);
-  if (shared_account* const shared = own.shared.load(std::memory_order_acquire)) shared->subtract(bytes);
+  // A program may free a block as a larger one than it is: no more goes back than was taken.
+  std::size_t counted = own.counted.load(std::memory_order_relaxed);
+  while (!own.counted.compare_exchange_weak(counted, counted - std::min(counted, bytes), std::memory_order_relaxed)) {
+  }
+  if (shared_account* const shared = own.shared.load(std::memory_order_acquire)) {
+    shared->subtract(std::min(counted, bytes));
+  }
 }
 
 bool has_room_in_budget(int device, CUmemPoolHandle_st* pool, std::size_t bytes) {
