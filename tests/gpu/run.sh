@@ -29,7 +29,12 @@ suites=$!
 
 # From another folder, so that the installed package is what is tested.
 cd "$out" || exit 1
-CENOTE_TEST_ON_GPU=1 python3 -m pytest "$here" "$here/../conformance" --rootdir "$here" -c /dev/null --import-mode=importlib -p no:cacheprovider -W ignore::pytest.PytestUnknownMarkWarning -q -ra \
+if python3 -c "import xdist" 2>/dev/null; then
+  workers=(-n "$(($(nproc) < 14 ? $(nproc) : 14))")  # each test is a process of its own, and most of its time is imports
+else
+  workers=()
+fi
+CENOTE_TEST_ON_GPU=1 python3 -m pytest "${workers[@]}" "$here" "$here/../conformance" --rootdir "$here" -c /dev/null --import-mode=importlib -p no:cacheprovider -W ignore::pytest.PytestUnknownMarkWarning -v -ra \
   --junitxml="$out/tests.xml" >"$out/tests.log" 2>&1
 status=$?
 tail -60 "$out/tests.log"

@@ -125,6 +125,7 @@ MADE_OF = {
     "pool/front_caches",
     "pool/idle_trimmer",
     "pool/mapped_pages",
+    "pool/page_pools",
     "pool/page_backing",
     "pool/pinned_blocks",
     "pool/request",

@@ -58,9 +58,9 @@ class backing {
 
   object_recursive_mutex& growth() const noexcept { return growth_; }
 
- protected:
   int device() const { return heap_.device(); }
 
+ protected:
   /// Logs and records that so many bytes came or went; nothing for none.
   void say_grown(std::size_t bytes) const noexcept;
   void say_given_back(std::size_t bytes) const noexcept;

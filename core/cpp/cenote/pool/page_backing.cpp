@@ -39,6 +39,7 @@ page_backing::page_backing(shared_heap& heap, std::shared_ptr<memory_resource> u
       pages_(std::make_unique<mapped_pages>(properties, peers, maximum)) {
   const shared_heap::section here(heap);
   here->be_a_range(pages_->base(), pages_->range_bytes());
+  place_.emplace(heap, *this);
 }
 
 void page_backing::prepare(request& wanted) {
@@ -71,7 +72,15 @@ void* page_backing::bring(request& wanted) {
     if (void* p = bring_pages(wanted, spared, {.may_move = true})) return p;
   }
   if (void* p = bring_pages(wanted, max_allocation, {.may_move = true})) return p;
+  if (void* p = bring_of_others(wanted, {.may_move = true})) return p;
   return wait_and_break(wanted);
+}
+
+/// Where the maximum has room and the device has none: makes new pages of what lies idle in other pools.
+void* page_backing::bring_of_others(const request& wanted, means by) {
+  const std::size_t needed = std::min(pages_->room(max_allocation), align_up(wanted.bytes, page_map::slot_bytes));
+  if (page_pools::give_back(*this, needed, by.may_break) == 0) return nullptr;
+  return bring_pages(wanted, max_allocation, by);
 }
 
 /// Returns how many bytes the pool may hold before it moves pages instead of making new ones: somewhat more than the
@@ -177,7 +186,9 @@ void* page_backing::wait_and_break(request& wanted) {
   heap_.settle_after_all_work();
   reap();
   if (void* p = heap_.take(wanted)) return p;
-  return bring_pages(wanted, max_allocation, {.may_move = true, .may_break = true});
+  constexpr means all{.may_move = true, .may_break = true};
+  if (void* p = bring_pages(wanted, max_allocation, all)) return p;
+  return bring_of_others(wanted, all);
 }
 
 /// Unmaps the old addresses of pages that have moved, as far as the work that used them is done.
@@ -228,6 +239,7 @@ void page_backing::begin(std::size_t bytes) {
 
 /// Unmaps and gives back all pages, once all work of the device is done.
 void page_backing::end() {
+  place_.reset();
   do_what_was_put_off(device());
   auto unmap = [pages = std::shared_ptr<mapped_pages>(std::move(pages_)), device = device()]() mutable {
     synchronize_device(device);

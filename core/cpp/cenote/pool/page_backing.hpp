@@ -8,7 +8,7 @@
 //   2. what has become ready on any stream; a block of another stream, for which the device waits
 //   3. pages that are wholly free on this stream or ready, brought to where they are needed; then those of all streams,
 //      for which the device waits
-//   4. new pages up to the maximum
+//   4. new pages up to the maximum, for which other pools of the device give back what lies idle in them (page_pools)
 //   5. after the host has waited for all work, free pages wherever they lie, large ones exchanged for small ones
 //
 // A page that moves is mapped at its new address at once, and unmapped at the old one by a later call, once the work
@@ -27,6 +27,7 @@
 
 #include "cenote/pool/backing.hpp"
 #include "cenote/pool/mapped_pages.hpp"
+#include "cenote/pool/page_pools.hpp"
 
 namespace cenote::inline v1::pool {
 
@@ -54,6 +55,7 @@ class page_backing final : public backing {
   std::size_t bound(const request& wanted);
   void make_whole(request wanted);
   void* bring_pages(const request& wanted, std::size_t bound, means by);
+  void* bring_of_others(const request& wanted, means by);
   void* map_planned(const request& wanted, const paged_range::plan& planned);
   bool map_all(const paged_range::plan& planned, stream_ref stream);
   void* wait_and_break(request& wanted);
@@ -63,6 +65,7 @@ class page_backing final : public backing {
   const bool is_sparing_;
   std::unique_ptr<mapped_pages> pages_;  // guarded by growth(), but for its sizes
   std::size_t peak_ = 0;                 // of the bytes in use, where pages were wanted; guarded by growth()
+  std::optional<page_pools::place> place_;
 };
 
 }  // namespace cenote::inline v1::pool
