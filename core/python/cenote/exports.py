@@ -19,7 +19,8 @@ from cenote._core.registry import devices_with_resource, find_per_device_resourc
 from cenote.logs._output_file import write_whole
 from cenote.logs.trace import path_argument
 from cenote.pressure import pressure_handlers
-from cenote.recorder import DEFAULT_STREAM, Event, Recording
+from cenote.recorder import Event, Recording
+from cenote.recorder._streams import DEFAULT_STREAM
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric  # type: ignore[import-not-found,unused-ignore]

@@ -67,7 +67,7 @@ TEST(flight_recorder, keeps_the_newest_events_of_a_thread_in_their_order) {
   std::uint64_t ns = 0;
   for (const auto& [turn, segment] : by_turn) {
     for (const copied_event& event : segment.events) {
-      EXPECT_GE(event.ns, ns);
+      EXPECT_GT(event.ns, ns);
       EXPECT_EQ(event.address, event.bytes);
       ns = event.ns;
       bytes.push_back(event.bytes);

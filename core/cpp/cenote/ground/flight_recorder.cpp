@@ -104,7 +104,7 @@ std::uint64_t ns_of(clockid_t clock) noexcept {
   return static_cast<std::uint64_t>(now.tv_sec) * 1'000'000'000 + static_cast<std::uint64_t>(now.tv_nsec);
 }
 
-std::uint64_t ns_now() noexcept { return ns_of(CLOCK_MONOTONIC_COARSE); }
+std::uint64_t coarse_ns() noexcept { return ns_of(CLOCK_MONOTONIC_COARSE); }
 
 /// Where a thread writes on one device.
 struct place {
@@ -120,6 +120,7 @@ struct places {
 
 // Read at every event: initial-exec spares a call into the loader.
 [[gnu::tls_model("initial-exec")]] constinit thread_local places* mine = nullptr;
+[[gnu::tls_model("initial-exec")]] constinit thread_local std::uint64_t last_noted_ns = 0;
 constinit thread_local bool has_ended = false;
 
 /// Gives the segments of a thread back at its end.
@@ -148,6 +149,7 @@ struct settings {
     const std::string_view text = size;
     if (text == "off" || text == "0") {
       bytes = 0;
+      is_recording.store(false, std::memory_order_relaxed);
     } else if (const auto parsed = parse_bytes(text); parsed && *parsed >= fewest_bytes && *parsed <= most_bytes) {
       bytes = align_down(*parsed, 4 * KiB);
     } else {
@@ -186,6 +188,11 @@ class all_regions {
     for (const auto& each : regions_) {
       if (const region* const known = each.load(std::memory_order_relaxed)) write_name(known->name(kind, number), text);
     }
+  }
+
+  void copy_names(char* to) noexcept {
+    const std::lock_guard lock(mutex_);
+    std::memcpy(to, texts_.data(), names_bytes);
   }
 
   /// The header and the names of a region.
@@ -238,7 +245,7 @@ class all_regions {
     head.name_bytes = name_bytes;
     head.process = static_cast<std::uint32_t>(getpid());
     std::memcpy(made.memory + names_offset, texts_.data(), names_bytes);
-    head.made_ns = ns_now();
+    head.made_ns = coarse_ns();
     head.made_since_1970_ns = ns_of(CLOCK_REALTIME);
     head.magic = magic;
     return true;
@@ -350,22 +357,23 @@ segment* take_segment(const region& from) noexcept {
   return &here;
 }
 
-void write(place& here, event what, const void* address, std::size_t bytes, whose by) noexcept {
+void write(place& here, event what, const void* address, std::size_t bytes, whose by, std::uint64_t at) noexcept {
   record& made = *here.next++;  // each store comes after the segment was taken, for who reads meanwhile
   made.address.store(reinterpret_cast<std::uintptr_t>(address), std::memory_order_release);
   made.bytes.store(bytes, std::memory_order_release);
   const std::uint64_t who = here.use | static_cast<std::uint64_t>(what) << event_bit |
                             std::uint64_t{by.client} << client_bit | std::uint64_t{by.tag} << tag_bit |
                             (by.stream & 0xFFFFFFFF);
-  made.ns.store(ns_now(), std::memory_order_release);
+  made.ns.store(at, std::memory_order_release);
+  last_noted_ns = at;
   made.who.store(who, std::memory_order_release);
 }
 
 /// A function of its own, so that the other one has no registers to save.
-[[gnu::noinline]] void note_in_new_room(event what, int device, const void* address, std::size_t bytes,
-                                        whose by) noexcept {
+[[gnu::noinline]] void note_in_new_room(event what, int device, const void* address, std::size_t bytes, whose by,
+                                        std::uint64_t at) noexcept {
   if (!is_recording.load(std::memory_order_relaxed)) return;
-  if (place* const here = make_room(device)) write(*here, what, address, bytes, by);
+  if (place* const here = make_room(device)) write(*here, what, address, bytes, by, at);
 }
 
 /// Appends the words of a segment as they are now, in loads that none comes before (acquire); false, and nothing is
@@ -394,18 +402,25 @@ bool append_copy(std::string& to, segment& from) {
 
 }  // namespace
 
-void note(event what, int device, const void* address, std::size_t bytes, whose by) noexcept {
+std::uint64_t now() noexcept {
+  if (!is_recording.load(std::memory_order_relaxed)) return 0;
+  return std::max(coarse_ns(), last_noted_ns + 1);
+}
+
+void note(event what, int device, const void* address, std::size_t bytes, whose by, std::uint64_t at) noexcept {
   if (mine == nullptr || static_cast<unsigned>(device) >= most_devices) [[unlikely]]
-    return note_in_new_room(what, device, address, bytes, by);
+    return note_in_new_room(what, device, address, bytes, by, at);
   place& here = mine->of_device[static_cast<std::size_t>(device)];
   if (here.next == here.end || !is_recording.load(std::memory_order_relaxed)) [[unlikely]]
-    return note_in_new_room(what, device, address, bytes, by);
-  write(here, what, address, bytes, by);
+    return note_in_new_room(what, device, address, bytes, by, at);
+  write(here, what, address, bytes, by, at);
 }
 
 void name(names kind, std::size_t number, std::string_view text) noexcept {
   if (number < (kind == names::tags ? most_tags : most_clients)) all().name(kind, number, text);
 }
+
+void copy_names(char* to) noexcept { all().copy_names(to); }
 
 std::string copy(int device) {
   const region* const in = device >= 0 && device < most_devices ? all().find(device) : nullptr;
@@ -414,7 +429,7 @@ std::string copy(int device) {
   made.reserve(segments_offset + in->segments * segment_bytes);
   std::uint32_t segments = 0;
   for (std::size_t i = 0; i < in->segments; ++i) segments += append_copy(made, in->at(i)) ? 1 : 0;
-  const std::uint64_t ns = ns_now();
+  const std::uint64_t ns = coarse_ns();
   std::memcpy(made.data() + offsetof(header, segment_count), &segments, sizeof segments);
   std::memcpy(made.data() + offsetof(header, copied_ns), &ns, sizeof ns);
   return made;
@@ -427,6 +442,6 @@ std::string file_of(int device) {
 
 std::size_t bytes_of_a_region() noexcept { return all().chosen.bytes; }
 
-void set_recording(bool on) noexcept { is_recording.store(on, std::memory_order_relaxed); }
+void set_recording(bool on) noexcept { is_recording.store(on && all().chosen.bytes != 0, std::memory_order_relaxed); }
 
 }  // namespace cenote::inline v1::recorder

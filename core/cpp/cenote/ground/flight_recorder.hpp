@@ -22,15 +22,19 @@
 // The layout is what `cenote.recorder` of the Python package reads. All numbers are little-endian.
 //
 // Time is the system's coarse clock, which moves every few milliseconds: a look at the exact one costs as much as all
-// else together. The events of a thread are in their order; a reader puts those of several together by the time, and so
-// that what is freed was allocated before.
+// else together. Between two of its steps the nanoseconds count events: each is later than the last of its thread, and
+// than the last of its shard of the ledger, which `note` is told of. So the events of one address have one order, that
+// in which they happened, whatever threads made them; and as all threads meet in the shards, their other events are
+// never far from their places.
 //
 // Invariants
-//   I1  in a segment, the events of its present use come first, each of them is whole, and times never fall
+//   I1  in a segment, the events of its present use come first, each of them is whole, and times rise
 //   I2  no two threads write one segment
+//   I3  the times of the events of one address rise
 //
 // Threads: any. Where more threads write than there are segments, the events of the others are counted as lost.
 // Cost: 4 stores and 4 ns for the clock an event; a drawn ticket for 510 of them.
+// Source of the order: S. Kulkarni and others, Logical physical clocks, OPODIS 2014.
 #pragma once
 
 #include <cstddef>
@@ -58,12 +62,20 @@ struct whose {
   std::uint8_t client = 0;   ///< less than most_clients
 };
 
-/// Writes an event down, unless the recorder is off.
-CENOTE_EXPORT void note(event what, int device, const void* address, std::size_t bytes, whose by) noexcept;
+/// The time of an event of the calling thread that happens now: later than all that it has noted. 0 while the recorder
+/// is off.
+CENOTE_EXPORT std::uint64_t now() noexcept;
+
+/// Writes an event down, unless the recorder is off. `at` is what now() has said since the thread's last one, or later.
+CENOTE_EXPORT void note(event what, int device, const void* address, std::size_t bytes, whose by,
+                        std::uint64_t at = now()) noexcept;
 
 /// Says what a number means, in the regions that there are and will be. What lies beyond the most there can be is left
 /// out.
 void name(names kind, std::size_t number, std::string_view text) noexcept;
+
+/// Writes all names: those of the clients and then those of the tags, each in longest_name + 1 bytes.
+void copy_names(char* to) noexcept;
 
 /// A copy of a device's region with the segments that have been written; empty if there is none.
 CENOTE_EXPORT std::string copy(int device);

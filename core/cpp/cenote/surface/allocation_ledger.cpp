@@ -22,8 +22,12 @@ namespace cenote::inline v1 {
 namespace {
 
 struct alignas(64) shard {
-  spin_lock lock;  // guards `allocations`
+  spin_lock lock;                   // guards all below
+  std::uint64_t last_event_ns = 0;  // of all its addresses
   allocation_table allocations;
+
+  /// The time of an event of one of its addresses, `now` or later. The caller holds the lock.
+  std::uint64_t next_event(std::uint64_t now) noexcept { return last_event_ns = std::max(now, last_event_ns + 1); }
 };
 
 constexpr unsigned shard_bits = 6;
@@ -37,27 +41,39 @@ shard_table& shards() noexcept {
 
 shard& shard_of(const void* pointer) noexcept { return shards()[allocation_table::hash(pointer) >> (64 - shard_bits)]; }
 
-/// `made` is then what was written down for its address before: none, as a rule. Has done nothing if it throws.
-void insert(allocation& made) {
+/// Returns the time of the allocation. `made` is then what was written down for its address before: none, as a rule;
+/// else that is freed a nanosecond before. Has done nothing if it throws.
+std::uint64_t insert(allocation& made) {
   shard& place = shard_of(made.pointer);
   std::vector<allocation> room;
+  const std::uint64_t now = recorder::now();
   for (std::size_t places = 0;; room = std::vector<allocation>(places)) {
     const std::lock_guard lock(place.lock);
     place.allocations.move_into(room);
-    if (place.allocations.has_room()) return place.allocations.insert(made);
+    if (place.allocations.has_room()) {
+      place.allocations.insert(made);
+      if (made.pointer != nullptr) place.next_event(now);
+      return place.next_event(now);
+    }
     places = place.allocations.places_to_bring();
   }
 }
 
 enum class freed_by : bool { ledger, client };
 
-/// What was written down for an address, and is no more; none for one that is unknown, or that others free.
-allocation remove(const void* pointer, freed_by whom) noexcept {
+struct removal {
+  allocation made;  // what was written down, and is no more; none for an address that is unknown, or that others free
+  std::uint64_t at;
+};
+
+removal remove(const void* pointer, freed_by whom) noexcept {
   shard& place = shard_of(pointer);
+  const std::uint64_t now = recorder::now();
   const std::lock_guard lock(place.lock);
   allocation* const found = place.allocations.find(pointer);
-  if (found == nullptr || found->resource.is_empty() != (whom == freed_by::client)) return {};
-  return place.allocations.remove(*found);
+  const std::uint64_t at = place.next_event(now);
+  if (found == nullptr || found->resource.is_empty() != (whom == freed_by::client)) return {{}, at};
+  return {place.allocations.remove(*found), at};
 }
 
 /// Nothing for an unknown pointer, and once the driver is gone.
@@ -115,10 +131,10 @@ void drop(resource_hold& resource, caller_lock held) noexcept {
 }
 
 /// What a client has freed, or is about to free.
-void note_free(const allocation& freed) noexcept {
+void note_free(const allocation& freed, std::uint64_t at) noexcept {
   forget_call_site(freed.pointer);
   client_freed(freed.client, freed.bytes, freed.tag);
-  recorder::note(recorder::event::free, freed.device, freed.pointer, freed.bytes, freed.whose());
+  recorder::note(recorder::event::free, freed.device, freed.pointer, freed.bytes, freed.whose(), at);
 }
 
 /// Writes a block down and returns its address. Throws, and has freed it, where host memory has no room for that.
@@ -129,18 +145,19 @@ void* enter(allocation& made, stream_ref stream, caller_lock held) {
   const std::size_t bytes = made.bytes;
   const int device = made.device;
   const recorder::whose whose = made.whose();
+  std::uint64_t at = 0;
   try {
-    insert(made);
+    at = insert(made);
   } catch (...) {
     const lock_released waiting(held);
     made.resource->deallocate(stream, pointer, bytes);
     made.resource.drop();
     throw;
   }
-  if (made.pointer != nullptr) note_free(made);  // its resource has handed the address out twice
+  if (made.pointer != nullptr) note_free(made, at - 1);  // its resource has handed the address out twice
   drop(made.resource, held);
   client_allocated(client, bytes, tag);
-  recorder::note(recorder::event::allocate, device, pointer, bytes, whose);
+  recorder::note(recorder::event::allocate, device, pointer, bytes, whose, at);
   note_call_site(pointer);
   return pointer;
 }
@@ -196,14 +213,14 @@ void* client_allocate(client_index client, int device, std::size_t bytes, stream
 
 bool client_deallocate(void* pointer, stream_ref stream, caller_lock held) noexcept {
   if (pointer == nullptr || driver_is_gone()) return true;
-  allocation made = remove(pointer, freed_by::ledger);
+  auto [made, at] = remove(pointer, freed_by::ledger);
   if (made.pointer == nullptr) {
     const lock_released waiting(held);
     report_once(
         "a pointer was freed that cenote did not give to a framework, or that was freed already; it is ignored");
     return false;
   }
-  note_free(made);
+  note_free(made, at);
   const bool is_ordered = is_ordered_by(made, stream);
   std::optional<identified_scope> identified;
   if (is_ordered) identified.emplace(stream, made.resource->device(), made.stream);
@@ -260,24 +277,26 @@ void client_holds(client_index client, int device, const void* pointer, std::siz
   }
   const recorder::whose whose = made.whose();
   tag_index tag = made.tag;
+  std::uint64_t at = 0;
   try {
-    insert(made);
-    if (made.pointer != nullptr) note_free(made);
+    at = insert(made);
+    if (made.pointer != nullptr) note_free(made, at - 1);
   } catch (const std::bad_alloc&) {
     tag = 0;  // nobody could find it again
+    at = recorder::now();
   }
   client_allocated(client, bytes, tag);
-  recorder::note(recorder::event::allocate, device, pointer, bytes, whose);
+  recorder::note(recorder::event::allocate, device, pointer, bytes, whose, at);
   note_call_site(pointer);
 }
 
 void client_lets_go(client_index client, int device, const void* pointer, std::size_t bytes) noexcept {
-  allocation made = remove(pointer, freed_by::client);
+  auto [made, at] = remove(pointer, freed_by::client);
   if (made.pointer == nullptr) {
     made = begin(client, device, bytes, {}, {});
     made.pointer = const_cast<void*>(pointer);  // NOLINT: it is an address here
   }
-  note_free(made);
+  note_free(made, at);
 }
 
 std::vector<held_block> held_blocks(std::optional<int> device) {

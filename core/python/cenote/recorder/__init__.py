@@ -16,10 +16,6 @@ process writes it, the disk is full), a report says so and the ring lies in memo
 from __future__ import annotations
 
 import os
-import struct
-import time
-from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -34,6 +30,18 @@ from cenote._core.registry import Holding
 from cenote.logs._output_file import write_whole
 from cenote.logs.trace import DTYPE as _TRACE_DTYPE
 from cenote.logs.trace import Action, path_argument, trace_argument
+from cenote.recorder._region import (
+    DTYPE,
+    HELD,
+    LARGEST_FILE,
+    MAGIC,
+    Region,
+    content_of,
+    empty_content,
+    parse,
+    with_held,
+)
+from cenote.recorder._streams import DEFAULT_STREAM, FIRST_CAPTURED, FIRST_STREAM, stream_name, trace_stream
 
 if TYPE_CHECKING:
     from cenote.logs.trace import Trace
@@ -50,21 +58,6 @@ __all__ = [
     "snapshot",
 ]
 
-DTYPE = np.dtype(
-    [
-        ("time_ns", np.int64),
-        ("thread", np.int64),
-        ("event", np.uint8),
-        ("address", np.uint64),
-        ("bytes", np.uint64),
-        ("stream", np.uint32),
-        ("client", np.uint8),
-        ("tag", np.uint16),
-    ]
-)
-"""One event. ``time_ns`` counts nanoseconds since 1970, in steps of a few milliseconds; ``event`` is an `Event`;
-``stream`` is the low half of the driver's number of it; ``client`` and ``tag`` are numbers of a recording's names."""
-
 
 class Event(IntEnum):
     """What an event is."""
@@ -75,21 +68,6 @@ class Event(IntEnum):
     GROWTH = 4
     TRIM = 5
     RELIEF = 6
-
-
-DEFAULT_STREAM = 2**32 - 1
-"""What ``stream`` is for the legacy default stream."""
-
-_MAGIC = b"cenoteFR"
-_VERSION = 1
-_HEADER = struct.Struct("<8s10I6Q")
-_CAPTURED = 2**31
-_LARGEST_FILE = 2**36  # bytes; that of the core is at most so large
-
-_HELD = np.dtype([("address", "<u8"), ("bytes", "<u8"), ("stream", "<u8"), ("client", "<u4"), ("tag", "<u4")])
-_RECORD = np.dtype([("ns", "<u8"), ("address", "<u8"), ("bytes", "<u8"), ("who", "<u8")])
-_SEGMENT_HEAD = 64
-_TAG_BIT, _CLIENT_BIT, _EVENT_BIT, _USE_BIT = 32, 42, 47, 50
 
 
 class RecordingError(ValueError):
@@ -109,8 +87,8 @@ class Recording:
     time_ns : int
         When it was copied, in nanoseconds since 1970; of a file that was left, the time of the last event.
     events : numpy.ndarray
-        Of `DTYPE`, shape ``(events,)``, in their order. That of several threads is known to a few milliseconds; what is
-        freed comes after its allocation.
+        Of `DTYPE`, shape ``(events,)``, in their order. That of a thread is exact, and so is that of an address,
+        whatever threads hand it on; other events of several threads may change places with their neighbours.
     clients, tags : tuple of str
         The names of their numbers; tag 0 is no tag.
     is_wrapped : bool
@@ -186,7 +164,7 @@ class Recording:
         sums: dict[str, list[int]] = {}
         for block in self.held_at_the_end().values():
             number = block[column]
-            name = _stream_name(number) if names is None else _name(names, number)
+            name = stream_name(number) if names is None else _name(names, number)
             total = sums.setdefault(name, [0, 0])
             total[0] += block[0]
             total[1] += 1
@@ -206,7 +184,7 @@ class Recording:
         trace = np.zeros(len(before) + len(events), dtype=_TRACE_DTYPE)
         start = int(events["time_ns"][0]) // 1000 if len(events) else 0
         for at, (address, (nbytes, stream, _, _)) in enumerate(before.items()):
-            trace[at] = (0, start, Action.ALLOCATE, address, nbytes, _trace_stream(stream))
+            trace[at] = (0, start, Action.ALLOCATE, address, nbytes, trace_stream(stream))
         rest = trace[len(before) :]
         rest["thread"] = events["thread"]
         rest["time_us"] = events["time_ns"] // 1000
@@ -214,7 +192,7 @@ class Recording:
         rest["pointer"] = events["address"]
         rest["bytes"] = np.minimum(events["bytes"], np.iinfo(np.int64).max)
         streams = events["stream"].astype(np.uint64)
-        rest["stream"] = np.where(streams == DEFAULT_STREAM, 0, streams + _FIRST_STREAM)
+        rest["stream"] = np.where(streams == DEFAULT_STREAM, 0, streams + FIRST_STREAM)
         if len(before) and len(events):
             trace["thread"][: len(before)] = events["thread"][0]
         return trace
@@ -248,7 +226,7 @@ class Recording:
         curves: dict[str, npt.NDArray[np.int64]] = {}
         for number in sorted({*np.unique(numbers).tolist(), *base}):
             held = base.get(number, 0) + np.cumsum(np.where(numbers == number, change, 0), dtype=np.int64)
-            name = _stream_name(number) if names is None else _name(names, number)
+            name = stream_name(number) if names is None else _name(names, number)
             curves[name] = curves.get(name, 0) + held
         return curves
 
@@ -275,8 +253,14 @@ class Recording:
         return before
 
 
-_FIRST_STREAM = 16
-"""Handles below are default streams in a trace, and the numbers of real streams are small."""
+def _columns(events: npt.NDArray[np.void]) -> list[tuple[int, ...]]:
+    """Give (event, address, bytes, stream, client, tag) of each event, as ints."""
+    names = ("event", "address", "bytes", "stream", "client", "tag")
+    return list(zip(*(events[name].tolist() for name in names), strict=True))
+
+
+def _name(names: tuple[str, ...], number: int) -> str:
+    return names[number] if number < len(names) else "" if number == 0 else f"number {number}"
 
 
 def snapshot(device: int = 0) -> Recording:
@@ -302,13 +286,14 @@ def snapshot(device: int = 0) -> Recording:
     number = device_argument(device)
     content = _recorder.copy_region(number)
     blocks = _recorder.held_blocks(number)
-    held = np.array([block[:5] for block in blocks], dtype=_HELD)
-    if not content:
-        content = _empty_content(number)
-    head = list(_HEADER.unpack_from(content))
-    head[_HELD_COUNT] = len(held) + 1
-    content = _HEADER.pack(*head) + content[_HEADER.size :] + held.tobytes()
-    return _parse(content, "the recorder")
+    held = np.array([block[:5] for block in blocks], dtype=HELD)
+    return _recording_of(parse(with_held(content or empty_content(number), held)))
+
+
+def _recording_of(region: Region) -> Recording:
+    parts = vars(region).copy()
+    content = parts.pop("content")
+    return Recording(**parts, _content=content)
 
 
 def read(path: str | os.PathLike[str]) -> Recording:
@@ -324,16 +309,19 @@ def read(path: str | os.PathLike[str]) -> Recording:
     file = path_argument(path)
     try:
         size = file.stat().st_size
-        if size > _LARGEST_FILE:
+        if size > LARGEST_FILE:
             raise RecordingError(f"{file}: {size:,} bytes are more than any recording has")
         with file.open("rb") as opened:
-            if opened.read(len(_MAGIC)) != _MAGIC:
+            if opened.read(len(MAGIC)) != MAGIC:
                 raise RecordingError(f"{file}: this is no recording of cenote's flight recorder")
             opened.seek(0)
             content = opened.read()
     except OSError as error:
         raise RecordingError(f"{file}: {error.strerror}") from error
-    return _parse(content, str(file))
+    try:
+        return _recording_of(parse(content))
+    except ValueError as error:
+        raise RecordingError(f"{file}: {error}") from error
 
 
 def from_trace(trace: Trace, device: int = 0) -> Recording:
@@ -365,40 +353,18 @@ def from_trace(trace: Trace, device: int = 0) -> Recording:
     events["event"] = np.choose(recorded["action"], [Event.ALLOCATE, Event.FREE, Event.FAILURE])
     events["address"] = recorded["pointer"]
     events["bytes"] = recorded["bytes"]
-    events["stream"] = np.where(recorded["stream"] == 0, DEFAULT_STREAM, recorded["stream"] & np.uint64(_CAPTURED - 1))
+    events["stream"] = np.where(
+        recorded["stream"] == 0, DEFAULT_STREAM, recorded["stream"] & np.uint64(FIRST_CAPTURED - 1)
+    )
     time_ns = int(events["time_ns"].max(initial=0))
-    return Recording(number, 0, time_ns, events, ("log",), (), False, 0, None, _content_of(number, events, time_ns))
-
-
-def _content_of(device: int, events: npt.NDArray[np.void], time_ns: int) -> bytes:
-    """Write events of one client into segments, as the core does."""
-    names_at, room = _HEADER.size, 510
-    names = b"log".ljust(64, b"\0")
-    start = names_at + len(names)
-    content = [names]
-    for turn, thread_events in enumerate(np.array_split(events, max(1, -(-len(events) // room))), 1):
-        # One thread in a recording of a trace: the order of the trace is the order of the events.
-        records = np.zeros(room, dtype=_RECORD)
-        of = records[: len(thread_events)]
-        of["ns"], of["address"], of["bytes"] = (thread_events[name] for name in ("time_ns", "address", "bytes"))
-        of["who"] = (
-            np.uint64(1 << _USE_BIT)
-            | thread_events["event"].astype(np.uint64) << np.uint64(_EVENT_BIT)
-            | thread_events["stream"].astype(np.uint64)
-        )
-        head = struct.pack("<3Q", turn, 1, 1 << _USE_BIT).ljust(_SEGMENT_HEAD, b"\0")
-        content.append(head + records.tobytes())
-    segment_bytes = _SEGMENT_HEAD + room * _RECORD.itemsize
-    sizes = (segment_bytes, len(content) - 1, names_at, start, 1, 0, 64)
-    header = _HEADER.pack(_MAGIC, _VERSION, device, *sizes, 0, 0, 0, time_ns, 0, 0, 0)
-    return header + b"".join(content)
+    return Recording(number, 0, time_ns, events, ("log",), (), False, 0, None, content_of(number, events, time_ns))
 
 
 def is_recording_file(path: str | os.PathLike[str]) -> bool:
     """Whether a file begins as a recording does; False if it cannot be read."""
     try:
         with path_argument(path).open("rb") as opened:
-            return opened.read(len(_MAGIC)) == _MAGIC
+            return opened.read(len(MAGIC)) == MAGIC
     except OSError:
         return False
 
@@ -415,178 +381,9 @@ def file_of(device: int = 0) -> Path | None:
     return Path(name) if name else None
 
 
-(_DEVICE, _SEGMENT_BYTES, _SEGMENTS, _NAMES_AT, _SEGMENTS_AT, _CLIENTS, _TAGS, _NAME_BYTES, _PROCESS) = range(2, 11)
-(_MADE_NS, _MADE_SINCE_1970, _COPIED_NS, _HELD_COUNT, _LOST) = range(11, 16)
-
-
 def device_argument(device: int) -> int:
     """Give the number that an argument is; TypeError for what is none, ValueError for one that no device can have."""
     number = whole_number("device", device, "the number of a device as int")
     if not 0 <= number < 64:
         raise ValueError(f"device must be the number of a device, not {number}")
     return number
-
-
-def _empty_content(device: int) -> bytes:
-    now = time.monotonic_ns()
-    sizes = (16384, 0, _HEADER.size, _HEADER.size, 0, 0, 64)  # of no segment and no name
-    return _HEADER.pack(_MAGIC, _VERSION, device, *sizes, os.getpid(), now, time.time_ns(), now, 0, 0, 0)
-
-
-def _parse(content: bytes, source: str) -> Recording:
-    """Take a region apart; every number in it may be wrong."""
-    if len(content) < _HEADER.size:
-        raise RecordingError(f"{source}: the file is cut short, at {len(content)} bytes")
-    head = _HEADER.unpack_from(content)
-    if head[0] != _MAGIC:
-        raise RecordingError(f"{source}: this is no recording of cenote's flight recorder")
-    if head[1] != _VERSION:
-        raise RecordingError(f"{source}: a recording of version {head[1]}, and this cenote reads version {_VERSION}")
-    segment_bytes, segments, start = head[_SEGMENT_BYTES], head[_SEGMENTS], head[_SEGMENTS_AT]
-    names_end = head[_NAMES_AT] + (head[_CLIENTS] + head[_TAGS]) * head[_NAME_BYTES]
-    end = start + segments * segment_bytes
-    held_count = max(0, head[_HELD_COUNT] - 1)
-    if segment_bytes <= _SEGMENT_HEAD or segment_bytes % _RECORD.itemsize or names_end > start or head[_DEVICE] >= 64:
-        raise RecordingError(f"{source}: the file is damaged: its header contradicts itself")
-    if len(content) < end + held_count * _HELD.itemsize:
-        raise RecordingError(
-            f"{source}: the file is cut short: {len(content):,} bytes of {end + held_count * _HELD.itemsize:,}"
-        )
-    names = list(_names(content, head[_NAMES_AT], head[_CLIENTS] + head[_TAGS], head[_NAME_BYTES]))
-    since_1970 = head[_MADE_SINCE_1970] - head[_MADE_NS]
-    pieces = list(_pieces(content, start, segments, segment_bytes))
-    events = _in_order(pieces, since_1970)
-    time_ns = head[_COPIED_NS] + since_1970 if head[_COPIED_NS] else int(events["time_ns"].max(initial=0))
-    held = None
-    if head[_HELD_COUNT]:
-        held = np.frombuffer(content, dtype=_HELD, count=held_count, offset=end)
-    return Recording(
-        device=head[_DEVICE],
-        process=head[_PROCESS],
-        time_ns=int(np.clip(time_ns, 0, 2**63 - 1)),
-        events=events,
-        clients=_trimmed(names[: head[_CLIENTS]]),
-        tags=_trimmed(names[head[_CLIENTS] :]),
-        is_wrapped=any(piece.use > 1 for piece in pieces),
-        lost=head[_LOST],
-        held=held,
-        _content=content[: end + held_count * _HELD.itemsize],
-    )
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """The events of one segment."""
-
-    turn: int
-    thread: int
-    use: int
-    records: npt.NDArray[np.void]
-
-
-def _pieces(content: bytes, start: int, segments: int, segment_bytes: int) -> Iterator[_Piece]:
-    for at in range(start, start + segments * segment_bytes, segment_bytes):
-        turn, thread, use = struct.unpack_from("<3Q", content, at)
-        if turn == 0:
-            continue
-        count = (segment_bytes - _SEGMENT_HEAD) // _RECORD.itemsize
-        records = np.frombuffer(content, dtype=_RECORD, count=count, offset=at + _SEGMENT_HEAD)
-        marks = records["who"] >> np.uint64(_EVENT_BIT)
-        is_present = (marks >> np.uint64(_USE_BIT - _EVENT_BIT) == use >> _USE_BIT) & (marks & np.uint64(7) != 0)
-        whole = count if is_present.all() else int(is_present.argmin())
-        yield _Piece(turn, thread & (2**63 - 1), use >> _USE_BIT, records[:whole])
-
-
-def _in_order(pieces: list[_Piece], since_1970: int) -> npt.NDArray[np.void]:
-    """Put the events of all threads into one order."""
-    of_thread: dict[int, list[npt.NDArray[np.void]]] = {}
-    for piece in sorted((piece for piece in pieces if len(piece.records)), key=lambda piece: piece.turn):
-        of_thread.setdefault(piece.thread, []).append(_events(piece, since_1970))
-    threads = [np.concatenate(parts) for parts in of_thread.values()]
-    if not threads:
-        return np.zeros(0, dtype=DTYPE)
-    if len(threads) == 1:
-        return threads[0]
-    together = np.concatenate(threads)
-    return together[_merged([_columns(each) for each in threads], [each["time_ns"].tolist() for each in threads])]
-
-
-def _events(piece: _Piece, since_1970: int) -> npt.NDArray[np.void]:
-    events = np.zeros(len(piece.records), dtype=DTYPE)
-    who = piece.records["who"]
-    events["time_ns"] = piece.records["ns"].astype(np.int64) + np.int64(np.clip(since_1970, -(2**62), 2**62))
-    events["thread"] = piece.thread
-    events["event"] = who >> np.uint64(_EVENT_BIT) & np.uint64(7)
-    events["address"] = piece.records["address"]
-    events["bytes"] = piece.records["bytes"]
-    events["stream"] = who & np.uint64(2**32 - 1)
-    events["client"] = who >> np.uint64(_CLIENT_BIT) & np.uint64(31)
-    events["tag"] = who >> np.uint64(_TAG_BIT) & np.uint64(1023)
-    return events
-
-
-def _merged(threads: list[list[tuple[int, ...]]], times: list[list[int]]) -> npt.NDArray[np.intp]:
-    """Give the indices of the merged order: by time, and where that is the same so that each event is possible.
-
-    It takes the first that is possible, and does not look ahead: where several threads allocate one address within a
-    tick of the clock, it may find none in the end that is.
-    """
-    begins = np.cumsum([0, *map(len, threads)])[:-1].tolist()
-    waiting = deque(range(len(threads)))
-    at = [0] * len(threads)
-    live: dict[int, int] = {}  # from the address to the bytes
-    order = []
-    while waiting:
-        now = min(times[each][at[each]] for each in waiting)
-        heads = [each for each in waiting if times[each][at[each]] == now]
-        possible = [each for each in heads if _is_possible(threads[each][at[each]], live)] or heads
-        chosen = next((each for each in possible if threads[each][at[each]][0] == Event.FREE), possible[0])
-        event, address, nbytes = threads[chosen][at[chosen]][:3]
-        if event == Event.ALLOCATE:
-            live[address] = nbytes
-        elif event == Event.FREE:
-            live.pop(address, None)
-        order.append(begins[chosen] + at[chosen])
-        at[chosen] += 1
-        if at[chosen] == len(threads[chosen]):
-            waiting.remove(chosen)
-    return np.array(order, dtype=np.intp)
-
-
-def _is_possible(event: tuple[int, ...], live: dict[int, int]) -> bool:
-    kind, address, nbytes = event[:3]
-    if kind == Event.ALLOCATE:
-        return address not in live
-    return kind != Event.FREE or live.get(address) == nbytes
-
-
-def _columns(events: npt.NDArray[np.void]) -> list[tuple[int, ...]]:
-    """Give (event, address, bytes, stream, client, tag) of each event, as ints."""
-    names = ("event", "address", "bytes", "stream", "client", "tag")
-    return list(zip(*(events[name].tolist() for name in names), strict=True))
-
-
-def _names(content: bytes, start: int, count: int, name_bytes: int) -> Iterator[str]:
-    for at in range(start, start + count * name_bytes, name_bytes or 1):
-        yield content[at : at + name_bytes].split(b"\0", 1)[0].decode("utf-8", "replace")
-
-
-def _trimmed(names: list[str]) -> tuple[str, ...]:
-    while names and not names[-1]:
-        names.pop()
-    return tuple(names)
-
-
-def _name(names: tuple[str, ...], number: int) -> str:
-    return names[number] if number < len(names) else "" if number == 0 else f"number {number}"
-
-
-def _stream_name(stream: int) -> str:
-    stream &= DEFAULT_STREAM
-    if stream == DEFAULT_STREAM:
-        return "default stream"
-    return f"captured stream {stream - _CAPTURED}" if stream >= _CAPTURED else f"stream {stream}"
-
-
-def _trace_stream(stream: int) -> int:
-    return 0 if stream == DEFAULT_STREAM else stream + _FIRST_STREAM
