@@ -113,6 +113,7 @@ MADE_OF = {
     "ground/mutex",
     "ground/output_file",
     "ground/process",
+    "ground/process_counters",
     "ground/quoted",
     "ground/spin_lock",
     "ground/text_part",

@@ -3,6 +3,7 @@
 #include "cenote/driver/capture.hpp"
 #include "cenote/ground/bytes.hpp"
 #include "cenote/ground/log.hpp"
+#include "cenote/ground/process_counters.hpp"
 
 namespace cenote::inline v1::pool {
 
@@ -10,9 +11,15 @@ void backing::say_grown(std::size_t bytes) const noexcept { say(recorder::event:
 
 void backing::say_given_back(std::size_t bytes) const noexcept { say(recorder::event::trim, "gave back", bytes); }
 
+void backing::count(std::size_t now) const noexcept {
+  const std::size_t before = counted_.exchange(now, std::memory_order_relaxed);
+  if (now != before) process_counters::get().devices[static_cast<std::size_t>(device())].changed(before, now);
+}
+
 void backing::say(recorder::event event, const char* what, std::size_t bytes) const noexcept {
   if (bytes == 0) return;
   recorder::note(event, device(), nullptr, bytes, {});
+  count(held());
   if (!should_log(log_level::debug)) return;
   log(log_level::debug, "the pool on device ", device(), " ", what, " ", format_bytes(bytes), " and holds ",
       format_bytes(held()));

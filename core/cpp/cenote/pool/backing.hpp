@@ -12,6 +12,7 @@
 // growth that is as if another thread had grown the pool, so that the lock is recursive.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <memory>
 #include <optional>
@@ -28,7 +29,7 @@ class backing {
  public:
   backing(shared_heap& heap, std::shared_ptr<memory_resource> upstream, std::optional<std::size_t> maximum)
       : heap_(heap), upstream_(std::move(upstream)), maximum_(maximum) {}
-  virtual ~backing() = default;
+  virtual ~backing() { count(0); }
   backing(const backing&) = delete;
   backing& operator=(const backing&) = delete;
 
@@ -61,7 +62,7 @@ class backing {
   int device() const { return heap_.device(); }
 
  protected:
-  /// Logs and records that so many bytes came or went; nothing for none.
+  /// Logs, records and counts that so many bytes came or went; nothing for none.
   void say_grown(std::size_t bytes) const noexcept;
   void say_given_back(std::size_t bytes) const noexcept;
 
@@ -75,9 +76,13 @@ class backing {
  private:
   void say(recorder::event event, const char* what, std::size_t bytes) const noexcept;
 
+  /// Tells the process's counters what is held now.
+  void count(std::size_t now) const noexcept;
+
   const std::shared_ptr<memory_resource> upstream_;
   const std::optional<std::size_t> maximum_;
   mutable object_recursive_mutex growth_;
+  mutable std::atomic<std::size_t> counted_{0};  // what the process's counters have been told
 };
 
 }  // namespace cenote::inline v1::pool

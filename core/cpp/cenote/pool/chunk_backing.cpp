@@ -42,6 +42,7 @@ void chunk_backing::begin(std::size_t bytes) {
     throw;
   }
   size_changed();
+  say_grown(bytes);
 }
 
 void chunk_backing::give_back_first() noexcept {

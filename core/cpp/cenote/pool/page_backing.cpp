@@ -232,6 +232,7 @@ void page_backing::begin(std::size_t bytes) {
     planned = here->plan_ready_pages(asked);
   }
   if (!planned || !map_all(*planned, {})) throw out_of_memory(describe(*upstream()), bytes, upstream()->state());
+  say_grown(whole);
   const shared_heap::section here(heap_);
   here->complete_ready(*planned);
   size_changed();

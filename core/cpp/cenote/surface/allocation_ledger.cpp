@@ -133,7 +133,7 @@ void drop(resource_hold& resource, caller_lock held) noexcept {
 /// What a client has freed, or is about to free.
 void note_free(const allocation& freed, std::uint64_t at) noexcept {
   forget_call_site(freed.pointer);
-  client_freed(freed.client, freed.bytes, freed.tag);
+  client_freed(freed.client, freed.device, freed.bytes, freed.tag);
   recorder::note(recorder::event::free, freed.device, freed.pointer, freed.bytes, freed.whose(), at);
 }
 
@@ -156,7 +156,7 @@ void* enter(allocation& made, stream_ref stream, caller_lock held) {
   }
   if (made.pointer != nullptr) note_free(made, at - 1);  // its resource has handed the address out twice
   drop(made.resource, held);
-  client_allocated(client, bytes, tag);
+  client_allocated(client, device, bytes, tag);
   recorder::note(recorder::event::allocate, device, pointer, bytes, whose, at);
   note_call_site(pointer);
   return pointer;
@@ -285,7 +285,7 @@ void client_holds(client_index client, int device, const void* pointer, std::siz
     tag = 0;  // nobody could find it again
     at = recorder::now();
   }
-  client_allocated(client, bytes, tag);
+  client_allocated(client, device, bytes, tag);
   recorder::note(recorder::event::allocate, device, pointer, bytes, whose, at);
   note_call_site(pointer);
 }

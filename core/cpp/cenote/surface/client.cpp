@@ -1,57 +1,22 @@
 #include "cenote/surface/client.hpp"
 
-#include <algorithm>
-#include <array>
 #include <atomic>
 #include <stdexcept>
+#include <utility>
 
+#include "cenote/driver/device.hpp"
 #include "cenote/ground/flight_recorder.hpp"
 #include "cenote/ground/immortal.hpp"
 #include "cenote/ground/mutex.hpp"
-#include "cenote/ground/spin_lock.hpp"
+#include "cenote/ground/process_counters.hpp"
 
 namespace cenote::inline v1 {
 namespace {
 
 constexpr std::size_t max_clients = recorder::most_clients;
-constexpr std::size_t cache_line = 64;
-
-class alignas(cache_line) client_counters {
- public:
-  void allocated(std::size_t bytes) noexcept {
-    const std::lock_guard lock(lock_);
-    bytes_ += bytes;
-    peak_bytes_ = std::max(peak_bytes_, bytes_);
-    ++allocations_;
-    ++total_allocations_;
-  }
-
-  void freed(std::size_t bytes) noexcept {
-    const std::lock_guard lock(lock_);
-    bytes_ -= bytes;
-    --allocations_;
-  }
-
-  void read(client_usage& into) noexcept {
-    const std::lock_guard lock(lock_);
-    into.bytes = bytes_;
-    into.peak_bytes = peak_bytes_;
-    into.allocations = allocations_;
-    into.total_allocations = total_allocations_;
-  }
-
- private:
-  spin_lock lock_;  // guards all below
-  std::uint64_t bytes_ = 0;
-  std::uint64_t peak_bytes_ = 0;
-  std::uint64_t allocations_ = 0;
-  std::uint64_t total_allocations_ = 0;
-};
-
-constinit std::array<client_counters, recorder::most_tags> tag_counters;
+static_assert(max_devices <= most_counted_devices);
 
 struct client_table {
-  std::array<client_counters, max_clients> counters;
   process_mutex mutex;  // guards `names`
   std::vector<std::string> names;
   std::atomic<client_index> registered{0};  // how many names there are, for those who only check
@@ -66,7 +31,11 @@ client_table& clients() noexcept {
     clients();  // none waits in a forked child for it to be made
 
 client_counters& counters_of(client_index client) noexcept {
-  return clients().counters[static_cast<std::size_t>(client)];
+  return process_counters::get().clients[static_cast<std::size_t>(client)];
+}
+
+client_usage usage_of(std::string name, block_figures figures) {
+  return {std::move(name), figures.bytes, figures.peak_bytes, figures.blocks, figures.allocations};
 }
 
 }  // namespace
@@ -85,6 +54,7 @@ client_index register_client(const std::string& name) {
     table.registered.store(fresh + 1, std::memory_order_release);
   }
   recorder::name(recorder::names::clients, static_cast<std::size_t>(fresh), name);
+  name_counters(recorder::names::clients, static_cast<std::size_t>(fresh), name);
   return fresh;
 }
 
@@ -93,14 +63,14 @@ void check_client(client_index client) {
   throw std::out_of_range("there is no client " + std::to_string(client) + ": register_client gives out the numbers");
 }
 
-void client_allocated(client_index client, std::size_t bytes, tag_index tag) noexcept {
-  counters_of(client).allocated(bytes);
-  if (tag != 0) tag_counters[tag].allocated(bytes);
+void client_allocated(client_index client, int device, std::size_t bytes, tag_index tag) noexcept {
+  counters_of(client).allocated(bytes, static_cast<std::size_t>(device));
+  if (tag != 0) process_counters::get().tags[tag].allocated(bytes);
 }
 
-void client_freed(client_index client, std::size_t bytes, tag_index tag) noexcept {
-  counters_of(client).freed(bytes);
-  if (tag != 0) tag_counters[tag].freed(bytes);
+void client_freed(client_index client, int device, std::size_t bytes, tag_index tag) noexcept {
+  counters_of(client).freed(bytes, static_cast<std::size_t>(device));
+  if (tag != 0) process_counters::get().tags[tag].freed(bytes);
 }
 
 std::vector<client_usage> usage() {
@@ -108,8 +78,7 @@ std::vector<client_usage> usage() {
   const std::lock_guard lock(table.mutex);
   std::vector<client_usage> all;
   for (std::size_t i = 0; i < table.names.size(); ++i) {
-    all.push_back({table.names[i], 0, 0, 0, 0});
-    table.counters[i].read(all.back());
+    all.push_back(usage_of(table.names[i], counters_of(static_cast<client_index>(i)).read()));
   }
   return all;
 }
@@ -117,10 +86,9 @@ std::vector<client_usage> usage() {
 std::vector<client_usage> usage_by_tag() {
   std::vector<client_usage> all;
   for (tag_index tag = 1; tag < recorder::most_tags; ++tag) {
-    const std::string name = name_of_tag(tag);
+    std::string name = name_of_tag(tag);
     if (name.empty()) break;
-    all.push_back({name, 0, 0, 0, 0});
-    tag_counters[tag].read(all.back());
+    all.push_back(usage_of(std::move(name), process_counters::get().tags[tag].read()));
   }
   return all;
 }

@@ -2,9 +2,8 @@
 //
 // Counting does not depend on what resources are stacked up: it happens where a client enters.
 //
-// Threads: all functions from any thread; a client's counters have a cache line and a lock of their own, and are read
-// together.
-// Cost: one short lock to count, which is cheaper than an atomic operation for each counter; another one for a tag.
+// Threads: all functions from any thread; a client's counters (ground/process_counters.hpp) are read together.
+// Cost: one short lock to count; another one for a tag.
 #pragma once
 
 #include <cstddef>
@@ -35,8 +34,8 @@ CENOTE_EXPORT client_index register_client(const std::string& name);
 CENOTE_EXPORT void check_client(client_index client);
 
 /// Count bytes of a client, and of the tag that the allocation has.
-CENOTE_EXPORT void client_allocated(client_index client, std::size_t bytes, tag_index tag = 0) noexcept;
-CENOTE_EXPORT void client_freed(client_index client, std::size_t bytes, tag_index tag = 0) noexcept;
+CENOTE_EXPORT void client_allocated(client_index client, int device, std::size_t bytes, tag_index tag = 0) noexcept;
+CENOTE_EXPORT void client_freed(client_index client, int device, std::size_t bytes, tag_index tag = 0) noexcept;
 
 /// Every client, in order of registration.
 CENOTE_EXPORT std::vector<client_usage> usage();

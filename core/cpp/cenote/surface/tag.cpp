@@ -9,6 +9,7 @@
 #include "cenote/ground/flight_recorder.hpp"
 #include "cenote/ground/immortal.hpp"
 #include "cenote/ground/mutex.hpp"
+#include "cenote/ground/process_counters.hpp"
 
 namespace cenote::inline v1 {
 namespace {
@@ -55,7 +56,10 @@ std::pair<tag_index, std::string> enter(const std::string& name) {
 tag_index register_tag(const std::string& name) {
   if (name.empty()) return 0;
   const auto [tag, entered] = enter(name);
-  if (!entered.empty()) recorder::name(recorder::names::tags, tag, entered);
+  if (!entered.empty()) {
+    recorder::name(recorder::names::tags, tag, entered);
+    name_counters(recorder::names::tags, tag, entered);
+  }
   return tag;
 }
 

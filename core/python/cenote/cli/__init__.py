@@ -31,6 +31,7 @@ examples:
   cenote info                          what driver, devices and frameworks there are
   cenote replay run.csv --limit 8GiB   would this recorded workload fit into 8 GiB?
   cenote replay run.csv --capacity min with how little would it do?
+  cenote top                           who holds GPU memory on this machine
   cenote build torch                   have PyTorch's statistics, snapshots and graphs answered by cenote
 
 environment:
@@ -150,6 +151,24 @@ _REPORT_EPILOG = """\
 examples:
   cenote report run.html --recording run.4711.dev0.rec
   cenote report run.html --recording run.csv.gz
+"""
+
+
+_TOP = """\
+Shows this user's processes that use cenote: what they have in use and their pools hold of each device, who of them
+holds most, and how fast they allocate (rate, a second). "unused" is the part of what pools hold that is not in use. The
+processes are not asked: each counts in a small file that it maps, under /dev/shm (CENOTE_COUNTERS). The files of
+processes that were killed are removed. Ctrl-C ends it.
+"""
+
+_TOP_EPILOG = """\
+examples:
+  cenote top
+  cenote top 4711                      the clients and tags of one process
+  cenote top --once --json
+
+--json writes {"processes": [{"process", "command", "started_ns", "allocations_per_second", "devices", "clients",
+"tags"}], "problems"}, sizes in bytes.
 """
 
 
@@ -309,6 +328,12 @@ def _parser() -> argparse.ArgumentParser:
     ):
         advise.add_argument(f"--{name}", type=arguments.size, metavar="SIZE", help=what)
     advise.add_argument("--json", action="store_true", help="write JSON, sizes in bytes")
+
+    top = add("top", "show who holds memory on this machine", _TOP, _TOP_EPILOG)
+    top.add_argument("process", nargs="?", type=arguments.process, metavar="PID", help="a process to look into")
+    top.add_argument("--every", type=arguments.seconds, default=1.0, metavar="SECONDS", help="(default: 1)")
+    top.add_argument("--once", action="store_true", help="show it once, and end")
+    top.add_argument("--json", action="store_true", help="write it once as JSON, sizes in bytes")
 
     report = add("report", "write a recording or a log as a page", _REPORT, _REPORT_EPILOG)
     report.add_argument("page", type=arguments.path, metavar="FILE.html", help="what to write")

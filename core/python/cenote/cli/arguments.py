@@ -72,5 +72,19 @@ def specification(text: str) -> str:
     return text
 
 
+def process(text: str) -> int:
+    """Read the number of a process."""
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise ArgumentTypeError(f"{_shown(text)} is no process: write its number")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """Read a time in seconds, from a hundredth to a day."""
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", text) or not 0.01 <= float(text) <= 86_400:
+        raise ArgumentTypeError(f"{_shown(text)} is no time from 0.01 to 86400 seconds")
+    return float(text)
+
+
 def _shown(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "...")

@@ -98,6 +98,16 @@ def _check_recorder(value: str) -> None:
         raise ValueError("it must be a size from 256KiB to 64GiB, or off")
 
 
+def _check_counters(value: str) -> None:
+    if value == "off":
+        return
+    folder = Path(value)
+    if folder.exists() and not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise ValueError("it must be a folder that may be written to, or off")
+    if not folder.parent.is_dir():
+        raise ValueError("its folder does not exist")
+
+
 def _check_promise(value: str) -> None:
     if value != "announced":
         raise ValueError("the one word it knows is announced")
@@ -110,6 +120,7 @@ def _left_to_the_driver(value: str) -> None:
 _CHECKS: dict[str, Callable[[str], None]] = {
     "CENOTE_BUDGET": _check_budget,
     "CENOTE_CAPTURES": _check_promise,
+    "CENOTE_COUNTERS": _check_counters,
     "CENOTE_CUDA_DRIVER": _left_to_the_driver,
     "CENOTE_DEBUG_LOG_FILE": _check_file,
     "CENOTE_LOG_FILE": _check_file,

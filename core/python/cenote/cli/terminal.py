@@ -5,9 +5,21 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TYPE_CHECKING, NamedTuple, TextIO
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
 
 Row = Sequence[str]
+
+
+class Table(NamedTuple):
+    """What `Terminal.table` takes."""
+
+    title: str
+    columns: Row
+    rows: Sequence[Row]
+
 
 NARROWEST, WIDEST = 40, 1000
 """Columns. In less, a table has no room for its text; more is no terminal's."""
@@ -59,6 +71,20 @@ class Terminal:
         self.line()
 
     @contextmanager
+    def live(self) -> Iterator[Callable[[Sequence[Table], Sequence[str]], None]]:
+        """Show tables again and again; gives the function to call with them, and with lines below them."""
+
+        def show(tables: Sequence[Table], lines: Sequence[str]) -> None:
+            for table in tables:
+                self.table(*table)
+            for line in lines:
+                self.line(line)
+            if self._file is not None:
+                self._file.flush()
+
+        yield show
+
+    @contextmanager
     def progress(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
         """Show that something is under way; gives the function to call with how much of `total` is done."""
         print(f"{what} ({total:,}) ...", file=self._file, flush=True)
@@ -81,11 +107,38 @@ class RichTerminal(Terminal):
 
     def table(self, title: str, columns: Row, rows: Sequence[Row], total: Row | None = None) -> None:
         """Write a table."""
-        from rich import box
-        from rich.table import Table
+        self._console.print(title, style="bold")
+        self._console.print(self._made(columns, rows, total))
+        self._console.print()
+
+    @contextmanager
+    def live(self) -> Iterator[Callable[[Sequence[Table], Sequence[str]], None]]:
+        """Show tables in the place of the ones before."""
+        if not self._console.is_terminal:
+            with super().live() as show:
+                yield show
+            return
+        from rich.console import Group
+        from rich.live import Live
         from rich.text import Text
 
-        table = Table(
+        with Live(console=self._console, auto_refresh=False, screen=True) as live:
+
+            def show_instead(tables: Sequence[Table], lines: Sequence[str]) -> None:
+                parts: list[Text | RichTable] = []
+                for table in tables:
+                    parts += [Text(table.title, "bold"), self._made(table.columns, table.rows), Text("")]
+                parts += [Text(line, "yellow") for line in lines]
+                live.update(Group(*parts), refresh=True)
+
+            yield show_instead
+
+    def _made(self, columns: Row, rows: Sequence[Row], total: Row | None = None) -> RichTable:
+        from rich import box
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        table = RichTable(
             box=box.SIMPLE,
             show_header=_has_headings(columns),
             show_footer=total is not None,
@@ -99,9 +152,7 @@ class RichTerminal(Terminal):
                 table.add_column(heading.strip(), footer=last, overflow="fold")
         for row in rows:
             table.add_row(*map(Text, row))
-        self._console.print(title, style="bold")
-        self._console.print(table)
-        self._console.print()
+        return table
 
     @contextmanager
     def progress(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
