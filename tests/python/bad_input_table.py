@@ -555,6 +555,7 @@ TABLE: dict[str, dict[str, tuple[Any, Refused]]] = {
     | {
         "mr": (CUDA, NO_RESOURCE),
         "streams": (None, but(NO_STREAMS, None) + refuse(ValueError, {})),
+        "at_once": (False, ANYTHING),
     },
     "replay.streams_of": {"trace": (EVENTS, TRACE), "device": (0, but(NOT_AN_INT, None))},
     "timeline.draw": {

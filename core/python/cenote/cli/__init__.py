@@ -72,7 +72,9 @@ examples:
 _REPLAY = """\
 Makes the allocations and frees of a recorded trace, to see how much a resource holds and whether the workload fits. A
 trace is a CSV file as the logging adaptors of cenote and RMM write it, or one compressed with gzip. Where a killed
-process left the last line unfinished, the rest is replayed. Recorded streams and threads are kept apart.
+process left the last line unfinished, the rest is replayed. Recorded streams and threads are kept apart: each has one
+of its own, and the events keep the order of the trace. With --threads the threads work at the same time instead, each
+in the order of its own events. Several --resource are shown side by side.
 
 --capacity min finds, to 0.1 %, the smallest memory with which each resource completes the trace. Beside it stand the
 peak of live bytes, the page floor (best fit, pages of 2 MiB that serve anywhere once they are free), and the most that
@@ -85,16 +87,18 @@ examples:
   cenote replay allocations.dev0.csv
   cenote replay run.csv.gz --limit 8GiB --simulate
   cenote replay run.csv.gz --resource "pool:initial=1GiB | managed" --output run.png
+  cenote replay run.csv.gz --resource pool --resource async --plot both.png --simulate
   cenote replay run.csv.gz --capacity min --simulate
   cenote replay run.csv.gz --capacity min --resource pool --resource async --simulate --json
 
-The exit status is 1 if the workload does not fit; with --capacity, if it completes on one of the resources with no
-capacity.
+The exit status is 1 if the workload does not fit, or not on one of several resources; with --capacity, if it completes
+on one of the resources with no capacity.
 
 --json writes {"trace", "peak_bytes", "floor", "results": [{"resource", "capacity_bytes", "capacity_ratio",
 "held_ratio", "completed", "driver_calls", "seconds"}]}: floor and ratios are over the peak of live bytes; driver_calls
 and seconds are those of a replay without a limit; null is what is not known, or does not apply. All else goes to
-standard error.
+standard error. Without --capacity, results have "resource", "completed", "why_not", "held_bytes", "held_ratio",
+"driver_calls" and "seconds".
 """
 
 _BUILD = """\
@@ -287,8 +291,8 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         type=arguments.specification,
         metavar="SPEC",
-        help='such as "pool:max=8GiB" (default: pool); with --capacity it may be given several '
-        "times (default: a pool that grows, async and cuda)",
+        help='such as "pool:max=8GiB" (default: pool); given several times, they are compared; '
+        "with --capacity the default is a pool that grows, async and cuda",
     )
     chosen.add_argument(
         "--limit",
@@ -300,9 +304,16 @@ def _parser() -> argparse.ArgumentParser:
         "--output",
         type=arguments.picture,
         metavar="FILE",
-        help="draw the timeline, in the time of the trace, or with --capacity a chart: a .png, .svg or .pdf",
+        help="draw bytes in use and held; of several resources side by side, with the addresses in use; with "
+        "--capacity a chart: a .png, .svg or .pdf",
     )
-    replay.add_argument("--json", action="store_true", help="with --capacity: write JSON with stable keys")
+    replay.add_argument("--plot", dest="output", type=arguments.picture, metavar="FILE", help="the same as --output")
+    replay.add_argument(
+        "--threads", action="store_true", help="have the recorded threads work at the same time, without --capacity"
+    )
+    replay.add_argument(
+        "--json", action="store_true", help="with --capacity or several --resource: write JSON with stable keys"
+    )
     _add_device_arguments(replay)
 
     build = add("build", "compile what needs a framework's headers", _BUILD, _BUILD_EPILOG)

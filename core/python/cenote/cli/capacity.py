@@ -45,6 +45,8 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     """
     if args.limit is not None:
         raise ValueError("--limit goes without --capacity min, which finds the limit")
+    if args.threads:
+        raise ValueError("--threads goes without --capacity min, whose replays must be the same each time")
     if args.output is not None:
         require_writable(args.output)
     if args.json:

@@ -90,15 +90,8 @@ class LimitedResource:
         return mr.from_spec(" | ".join(words), self._device)
 
     def held_by(self, resource: mr.DeviceMemoryResource) -> int:
-        """Bytes that a resource, made by `make`, holds now: those of its pool, else all that the device has given."""
-        innermost = None
-        pool = first_in_stack(resource, mr.PoolMemoryResource)
-        while pool is not None:
-            innermost, pool = pool, first_in_stack(pool.upstream_mr, mr.PoolMemoryResource)
-        if innermost is not None:
-            return innermost.pool_size()
-        free, total = driver.memory_info(self._device)
-        return total - free
+        """Give the bytes that a resource, made by `make`, holds now."""
+        return bytes_held_by(resource, self._device, driver.memory_info(self._device)[1])
 
     def _limited_pool(self, limit: int) -> str:
         """Spell the word of the pool with a maximum, and with no more than that at the start."""
@@ -112,6 +105,20 @@ class LimitedResource:
         if text.endswith("%"):
             return int(self._device_bytes * float(text[:-1]) / 100)
         return parse_bytes(text)
+
+
+def bytes_held_by(resource: mr.DeviceMemoryResource, device: int, free_before: int) -> int:
+    """Give the bytes that a resource holds now.
+
+    Those of its innermost pool; else what the device has given since it had `free_before` bytes free.
+    """
+    innermost = None
+    pool = first_in_stack(resource, mr.PoolMemoryResource)
+    while pool is not None:
+        innermost, pool = pool, first_in_stack(pool.upstream_mr, mr.PoolMemoryResource)
+    if innermost is not None:
+        return innermost.pool_size()
+    return max(0, free_before - driver.memory_info(device)[0])
 
 
 def way_of(specification: str) -> Way:

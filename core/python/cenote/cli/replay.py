@@ -11,8 +11,10 @@ import numpy as np
 
 from cenote import mr
 from cenote._core.memory_resource import first_in_stack
+from cenote.cli import comparison
 from cenote.cli.device import Device, choose_device
 from cenote.cli.terminal import Terminal
+from cenote.logs.floor import page_floor
 from cenote.logs.replay import ReplayResult, replay
 from cenote.logs.timeline import Steps, draw, from_trace
 from cenote.logs.trace import Trace, read
@@ -30,7 +32,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     Parameters
     ----------
     args : argparse.Namespace
-        ``file``, ``resource``, ``limit``, ``device``, ``simulate``, ``output`` and ``json``.
+        ``file``, ``resource``, ``limit``, ``device``, ``simulate``, ``output``, ``threads`` and ``json``.
     terminal : Terminal
         Where to report.
 
@@ -41,10 +43,10 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     """
     if args.output is not None:
         require_writable(args.output)
-    if args.json:
-        raise ValueError("--json goes with --capacity min")
     if len(args.resource or ()) > 1:
-        raise ValueError(f"--resource is given {len(args.resource)} times: only --capacity min compares several")
+        return comparison.run(args, terminal)
+    if args.json:
+        raise ValueError("--json goes with --capacity min, or with several --resource")
     recorded = read(args.file)
     device = choose_device(args.device, args.simulate)
     device.announce(terminal)
@@ -64,7 +66,11 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
                 held.append((done, pool.pool_size()))
 
         result = replay(
-            recorded, resource, progress=progress, progress_every=1 if args.output is not None else PROGRESS_EVERY
+            recorded,
+            resource,
+            progress=progress,
+            progress_every=1 if args.output is not None else PROGRESS_EVERY,
+            at_once=args.threads,
         )
 
     terminal.line()
@@ -74,6 +80,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
         ("frees", f"{result.frees:,}"),
         ("never freed by the trace", f"{result.leaked:,} ({format_bytes(result.leaked_bytes)})"),
         ("most bytes in use", format_bytes(result.peak_bytes)),
+        ("page floor", format_bytes(page_floor(recorded).nbytes)),
     ]
     if pool is not None:
         rows.append(("most bytes held by the pool", format_bytes(max(nbytes for _, nbytes in held))))

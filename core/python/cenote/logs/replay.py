@@ -3,7 +3,8 @@
 Recorded streams and threads are kept apart. Each stream of the trace has one of its own in the replay. Where the trace
 names several threads, each has one of its own, from its first event to its last, so that what a resource keeps for each
 thread is as it was when the trace was recorded. The events keep the order of the trace: one thread works at a time, and
-hands over to the next. A trace of one thread is replayed by the caller's, which is faster by far.
+hands over to the next. A trace of one thread is replayed by the caller's, which is faster by far. Or all work at the
+same time (`replay` with ``at_once``).
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from cenote._core.arguments import whole_number
+from cenote.logs._concurrent import ConcurrentReplay, Plan
 from cenote.logs._relay import Relay
-from cenote.logs.trace import Action, Trace, trace_argument
+from cenote.logs.trace import Action, Trace, bytes_in_use, trace_argument
 from cenote.stream import (
     DEFAULT_STREAM,
     LEGACY_DEFAULT_STREAM,
@@ -311,6 +313,8 @@ def replay(
     streams: Mapping[int, Any] | None = None,
     progress: Callable[[int], None] | None = None,
     progress_every: int = 256,
+    *,
+    at_once: bool = False,
 ) -> ReplayResult:
     """Replay a whole trace; see `Replay` for one that can be paused.
 
@@ -325,7 +329,12 @@ def replay(
     progress : callable, optional
         Called with the number of events that are done.
     progress_every : int, optional
-        How many events lie between two calls of `progress`; the last call is at the end.
+        How many events lie between two calls of `progress`; the last call is at the end. With `at_once` it is called
+        from time to time.
+    at_once : bool, default False
+        Have the recorded threads work at the same time. Each keeps to the order of its events, and one that frees what
+        another allocates waits for that; nothing else orders them, so that more or less may be in use than was
+        recorded. ``peak_bytes`` is that of the trace.
 
     Returns
     -------
@@ -339,9 +348,48 @@ def replay(
         If the trace allocates an address that it has not freed, or as `streams_of` says.
     """
     _require_resource(mr)
-    run = Replay(mr, streams_of(trace, getattr(mr, "device", None)) if streams is None else streams)
+    its_streams = streams_of(trace, getattr(mr, "device", None)) if streams is None else streams
+    if at_once:
+        return _replay_at_once(trace, mr, its_streams, progress)
+    run = Replay(mr, its_streams)
     try:
         run.play(trace, progress=progress, progress_every=progress_every)
     finally:
         result = run.finish()
     return result
+
+
+def _replay_at_once(
+    trace: Trace, mr: Resource, streams: Mapping[int, Any], progress: Callable[[int], None] | None
+) -> ReplayResult:
+    plan = Plan(trace)
+    in_use = bytes_in_use(trace)
+    run = ConcurrentReplay(plan, mr, streams)
+    try:
+        failure = run.play(progress)
+    finally:
+        run.free_the_rest()
+    if failure is not None:
+        event, nbytes, error = failure
+        if not isinstance(error, MemoryError):
+            raise error
+        before = int(in_use[event - 1]) if event else 0
+        message = (
+            f"out of memory at event {event + 1:,} of {len(trace):,}, which asks for {nbytes:,} bytes; {before:,} were "
+            f"in use before it when it was recorded: {first_line_of(error)}"
+        )
+        raise ReplayOutOfMemoryError(message, event, nbytes, before) from error
+    if progress is not None:
+        progress(len(trace))
+    return ReplayResult(
+        allocations=plan.frees + len(plan.leaked),
+        frees=plan.frees,
+        failures=plan.failures,
+        largest_failure=plan.largest_failure,
+        unknown_frees=plan.unknown_frees,
+        wrong_sizes=plan.wrong_sizes,
+        peak_bytes=int(in_use.max(initial=0)),
+        leaked=len(plan.leaked),
+        leaked_bytes=int(trace["bytes"][sorted(plan.leaked)].sum()),
+        seconds=run.seconds,
+    )

@@ -57,6 +57,11 @@ def picture_format(path: str | os.PathLike[str]) -> str:
     return ending
 
 
+def unit_for(most: int) -> tuple[int, str]:
+    """Give the unit, in bytes and by its name, for an axis up to so many bytes."""
+    return next((size, name) for size, name in _UNITS if most >= 2 * size or size == 1)
+
+
 def draw(
     path: str | os.PathLike[str],
     in_use: Steps,
@@ -100,7 +105,7 @@ def draw(
     start = int(curves[0].time_us[0])  # what happened before the first allocation is of no interest
     end = max(int(curve.time_us[-1]) for curve in curves)
     most = max(int(curve.nbytes.max()) for curve in curves)
-    unit_bytes, unit = next((size, name) for size, name in _UNITS if most >= 2 * size or size == 1)
+    unit_bytes, unit = unit_for(most)
     tick_us, x_label = (1_000_000, "time [s]") if end - start >= 2_000_000 else (1_000, "time [ms]")
     if by_event:
         tick_us, x_label = 1, "allocations and frees"
