@@ -14,6 +14,8 @@ const queue_point* first_unreached(const queue_points& points) {
   return at == points.end() ? nullptr : &*at;
 }
 
+}  // namespace
+
 void run_outside_the_mutex(const std::function<void()>& host_function) {
   driver_mutex().unlock();
   this_thread().in_host_function = true;
@@ -21,8 +23,6 @@ void run_outside_the_mutex(const std::function<void()>& host_function) {
   this_thread().in_host_function = false;
   driver_mutex().lock();
 }
-
-}  // namespace
 
 queue_points ends_of(const queue_map& queues) {
   queue_points points;

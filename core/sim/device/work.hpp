@@ -126,6 +126,9 @@ class work_queue : public std::enable_shared_from_this<work_queue> {
   bool running_ = false;
 };
 
+/// Runs a host function, with the mutex released meanwhile.
+void run_outside_the_mutex(const std::function<void()>& host_function);
+
 /// Runs what the points need, until all of them are reached.
 void advance(const queue_points& points);
 

@@ -11,8 +11,8 @@
 // Rows of one name stand in order of version.
 //
 // Source: <cudaTypedefs.h> of CUDA 13 for the versions; scope and capture were measured call by call on an H100,
-// driver 580.159.04, with no context current and in captures of all three modes, but for cuMemGetAccess and what is
-// about graphs and user objects.
+// driver 580.159.04, with no context current and in captures of all three modes, but for cuMemGetAccess, and what is
+// about graphs, user objects, and other processes.
 
 SIM_ENTRY_POINT(cuInit, cuInit, 2000, anytime, allowed)
 SIM_ENTRY_POINT(cuDriverGetVersion, cuDriverGetVersion, 2020, anytime, allowed)
@@ -132,3 +132,13 @@ SIM_ENTRY_POINT(cuMemMap, cuMemMap, 10020, initialised, allowed)
 SIM_ENTRY_POINT(cuMemUnmap, cuMemUnmap, 10020, initialised, allowed)
 SIM_ENTRY_POINT(cuMemSetAccess, cuMemSetAccess, 10020, initialised, allowed)
 SIM_ENTRY_POINT(cuMemGetAccess, cuMemGetAccess, 10020, initialised, allowed)
+
+SIM_ENTRY_POINT(cuMemRetainAllocationHandle, cuMemRetainAllocationHandle, 11000, initialised, allowed)
+SIM_ENTRY_POINT(cuMemExportToShareableHandle, cuMemExportToShareableHandle, 10020, initialised, allowed)
+SIM_ENTRY_POINT(cuMemImportFromShareableHandle, cuMemImportFromShareableHandle, 10020, initialised, allowed)
+SIM_ENTRY_POINT(cuMemPoolExportToShareableHandle, cuMemPoolExportToShareableHandle, 11020, initialised, allowed)
+SIM_ENTRY_POINT(cuMemPoolImportFromShareableHandle, cuMemPoolImportFromShareableHandle, 11020, initialised, allowed)
+SIM_ENTRY_POINT(cuMemPoolExportPointer, cuMemPoolExportPointer, 11020, initialised, allowed)
+SIM_ENTRY_POINT(cuMemPoolImportPointer, cuMemPoolImportPointer, 11020, initialised, allowed)
+SIM_ENTRY_POINT(cuIpcGetEventHandle, cuIpcGetEventHandle, 4010, initialised, allowed)
+SIM_ENTRY_POINT(cuIpcOpenEventHandle, cuIpcOpenEventHandle, 4010, in_context, allowed)

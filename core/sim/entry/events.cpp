@@ -8,6 +8,7 @@
 #include "sim/pool/pool.hpp"
 #include "sim/stream/capture.hpp"
 #include "sim/stream/event.hpp"
+#include "sim/stream/shared_event.hpp"
 #include "sim/stream/stream.hpp"
 
 namespace cenote::sim {
@@ -74,15 +75,23 @@ CUresult cuCtxRecordEvent(CUcontext handle, CUevent event_handle) {
     primary_context& context = handle == nullptr ? current_context() : context_of(handle);
     const auto event = event_of(event_handle);
     require(&event->context == &context, CUDA_ERROR_INVALID_HANDLE);
+    require(!event->is_foreign(), CUDA_ERROR_NOT_SUPPORTED);
     captures().forbid(context);
     event->record = std::make_shared<event_record>();
     event->record->points = {context.mark()};
+    if (event->page) {
+      count_record(*event->page);
+    }
   });
 }
 
 CUresult cuEventQuery(CUevent handle) {
   return call(entry_id::cuEventQuery, [&] {
-    const queue_points points = observed(*event_of(handle));
+    const auto event = event_of(handle);
+    const queue_points points = observed(*event);
+    if (event->is_foreign()) {
+      return event->page->has_reached(last_record(*event->page)) ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
+    }
     if (all_reached(points)) {
       return CUDA_SUCCESS;
     }
@@ -93,7 +102,11 @@ CUresult cuEventQuery(CUevent handle) {
 
 CUresult cuEventSynchronize(CUevent handle) {
   return call_with_destructors(entry_id::cuEventSynchronize, [&] {
-    advance(observed(*event_of(handle)));
+    const auto event = event_of(handle);
+    advance(observed(*event));
+    if (event->is_foreign()) {
+      run_outside_the_mutex([&] { event->page->wait_for(last_record(*event->page)); });
+    }
     note_synchronisation();
   });
 }

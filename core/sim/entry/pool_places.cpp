@@ -21,7 +21,7 @@ place_pools& pools_at(const CUmemLocation* location, CUmemAllocationType type) {
 }
 
 void check_pinned_properties(const CUmemPoolProps& properties) {
-  // Fabric handles need hardware that is not simulated; a file descriptor is accepted and never exported.
+  // Fabric handles need hardware that is not simulated.
   require(properties.handleTypes == CU_MEM_HANDLE_TYPE_NONE ||
               properties.handleTypes == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR,
           CUDA_ERROR_NOT_SUPPORTED);
@@ -61,7 +61,10 @@ CUresult cuMemPoolCreate(CUmemoryPool* handle, const CUmemPoolProps* properties)
     simulated_device& device = card_of(place);
     require(properties->maxSize <= device.card.memory_bytes || !place.on_device(), CUDA_ERROR_OUT_OF_MEMORY);
     const std::size_t max_bytes = round_up(properties->maxSize, simulated_pool::segment_step);
-    *handle = live_pools().insert(std::make_shared<simulated_pool>(place, device, max_bytes));
+    *handle =
+        live_pools().insert(properties->handleTypes == CU_MEM_HANDLE_TYPE_NONE
+                                ? std::make_shared<simulated_pool>(place, device, max_bytes)
+                                : std::make_shared<simulated_pool>(place, pool_file::make(device), max_bytes, false));
   });
 }
 

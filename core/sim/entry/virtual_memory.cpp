@@ -33,6 +33,7 @@
 #include "sim/ground/made.hpp"
 #include "sim/ground/violations.hpp"
 #include "sim/memory/address_space.hpp"
+#include "sim/memory/backing_file.hpp"
 #include "sim/memory/block.hpp"
 #include "sim/memory/physical_memory.hpp"
 #include "sim/memory/reservation.hpp"
@@ -193,8 +194,10 @@ CUresult cuMemCreate(CUmemGenericAllocationHandle* handle, std::size_t bytes, co
   return call(entry_id::cuMemCreate, [&] {
     require(handle != nullptr && bytes > 0 && is_multiple(bytes) && flags == 0);
     check_properties(properties);
-    make_room(device(properties->location.id), bytes);
-    *handle = live_pieces().insert(std::make_shared<physical_piece>(device(properties->location.id), bytes));
+    simulated_device& card = device(properties->location.id);
+    make_room(card, bytes);
+    const bool exportable = properties->requestedHandleTypes == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+    *handle = live_pieces().insert(std::make_shared<physical_piece>(card, bytes, exportable));
   });
 }
 
@@ -213,10 +216,14 @@ CUresult cuMemMap(CUdeviceptr address, std::size_t bytes, std::size_t offset, CU
   return call(entry_id::cuMemMap, [&] {
     require(is_multiple(address) && bytes > 0 && flags == 0);
     const auto physical = physical_of(handle);
+    if (offset == 0 && bytes > physical->bytes) {
+      violations().add(std::to_string(bytes) + " bytes are mapped of physical memory that has " +
+                       std::to_string(physical->bytes));
+    }
     require(offset == 0 && bytes == physical->bytes, CUDA_ERROR_NOT_SUPPORTED);
     require_reserved(address, bytes);
     require(whole_mappings(address, bytes).empty());
-    memory_of_cards().show(address, bytes, physical->offset);
+    physical->file->show(address, bytes, physical->offset);
     live_blocks().insert({.base = address,
                           .bytes = bytes,
                           .held = bytes,

@@ -1,16 +1,19 @@
 // Physical memory of the virtual memory interface: what cuMemCreate makes and cuMemMap shows at an address.
 //
-// One sparse file in memory (memfd) stands for the memory of all cards; a piece of physical memory is a range of its
+// One sparse file (backing_file.hpp) stands for the memory of all cards; a piece of physical memory is a range of its
 // offsets. Mapping a piece maps that range of the file, so that two addresses of one piece are one memory, and a whole
-// card in pieces of 2 MiB needs one file descriptor.
+// card in pieces of 2 MiB needs one file descriptor. Pieces for other processes have files of their own, as who gets a
+// descriptor gets the file (device/physical_piece.hpp).
 //
 // Threads: guarded by driver_mutex().
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 
 #include "sim/ground/ranges.hpp"
+#include "sim/memory/backing_file.hpp"
 
 namespace cenote::sim {
 
@@ -23,17 +26,14 @@ class physical_memory {
   std::uintptr_t take(std::size_t bytes);
   void give_back(std::uintptr_t offset, std::size_t bytes);
 
-  /// Overwrites the range. Throws failure.
-  void fill(std::uintptr_t offset, std::size_t bytes, unsigned char with) const;
-
-  /// Shows the range at the address, where nothing may touch it yet. Throws failure.
-  void show(std::uintptr_t address, std::size_t bytes, std::uintptr_t offset) const;
+  /// There is one once something was taken.
+  const std::shared_ptr<const backing_file>& file() const { return file_; }
 
  private:
   /// As far as offsets go: more than all cards hold, so that no order of sizes runs out of places.
   static constexpr std::size_t file_bytes = std::size_t{1} << 50;
 
-  int file_ = -1;
+  std::shared_ptr<const backing_file> file_;
   range_set free_;
 };
 

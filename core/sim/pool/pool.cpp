@@ -38,9 +38,13 @@ std::size_t unused_bytes_of_pools(const simulated_device& device) {
 simulated_pool::simulated_pool(pool_place place, simulated_device& device, std::size_t max_bytes)
     : place(place), device(device), max_bytes_(max_bytes) {}
 
+simulated_pool::simulated_pool(pool_place place, std::shared_ptr<pool_file> file, std::size_t max_bytes, bool imported)
+    : place(place), device(file->device()), max_bytes_(max_bytes), file_(std::move(file)), imported_(imported) {}
+
 simulated_pool::~simulated_pool() { release_segments(0, free_seen::by_driver); }
 
 std::shared_ptr<memory_block> simulated_pool::allocate(std::size_t bytes, simulated_stream& stream) {
+  require(!imported_);
   require(bytes <= max_allocation_bytes, CUDA_ERROR_OUT_OF_MEMORY);
   const std::size_t held = round_up(bytes, allocation_step);
   const std::uintptr_t base = find_room(held, stream);
@@ -162,7 +166,10 @@ void simulated_pool::make_room_to_grow(std::size_t segment) {
 }
 
 void simulated_pool::grow(std::size_t segment) {
-  const auto base = addresses().take(segment, segment_step);
+  const auto base = file_ ? addresses().take_untouched(segment, segment_step) : addresses().take(segment, segment_step);
+  if (file_) {
+    file_->show_segment(base, segment);
+  }
   if (charged()) {
     device.charge(segment);
   }
@@ -192,6 +199,13 @@ simulated_pool::parked_piece simulated_pool::unpark(std::uintptr_t base) {
 
 void simulated_pool::free_in_order(const std::shared_ptr<memory_block>& block, simulated_stream& stream) {
   used_bytes_ -= block->held;
+  if (imported_) {
+    stream.submit({.after = {}, .action = [block] {
+                     block->state = block_state::dead;
+                     block->pool->end_import(*block);
+                   }});
+    return;
+  }
   const std::uint64_t ticket = ++last_ticket_;
   park(block->base, {block->held, stream.id, ticket, {}});
   queue_point freed = stream.submit({.after = {}, .action = [block, ticket] {
@@ -225,12 +239,44 @@ void simulated_pool::settle(std::uint64_t ticket) {
 
 void simulated_pool::free(const memory_block& block) {
   used_bytes_ -= block.held;
+  if (imported_) {
+    end_import(block);
+    return;
+  }
   addresses().poison_freed(block.base, block.held);
   free_.insert(block.base, block.held);
   trim_if_closed();
 }
 
+int simulated_pool::export_pool() const {
+  require(file_ && !imported_);
+  return file_->new_descriptor();
+}
+
+CUmemPoolPtrExportData simulated_pool::export_block(const memory_block& block) const {
+  require(file_ && !imported_);
+  return file_->export_pointer(block.base, block.bytes);
+}
+
+std::shared_ptr<memory_block> simulated_pool::import_block(const CUmemPoolPtrExportData& exported) {
+  require(file_ && imported_);
+  const auto [base, bytes] = file_->show(exported);
+  used_bytes_ += bytes;
+  return live_blocks().insert({.base = base,
+                               .bytes = bytes,
+                               .held = bytes,
+                               .kind = kind_of_blocks(),
+                               .device = &device,
+                               .pool = shared_from_this(),
+                               .physical = {}});
+}
+
+void simulated_pool::end_import(const memory_block& block) { file_->hide(block.base); }
+
 void simulated_pool::forget_memory() {
+  if (file_) {
+    file_->hide_all();
+  }
   segments_.clear();
   parked_.clear();
   parked_by_stream_.clear();
@@ -298,7 +344,12 @@ void simulated_pool::release(std::uintptr_t base, std::size_t bytes) {
   if (charged()) {
     device.discharge(bytes);
   }
-  addresses().give_back(base, bytes);
+  if (file_) {
+    file_->hide_segment(base, bytes);
+    addresses().give_back_untouched(base, bytes);
+  } else {
+    addresses().give_back(base, bytes);
+  }
 }
 
 block_kind simulated_pool::kind_of_blocks() const {

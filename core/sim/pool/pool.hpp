@@ -46,6 +46,7 @@
 #include "sim/ground/made.hpp"
 #include "sim/ground/ranges.hpp"
 #include "sim/memory/block.hpp"
+#include "sim/pool/pool_file.hpp"
 #include "sim/pool/pool_place.hpp"
 
 namespace cenote::sim {
@@ -61,6 +62,10 @@ class simulated_pool : public std::enable_shared_from_this<simulated_pool> {
   /// `device` is the card of the place; for a place that is on none, the one that the driver names for a pointer.
   /// max_bytes 0: as much as there is.
   simulated_pool(pool_place place, simulated_device& device, std::size_t max_bytes);
+
+  /// Of memory that other processes know: this process's own, or, with `imported`, another's, of which this one gets
+  /// just the blocks that it imports.
+  simulated_pool(pool_place place, std::shared_ptr<pool_file> file, std::size_t max_bytes, bool imported);
   ~simulated_pool();
 
   /// Throws failure(CUDA_ERROR_OUT_OF_MEMORY).
@@ -85,6 +90,14 @@ class simulated_pool : public std::enable_shared_from_this<simulated_pool> {
 
   /// The bytes of unused segments.
   std::size_t unused_bytes() const;
+
+  /// A descriptor of the pool for another process. Throws failure(CUDA_ERROR_INVALID_VALUE) for a pool that is for this
+  /// process alone, or another's.
+  int export_pool() const;
+
+  /// The same of one block, and the block that another process has exported so.
+  CUmemPoolPtrExportData export_block(const memory_block& block) const;
+  std::shared_ptr<memory_block> import_block(const CUmemPoolPtrExportData& exported);
 
   /// The program has destroyed the pool.
   void close();
@@ -140,7 +153,11 @@ class simulated_pool : public std::enable_shared_from_this<simulated_pool> {
   void release(std::uintptr_t base, std::size_t bytes);
   void trim_if_closed();
 
+  void end_import(const memory_block& block);
+
   const std::size_t max_bytes_;
+  const std::shared_ptr<pool_file> file_{};  ///< null: other processes do not know of it
+  const bool imported_ = false;
   std::map<std::uintptr_t, std::size_t> segments_;
   parked_pieces parked_;
   std::set<std::tuple<std::uint64_t, std::size_t, std::uintptr_t>> parked_by_stream_;  ///< stream id, bytes, base

@@ -13,6 +13,7 @@ namespace cenote::sim {
 
 void record_event(simulated_event& event, simulated_stream& stream) {
   require(&event.context == &stream.context, CUDA_ERROR_INVALID_HANDLE);
+  require(!event.is_foreign(), CUDA_ERROR_NOT_SUPPORTED);
   auto record = std::make_shared<event_record>();
   if (stream.capture) {
     stream.capture->require_valid();
@@ -23,6 +24,9 @@ void record_event(simulated_event& event, simulated_stream& stream) {
     record->points = {stream.submit({.after = {}, .action = note_time})};
   }
   event.record = std::move(record);
+  if (event.page) {
+    count_record(*event.page);
+  }
 }
 
 namespace {
@@ -48,6 +52,14 @@ void wait_for_captured(simulated_stream& stream, const event_record& record) {
 }  // namespace
 
 void wait_for_event(simulated_stream& stream, const simulated_event& event) {
+  if (event.is_foreign()) {
+    require(!stream.capture, CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED);
+    if (const std::uint64_t record = last_record(*event.page)) {
+      const auto wait = [page = event.page, record] { page->wait_for(record); };
+      stream.submit({.after = {}, .action = wait, .is_host_function = true});
+    }
+    return;
+  }
   if (!event.record) {
     return;
   }

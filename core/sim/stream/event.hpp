@@ -16,6 +16,7 @@
 #include "sim/ground/handles.hpp"
 #include "sim/ground/made.hpp"
 #include "sim/stream/capture.hpp"
+#include "sim/stream/shared_event.hpp"
 #include "sim/stream/stream.hpp"
 
 namespace cenote::sim {
@@ -34,6 +35,8 @@ struct simulated_event {
   const unsigned int flags;
   const creation made = made_now();
   std::shared_ptr<event_record> record;
+  std::shared_ptr<event_page> page;  ///< of an event that other processes know, or of another process's
+  bool is_foreign() const { return page && !page->is_own(); }
 };
 
 /// The event stands for what the stream has been given by now. Throws failure where they are of two contexts.

@@ -234,6 +234,7 @@ TEST_F(SimVirtualMemory, a_handle_is_mapped_whole_or_not_at_all) {
   EXPECT_EQ(CUDA_ERROR_NOT_SUPPORTED, cuMemMap(address, step, step, handle, 0));
   EXPECT_EQ(CUDA_ERROR_NOT_SUPPORTED, cuMemMap(address, 2 * step, step, handle, 0));
   EXPECT_EQ(CUDA_ERROR_NOT_SUPPORTED, cuMemMap(address, 4 * step, 0, handle, 0));
+  expect_violation("8388608 bytes are mapped of physical memory that has 4194304");
   EXPECT_EQ(CUDA_ERROR_NOT_SUPPORTED, cuMemMap(address, 4096, 0, handle, 0));
   EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemMap(address, 0, 0, handle, 0));
   EXPECT_OK(cuMemMap(address, 2 * step, 0, handle, 0));
