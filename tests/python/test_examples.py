@@ -26,6 +26,7 @@ SAYS = {
     ],
     "count_driver_calls.py": ["cuda: ", "1000 of them cuMemAlloc", "0 of them cuMemAlloc", "handled: out_of_memory"],
     "replay_a_trace.py": ["26,194 events", "pool  ", "async", "13,098 allocations"],
+    "share_between_processes.py": ["the worker has 64 MiB of device 0\nthe first bytes are 42 42 42"],
     "spill_with_dask.py": ["32 of 32 buffers", "of 256 MiB on its device, and has spilled"],
     "actors_with_ray.py": ["GPU 0, pool:max=256MiB | virtual\nGPU 1, pool:max=256MiB | virtual\n32 MiB arrived"],
     "train_with_torchrun.py": ["rank 0 on device 0, statistics | pool:max=4GiB | virtual: {'cenote': 2000000}"],

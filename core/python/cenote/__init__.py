@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from cenote import mr
-from cenote.device_buffer import DeviceBuffer
+from cenote.device_buffer import DeviceBuffer, open_shared
 from cenote.errors import CudaError, DriverUnavailableError, OutOfMemoryError
 from cenote.initialization import (
     available_device_memory,
@@ -86,6 +86,7 @@ __all__ = [
     "logger",
     "logs",
     "mr",
+    "open_shared",
     "pressure",
     "prometheus",
     "recorder",

@@ -1,5 +1,7 @@
 #include "cenote/driver/event.hpp"
 
+#include <cstring>
+
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/driver.hpp"
@@ -9,13 +11,13 @@
 
 namespace cenote::inline v1 {
 
-event::event(int device) {
+event::event(int device, unsigned flags) {
   const device_scope scope(device);
-  CENOTE_DRIVER_CALL(cuEventCreate, &handle_, CU_EVENT_DISABLE_TIMING);
+  CENOTE_DRIVER_CALL(cuEventCreate, &handle_, CU_EVENT_DISABLE_TIMING | flags);
 }
 
 event::~event() {
-  if (driver_is_gone()) return;
+  if (handle_ == nullptr || driver_is_gone()) return;
   report_driver_failure("cuEventDestroy", driver().cuEventDestroy(handle_));
 }
 
@@ -28,6 +30,32 @@ std::shared_ptr<event> event::record(stream_ref stream, int device) {
 
 std::shared_ptr<event> event::record_anywhere(stream_ref stream, int device) {
   return record(stream, device_of_stream(stream, device));  // an event is of one context, and of that stream's
+}
+
+std::shared_ptr<event> event::record_for_others(stream_ref stream, int device) {
+  const int its_device = device_of_stream(stream, device);
+  const device_scope scope(its_device);
+  std::shared_ptr<event> recorded(new event(its_device, CU_EVENT_INTERPROCESS));
+  CENOTE_DRIVER_CALL(cuEventRecord, recorded->handle_, stream.value());
+  return recorded;
+}
+
+std::shared_ptr<event> event::open(const event_handle& handle, int device) {
+  CUipcEventHandle spelled{};
+  static_assert(sizeof(spelled.reserved) == sizeof(handle));
+  std::memcpy(spelled.reserved, handle.data(), handle.size());
+  const device_scope scope(device);
+  std::shared_ptr<event> opened(new event);
+  CENOTE_DRIVER_CALL(cuIpcOpenEventHandle, &opened->handle_, spelled);
+  return opened;
+}
+
+event_handle event::handle() const {
+  CUipcEventHandle spelled{};
+  CENOTE_DRIVER_CALL(cuIpcGetEventHandle, &spelled, handle_);
+  event_handle handle{};
+  std::memcpy(handle.data(), spelled.reserved, handle.size());
+  return handle;
 }
 
 void event::record_again(stream_ref stream, int device) {

@@ -1,6 +1,7 @@
 // An event: a moment in a stream's work, or in that of a whole context, for which others can wait.
 #pragma once
 
+#include <array>
 #include <memory>
 
 #include "cenote/driver/stream_ref.hpp"
@@ -10,6 +11,9 @@ struct CUevent_st;
 
 namespace CENOTE_EXPORT cenote {
 inline namespace v1 {
+
+/// What another process opens an event by.
+using event_handle = std::array<unsigned char, 64>;
 
 class event {
  public:
@@ -22,6 +26,15 @@ class event {
 
   /// The same for a stream that may be another device's; `device` is that of a default stream.
   static std::shared_ptr<event> record_anywhere(stream_ref stream, int device);
+
+  /// The same, for other processes too, which know it by its handle.
+  static std::shared_ptr<event> record_for_others(stream_ref stream, int device);
+
+  /// Another process's event. It lives as long as that one's does; what waited for it by then is not concerned.
+  static std::shared_ptr<event> open(const event_handle& handle, int device);
+
+  /// Throws cuda_error for an event that is not for other processes.
+  event_handle handle() const;
 
   /// From now on the event is the moment after all work queued on `stream` so far. Who waited for it before waited for
   /// the moment that it was. Only for an event that nobody else holds.
@@ -41,7 +54,8 @@ class event {
   CUevent_st* value() const noexcept { return handle_; }
 
  private:
-  explicit event(int device);
+  event() noexcept = default;
+  explicit event(int device, unsigned flags = 0);
 
   CUevent_st* handle_ = nullptr;
 };

@@ -1,5 +1,7 @@
 #include "cenote/driver/physical_page.hpp"
 
+#include <cstdint>
+
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/device_budget.hpp"
 #include "cenote/driver/driver.hpp"
@@ -58,9 +60,18 @@ std::shared_ptr<const physical_page> physical_page::create(const page_properties
   return page;
 }
 
+std::shared_ptr<const physical_page> physical_page::import(int device, std::size_t bytes,
+                                                           const file_descriptor& exported) {
+  const std::shared_ptr<physical_page> page(new physical_page(device, bytes, false));
+  void* const descriptor = reinterpret_cast<void*>(static_cast<std::intptr_t>(exported.value()));
+  CENOTE_DRIVER_CALL(cuMemImportFromShareableHandle, &page->handle_, descriptor,
+                     CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
+  return page;
+}
+
 physical_page::~physical_page() {
   if (handle_ == 0 || driver_is_gone()) return;
-  give_back_to_budget(device_, bytes_);
+  if (is_own_) give_back_to_budget(device_, bytes_);
   const auto release = [this] { return driver().cuMemRelease(handle_); };
   report_driver_failure("cuMemRelease", try_twice(release), "a page is leaked, as releasing it failed: ");
 }

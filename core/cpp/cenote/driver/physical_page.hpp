@@ -18,6 +18,7 @@
 
 #include "cenote/driver/memory_pool.hpp"
 #include "cenote/driver/stream_ref.hpp"
+#include "cenote/ground/file_descriptor.hpp"
 
 namespace cenote::inline v1 {
 
@@ -41,6 +42,10 @@ class physical_page {
   static std::shared_ptr<const physical_page> create(const page_properties& properties, std::size_t bytes,
                                                      stream_ref stream = {});
 
+  /// Another process's page, by what it was exported as; `device` and `bytes` are what that one has said of it. Throws
+  /// cuda_error.
+  static std::shared_ptr<const physical_page> import(int device, std::size_t bytes, const file_descriptor& exported);
+
   /// Gives the memory back to the device, without waiting for its work.
   ~physical_page();
   physical_page(const physical_page&) = delete;
@@ -53,11 +58,13 @@ class physical_page {
   unsigned long long value() const noexcept { return handle_; }
 
  private:
-  physical_page(int device, std::size_t bytes) noexcept : bytes_(bytes), device_(device) {}
+  physical_page(int device, std::size_t bytes, bool is_own = true) noexcept
+      : bytes_(bytes), device_(device), is_own_(is_own) {}
 
   unsigned long long handle_ = 0;  // no handle is 0
   std::size_t bytes_;
   int device_;
+  bool is_own_;  // else it counts for another process's budget
 };
 
 }  // namespace cenote::inline v1

@@ -1,6 +1,11 @@
+cimport cython
+
 from cenote._core cimport libcenote as lib
 from cenote._core.memory_resource cimport DeviceMemoryResource
 from cenote._core.stream cimport Stream
+
+
+cdef class Share
 
 
 cdef class BufferMemory:
@@ -15,6 +20,7 @@ cdef class BufferMemory:
     cdef Py_ssize_t _exports  # views and capsules that live
     cdef bint _is_shared  # others use it on streams that are not ours to name later
     cdef lib.reach _used_by  # whose streams those may be
+    cdef Share _share  # what offers the memory to other processes; None if nothing does
 
     # Calls let go of the interpreter's lock. What they need of the object they take before; what changes in it they
     # change after, under the lock. Meanwhile they are written down here, so that the memory stays where it is.
@@ -51,6 +57,20 @@ cdef class BufferMemory:
     cdef _reserve(self, lib.device_buffer* buffer, size_t capacity, Stream on)
     cdef _follow(self, lib.device_buffer* buffer, Stream on)
     cdef _move(self, lib.device_buffer* buffer, size_t capacity, Stream on)
+
+
+@cython.final
+cdef class Export:
+    cdef BufferMemory memory
+
+
+@cython.final
+cdef class Share:
+    cdef lib.PyObject* _buffer  # borrowed: the buffer forgets us before it ends
+    cdef lib.unique_ptr[lib.block_offer] _offer
+    cdef object _handle
+
+    cdef int forget(self) except -1
 
 
 cdef wait_for(Stream stream, int device)

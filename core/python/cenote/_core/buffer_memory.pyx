@@ -89,6 +89,9 @@ cdef class BufferMemory:
         self._mr, other._mr = other._mr, self._mr
         self._counted, other._counted = other._counted, self._counted
         self._counted_at, other._counted_at = other._counted_at, self._counted_at
+        for shared in (self._share, other._share):
+            if shared is not None:
+                (<Share> shared).forget()
         self._is_shared, other._is_shared = other._is_shared, self._is_shared
         self._used_by, other._used_by = other._used_by, self._used_by
 
@@ -121,7 +124,8 @@ cdef class BufferMemory:
         if self._users != 0 or self._is_moving:
             raise RuntimeError(self._busy())
         if self._exports != 0:
-            raise BufferError("the memory cannot move or be freed: a view of it (memoryview, array, DLPack) is alive")
+            raise BufferError("the memory cannot move or be freed: a view of it (memoryview, array, DLPack) is "
+                              "alive, or another process has it open")
 
     cdef _busy(self):
         return (f"this {type(self).__name__} is in use by another call: while one thread resizes, closes or "
@@ -182,6 +186,8 @@ cdef class BufferMemory:
             self._users -= 1
 
     def __dealloc__(self):
+        if self._share is not None:
+            self._share.forget()
         self._leases.drop(<PyObject*> self)
         self._end()
         if self._buffer.has_value() and not self._keeps_resource():
@@ -307,6 +313,39 @@ cdef class BufferMemory:
         dereference(memory).set_stream(on._handle)  # the old memory goes after the copy out of it
         self._count()
         self._free(&dereference(memory))
+
+
+@cython.no_gc_clear
+cdef class Export:
+    """While it lives, the memory of a buffer stays where it is."""
+
+    def __cinit__(self, BufferMemory memory not None):
+        self.memory = memory
+        memory._exports += 1
+
+    def __dealloc__(self):
+        self.memory._exports -= 1
+
+
+cdef class Share:
+    """One buffer's memory, offered to other processes."""
+
+    cdef int forget(self) except -1:
+        """The buffer ends, or has other memory now."""
+        self._buffer = NULL
+        self._offer.reset()
+        return 0
+
+    def __call__(self):
+        """What keeps the memory where it is while another process uses it; None if it is not there any more."""
+        cdef PyObject* alive = lib.reference_if_alive(self._buffer)
+        if alive == NULL:
+            return None
+        cdef BufferMemory buffer = <BufferMemory> alive
+        lib.drop_reference(alive)  # `buffer` has one now
+        if self._offer.get() == NULL or buffer._is_moving or not buffer._buffer.has_value():
+            return None
+        return Export(buffer) if buffer.made().data() == self._offer.get().address() else None
 
 
 # Counts no reference of its own: the collector forbids it. The argument is borrowed.

@@ -17,6 +17,7 @@ from cenote._core.dlpack cimport dl_capsule_of, dl_device_of
 from cenote._core.host_memory cimport readable_argument, writable_argument
 from cenote._core.libcenote cimport PyObject, PyTypeObject, PyVectorcall_NARGS, vectorcallfunc
 from cenote._core.memory_resource cimport DeviceMemoryResource, wrap
+from cenote._core.sharing cimport open_into, share_of
 from cenote._core.stream cimport Stream, as_stream
 
 from cenote._core.stream import DEFAULT_STREAM
@@ -297,6 +298,33 @@ cdef class DeviceBuffer(BufferMemory):
     def __deepcopy__(self, memo) -> DeviceBuffer:
         return self.copy()
 
+    def share(self, stream=None) -> BlockHandle:
+        """Offer the memory to other processes of this user, which open it with `open_shared`, without a copy.
+
+        While one of them has it open the memory stays where it is, also when this object dies: until the other process
+        lets go or ends. A process that opens it after this object has died gets an error.
+
+        Parameters
+        ----------
+        stream : Stream or any framework's stream, optional
+            Work that another process queues on the memory comes after what is queued here by now; the buffer's own
+            stream if not given. What is written later is to be announced by sharing again, which returns the same
+            handle.
+
+        Returns
+        -------
+        BlockHandle
+            It is pickled, and ``str`` of it is a text.
+
+        Raises
+        ------
+        RuntimeError
+            Other processes cannot map this memory; it says what to do.
+        ValueError
+            The buffer is empty.
+        """
+        return share_of(self, self._stream_here() if stream is None else as_stream(stream))
+
     def prefetch(self, device=None, stream=None) -> None:
         """Move the contents to where they are wanted next; does nothing for memory that does not move.
 
@@ -441,3 +469,32 @@ def rebuild(cls, contents) -> DeviceBuffer:
 def to_device(b, stream=DEFAULT_STREAM) -> DeviceBuffer:
     """A new buffer with the bytes of `b`, a contiguous buffer of unsigned bytes such as ``bytes``."""
     return DeviceBuffer.to_device(b, stream)
+
+
+def open_shared(handle, stream=DEFAULT_STREAM) -> DeviceBuffer:
+    """Open the memory that another process has shared: the same memory, read and written by both.
+
+    The buffer keeps the memory in the other process until it dies or is closed; before it lets go the host waits for
+    what is queued on its stream.
+
+    Parameters
+    ----------
+    handle : BlockHandle or str
+        What ``DeviceBuffer.share`` has returned in the other process.
+    stream : Stream or any framework's stream
+        It waits, on the device, until the memory is written as its owner shared it; the stream of the new buffer.
+
+    Returns
+    -------
+    DeviceBuffer
+        Of the block's device. It has no room to grow.
+
+    Raises
+    ------
+    RuntimeError
+        The block is this process's own, its owner has ended or has freed it, is another user's, or uses a device that
+        this process does not see.
+    ValueError
+        `handle` is none.
+    """
+    return open_into(DeviceBuffer.__new__(DeviceBuffer), handle, as_stream(stream))

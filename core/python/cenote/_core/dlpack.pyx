@@ -1,9 +1,7 @@
 """DLPack: a buffer handed to any array library, by the Python array API standard."""
-cimport cython
-
 from cenote._core cimport libcenote as lib
 from cenote._core.arguments cimport int_argument
-from cenote._core.buffer_memory cimport BufferMemory, wait_for
+from cenote._core.buffer_memory cimport BufferMemory, Export, wait_for
 from cenote._core.stream cimport Stream, as_stream
 
 
@@ -92,19 +90,3 @@ cdef hand_over(BufferMemory memory, object stream, bint to_host, bint maybe_to_h
     finally:
         memory._users -= 1
     memory._share_with(on)
-
-
-@cython.final
-@cython.internal
-@cython.no_gc_clear
-cdef class Export:
-    """While it lives, the memory of a buffer stays where it is."""
-
-    cdef BufferMemory memory
-
-    def __cinit__(self, BufferMemory memory not None):
-        self.memory = memory
-        memory._exports += 1
-
-    def __dealloc__(self):
-        self.memory._exports -= 1

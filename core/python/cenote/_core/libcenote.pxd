@@ -565,6 +565,32 @@ cdef extern from "cenote/surface/reclaimer.hpp" namespace "cenote" nogil:
                                  stream_ref freed_on, reach used_by)
 
 
+cdef extern from "cenote/surface/block_offer.hpp" namespace "cenote" nogil:
+    cdef cppclass hold_function "cenote::block_offer::hold_function":
+        pass
+    cdef cppclass block_offer:
+        const void* address()
+        size_t bytes()
+        const string& handle()
+        void share_again(stream_ref stream) except +raise_python_error
+    block_offer* new_block_offer "new cenote::block_offer"(
+        const void* address, size_t bytes, stream_ref stream, shared_ptr[memory_resource] resource,
+        hold_function hold) except +raise_python_error
+
+
+cdef extern from "cenote/surface/opened_memory_resource.hpp" namespace "cenote" nogil:
+    cdef cppclass opened_memory_resource(memory_resource):
+        size_t bytes()
+    shared_ptr[opened_memory_resource] open_memory_resource "std::make_shared<cenote::opened_memory_resource>"(
+        const string& handle) except +raise_python_error
+
+
+cdef extern from "python_hold.hpp" namespace "cenote":
+    hold_function python_hold(object function) except +
+    PyObject* reference_if_alive(PyObject* object) noexcept
+    void drop_reference "Py_DECREF"(PyObject* object) noexcept
+
+
 cdef extern from "cenote/surface/registry.hpp" namespace "cenote" nogil:
     shared_ptr[memory_resource] find_per_device_resource(int device) except +raise_python_error
     shared_ptr[memory_resource] get_per_device_resource(int device) except +raise_python_error

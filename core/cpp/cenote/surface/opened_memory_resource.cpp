@@ -1,0 +1,162 @@
+#include "cenote/surface/opened_memory_resource.hpp"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <optional>
+#include <stdexcept>
+#include <utility>
+#include <vector>
+
+#include "cenote/driver/device.hpp"
+#include "cenote/driver/driver.hpp"
+#include "cenote/driver/event.hpp"
+#include "cenote/driver/imported_pages.hpp"
+#include "cenote/ground/process.hpp"
+#include "cenote/surface/block_handle.hpp"
+#include "cenote/surface/block_messages.hpp"
+#include "cenote/surface/local_socket.hpp"
+
+namespace cenote::inline v1 {
+namespace {
+
+constexpr auto longest_wait = std::chrono::seconds(20);
+
+std::string owner_of(const block_handle& handle) { return "process " + std::to_string(handle.owner); }
+
+int device_of_handle(const block_handle& handle) {
+  for (int device = 0; device < device_count(); ++device) {
+    if (device_uuid(device) == handle.device) return device;
+  }
+  throw std::runtime_error("the block is on device " + handle.device +
+                           ", which this process does not see: look at CUDA_VISIBLE_DEVICES of both processes");
+}
+
+[[noreturn]] void say_that_it_ended(const block_handle& handle) {
+  throw std::runtime_error("the block cannot be opened: " + owner_of(handle) +
+                           ", which shared it, has ended, or is in another network namespace");
+}
+
+bool has_ended(const block_handle& handle) { return kill(handle.owner, 0) != 0 && errno == ESRCH; }
+
+local_socket connect_to_owner(const block_handle& handle) {
+  if (handle.owner == getpid()) {
+    throw std::runtime_error("the block is this process's own: use it as it is, for a handle is for other processes");
+  }
+  auto connection = local_socket::connect(handle.endpoint);
+  if (!connection || has_ended(handle)) say_that_it_ended(handle);
+  const auto user = connection->peer_user();
+  if (user != geteuid()) {
+    throw std::runtime_error("the block cannot be opened: " + owner_of(handle) + ", which shared it, is of user " +
+                             (user ? std::to_string(*user) : "unknown") + ", and this one of user " +
+                             std::to_string(geteuid()));
+  }
+  connection->set_patience(longest_wait);
+  return std::move(*connection);
+}
+
+block_answer ask_owner(const local_socket& connection, const block_handle& handle) {
+  block_answer answer{};
+  if (!connection.send(&handle.request, sizeof(handle.request)) || !connection.receive(&answer, sizeof(answer))) {
+    if (has_ended(handle)) say_that_it_ended(handle);
+    answer.status = block_status::freed;  // the offer was withdrawn
+  }
+  switch (answer.status) {
+    case block_status::open:
+      if (answer.pages == 0 || answer.offset > answer.bytes || handle.bytes > answer.bytes - answer.offset) break;
+      return answer;
+    case block_status::freed:
+      throw std::runtime_error("the block cannot be opened: " + owner_of(handle) + ", which shared it, has freed it");
+    case block_status::failed:
+      break;
+  }
+  throw std::runtime_error("the block cannot be opened: " + owner_of(handle) +
+                           " could not export it, and has reported why");
+}
+
+/// The current device, where it is another one that reaches the block's.
+std::vector<int> peers_that_reach(int device) {
+  const int current = current_device();
+  int can = 0;
+  if (current != device) CENOTE_DRIVER_CALL(cuDeviceCanAccessPeer, &can, current, device);
+  return can != 0 ? std::vector<int>{current} : std::vector<int>{};
+}
+
+}  // namespace
+
+struct opened_memory_resource::mapped {
+  block_handle handle;
+  int device;
+  local_socket connection;  // while it lives the owner keeps the block
+  block_answer answer;
+  std::optional<imported_pages> pages{};
+  std::shared_ptr<event> written{};
+  std::atomic<bool> is_taken{false};
+
+  explicit mapped(const std::string& text)
+      : handle(parse_block_handle(text)),
+        device(device_of_handle(handle)),
+        connection(connect_to_owner(handle)),
+        answer(ask_owner(connection, handle)) {
+    pages.emplace(device, answer.bytes);
+    const std::vector<int> peers = peers_that_reach(device);
+    for (std::uint64_t i = 0; i < answer.pages; ++i) {
+      page_bytes_message bytes = 0;
+      file_descriptor page;
+      if (!connection.receive(&bytes, sizeof(bytes), &page) || !page) {
+        if (has_ended(handle)) say_that_it_ended(handle);
+        throw std::runtime_error("the block cannot be opened: a page of " + owner_of(handle) + " did not arrive");
+      }
+      pages->add(page, bytes, peers);
+    }
+    if (pages->mapped_bytes() != answer.bytes) {
+      throw std::runtime_error("the block cannot be opened: " + owner_of(handle) + " has sent less than it said");
+    }
+    written = event::open(answer.written, device);
+  }
+
+  ~mapped() { let_go(); }
+
+  void let_go() noexcept {
+    written.reset();
+    pages.reset();
+    if (!driver_is_gone()) connection.shut_down();
+  }
+};
+
+opened_memory_resource::opened_memory_resource(const std::string& handle)
+    : opened_memory_resource(std::make_unique<mapped>(handle)) {}
+
+opened_memory_resource::opened_memory_resource(std::unique_ptr<mapped> block)
+    : memory_resource(block->device), mapped_(std::move(block)) {}
+
+opened_memory_resource::~opened_memory_resource() = default;
+
+std::size_t opened_memory_resource::bytes() const noexcept { return mapped_->handle.bytes; }
+
+memory_state opened_memory_resource::state() const {
+  memory_state figures;
+  figures.in_use = mapped_->is_taken ? bytes() : 0;
+  return figures;
+}
+
+void* opened_memory_resource::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
+  if (bytes > this->bytes() || !mapped_->pages || mapped_->is_taken.exchange(true)) return nullptr;
+  std::byte* const block = mapped_->pages->base() + mapped_->answer.offset;
+  if (reinterpret_cast<std::uintptr_t>(block) % alignment != 0) {
+    mapped_->is_taken = false;
+    return nullptr;
+  }
+  wait(stream, *mapped_->written, mapped_->device);
+  return block;
+}
+
+void opened_memory_resource::do_deallocate(stream_ref stream, void*, std::size_t, std::size_t) {
+  synchronize(stream, mapped_->device);
+  mapped_->let_go();
+}
+
+}  // namespace cenote::inline v1
