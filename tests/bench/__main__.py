@@ -16,6 +16,7 @@ from pathlib import Path
 from tests.bench.cases import CASES, REPLAY, Case, Row
 from tests.bench.peers import PEERS, choose
 
+TRACES = Path(__file__).parents[1] / "traces"
 ROUNDS = 7
 QUICK_ROUNDS = 3
 QUICK_SHARE = 0.05
@@ -25,7 +26,7 @@ examples:
   python -m tests.bench --peers all --out results                     everything, as often as 8 minutes hold
   python -m tests.bench --quick --out /tmp/bench                      a look at it, in about a minute
   python -m tests.bench --cases pair,threads --peers cenote-pool,mimalloc --rounds 20 --out /tmp/bench
-  python -m tests.bench --cases replay --traces tests/traces --out results
+  python -m tests.bench --cases replay --out results                  every allocator over the recorded traces
 """
 
 
@@ -47,7 +48,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--patience", type=float, default=5, metavar="S", help="measure a cell no more once it took S seconds (5)"
     )
     parser.add_argument(
-        "--traces", type=Path, metavar="DIR", help="replay the recorded traces (*.csv, *.csv.gz) of a folder as well"
+        "--traces",
+        type=Path,
+        metavar="DIR",
+        help="replay recorded traces (*.csv, *.csv.gz) of a folder as well; tests/traces where --cases names replay",
     )
     parser.add_argument("--trace-share", type=float, metavar="X", help="only the first part of each trace: 0 < X <= 1")
     parser.add_argument("--simulate", action="store_true", help="use the simulated device although there is a GPU")
@@ -59,6 +63,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     chosen = parser.parse_args(arguments)
     if chosen.out is None and not chosen.list:
         parser.error("--out DIR is needed")
+    if chosen.traces is None and REPLAY.name in chosen.cases.split(","):
+        chosen.traces = TRACES
     if chosen.traces is not None and not chosen.traces.is_dir():
         parser.error(f"--traces: {chosen.traces} is no folder")
     if chosen.trace_share is not None and not 0 < chosen.trace_share <= 1:
@@ -89,6 +95,21 @@ def replay_case(folder: Path, share: float) -> Case:
     files = sorted([*folder.glob("*.csv"), *folder.glob("*.csv.gz")])
     rows = tuple(Row(f.name.partition(".")[0], {"file": str(f.resolve()), "share": str(share)}) for f in files)
     return replace(REPLAY, rows=rows)
+
+
+def describe_traces(case: Case, share: float) -> list[str]:
+    """What each trace needs at the least: the peak of its live bytes, and the page floor over it."""
+    from cenote.logs.floor import page_floor
+    from cenote.logs.trace import read
+
+    lines = []
+    for row in case.rows:
+        trace = read(row.parameters["file"])
+        trace = trace[: max(1, int(share * len(trace)))]
+        floor = page_floor(trace)
+        least = f"{floor.peak_bytes:,} bytes live at the most, page floor {floor.ratio:.4f}"
+        lines.append(f"{row.label}: {len(trace):,} events, {least}")
+    return lines
 
 
 def is_simulated(wanted: bool) -> bool:
@@ -129,6 +150,7 @@ def main() -> int:
         if arguments.traces is not None:
             share = arguments.trace_share or (QUICK_SHARE if arguments.quick else 1.0)
             cases.append(replay_case(arguments.traces, share))
+            notes += describe_traces(cases[-1], share)
             if share < 1:
                 notes.append(f"of each trace the first {share:.0%} was replayed")
         else:

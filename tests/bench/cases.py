@@ -347,7 +347,10 @@ REPLAY = Case(
     "Recorded allocations and frees, made again from Python one after the other without the work between them; the "
     "resource grows as it needs. Time of one event; counted beside it, what the resource had taken from the device at "
     "the end over the most bytes in use.",
-    ("cenote-pool", "cenote-binning", "cenote-async", "rmm-pool", "rmm-async"),
+    (
+        *("cenote-pool", "cenote-chunks", "cenote-binning", "cenote-async"),
+        *("rmm-pool", "rmm-binning", "rmm-async", "torch", "cupy-pool", "cupy-async"),
+    ),
     (),
     worker="python",
     baseline="",

@@ -51,6 +51,51 @@ def make_resource(peer: str, initial: int = POOL_BYTES) -> Any:
     return {"cenote": make_cenote, "rmm": make_rmm}[library](kind, initial)
 
 
+def make_replayed(peer: str) -> Any:
+    """Make what a trace is replayed on: a resource that grows as it needs, or the allocator of a framework."""
+    if peer == "torch":
+        return _Torch()
+    return _CuPy(peer) if peer.startswith("cupy") else make_resource(peer, 0)
+
+
+class _Torch:
+    """PyTorch's caching allocator, by its functions for other libraries."""
+
+    def __init__(self) -> None:
+        import torch
+
+        torch.cuda.init()
+        torch.cuda.empty_cache()
+        self._cuda = torch.cuda
+
+    def allocate(self, nbytes: int, stream: Any) -> int:
+        return int(self._cuda.caching_allocator_alloc(nbytes, stream=stream.handle))
+
+    def deallocate(self, address: int, nbytes: int, stream: Any) -> None:
+        self._cuda.caching_allocator_delete(address)
+
+
+class _CuPy:
+    """A pool of CuPy's, whose blocks are objects."""
+
+    def __init__(self, peer: str) -> None:
+        import cupy
+
+        self._stream_of = cupy.cuda.ExternalStream
+        self._pool = cupy.cuda.MemoryAsyncPool() if peer == "cupy-async" else cupy.cuda.MemoryPool()
+        self._blocks: dict[int, Any] = {}
+
+    def allocate(self, nbytes: int, stream: Any) -> int:
+        with self._stream_of(stream.handle):
+            block = self._pool.malloc(nbytes)
+        self._blocks[block.ptr] = block
+        return int(block.ptr)
+
+    def deallocate(self, address: int, nbytes: int, stream: Any) -> None:
+        with self._stream_of(stream.handle):
+            del self._blocks[address]
+
+
 def make_current(peer: str) -> Any:
     """Make the resource of a peer and set it as its library's current one."""
     resource = make_resource(peer)

@@ -124,7 +124,7 @@ def replay(peer: str, path: str, share: float) -> Answer:
     trace = trace[: max(1, int(share * len(trace)))]
     driver.synchronize(driver.current_device())  # what the last round freed is free
     before = free_bytes()
-    resource = python_peers.make_resource(peer, 0)
+    resource = python_peers.make_replayed(peer)
     if peer.startswith("rmm"):
         from rmm.pylibrmm.stream import DEFAULT_STREAM, Stream
 
