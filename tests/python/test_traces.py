@@ -37,8 +37,11 @@ RECORDED = (
     Recorded("gnn", 8_014_843_968, 8_027_897_856, 1.005),
     Recorded("resnet_train_eval", 4_073_562_080, 4_081_057_792, 1.005),
     Recorded("multistream", 436_570_184, 444_596_224, 1.025),
+    Recorded("moe", 8_666_732_200, 8_690_597_888, 1.009),
+    Recorded("diffusion", 5_530_271_536, 5_542_772_736, 1.005),
+    Recorded("speech", 4_800_638_728, 4_821_352_448, 1.008),
 )
-TAKES_SECONDS = {"gpt2_generate"}
+TAKES_SECONDS = {"gpt2_generate", "moe", "diffusion", "speech"}
 
 each_trace = pytest.mark.parametrize(
     "recorded",
