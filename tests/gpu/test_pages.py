@@ -131,3 +131,27 @@ pool.trim()
 assert before - pool.pool_size() == 75 * (256 << 20), (before, pool.pool_size())
 """
     )
+
+
+def test_a_pool_takes_what_lies_idle_in_another_once_its_work_is_done(run):
+    run(
+        KERNELS
+        + """
+cenote.budget("256MiB")  # as if the device had no more
+one, other = (cenote.mr.PoolMemoryResource(cenote.mr.VirtualMemoryResource()) for _ in range(2))
+a, b = (cupy.cuda.Stream(non_blocking=True) for _ in range(2))
+for turn in range(10):
+    for pool, stream in ((one, a), (other, b)):
+        block = pool.allocate(200 * MIB, stream)
+        put(stream, block, 200 * MIB, turn)
+        if turn % 2:  # else nothing is pending by the time the other pool asks
+            with stream:
+                spin((1,), (1,), (cupy.int64(20_000_000),))
+        look(stream, block, 200 * MIB, turn)
+        pool.deallocate(block, 200 * MIB, stream)
+a.synchronize(), b.synchronize()
+assert int(wrong[0]) == 0
+assert one.pool_size() + other.pool_size() <= 256 * MIB
+one.check(), other.check()
+"""
+    )
