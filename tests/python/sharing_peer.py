@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,27 @@ def open_block(handle: Any, name: str = "block", device: int | None = None) -> t
         set_device(device)
     _opened[name] = cenote.open_shared(handle)
     return _opened[name].size, _opened[name].device
+
+
+def read_by_c(handle: str) -> bytes:
+    """The contents of a block, opened and closed by the C ABI."""
+    import ctypes
+
+    import cenote
+    from cenote.device_buffer import copy_ptr_to_host
+
+    library = ctypes.CDLL(str(next(Path(cenote.__file__).parent.glob("lib/libcenote.so.*[0-9]"))))
+    library.cenote_open_shared.restype = ctypes.c_void_p
+    library.cenote_last_error.restype = ctypes.c_char_p
+    size, device = ctypes.c_size_t(), ctypes.c_int(-1)
+    address = library.cenote_open_shared(handle.encode(), None, ctypes.byref(size), ctypes.byref(device))
+    if address is None or device.value != 0:
+        raise RuntimeError(library.cenote_last_error().decode())
+    copied = bytearray(size.value)
+    copy_ptr_to_host(address, copied)
+    if library.cenote_close_shared(ctypes.c_void_p(address), None) != 0:
+        raise RuntimeError(library.cenote_last_error().decode())
+    return bytes(copied)
 
 
 def contents(name: str = "block") -> bytes:

@@ -143,6 +143,7 @@ MADE_OF = {
     "surface/allocation_table",
     "surface/block_handle",
     "surface/block_messages",
+    "surface/blocks_by_address",
     "surface/call_site",
     "surface/endpoint",
     "surface/local_socket",

@@ -74,6 +74,12 @@ def test_block_stays_while_another_process_has_it_open(peer: Peer, pool: mr.Pool
     wait_until(lambda: pool.in_use() == 4 * MIB)
 
 
+def test_c_reads_what_python_has_shared(peer: Peer, pool: mr.PoolMemoryResource) -> None:
+    buffer = filled(13, 5000, pool)
+    assert peer.ask("read_by_c", str(buffer.share())) == pattern(13, 5000)
+    wait_until(lambda: not pool.pins())
+
+
 def test_opener_comes_after_the_work_that_was_queued_when_the_block_was_shared(
     peer: Peer, pool: mr.PoolMemoryResource
 ) -> None:

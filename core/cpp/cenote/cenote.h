@@ -159,6 +159,29 @@ CENOTE_API int cenote_deallocate_sync(void* pointer);
  * failure. */
 CENOTE_API int cenote_record_stream(void* pointer, void* stream);
 
+/* --- Memory that other processes of the same user have, too ------------------------------------------------------- */
+
+/* Offers the `bytes` at `pointer`, memory of `device` that other processes can map ("pool | virtual:ipc=true"). Writes
+ * the handle, a text, cut off to `capacity` bytes with the final null; returns the length of the whole text without it,
+ * negative on failure. Work of another process comes after what is queued on `stream` by now; to announce what is
+ * written later the block is shared again, by the same handle. The caller keeps the block until cenote_unshare has
+ * returned 0. */
+CENOTE_API int64_t cenote_share(int device, const void* pointer, size_t bytes, void* stream, char* handle,
+                                size_t capacity);
+
+/* Nobody can open the block any more. 0: nobody has it, and it may be freed; 1: another process has it open, and this
+ * function is to be called again; negative on failure. */
+CENOTE_API int cenote_unshare(const void* pointer);
+
+/* The block of a handle, mapped here, for work on `stream`; null on failure. `bytes` and `device`, which may be null,
+ * get its size and the number of its device here. */
+CENOTE_API void* cenote_open_shared(const char* handle, void* stream, size_t* bytes, int* device);
+
+/* Waits on the host for the work on `stream`, and lets the owner have the block. 0, or negative on failure. */
+CENOTE_API int cenote_close_shared(void* pointer, void* stream);
+
+/* --- Captures, and the registry ----------------------------------------------------------------------------------- */
+
 /* A stream capture of work on `device` begins, or has ended: frees that would invalidate it are held back between. */
 CENOTE_API void cenote_capture_begin(int device);
 CENOTE_API void cenote_capture_end(int device);
@@ -197,6 +220,10 @@ typedef struct cenote_api {
   int (*deallocate_holding)(void* pointer, void* stream, void* (*release)(void), void (*acquire)(void* released));
   int (*install_resource)(const char* specification);
   int64_t (*trim_to)(int device, size_t keep_bytes, int wait);
+  int64_t (*share)(int device, const void* pointer, size_t bytes, void* stream, char* handle, size_t capacity);
+  int (*unshare)(const void* pointer);
+  void* (*open_shared)(const char* handle, void* stream, size_t* bytes, int* device);
+  int (*close_shared)(void* pointer, void* stream);
 } cenote_api;
 
 /* The functions of that version of the interface, for the life of the process; null if this library does not have it.

@@ -15,6 +15,7 @@
 #include "cenote/ground/flight_recorder.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
 #include "cenote/surface/allocation_ledger.hpp"
+#include "cenote/surface/blocks_by_address.hpp"
 #include "cenote/surface/client.hpp"
 #include "cenote/surface/reclaimer.hpp"
 #include "cenote/surface/registry.hpp"
@@ -121,6 +122,12 @@ void hand_out(Struct known, Struct* to, std::size_t first_size, const char* name
   std::memcpy(to, &known, known.struct_size);
 }
 
+/// Writes what fits, and returns the length of all.
+int64_t cut_off(const std::string& whole, char* to, std::size_t capacity) {
+  if (capacity != 0) to[whole.copy(to, capacity - 1)] = '\0';
+  return static_cast<int64_t>(whole.size());
+}
+
 std::uint64_t figure(const std::optional<std::size_t>& bytes) { return bytes ? *bytes : CENOTE_UNKNOWN; }
 
 /// The outermost resource of that class in a stack; null if there is none.
@@ -192,6 +199,10 @@ constexpr cenote_api functions = {
     cenote_deallocate_holding,
     cenote_install_resource,
     cenote_trim_to,
+    cenote_share,
+    cenote_unshare,
+    cenote_open_shared,
+    cenote_close_shared,
 };
 
 }  // namespace
@@ -234,9 +245,7 @@ int cenote_install_resource(const char* specification) {
 int64_t cenote_get_device_resource(int device, char* text, size_t capacity) {
   return guarded<int64_t>([=] {
     if (capacity != 0) required(text, "text");
-    const std::string spelled = cenote::describe(*cenote::get_per_device_resource(device));
-    if (capacity != 0) text[spelled.copy(text, capacity - 1)] = '\0';
-    return static_cast<int64_t>(spelled.size());
+    return cut_off(cenote::describe(*cenote::get_per_device_resource(device)), text, capacity);
   });
 }
 
@@ -308,6 +317,31 @@ int cenote_deallocate_sync(void* pointer) { return freed(cenote::client_dealloca
 
 int cenote_record_stream(void* pointer, void* stream) {
   return guarded_status([=] { cenote::client_record_stream(pointer, as_stream(stream)); });
+}
+
+int64_t cenote_share(int device, const void* pointer, size_t bytes, void* stream, char* handle, size_t capacity) {
+  return guarded<int64_t>([=] {
+    if (capacity != 0) required(handle, "handle");
+    return cut_off(cenote::share_address(device, required(pointer, "pointer"), bytes, as_stream(stream)), handle,
+                   capacity);
+  });
+}
+
+int cenote_unshare(const void* pointer) {
+  return guarded([=] { return cenote::unshare_address(pointer) ? 1 : 0; });
+}
+
+void* cenote_open_shared(const char* handle, void* stream, size_t* bytes, int* device) {
+  return guarded_pointer([=] {
+    const cenote::opened_block block = cenote::open_block(required(handle, "handle"), as_stream(stream));
+    if (bytes != nullptr) *bytes = block.bytes;
+    if (device != nullptr) *device = block.device;
+    return block.address;
+  });
+}
+
+int cenote_close_shared(void* pointer, void* stream) {
+  return guarded_status([=] { cenote::close_block(pointer, as_stream(stream)); });
 }
 
 void cenote_capture_begin(int device) {

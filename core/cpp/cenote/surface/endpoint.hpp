@@ -72,7 +72,7 @@ class endpoint {
 
   std::string name_;
   local_socket listener_;
-  std::vector<use> uses_{};     // the thread's own
+  std::vector<use> uses_{};       // the thread's own
   mutable object_mutex mutex_{};  // guards all below
   std::uint64_t last_number_ = 0;
   struct entry {

@@ -250,6 +250,30 @@ TEST_F(c_abi, installs_a_resource_on_every_device) {
   set_default_specification("");
 }
 
+TEST_F(c_abi, shares_what_other_processes_can_map_and_says_why_where_they_cannot) {
+  ASSERT_EQ(cenote_set_device_resource(0, "pool | virtual:ipc=true"), 0);
+  void* const block = cenote_allocate(client_, 0, 1000, nullptr);
+  char handle[256];
+  const auto length = cenote_share(0, block, 1000, nullptr, handle, sizeof handle);
+  ASSERT_GT(length, 0);
+  EXPECT_EQ(static_cast<std::size_t>(length), std::strlen(handle));
+  EXPECT_EQ(cenote_share(0, block, 1000, nullptr, nullptr, 0), length) << "the same handle";
+  EXPECT_EQ(cenote_open_shared(handle, nullptr, nullptr, nullptr), nullptr);
+  expect_failure(CENOTE_FAILURE, "this process's own");
+  EXPECT_EQ(cenote_open_shared("handle", nullptr, nullptr, nullptr), nullptr);
+  expect_failure(CENOTE_INVALID_ARGUMENT, "no handle");
+  EXPECT_EQ(cenote_close_shared(block, nullptr), CENOTE_INVALID_ARGUMENT);
+  EXPECT_EQ(cenote_unshare(block), 0);
+  EXPECT_EQ(cenote_unshare(block), CENOTE_INVALID_ARGUMENT);
+  EXPECT_EQ(cenote_deallocate(block, nullptr), 0);
+  ASSERT_EQ(cenote_set_device_resource(0, "cuda"), 0);
+  void* const plain = cenote_allocate(client_, 0, 1000, nullptr);
+  EXPECT_EQ(cenote_share(0, plain, 1000, nullptr, handle, sizeof handle), CENOTE_FAILURE);
+  expect_failure(CENOTE_FAILURE, "virtual:ipc=true");
+  EXPECT_EQ(cenote_deallocate(plain, nullptr), 0);
+  EXPECT_EQ(cenote_reset_device_resource(0), 0);
+}
+
 TEST_F(c_abi, gives_the_same_functions_as_one_struct) {
   const cenote_api* const api = cenote_get_api(CENOTE_ABI_VERSION);
   ASSERT_NE(api, nullptr);
@@ -282,8 +306,12 @@ TEST_F(c_abi, gives_the_same_functions_as_one_struct) {
   EXPECT_SAME(deallocate_holding);
   EXPECT_SAME(install_resource);
   EXPECT_SAME(trim_to);
+  EXPECT_SAME(share);
+  EXPECT_SAME(unshare);
+  EXPECT_SAME(open_shared);
+  EXPECT_SAME(close_shared);
 #undef EXPECT_SAME
-  constexpr std::size_t members = 24;
+  constexpr std::size_t members = 28;
   EXPECT_EQ(sizeof(cenote_api), 2 * sizeof(std::size_t) + members * sizeof(void*)) << "a member has no line above";
 }
 
