@@ -263,6 +263,46 @@ def test_alias_wins_over_an_rmm_that_is_installed_and_may_be_imported_twice(tmp_
     )
 
 
+def test_environment_makes_rmm_mean_cenote_from_its_import_on(tmp_path: Path, run_fresh: RunFresh) -> None:
+    (tmp_path / "rmm").mkdir()
+    (tmp_path / "rmm" / "__init__.py").write_text("real = True\n")
+    means_cenote = "import cenote, rmm\nassert rmm.mr.CudaMemoryResource is cenote.mr.CudaMemoryResource\n"
+    means_rmm = "import cenote, rmm\nassert rmm.real\n"
+    run_fresh(means_cenote, PYTHONPATH=str(tmp_path), CENOTE_AS_RMM="1")
+    assert not run_fresh(means_rmm, PYTHONPATH=str(tmp_path), CENOTE_AS_RMM="0").stderr
+    assert not run_fresh(means_rmm, PYTHONPATH=str(tmp_path), CENOTE_AS_RMM="").stderr
+    wrong = run_fresh(means_rmm, PYTHONPATH=str(tmp_path), CENOTE_AS_RMM="yes").stderr
+    assert wrong == "cenote: CENOTE_AS_RMM is 'yes' and has no effect: it must be 1 or 0\n"
+    run_fresh(
+        """
+        import rmm
+        try:
+            import cenote
+        except ImportError as error:
+            assert rmm.__file__ in str(error) and "unset CENOTE_AS_RMM" in str(error), error
+        else:
+            raise SystemExit("no error")
+        """,
+        PYTHONPATH=str(tmp_path),
+        CENOTE_AS_RMM="1",
+    )
+
+
+@pytest.mark.slow
+def test_dask_finds_its_serializers_of_rmm(run: RunFresh) -> None:
+    pytest.importorskip("distributed")
+    if not HAS["numba"]:
+        pytest.skip("distributed's serializers of RMM need Numba")
+    run("""
+        import rmm
+        from distributed.protocol import deserialize, serialize
+        header, frames = serialize(rmm.DeviceBuffer.to_device(b"abc"), serializers=("cuda",))
+        assert header["serializer"] == "cuda" and type(frames[0]) is rmm.DeviceBuffer
+        again = deserialize(header, frames)
+        assert type(again) is rmm.DeviceBuffer and again.tobytes() == b"abc"
+    """)
+
+
 SCRIPT = """
 import sys, rmm
 import beside

@@ -163,6 +163,7 @@ def test_info_without_a_driver_says_what_is_missing(tmp_path: Path) -> None:
 
 
 WRONG_VARIABLES = {
+    "CENOTE_AS_RMM": "yes",
     "CENOTE_CAPTURES": "anounced",
     "CENOTE_CUDA_DRIVER": "/no/such/libcuda.so.1",
     "CENOTE_DEBUG_LOG_FILE": "no/such/folder/log.txt",

@@ -93,7 +93,7 @@ def test_negative_handle_is_a_value_error() -> None:
 
 
 def test_flags_are_for_new_streams_only() -> None:
-    with pytest.raises(ValueError, match="flags"):
+    with pytest.raises(ValueError, match="flags may only be specified when obj is None"):
         Stream(0, CudaStreamFlags.NON_BLOCKING)
     with pytest.raises(ValueError):
         Stream(flags=7)  # type: ignore[arg-type]

@@ -1,15 +1,18 @@
 """One GPU memory pool under PyTorch, CuPy, Numba and C++.
 
-Importing this package loads neither the CUDA driver nor a framework. See `cenote.mr` for resources, `cenote.install` to
-put every framework onto one of them, `cenote.sim` to run all of it without a GPU.
+Importing this package loads neither the CUDA driver nor a framework; with ``CENOTE_AS_RMM=1`` in the environment
+``import rmm`` means cenote from then on, as after `cenote.compat.as_rmm`. See `cenote.mr` for resources, `cenote.install`
+to put every framework onto one of them, `cenote.sim` to run all of it without a GPU.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from cenote import mr
+from cenote._core.environment import environment_variable
 from cenote.device_buffer import DeviceBuffer, open_shared
 from cenote.errors import CudaError, DriverUnavailableError, OutOfMemoryError
 from cenote.initialization import (
@@ -143,3 +146,15 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(set(__all__) | set(globals()))
+
+
+def _follow_environment() -> None:
+    """Have ``import rmm`` mean cenote where CENOTE_AS_RMM says so; ImportError beside the real RMM."""
+    value = environment_variable("CENOTE_AS_RMM")
+    if value == "1":
+        importlib.import_module("cenote.compat.rmm_alias").install()
+    elif value not in (None, "0"):
+        print(f"cenote: CENOTE_AS_RMM is {value!r} and has no effect: it must be 1 or 0", file=sys.stderr)
+
+
+_follow_environment()

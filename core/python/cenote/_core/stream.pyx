@@ -60,7 +60,10 @@ cdef class Stream:
             self.device = on
             return
         if flags is not None or device is not None:
-            raise ValueError("flags and device are for a new stream; they cannot be given with an existing one")
+            given_name = "flags" if flags is not None else "device"
+            # RMM's words, which its own tests match.
+            raise ValueError(f"{given_name} may only be specified when obj is None, for a new stream: one that exists "
+                             "has its own")
         cdef uintptr_t handle = address_argument("a stream's handle", stream_handle(obj))
         self.require_unmade()
         self._handle = lib.stream_ref(<lib.CUstream_st*> handle)

@@ -118,6 +118,7 @@ def _left_to_the_driver(value: str) -> None:
 
 
 _CHECKS: dict[str, Callable[[str], None]] = {
+    "CENOTE_AS_RMM": _check_switch,
     "CENOTE_BUDGET": _check_budget,
     "CENOTE_CAPTURES": _check_promise,
     "CENOTE_COUNTERS": _check_counters,

@@ -7,6 +7,7 @@
     python -m cenote.compat.as_rmm -m module arguments…
     python -m cenote.compat.as_rmm -c program arguments…
     pytest -p cenote.compat.as_rmm
+    CENOTE_AS_RMM=1 python script.py                       # the same, from the script's `import cenote` on
 
 Which names there are and what stands behind them says the table in `cenote.compat.rmm_names`; there is no other logic.
 An RMM that is installed is not imported: the alias wins. Where it has been imported already, importing this module

@@ -65,7 +65,8 @@ def install() -> None:
             raise ImportError(
                 f"the real RMM has been imported already ({getattr(module, '__file__', None) or name}), so that `rmm` "
                 "cannot mean cenote any more: import cenote.compat.as_rmm before it, or run the program with "
-                "`python -m cenote.compat.as_rmm`"
+                "`python -m cenote.compat.as_rmm`; or, to keep RMM and use cenote beside it, unset CENOTE_AS_RMM and "
+                "import cenote alone"
             )
     if _alias not in sys.meta_path:
         sys.meta_path.insert(0, _alias)
