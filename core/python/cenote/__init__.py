@@ -1,8 +1,8 @@
 """One GPU memory pool under PyTorch, CuPy, Numba and C++.
 
-Importing this package loads neither the CUDA driver nor a framework; with ``CENOTE_AS_RMM=1`` in the environment
-``import rmm`` means cenote from then on, as after `cenote.compat.as_rmm`. See `cenote.mr` for resources, `cenote.install`
-to put every framework onto one of them, `cenote.sim` to run all of it without a GPU.
+Importing this package loads neither the CUDA driver nor a framework. With ``CENOTE_AS_RMM=1`` in the environment
+``import rmm`` means cenote from then on, as after `cenote.compat.as_rmm`. See `cenote.mr` for resources,
+`cenote.install` to put every framework onto one of them, `cenote.sim` to run all of it without a GPU.
 """
 
 from __future__ import annotations
