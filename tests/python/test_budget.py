@@ -192,6 +192,7 @@ def start(share: str) -> Iterator[Callable[[], Process]]:
         each.process.communicate()
 
 
+@pytest.mark.slow
 def test_processes_that_share_a_budget_never_hold_more_together(start: Callable[[], Process]) -> None:
     first, second = start(), start()
     assert first.tell("allocate 300") == "done"
@@ -212,6 +213,7 @@ def test_third_process_gets_what_the_others_hold_and_do_not_use(start: Callable[
     assert third.held()[1] <= 512
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_held_is_there_for_the_others(start: Callable[[], Process]) -> None:
     first, second = start(), start()
     assert first.tell("allocate 400") == "done"

@@ -202,6 +202,7 @@ WAYS = """
 """
 
 
+@pytest.mark.slow
 def test_pool_needs_the_same_as_a_limit_and_as_a_device(tmp_path: Path, run_fresh: Callable[..., Any]) -> None:
     """To a thousandth where all is taken at the start; where it grows, as near as its steps let it."""
     file = churn(tmp_path / "run.csv")

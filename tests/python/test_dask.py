@@ -354,6 +354,7 @@ def worker_of(name: object, *preloads: str) -> Any:
     return SimpleNamespace(name=name, preloads=[SimpleNamespace(name=each) for each in preloads])
 
 
+@pytest.mark.slow
 def test_worker_takes_the_device_of_its_number(run_fresh: Callable[..., CompletedProcess[str]]) -> None:
     for name, preload, visible, taken in (
         (1, None, None, "1"),
@@ -378,6 +379,7 @@ def test_worker_takes_the_device_of_its_number(run_fresh: Callable[..., Complete
         )
 
 
+@pytest.mark.slow
 def test_worker_without_a_device_of_its_own_says_why(run_fresh: Callable[..., CompletedProcess[str]]) -> None:
     for name, visible, message in (
         (2, None, "worker 2 has no device 2 of its own"),

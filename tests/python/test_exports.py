@@ -67,6 +67,7 @@ def test_snapshot_has_the_segments_and_frames_that_the_viewer_reads(
     assert {"exported", "tests of exports"} <= set(frames)
 
 
+@pytest.mark.slow
 def test_chrome_trace_counts_what_is_held(recording: recorder.Recording, tmp_path: Path) -> None:
     exports.write_chrome_trace(tmp_path / "run.json", recording)
     events = json.loads((tmp_path / "run.json").read_text())["traceEvents"]

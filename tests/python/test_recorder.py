@@ -328,6 +328,7 @@ def test_file_that_is_no_recording_says_which_and_why(tmp_path: Path) -> None:
         recorder.read(tmp_path)
 
 
+@pytest.mark.slow
 def test_damaged_recording_is_read_or_refused_and_never_more(tmp_path: Path) -> None:
     with cenote.tag("to be damaged"):
         buffers = [cenote.DeviceBuffer(size=KIB) for _ in range(50)]
