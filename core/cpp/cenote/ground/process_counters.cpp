@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <bit>
 #include <cstdlib>
 #include <cstring>
 #include <ctime>
@@ -171,8 +172,7 @@ void remove_file() {
   head.name_bytes = recorder::longest_name + 1;
   head.started_since_1970_ns = ns_since_1970();
   recorder::copy_names(counters->names.front().data());
-  std::atomic_thread_fence(std::memory_order_release);
-  head.magic = magic;
+  head.magic.store(std::bit_cast<std::uint64_t>(magic), std::memory_order_release);
   of_this_process.store(counters, std::memory_order_release);
   return *counters;
 }

@@ -23,6 +23,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
@@ -117,7 +118,7 @@ class alignas(64) device_counters {
 
 struct process_counters {
   struct {
-    std::array<char, 8> magic;  // written last
+    std::atomic<std::uint64_t> magic;  // written last
     std::uint32_t version, process, devices, clients, tags, name_bytes;
     std::uint64_t started_since_1970_ns;
     std::array<std::uint64_t, 3> unused;
