@@ -10,6 +10,7 @@
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/event.hpp"
 #include "cenote/driver/exported_pages.hpp"
+#include "cenote/driver/exported_pool_block.hpp"
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/mutex.hpp"
 #include "cenote/ground/process.hpp"
@@ -68,6 +69,17 @@ struct block_use {
   exported_pin pin;  // goes before the block
 };
 
+bool can_be_exported(const void* address, std::size_t bytes, int device) {
+  const std::vector<page_place> pages = pages_under(address, bytes, device);
+  if (pages.empty()) return export_pool_block(address, device).has_value();
+  try {
+    export_page(pages.front(), device);
+    return true;
+  } catch (const cuda_error&) {
+    return false;
+  }
+}
+
 }  // namespace
 
 class block_offer::answers final : public offer {
@@ -114,8 +126,8 @@ class block_offer::answers final : public offer {
   bool send(const local_socket& asking, const event& written) const {
     const int device = resource->device();
     const std::vector<page_place> pages = pages_under(address, bytes, device);
-    if (pages.empty()) throw std::runtime_error(how_to_share);
     block_answer answer{block_status::open, pages.size(), 0, 0, written.handle()};
+    if (pages.empty()) return send_pool_block(asking, answer);
     answer.offset = static_cast<std::uint64_t>(static_cast<const std::byte*>(address) - pages.front().address);
     for (const page_place& page : pages) answer.bytes += page.bytes;
     if (!asking.send(&answer, sizeof(answer))) return false;
@@ -125,6 +137,14 @@ class block_offer::answers final : public offer {
       if (!asking.send(&size, sizeof(size), exported.value())) return false;
     }
     return true;
+  }
+
+  bool send_pool_block(const local_socket& asking, block_answer answer) const {
+    const auto exported = export_pool_block(address, resource->device());
+    if (!exported) throw std::runtime_error(how_to_share);
+    answer.bytes = bytes;
+    return asking.send(&answer, sizeof(answer)) &&
+           asking.send(&exported->pointer, sizeof(pool_block_message), exported->pool.value());
   }
 
   hold_function hold_;
@@ -137,13 +157,7 @@ block_offer::block_offer(const void* address, std::size_t bytes, stream_ref stre
   require_upstream(resource, "a shared block");
   if (bytes == 0) throw std::invalid_argument("a block of no bytes cannot be shared");
   const int device = resource->device();
-  const std::vector<page_place> pages = pages_under(address, bytes, device);
-  if (pages.empty()) throw std::runtime_error(how_to_share);
-  try {
-    export_page(pages.front(), device);
-  } catch (const cuda_error&) {
-    throw std::runtime_error(how_to_share);
-  }
+  if (!can_be_exported(address, bytes, device)) throw std::runtime_error(how_to_share);
   answers_ = std::make_shared<answers>(address, bytes, std::move(resource), std::move(hold));
   answers_->order_after(stream);
   endpoint& here = endpoint::of_this_process();

@@ -15,6 +15,7 @@
 #include "cenote/driver/driver.hpp"
 #include "cenote/driver/event.hpp"
 #include "cenote/driver/imported_pages.hpp"
+#include "cenote/driver/imported_pool_block.hpp"
 #include "cenote/ground/process.hpp"
 #include "cenote/surface/block_handle.hpp"
 #include "cenote/surface/block_messages.hpp"
@@ -66,7 +67,7 @@ block_answer ask_owner(const local_socket& connection, const block_handle& handl
   }
   switch (answer.status) {
     case block_status::open:
-      if (answer.pages == 0 || answer.offset > answer.bytes || handle.bytes > answer.bytes - answer.offset) break;
+      if (answer.offset > answer.bytes || handle.bytes > answer.bytes - answer.offset) break;
       return answer;
     case block_status::freed:
       throw std::runtime_error("the block cannot be opened: " + owner_of(handle) + ", which shared it, has freed it");
@@ -92,7 +93,9 @@ struct opened_memory_resource::mapped {
   int device;
   local_socket connection;  // while it lives the owner keeps the block
   block_answer answer;
-  std::optional<imported_pages> pages{};
+  std::optional<imported_pages> pages{};  // one of these two
+  std::optional<imported_pool_block> pool_block{};
+  std::byte* address = nullptr;
   std::shared_ptr<event> written{};
   std::atomic<bool> is_taken{false};
 
@@ -101,28 +104,46 @@ struct opened_memory_resource::mapped {
         device(device_of_handle(handle)),
         connection(connect_to_owner(handle)),
         answer(ask_owner(connection, handle)) {
-    pages.emplace(device, answer.bytes);
     const std::vector<int> peers = peers_that_reach(device);
-    for (std::uint64_t i = 0; i < answer.pages; ++i) {
-      page_bytes_message bytes = 0;
-      file_descriptor page;
-      if (!connection.receive(&bytes, sizeof(bytes), &page) || !page) {
-        if (has_ended(handle)) say_that_it_ended(handle);
-        throw std::runtime_error("the block cannot be opened: a page of " + owner_of(handle) + " did not arrive");
-      }
-      pages->add(page, bytes, peers);
-    }
-    if (pages->mapped_bytes() != answer.bytes) {
-      throw std::runtime_error("the block cannot be opened: " + owner_of(handle) + " has sent less than it said");
-    }
+    answer.pages != 0 ? map_pages(peers) : map_pool_block(peers);
     written = event::open(answer.written, device);
   }
 
   ~mapped() { let_go(); }
 
+  template <class Message>
+  file_descriptor receive(Message& message) const {
+    file_descriptor came;
+    if (connection.receive(&message, sizeof(message), &came) && came) return came;
+    if (has_ended(handle)) say_that_it_ended(handle);
+    throw std::runtime_error("the block cannot be opened: not all that " + owner_of(handle) + " has sent did arrive");
+  }
+
+  void map_pages(const std::vector<int>& peers) {
+    pages.emplace(device, answer.bytes);
+    for (std::uint64_t i = 0; i < answer.pages; ++i) {
+      page_bytes_message bytes = 0;
+      const file_descriptor page = receive(bytes);
+      pages->add(page, bytes, peers);
+    }
+    if (pages->mapped_bytes() != answer.bytes) {
+      throw std::runtime_error("the block cannot be opened: " + owner_of(handle) + " has sent less than it said");
+    }
+    address = pages->base() + answer.offset;
+  }
+
+  void map_pool_block(const std::vector<int>& peers) {
+    exported_pool_block exported{};
+    exported.pool = receive(exported.pointer);
+    pool_block.emplace(device, exported, peers);
+    address = pool_block->address();
+  }
+
   void let_go() noexcept {
+    address = nullptr;
     written.reset();
     pages.reset();
+    pool_block.reset();
     if (!driver_is_gone()) connection.shut_down();
   }
 };
@@ -144,8 +165,8 @@ memory_state opened_memory_resource::state() const {
 }
 
 void* opened_memory_resource::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
-  if (bytes > this->bytes() || !mapped_->pages || mapped_->is_taken.exchange(true)) return nullptr;
-  std::byte* const block = mapped_->pages->base() + mapped_->answer.offset;
+  std::byte* const block = mapped_->address;
+  if (bytes > this->bytes() || block == nullptr || mapped_->is_taken.exchange(true)) return nullptr;
   if (reinterpret_cast<std::uintptr_t>(block) % alignment != 0) {
     mapped_->is_taken = false;
     return nullptr;
