@@ -73,6 +73,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"-L{SCRIPT.parent}",
         f"-Wl,-rpath,{SCRIPT.parent}",
     ]
+    if "clang" in COMPILER[0]:
+        options.append("-fstandalone-debug")  # else it leaves out what it takes to be in the library's own
     done = subprocess.run(
         [*COMPILER, *options, str(source), "-o", str(built), "-lcenote"], capture_output=True, text=True, check=False
     )

@@ -121,9 +121,9 @@ class stream_log final : public memory_resource {
     allocated.push_back(stream);
     return ::operator new(bytes, std::align_val_t{alignment});
   }
-  void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept override {
+  void do_deallocate(stream_ref stream, void* pointer, std::size_t, std::size_t alignment) noexcept override {
     freed.push_back(stream);
-    ::operator delete(pointer, bytes, std::align_val_t{alignment});
+    ::operator delete(pointer, std::align_val_t{alignment});
   }
 };
 
