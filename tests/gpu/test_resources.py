@@ -153,3 +153,19 @@ def test_a_write_outside_of_a_block_is_found_by_a_guard(run):
         assert guard.find_overruns() == [] and guard.overruns_found == expected + 1
         """
     )
+
+
+def test_budget_is_what_it_was_when_all_is_freed(run):
+    """The driver says how large a freed block was: of every size it must be what was asked for."""
+    run("""
+        import cenote
+        from cenote import mr
+        cuda = mr.CudaMemoryResource()
+        before = cenote.get_budget().held
+        sizes = [1, 256, 1000, (1 << 20) + 5, (2 << 20) - 1, 64 << 20]
+        blocks = [(cuda.allocate(size), size) for size in sizes]
+        assert cenote.get_budget().held == before + sum(sizes)
+        for (block, size), left in zip(blocks, (sum(sizes[i:]) for i in range(1, len(sizes) + 1))):
+            cuda.deallocate(block, size + 1000)
+            assert cenote.get_budget().held == before + left, (size, cenote.get_budget().held - before - left)
+    """)

@@ -46,6 +46,22 @@ TEST_F(device_budget, counts_what_is_taken_of_the_device_and_what_goes_back) {
   EXPECT_EQ(held(), 0U);
 }
 
+TEST_F(device_budget, does_not_drift_where_blocks_are_freed_with_wrong_sizes_or_twice) {
+  cuda_memory_resource cuda(0);
+  void* const kept = cuda.allocate(on, 4 * MiB);
+  for (const std::size_t said : {std::size_t{1}, MiB, 64 * MiB}) {
+    void* const block = cuda.allocate(on, MiB);
+    cuda.deallocate(on, block, said);
+    EXPECT_EQ(held(), 4 * MiB) << said;
+  }
+  void* const gone = cuda.allocate(on, MiB);
+  cuda.deallocate(on, gone, MiB);
+  cuda.deallocate(on, gone, MiB);
+  EXPECT_EQ(held(), 4 * MiB);
+  cenote_sim_clear_violations();  // of the second free
+  cuda.deallocate(on, kept, 4 * MiB);
+}
+
 TEST_F(device_budget, bounds_all_resources_together) {
   set_budget(0, spell_bytes(held_before_ + 8 * MiB));
   auto pages = std::make_shared<virtual_memory_resource>(0);

@@ -204,7 +204,7 @@ bool take_from_budget(int device, std::size_t bytes) {
 
 void give_back_to_budget(int device, std::size_t bytes) noexcept {
   account& own = accounts[static_cast<std::size_t>(device)];
-  // A program may free a block as a larger one than it is: no more goes back than was taken.
+  // Where the driver could not say how large a block was (budgeted_free), no more goes back than was taken.
   std::size_t counted = own.counted.load(std::memory_order_relaxed);
   while (!own.counted.compare_exchange_weak(counted, counted - std::min(counted, bytes), std::memory_order_relaxed)) {
   }

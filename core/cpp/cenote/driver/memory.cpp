@@ -93,7 +93,15 @@ void* budgeted_allocate(int device, std::size_t bytes, stream_ref stream) {
 }
 
 void budgeted_free(int device, void* pointer, std::size_t bytes, stream_ref used_on) noexcept {
-  device_free(device, pointer, used_on);
+  free_quietly(device, pointer, "cuMemFree", [&] {
+    // The driver knows what was taken, whatever the program says: of what it does not know, nothing was.
+    std::size_t taken = 0;
+    const CUresult asked = driver().cuMemGetAddressRange(nullptr, &taken, device_pointer(pointer));
+    if (asked == CUDA_SUCCESS) bytes = taken;
+    if (asked == CUDA_ERROR_NOT_FOUND || asked == CUDA_ERROR_INVALID_VALUE) bytes = 0;
+    if (may_be_at_work_elsewhere(used_on, device)) synchronize(used_on, device);
+    return driver().cuMemFree(device_pointer(pointer));
+  });
   give_back_to_budget(device, bytes);
 }
 

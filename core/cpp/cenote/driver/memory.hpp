@@ -21,7 +21,8 @@ CENOTE_EXPORT void* managed_allocate(int device, std::size_t bytes, stream_ref s
 /// Frees managed memory too. Waits for all work of the device, and for that of `used_on` where it is another device's.
 CENOTE_EXPORT void device_free(int device, void* pointer, stream_ref used_on = {}) noexcept;
 
-/// Device memory that counts for the device's budget (device_budget.hpp): null also where that has no room.
+/// Device memory that counts for the device's budget (device_budget.hpp): null also where that has no room. What is
+/// freed counts as what it is for the driver, even if `bytes` is wrong.
 CENOTE_EXPORT void* budgeted_allocate(int device, std::size_t bytes, stream_ref stream = {});
 CENOTE_EXPORT void budgeted_free(int device, void* pointer, std::size_t bytes, stream_ref used_on = {}) noexcept;
 
