@@ -7,7 +7,7 @@ A page's blocks of one language are run one after the other in one process. A ne
 * at a block after the comment ``<!-- new program -->``;
 * at a block after the comment ``<!-- needs: torch, cupy -->``. Such a program needs a GPU and these modules, and runs
   only where they are; ``<!-- needs: gpu -->`` needs no module. All others run on the simulated device; so do those
-  after ``<!-- needs: distributed -->``, where that is installed.
+  after ``<!-- needs: distributed -->`` and ``<!-- needs: cuda.core -->``, where that is installed.
 
 The blocks of C++ are the body of ``main``, but for their lines that begin with ``#``, and for a block after the comment
 ``<!-- before main -->``. ``<!-- needs: nvcc -->`` is a program for CUDA's compiler and a GPU.

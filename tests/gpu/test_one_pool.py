@@ -8,7 +8,7 @@ INSTALL = """
 import gc
 import numpy as np
 import cenote
-report = cenote.install("statistics | pool:initial=256MiB,max=2GiB | cuda")
+report = cenote.install("statistics | pool:initial=256MiB,max=2GiB | cuda", frameworks=("torch", "cupy", "numba"))
 assert all(row.installed for row in report), report
 import torch, cupy
 from numba import cuda

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cenote import mr
+from cenote.sim import _library
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -20,7 +21,7 @@ snippets = runpy.run_path(str(DOCS / "snippets.py"))
 cpp_reference = runpy.run_path(str(DOCS / "cpp_reference.py"))
 
 PROGRAMS = snippets["programs"]()
-ENGINES = {"distributed"}
+ENGINES = {"distributed", "cuda.core"}
 """What a program may need on the simulated device."""
 SIMULATED = [program for program in PROGRAMS if ENGINES.issuperset(program.needs)]
 FRAMEWORKS = {"gpu", "nvcc", "torch", "cupy", "numba", *ENGINES}
@@ -48,6 +49,9 @@ def test_program_on_a_page_runs_and_prints_what_the_page_says(program, tmp_path:
     for engine in program.needs:
         pytest.importorskip(engine)
     devices = {"CENOTE_CUDA_DRIVER": "sim", "CENOTE_SIM": "devices=2,memory=8GiB,pageable=1"}
+    if "cuda.core" in program.needs:
+        (tmp_path / "libcuda.so.1").symlink_to(_library.find_library())
+        devices["LD_LIBRARY_PATH"] = str(tmp_path)
     snippets["run"](program, tmp_path, {**os.environ, **devices})
 
 

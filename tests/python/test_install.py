@@ -29,13 +29,20 @@ def test_what_names_no_frameworks_is_refused_by_name(frameworks: Any) -> None:
         cenote.install("cuda", frameworks)
 
 
+def is_installed(framework: str) -> bool:
+    try:
+        return importlib.util.find_spec({"cuda": "cuda.core"}.get(framework, framework)) is not None
+    except ModuleNotFoundError:  # of the package that it lies in
+        return False
+
+
 def test_each_framework_has_a_row_that_says_why_it_is_not_there() -> None:
     report = cenote.install("pool:initial=0")
-    assert [row.framework for row in report] == ["torch", "cupy", "numba"]
+    assert [row.framework for row in report] == list(frameworks.FRAMEWORKS)
     assert not report
     for row in report:
         assert not row.installed
-        if importlib.util.find_spec(row.framework) is None:
+        if not is_installed(row.framework):
             assert row.detail == f"not installed: pip install 'cenote[{row.framework}]'"
         else:
             assert "no GPU" in row.detail and "simulated" in row.detail
@@ -457,7 +464,7 @@ def test_without_a_driver_every_row_says_so(run_fresh: Callable[..., CompletedPr
         report = cenote.install()
         assert report.resource == "" and not report
         rows = list(report)
-        assert len(rows) == 3 and all(not row.installed and row.detail.startswith("no GPU: ") for row in rows), rows
+        assert len(rows) == 4 and all(not row.installed and row.detail.startswith("no GPU: ") for row in rows), rows
         assert "CENOTE_CUDA_DRIVER=sim" in str(report) and "current resource: none" in str(report)
         """,
         CENOTE_CUDA_DRIVER="/no/such/libcuda.so.1",
@@ -468,13 +475,15 @@ def test_no_framework_is_imported_where_it_could_not_be_used(
     tmp_path: Path, run_fresh: Callable[..., CompletedProcess[str]]
 ) -> None:
     for name in frameworks.FRAMEWORKS:
-        (tmp_path / f"{name}.py").write_text("raise RuntimeError('was imported')\n")
+        package = tmp_path / (name if name != "cuda" else "cuda/core")
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text("raise RuntimeError('was imported')\n")
     run_fresh(
         """
         import cenote
         report = cenote.install("pool:initial=0")
         assert report.resource == "pool:initial=0 | virtual"
-        assert [row.installed for row in report] == [False] * 3
+        assert [row.installed for row in report] == [False] * 4
         assert all("simulated" in row.detail for row in report), str(report)
         """,
         PYTHONPATH=str(tmp_path),
@@ -504,11 +513,13 @@ def test_uninstall_goes_through_the_plugins_that_are_loaded(monkeypatch: pytest.
 
     for name, plugin in (("torch", Loaded), ("cupy", Kept)):
         monkeypatch.setitem(sys.modules, f"cenote.allocators.{name}", plugin)
-    monkeypatch.delitem(sys.modules, "cenote.allocators.numba", raising=False)
+    for name in ("numba", "cuda"):
+        monkeypatch.delitem(sys.modules, f"cenote.allocators.{name}", raising=False)
     report = cenote.uninstall()
     assert not report
     assert [(row.framework, row.installed, row.detail) for row in report] == [
         ("torch", True, "is on its own again"),
         ("cupy", False, "RuntimeError: it keeps it"),
         ("numba", True, "was never on cenote"),
+        ("cuda", True, "was never on cenote"),
     ]

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
 from cenote import driver, mr, registry
 from cenote._core.registry import install_resource, keep_to_device
@@ -17,8 +18,8 @@ from cenote.errors import DriverUnavailableError
 
 __all__ = ["FRAMEWORKS", "InstallDevice", "InstallReport", "InstallRow", "install", "uninstall"]
 
-FRAMEWORKS = ("torch", "cupy", "numba")
-"""Frameworks that have a plugin, by the name of their package."""
+FRAMEWORKS = ("torch", "cupy", "numba", "cuda")
+"""Frameworks that have a plugin, by the name of their package; ``cuda`` is cuda.core."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def install(
     resource : DeviceMemoryResource or str
         A specification (see `cenote.mr.from_spec`), or a resource, which holds for its own device.
     frameworks : str or iterable of str
-        Any of ``"torch"``, ``"cupy"``, ``"numba"``.
+        Any of ``"torch"``, ``"cupy"``, ``"numba"``, ``"cuda"``.
     device : int or "local", optional
         The one device that it holds for. ``"local"`` is this process's own where each process of a host has another
         one: the only one that it sees, else the one of its number on the host, as launchers tell it (``LOCAL_RANK`` of
@@ -141,7 +142,7 @@ def uninstall(frameworks: Iterable[str] | str = FRAMEWORKS) -> InstallReport:
     Parameters
     ----------
     frameworks : str or iterable of str
-        Any of ``"torch"``, ``"cupy"``, ``"numba"``.
+        Any of ``"torch"``, ``"cupy"``, ``"numba"``, ``"cuda"``.
 
     Returns
     -------
@@ -217,10 +218,26 @@ def _devices() -> tuple[InstallDevice, ...]:
     return tuple(InstallDevice(each, _specification_of(each), each in made) for each in range(driver.device_count()))
 
 
+def _is_there(name: str) -> bool:
+    """Whether a framework is installed. Imports nothing of it."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or name != "cuda":
+        return spec is not None
+    folders = spec.submodule_search_locations or ()  # of a package that cuda.core shares with others
+    return any(Path(folder, "core").is_dir() for folder in folders)
+
+
+def _runs_on_simulated_device() -> bool:
+    """Whether what calls the driver by its usual name, as cuda.core does, runs on the simulated device too."""
+    from cenote.sim import _library  # where a driver is simulated, it is loaded
+
+    return _library.is_libcuda()
+
+
 def _install_framework(name: str) -> InstallRow:
-    if importlib.util.find_spec(name) is None:
+    if not _is_there(name):
         return InstallRow(name, False, f"not installed: pip install 'cenote[{name}]'")
-    if driver.is_simulated():
+    if driver.is_simulated() and not (name == "cuda" and _runs_on_simulated_device()):
         why = "no GPU: the simulated device serves cenote's own calls, not a framework's kernels"
         return InstallRow(name, False, why)
     try:

@@ -61,6 +61,7 @@ SIM_ENTRY_POINT(cuMemFreeHost, cuMemFreeHost, 2000, initialised, relaxed)
 SIM_ENTRY_POINT(cuMemHostGetDevicePointer_v2, cuMemHostGetDevicePointer, 3020, in_context, allowed)
 SIM_ENTRY_POINT(cuMemGetAddressRange_v2, cuMemGetAddressRange, 3020, in_context, allowed)
 SIM_ENTRY_POINT(cuPointerGetAttribute, cuPointerGetAttribute, 4000, initialised, allowed)
+SIM_ENTRY_POINT(cuPointerGetAttributes, cuPointerGetAttributes, 7000, initialised, allowed)
 SIM_ENTRY_POINT(cuIpcGetMemHandle, cuIpcGetMemHandle, 4010, in_context, allowed)
 
 SIM_ENTRY_POINT(cuMemPoolCreate, cuMemPoolCreate, 11020, initialised, relaxed)
@@ -90,6 +91,7 @@ SIM_ENTRY_POINT(cuMemRangeGetAttribute, cuMemRangeGetAttribute, 8000, in_context
 
 SIM_ENTRY_POINT(cuStreamCreate, cuStreamCreate, 2000, in_context, allowed)
 SIM_ENTRY_POINT(cuStreamCreateWithPriority, cuStreamCreateWithPriority, 5050, in_context, allowed)
+SIM_ENTRY_POINT(cuCtxGetStreamPriorityRange, cuCtxGetStreamPriorityRange, 5050, in_context, allowed)
 SIM_ENTRY_POINT(cuStreamDestroy_v2, cuStreamDestroy, 4000, initialised, allowed)
 SIM_ENTRY_POINT(cuStreamSynchronize, cuStreamSynchronize, 2000, initialised, own)
 SIM_ENTRY_POINT(cuStreamQuery, cuStreamQuery, 2000, initialised, own)

@@ -60,6 +60,21 @@ void answer_attribute(void* data, CUpointer_attribute attribute, std::uintptr_t 
   }
 }
 
+/// Answers as the driver does that has no such attribute of the pointer: with nothing, in the attribute's size.
+void answer_nothing(void* data, CUpointer_attribute attribute) {
+  switch (attribute) {
+    case CU_POINTER_ATTRIBUTE_MEMORY_TYPE:
+    case CU_POINTER_ATTRIBUTE_IS_MANAGED:
+    case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE:
+    case CU_POINTER_ATTRIBUTE_MAPPED:
+      return answer<unsigned int>(data, 0);
+    case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL:
+      return answer<int>(data, CU_DEVICE_INVALID);
+    default:
+      return answer<std::uint64_t>(data, 0);
+  }
+}
+
 /// Throws failure(CUDA_ERROR_INVALID_VALUE) for a pointer that the driver does not know.
 std::shared_ptr<memory_block> block_of(std::uintptr_t address) {
   auto block = live_blocks().find(address);
@@ -78,6 +93,24 @@ CUresult cuPointerGetAttribute(void* data, CUpointer_attribute attribute, CUdevi
   return call(entry_id::cuPointerGetAttribute, [&] {
     require(data != nullptr);
     answer_attribute(data, attribute, address, *block_of(address));
+  });
+}
+
+// NVIDIA's guide: what one attribute fails for is no error here, and answered with nothing.
+CUresult cuPointerGetAttributes(unsigned int count, CUpointer_attribute* attributes, void** data, CUdeviceptr address) {
+  return call(entry_id::cuPointerGetAttributes, [&] {
+    require(attributes != nullptr && data != nullptr);
+    const auto block = live_blocks().find(address);
+    for (unsigned int i = 0; i != count; ++i) {
+      answer_nothing(data[i], attributes[i]);
+      try {
+        if (block) {
+          answer_attribute(data[i], attributes[i], address, *block);
+        }
+      } catch (const failure& refused) {
+        require(refused.code == CUDA_ERROR_INVALID_VALUE, refused.code);
+      }
+    }
   });
 }
 

@@ -41,6 +41,17 @@ CUresult cuStreamCreateWithPriority(CUstream* handle, unsigned int flags, int pr
   return call(entry_id::cuStreamCreateWithPriority, [&] { return create_stream(handle, flags, priority); });
 }
 
+CUresult cuCtxGetStreamPriorityRange(int* least, int* greatest) {
+  return call(entry_id::cuCtxGetStreamPriorityRange, [&] {
+    if (least != nullptr) {
+      *least = 0;
+    }
+    if (greatest != nullptr) {
+      *greatest = -5;  // what present devices are said to have; not measured
+    }
+  });
+}
+
 CUresult cuStreamDestroy_v2(CUstream handle) {
   return call(entry_id::cuStreamDestroy_v2, [&] {
     const auto stream = stream_of(handle);

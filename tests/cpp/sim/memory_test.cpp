@@ -197,6 +197,20 @@ TEST_F(SimMemory, a_pointer_tells_what_it_is) {
   EXPECT_EQ(CUDA_ERROR_INVALID_VALUE,
             cuPointerGetAttribute(&none, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, device_address(&local)));
 
+  unsigned kind = 7;
+  int ordinal = 7;
+  none = &local;
+  CUpointer_attribute asked[] = {CU_POINTER_ATTRIBUTE_MEMORY_TYPE, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL,
+                                 CU_POINTER_ATTRIBUTE_HOST_POINTER};
+  void* answers[] = {&kind, &ordinal, &none};
+  EXPECT_OK(cuPointerGetAttributes(3, asked, answers, device));
+  EXPECT_EQ(CU_MEMORYTYPE_DEVICE, kind);
+  EXPECT_EQ(0, ordinal);
+  EXPECT_EQ(nullptr, none);  // what one attribute is refused for is nothing among several
+  EXPECT_OK(cuPointerGetAttributes(3, asked, answers, device_address(&local)));
+  EXPECT_EQ(0U, kind);
+  EXPECT_EQ(CU_DEVICE_INVALID, ordinal);
+
   CUdeviceptr base = 0;
   std::size_t bytes = 0;
   EXPECT_OK(cuMemGetAddressRange(&base, &bytes, device + 1023));

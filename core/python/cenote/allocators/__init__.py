@@ -1,4 +1,4 @@
-"""The ways into cenote's current memory resource from other libraries: `torch`, `cupy` and `numba`.
+"""The ways into cenote's current memory resource from other libraries: `torch`, `cupy`, `numba` and `cuda` (cuda.core).
 
 Each is loaded, and imports its library, when it is first asked for.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-__all__ = ["cupy", "numba", "torch"]
+__all__ = ["cuda", "cupy", "numba", "torch"]
 
 
 def __getattr__(name: str) -> ModuleType:

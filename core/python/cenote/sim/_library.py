@@ -47,6 +47,14 @@ def is_simulated(name: str) -> bool:
     return name == "sim" or Path(name).name == _FILE_NAME
 
 
+def is_libcuda() -> bool:
+    """Whether ``libcuda.so.1`` is the simulated driver here, so that what loads it runs on simulated devices."""
+    try:
+        return hasattr(ctypes.CDLL("libcuda.so.1"), "cenote_sim_check")
+    except OSError:
+        return False
+
+
 def require_chosen(function: str) -> None:
     """RuntimeError unless the simulated driver is in use, or will be."""
     if driver.is_loaded():
