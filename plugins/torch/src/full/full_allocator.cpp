@@ -272,6 +272,7 @@ void full_allocator::free_recorded(void* pointer, live_block block) {
 }
 
 void full_allocator::finish_free(void* pointer, const live_block& block) {
+  shared_.forget(pointer);
   of(block.device).counters.remove_active(block);
   if (history_.is_enabled()) {
     history_.record({trace_entry::FREE_COMPLETED, block.device, reinterpret_cast<std::size_t>(pointer), block.bytes,

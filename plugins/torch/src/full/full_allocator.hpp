@@ -155,11 +155,7 @@ class full_allocator final : public cuda_allocator {
   memory_history history_;
   private_pools pools_{history_};
   recorded_frees recorded_{[this](void* pointer, const live_block& block) { finish_free(pointer, block); }};
-  shared_memory shared_{[this](void* pointer) {
-    std::size_t bytes = 0;
-    blocks_.visit(pointer, [&](const live_block& block) { bytes = block.bytes; });
-    return bytes;
-  }};
+  shared_memory shared_;
   std::array<device_state, 128> devices_;
   std::mutex observers_mutex_;  // guards `observers_`
   std::vector<OutOfMemoryObserver> observers_;
