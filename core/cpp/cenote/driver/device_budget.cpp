@@ -48,19 +48,19 @@ amounts& chosen() {
   return *all;
 }
 
-struct amount {
+struct limit_text {
   std::string text;
   std::string set_by;
-  bool operator==(const amount&) const = default;
+  bool operator==(const limit_text&) const = default;
 };
 
 /// The caller holds `mutex`.
-amount amount_for(int device) {
+limit_text amount_for(int device) {
   const amounts& known = chosen();
   if (const auto& own = known.of_one[static_cast<std::size_t>(device)]) return {*own, "cenote.budget"};
   if (known.of_all) return {*known.of_all, "cenote.budget"};
   const char* const specified = environment_variable(variable);
-  return specified != nullptr ? amount{specified, variable} : amount{};
+  return specified != nullptr ? limit_text{specified, variable} : limit_text{};
 }
 
 std::optional<double> share_in(std::string_view text) {
@@ -88,7 +88,7 @@ std::size_t limit_of(int device) {
   for (;;) {
     if (const std::size_t known = own.limit.load(std::memory_order_acquire); known != not_known_yet) return known;
     std::unique_lock lock(chosen().mutex);
-    const amount wanted = amount_for(device);
+    const limit_text wanted = amount_for(device);
     lock.unlock();
     std::size_t bytes = no_limit;
     try {

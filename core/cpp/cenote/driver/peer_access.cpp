@@ -94,7 +94,7 @@ void follow(CUmemoryPool pool, open_pool& known, const device_set& in_use) noexc
   }
 }
 
-void open(peer_follower& memory, int owner, const device_set& devices) noexcept {
+void open_to(peer_follower& memory, int owner, const device_set& devices) noexcept {
   try {
     const relaxed_capture_scope relaxed;
     const device_set peers = reaching(devices, owner);
@@ -136,7 +136,7 @@ void start_following(peer_follower& memory, int device) {
   access_table& all = table();
   const std::lock_guard lock(all.mutex);
   all.followers.emplace(&memory, device);
-  open(memory, device, all.in_use);
+  open_to(memory, device, all.in_use);
 }
 
 void stop_following(peer_follower& memory) noexcept {
@@ -176,7 +176,7 @@ void open_followers_to(int device) noexcept {
   }
   device_set fresh;
   fresh.set(bit(device));
-  for (const auto& [memory, owner] : all.followers) open(*memory, owner, fresh);
+  for (const auto& [memory, owner] : all.followers) open_to(*memory, owner, fresh);
 }
 
 void forget_devices_in_use() noexcept {

@@ -178,7 +178,7 @@ void remove_file() {
 }
 
 /// The parent's file stays the parent's, and its lock ends with the parent.
-void start_life_as_child() noexcept {
+void leave_file_to_parent() noexcept {
   making& made = the_making();
   process_counters* const of_parent = of_this_process.load(std::memory_order_relaxed);
   if (made.descriptor < 0) return;  // private memory was copied by the fork
@@ -190,8 +190,8 @@ void start_life_as_child() noexcept {
   munmap(of_parent, sizeof(process_counters));
 }
 
-[[maybe_unused]] const int watch_forks =
-    (the_making(), pthread_atfork(nullptr, nullptr, start_life_as_child));  // made while there is one thread
+[[maybe_unused]] const int watch_forks_of_counters =
+    (the_making(), pthread_atfork(nullptr, nullptr, leave_file_to_parent));  // made while there is one thread
 
 }  // namespace
 

@@ -13,7 +13,7 @@ namespace {
 
 /// What one front cache may hold: a sixty-fourth of the pool, but little where pages are scarce, as what lies in caches
 /// keeps whole pages from other uses; and enough for small blocks where the pool is small.
-constexpr std::size_t shares_of_a_cache = 64;
+constexpr std::size_t shares_of_a_roomy_cache = 64;
 constexpr std::size_t shares_of_a_tight_cache = 4096;
 constexpr std::size_t least_cache = 512 * KiB;
 
@@ -264,7 +264,7 @@ void page_backing::check() const {
 /// Pages are scarce where more than nine tenths of the most that the pool may hold is held.
 void page_backing::size_changed() {
   const bool is_tight = maximum() && held() > *maximum() / 10 * 9;
-  heap_.be_of(std::max(held() / (is_tight ? shares_of_a_tight_cache : shares_of_a_cache), least_cache), is_tight);
+  heap_.be_of(std::max(held() / (is_tight ? shares_of_a_tight_cache : shares_of_a_roomy_cache), least_cache), is_tight);
 }
 
 }  // namespace cenote::inline v1::pool

@@ -22,7 +22,7 @@ std::vector<std::string_view> handle_parts(std::string_view text) {
 }
 
 template <class Number>
-bool read_number(std::string_view text, Number& number) {
+bool read_part(std::string_view text, Number& number) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   return error == std::errc{} && end == text.data() + text.size();
 }
@@ -46,9 +46,9 @@ block_handle parse_block_handle(const std::string& text) {
     throw std::invalid_argument("this handle of a shared block is of another version of cenote");
   }
   block_handle handle{};
-  if (parts.size() != 8 || parts[2].empty() || !read_number(parts[3], handle.owner) || handle.owner <= 0 ||
-      !read_number(parts[4], handle.request.number) || !read_number(parts[5], handle.request.key) || parts[6].empty() ||
-      !read_number(parts[7], handle.bytes) || handle.bytes == 0) {
+  if (parts.size() != 8 || parts[2].empty() || !read_part(parts[3], handle.owner) || handle.owner <= 0 ||
+      !read_part(parts[4], handle.request.number) || !read_part(parts[5], handle.request.key) || parts[6].empty() ||
+      !read_part(parts[7], handle.bytes) || handle.bytes == 0) {
     throw std::invalid_argument("this handle of a shared block is cut off or changed");
   }
   handle.endpoint = parts[2];

@@ -30,7 +30,7 @@ tag_table& tags() noexcept {
 [[maybe_unused]] const tag_table& tags_made_while_there_is_one_thread = tags();
 
 [[gnu::tls_model("initial-exec")]] constinit thread_local tag_index of_this_thread = 0;
-constinit std::atomic<tag_index (*)() noexcept> finder{nullptr};
+constinit std::atomic<tag_index (*)() noexcept> tag_finder{nullptr};
 
 /// The number of a name, with the name if that was entered now.
 std::pair<tag_index, std::string> enter(const std::string& name) {
@@ -70,7 +70,7 @@ std::string name_of_tag(tag_index tag) {
 }
 
 tag_index current_tag() noexcept {
-  if (const auto find = finder.load(std::memory_order_relaxed)) {
+  if (const auto find = tag_finder.load(std::memory_order_relaxed)) {
     if (const tag_index found = find()) return found;
   }
   return of_this_thread;
@@ -82,6 +82,6 @@ tag_index exchange_current_tag(tag_index tag) noexcept {
   return before;
 }
 
-void find_tag_by(tag_index (*find)() noexcept) noexcept { finder.store(find, std::memory_order_relaxed); }
+void find_tag_by(tag_index (*find)() noexcept) noexcept { tag_finder.store(find, std::memory_order_relaxed); }
 
 }  // namespace cenote::inline v1
