@@ -9,7 +9,8 @@ AT_ONCE = 10
 
 LIVE_ARRAYS = """
 import cenote
-assert all(row.installed for row in cenote.install("statistics | pool:initial=64MiB | cuda"))
+report = cenote.install("statistics | pool:initial=64MiB | cuda", ("torch", "cupy", "numba"))
+assert report, str(report)
 import threading
 import numpy, torch, cupy
 from numba import cuda

@@ -56,7 +56,7 @@ def test_a_block_goes_back_to_the_resource_that_made_it(run):
         import cenote
         first = cenote.mr.from_spec("statistics | pool:initial=64MiB | cuda")
         second = cenote.mr.from_spec("statistics | async")
-        assert all(row.installed for row in cenote.install(first))
+        assert all(row.installed for row in cenote.install(first, ("torch", "cupy", "numba")))
         import torch, cupy
         from numba import cuda
         old = [torch.ones(1000, device="cuda"), cupy.ones(1000)]

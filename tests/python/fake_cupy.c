@@ -40,13 +40,26 @@ static int get_device_id(int skip_dispatch) {
   return 0;
 }
 
+static int hooks = 0;
+static int has_memory_hooks(int skip_dispatch) {
+  (void)skip_dispatch;
+  return hooks;
+}
+
+static PyObject* set_hooks(PyObject* self, PyObject* count) {
+  (void)self;
+  hooks = (int)PyLong_AsLong(count);
+  return PyErr_Occurred() != NULL ? NULL : Py_NewRef(Py_None);
+}
+
 static PyObject* set_stream(PyObject* self, PyObject* handle) {
   (void)self;
   stream = (intptr_t)PyLong_AsVoidPtr(handle);
   return PyErr_Occurred() != NULL ? NULL : Py_NewRef(Py_None);
 }
 
-static PyMethodDef functions[] = {{"set_stream", set_stream, METH_O, NULL}, {NULL, NULL, 0, NULL}};
+static PyMethodDef functions[] = {
+    {"set_stream", set_stream, METH_O, NULL}, {"set_hooks", set_hooks, METH_O, NULL}, {NULL, NULL, 0, NULL}};
 static PyModuleDef definition = {PyModuleDef_HEAD_INIT, "fake_cupy", NULL, -1, functions, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit_fake_cupy(void) {
@@ -54,5 +67,6 @@ PyMODINIT_FUNC PyInit_fake_cupy(void) {
   if (module == NULL || PyModule_AddType(module, &base_memory_type) != 0) return NULL;
   PyModule_AddObject(module, "get_stream_ptr", PyLong_FromVoidPtr((void*)&get_stream_ptr));
   PyModule_AddObject(module, "get_device_id", PyLong_FromVoidPtr((void*)&get_device_id));
+  PyModule_AddObject(module, "has_memory_hooks", PyLong_FromVoidPtr((void*)&has_memory_hooks));
   return module;
 }

@@ -40,9 +40,33 @@ def set_device(device):
     entered.append(device)
 
 
+class OutOfMemory(MemoryError):
+    pass
+
+
+def call_with_hooks(malloc, size):
+    seen.append(("malloc", size))
+    return malloc(size)
+
+
+def call_free_hooks(name, device, size, address, memory):
+    seen.append((name, device, size, address, memory))
+    if broken:
+        raise RuntimeError("broken hook")
+
+
+seen = []
 broken = False
 alloc = _allocator.make_allocator(
-    fake_cupy.BaseMemory, MemoryPointer, set_device, fake_cupy.get_stream_ptr, fake_cupy.get_device_id
+    fake_cupy.BaseMemory,
+    MemoryPointer,
+    set_device,
+    call_with_hooks,
+    call_free_hooks,
+    OutOfMemory,
+    fake_cupy.get_stream_ptr,
+    fake_cupy.get_device_id,
+    fake_cupy.has_memory_hooks,
 )
 pool = mr.PoolMemoryResource(mr.CudaMemoryResource(), "1MiB", "1MiB")
 mr.set_current_device_resource(pool)
@@ -77,7 +101,41 @@ for size, error in refused.items():
     except error:
         continue
     raise AssertionError(f"{size} bytes are no {error}")
+try:
+    alloc(2**30)
+except OutOfMemory as error:
+    assert error.args[0] == 2**30 and "pool" in error.args[1]
 assert pool.in_use() == 0
+"""
+
+HOOKS = """
+import sys
+
+said = []
+sys.unraisablehook = lambda report: said.append(str(report.exc_value))
+alloc(1000)
+assert not seen
+fake_cupy.set_hooks(1)
+alloc(0)
+assert not seen                     # nothing was allocated
+block = alloc(1000)
+told = (0, 1000, block.mem.ptr, id(block.mem))
+assert seen == [("malloc", 1000)] and pool.in_use() == 1024
+del block
+assert seen[1:] == [("free_preprocess", *told), ("free_postprocess", *told)] and pool.in_use() == 0
+block = alloc(1000)
+broken = True
+del block
+assert said == ["broken hook"] * 2 and pool.in_use() == 0
+broken = False
+try:
+    alloc(2**30)
+except OutOfMemory:
+    pass
+fake_cupy.set_hooks(0)
+seen.clear()
+alloc(1000)
+assert not seen and pool.in_use() == 0
 """
 
 # A frame, and the arguments of a call, go while the exception that ended it is under way.
@@ -213,11 +271,23 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "code",
-    [GOES_BACK, ZERO_BYTES, ERRORS, EXCEPTION_UNDER_WAY, OTHER_STREAM, CONTEXT, STREAM_UNKNOWN, INTERRUPTED, DAEMONS],
+    [
+        GOES_BACK,
+        ZERO_BYTES,
+        ERRORS,
+        HOOKS,
+        EXCEPTION_UNDER_WAY,
+        OTHER_STREAM,
+        CONTEXT,
+        STREAM_UNKNOWN,
+        INTERRUPTED,
+        DAEMONS,
+    ],
     ids=[
         "goes_back",
         "zero_bytes",
         "errors",
+        "memory_hooks",
         "exception_under_way",
         "other_stream",
         "context_of_each_thread",

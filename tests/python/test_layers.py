@@ -242,6 +242,7 @@ PLUGIN_KNOWS: dict[str, dict[str, set[str]]] = {
         "metrics": {"spill"},
         "plugin": {"metrics", "options", "spill", "worker_device"},
     },
+    "cupy": {"_allocator": set(), "memory_pool": set(), "pinned_memory": set()},
     "torch": {"full_build": set(), "full_allocator": {"full_build"}},
 }
 for its in PLUGIN_KNOWS.values():

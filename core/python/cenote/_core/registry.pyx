@@ -408,6 +408,21 @@ cdef class Client:
         with nogil:
             lib.client_record_stream(<void*> pointer, on._handle)
 
+    def bytes_on(self, device) -> int:
+        """The bytes that the client holds of the current resources of one device. It looks at each of their blocks."""
+        cdef int number = device_argument(device)
+        cdef vector[lib.held_block] blocks
+        cdef optional[int] where
+        cdef size_t i, total = 0
+        self.require_made()
+        where = number
+        with nogil:
+            blocks = lib.held_blocks(where)
+        for i in range(blocks.size()):
+            if blocks[i].client == self._index:
+                total += blocks[i].bytes
+        return total
+
     def share(self, ptr) -> None:
         """The block may be used on any stream until it is freed."""
         cdef uintptr_t pointer = address_argument("ptr", ptr)

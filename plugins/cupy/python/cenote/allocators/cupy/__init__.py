@@ -7,7 +7,10 @@
     cupy.cuda.set_allocator(cupy_allocator)
 
 Arrays then come from the current resource of their device, on CuPy's current stream. An array that dies while another
-stream than its own is current is reused only after all work that the device has been given by then.
+stream than its own is current is reused only after all work that the device has been given by then. CuPy's memory hooks
+fire, and where memory is out, the error is CuPy's ``OutOfMemoryError``. A program that was written for
+``cupy.get_default_memory_pool()`` asks a `CenoteMemoryPool`; `pinned_allocator` makes a function for
+``cupy.cuda.set_pinned_memory_allocator``.
 
 ``cupy_allocator`` is made when it is first asked for; ImportError says why if it cannot be.
 """
@@ -16,10 +19,11 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["cupy_allocator", "install", "uninstall"]
+__all__ = ["CenoteMemoryPool", "cupy_allocator", "install", "pinned_allocator", "uninstall"]
 
 _replaced: Callable[[int], Any] | None = None
 """CuPy's allocator before install()."""
@@ -40,6 +44,41 @@ def _c_function(module: Any, name: str, signature: bytes) -> int:
     return get_pointer(capsule, signature)
 
 
+def _call_with_hooks(malloc: Callable[[int], Any], size: int) -> Any:
+    """Allocate between CuPy's memory hooks. One that raises after the allocation has it freed, as with CuPy."""
+    from cupy.cuda import device, memory_hook
+
+    hooks = list(memory_hook.get_memory_hooks().values())
+    said = {"device_id": device.get_device_id(), "size": size, "mem_size": size}
+    for hook in hooks:
+        hook.malloc_preprocess(**said)
+    pointer = None
+    try:
+        pointer = malloc(size)
+    finally:
+        made = (pointer.mem.ptr, id(pointer.mem)) if pointer is not None else (0, 0)
+        for hook in hooks:
+            hook.malloc_postprocess(**said, mem_ptr=made[0], pmem_id=made[1])
+    return pointer
+
+
+def _call_free_hooks(name: str, device: int, size: int, address: int, memory: int) -> None:
+    from cupy.cuda import memory_hook
+
+    for hook in list(memory_hook.get_memory_hooks().values()):
+        getattr(hook, name)(device_id=device, mem_size=size, mem_ptr=address, pmem_id=memory)
+
+
+def _out_of_memory(size: int, text: str) -> MemoryError:
+    """CuPy's own exception, with its figures, and cenote's in a note."""
+    from cupy.cuda.memory import OutOfMemoryError
+
+    pool = _named("CenoteMemoryPool")()
+    error: MemoryError = OutOfMemoryError(size, pool.total_bytes(), pool.get_limit())
+    error.add_note(text)
+    return error
+
+
 @functools.cache
 def _make_allocator() -> Callable[[int], Any]:
     try:
@@ -56,8 +95,12 @@ def _make_allocator() -> Callable[[int], Any]:
         cupy.cuda.memory.BaseMemory,
         cupy.cuda.MemoryPointer,
         cupy.cuda.runtime.setDevice,
+        _call_with_hooks,
+        _call_free_hooks,
+        _out_of_memory,
         _c_function(stream, "get_stream_ptr", b"intptr_t (int)"),
         _c_function(cupy.cuda.device, "get_device_id", b"int (int __pyx_skip_dispatch)"),
+        _c_function(cupy.cuda.memory_hook, "_has_memory_hooks", b"int (int __pyx_skip_dispatch)"),
     )
 
 
@@ -101,7 +144,16 @@ def uninstall() -> str:
     return f"cupy {cupy.__version__}: new arrays come from the allocator of before"
 
 
+_MODULES = {"CenoteMemoryPool": "memory_pool", "pinned_allocator": "pinned_memory"}
+
+
+def _named(name: str) -> Any:
+    return getattr(importlib.import_module(f"cenote.allocators.cupy.{_MODULES[name]}"), name)
+
+
 def __getattr__(name: str) -> Any:
     if name == "cupy_allocator":
         return _make_allocator()
+    if name in _MODULES:
+        return _named(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
