@@ -135,7 +135,9 @@ def test_info_is_json_with_stable_keys(tmp_path: Path) -> None:
     assert facts["driver"]["devices"] == len(facts["devices"]) == 2
     assert facts["devices"][1]["total_bytes"] == 24 * 1024**3
     assert facts["devices"][1]["resource"] == "cuda"
-    assert [each["name"] for each in facts["frameworks"]] == ["torch", "cupy", "numba.cuda", "cuda.core"]
+    names = [each["name"] for each in facts["frameworks"]]
+    assert names[:6] == ["torch", "cupy", "numba.cuda", "cuda.core", "rmm", "warp"] and "jax" in names
+    assert all(each["way"] and each["needs"].startswith("pip install ") for each in facts["frameworks"])
 
 
 SIMULATED = {"CENOTE_CUDA_DRIVER": "sim"}

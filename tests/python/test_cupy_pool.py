@@ -98,5 +98,5 @@ def test_pinned_memory_comes_from_the_resource_and_goes_back(monkeypatch: pytest
     assert resource.in_use() == 0
     with pytest.raises(MemoryError):
         allocate(1 << 50)
-    with pytest.raises(ValueError, match="pool | pinned"):
+    with pytest.raises(ValueError, match=r"pool \| pinned"):
         pinned_allocator(mr.CudaMemoryResource())

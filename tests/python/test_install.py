@@ -15,6 +15,7 @@ import pytest
 
 import cenote
 from cenote import frameworks, mr, registry
+from cenote.doors import DOORS
 
 
 @pytest.mark.parametrize("resource", [None, 7, b"cuda", object(), mr.CudaMemoryResource, True])
@@ -46,6 +47,26 @@ def test_each_framework_has_a_row_that_says_why_it_is_not_there() -> None:
             assert row.detail == f"not installed: pip install 'cenote[{row.framework}]'"
         else:
             assert "no GPU" in row.detail and "simulated" in row.detail
+
+
+def test_report_names_every_door_of_the_libraries_that_are_there(
+    tmp_path: Path, run_fresh: Callable[..., CompletedProcess[str]]
+) -> None:
+    for name in ("warp", "triton", "jax"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('was imported')\n")
+    run_fresh(
+        """
+        import cenote
+        report = cenote.install("cuda", frameworks=())
+        assert report and not list(report)               # what the call does not go through is no failure of it
+        names = [row.framework for row in report.others]
+        assert [name for name in names if name in ("warp", "triton", "jax")] == ["warp", "triton", "jax"], names
+        text, page = str(report), report._repr_html_()
+        assert "· warp" in text and "warp.set_cuda_allocator" in text and "DLPack" in text
+        assert page.count("<td>·</td>") == len(names)
+        """,
+        PYTHONPATH=str(tmp_path),
+    )
 
 
 def test_resource_is_current_although_no_framework_took_it() -> None:
@@ -474,8 +495,8 @@ def test_without_a_driver_every_row_says_so(run_fresh: Callable[..., CompletedPr
 def test_no_framework_is_imported_where_it_could_not_be_used(
     tmp_path: Path, run_fresh: Callable[..., CompletedProcess[str]]
 ) -> None:
-    for name in frameworks.FRAMEWORKS:
-        package = tmp_path / (name if name != "cuda" else "cuda/core")
+    for door in DOORS:
+        package = tmp_path.joinpath(*door.module.split("."))
         package.mkdir(parents=True)
         (package / "__init__.py").write_text("raise RuntimeError('was imported')\n")
     run_fresh(

@@ -187,7 +187,8 @@ PACKAGE_KNOWS: dict[str, set[str]] = {
     "statistics": {"_core", "_profiled_function", "mr"},
     "_local_device": {"_core", "driver"},
     "budgets": {"_core", "driver"},
-    "frameworks": {"_core", "_local_device", "driver", "mr", "registry", "sim"},
+    "doors": set(),
+    "frameworks": {"_core", "_local_device", "doors", "driver", "mr", "registry", "sim"},
     "allocators": set(),
     "compat": {"__init__", "stream"},
 }

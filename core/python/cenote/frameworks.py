@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 
 from cenote import driver, mr, registry
 from cenote._core.registry import install_resource, keep_to_device
 from cenote._core.specification import specification_words
 from cenote._local_device import local_device
+from cenote.doors import DOORS
 from cenote.errors import DriverUnavailableError
 
 __all__ = ["FRAMEWORKS", "InstallDevice", "InstallReport", "InstallRow", "install", "uninstall"]
 
-FRAMEWORKS = ("torch", "cupy", "numba", "cuda")
+FRAMEWORKS = tuple(door.name for door in DOORS if door.is_installable)
 """Frameworks that have a plugin, by the name of their package; ``cuda`` is cuda.core."""
 
 
@@ -53,6 +52,8 @@ class InstallReport:
     rows: tuple[InstallRow, ...]
     devices: tuple[InstallDevice, ...] = ()
     """Every device of the process, with what it has."""
+    others: tuple[InstallRow, ...] = ()
+    """Libraries that are installed and that this call does not put onto cenote, with what does."""
 
     def __iter__(self) -> Iterator[InstallRow]:
         return iter(self.rows)
@@ -61,10 +62,11 @@ class InstallReport:
         return all(row.installed for row in self.rows)
 
     def __str__(self) -> str:
-        width = max((len(row.framework) for row in self.rows), default=0)
+        width = max((len(row.framework) for row in (*self.rows, *self.others)), default=0)
         lines = [f"current resource: {self.resource or 'none'}"]
         lines += [f"  {each}" for each in self.devices if len(self.devices) > 1]
         lines += [f"  {'✓' if row.installed else '✗'} {row.framework:<{width}}  {row.detail}" for row in self.rows]
+        lines += [f"  · {row.framework:<{width}}  {row.detail}" for row in self.others]
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -72,6 +74,9 @@ class InstallReport:
             f"<tr><td>{'✓' if row.installed else '✗'}</td><td>{escape(row.framework)}</td>"
             f"<td>{escape(row.detail)}</td></tr>"
             for row in self.rows
+        )
+        cells += "".join(
+            f"<tr><td>·</td><td>{escape(row.framework)}</td><td>{escape(row.detail)}</td></tr>" for row in self.others
         )
         devices = "".join(f"<br>{escape(str(each))}" for each in self.devices if len(self.devices) > 1)
         caption = f"current resource: {escape(self.resource or 'none')}{devices}"
@@ -130,7 +135,8 @@ def install(
         devices = _devices()
     except DriverUnavailableError as error:
         return InstallReport("", tuple(InstallRow(name, False, f"no GPU: {error}") for name in frameworks))
-    return InstallReport(spelled, tuple(_install_framework(name) for name in frameworks), devices)
+    rows = tuple(_install_framework(name) for name in frameworks)
+    return InstallReport(spelled, rows, devices, _others())
 
 
 def uninstall(frameworks: Iterable[str] | str = FRAMEWORKS) -> InstallReport:
@@ -218,13 +224,10 @@ def _devices() -> tuple[InstallDevice, ...]:
     return tuple(InstallDevice(each, _specification_of(each), each in made) for each in range(driver.device_count()))
 
 
-def _is_there(name: str) -> bool:
-    """Whether a framework is installed. Imports nothing of it."""
-    spec = importlib.util.find_spec(name)
-    if spec is None or name != "cuda":
-        return spec is not None
-    folders = spec.submodule_search_locations or ()  # of a package that cuda.core shares with others
-    return any(Path(folder, "core").is_dir() for folder in folders)
+def _others() -> tuple[InstallRow, ...]:
+    """Name the doors that are not gone through here, of the libraries that are there."""
+    closed = [door for door in DOORS if not door.is_installable and door.is_there()]
+    return tuple(InstallRow(door.name, False, f"not touched: {door.way}") for door in closed)
 
 
 def _runs_on_simulated_device() -> bool:
@@ -235,8 +238,9 @@ def _runs_on_simulated_device() -> bool:
 
 
 def _install_framework(name: str) -> InstallRow:
-    if not _is_there(name):
-        return InstallRow(name, False, f"not installed: pip install 'cenote[{name}]'")
+    (door,) = (door for door in DOORS if door.name == name)
+    if not door.is_there():
+        return InstallRow(name, False, f"not installed: {door.needs}")
     if driver.is_simulated() and not (name == "cuda" and _runs_on_simulated_device()):
         why = "no GPU: the simulated device serves cenote's own calls, not a framework's kernels"
         return InstallRow(name, False, why)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import platform
 from dataclasses import asdict
-from importlib import metadata
 from typing import Any
 
 import cenote
 from cenote.cli.environment import variables
 from cenote.cli.terminal import Terminal
+from cenote.doors import DOORS, Door
 from cenote.units import format_bytes
 
 RESOURCE_VARIABLE = "CENOTE_RESOURCE"
@@ -22,14 +21,6 @@ _VIRTUAL_MEMORY_SUPPORTED = 102  # CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT
 _ONE_PAGE_OF_A_RANGE = (
     "UCX, NIXL, MPI and GPUDirect ask the driver about addresses, and see one page of what a pool that maps pages "
     "hands out: take 'pool | cuda' for them, or 'virtual', whose blocks are a page each."
-)
-
-# What is imported, the distributions that may bring it, and how to get it.
-_FRAMEWORKS = (
-    ("torch", ("torch",), "pip install 'cenote[torch]'"),
-    ("cupy", ("cupy-cuda13x", "cupy-cuda12x", "cupy-cuda11x", "cupy"), "pip install 'cenote[cupy]'"),
-    ("numba.cuda", ("numba-cuda",), "pip install 'cenote[numba]'"),
-    ("cuda.core", ("cuda-core",), "pip install 'cenote[cuda]'"),
 )
 
 
@@ -74,7 +65,7 @@ def collect() -> dict[str, Any]:
         "driver": driver,
         "environment": environment,
         "devices": [_device(index, wrong.get(RESOURCE_VARIABLE)) for index in range(driver["devices"])],
-        "frameworks": [_framework(*framework) for framework in _FRAMEWORKS],
+        "frameworks": [_framework(door) for door in DOORS],
     }
 
 
@@ -120,16 +111,16 @@ def _resource(index: int, wrong_resource: str | None) -> str | None:
     return None if wrong_resource is not None else cenote.registry.default_specification()
 
 
-def _framework(name: str, distributions: tuple[str, ...], needs: str) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": name, "version": None, "distribution": None, "needs": needs}
-    if importlib.util.find_spec(name.partition(".")[0]) is None:
-        return found
-    for distribution in distributions:
-        try:
-            return {**found, "version": metadata.version(distribution), "distribution": distribution}
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+def _framework(door: Door) -> dict[str, Any]:
+    found = door.version() if door.is_there() else None
+    version, distribution = found or (None, None)
+    return {
+        "name": door.module,
+        "version": version,
+        "distribution": distribution,
+        "needs": door.needs,
+        "way": door.way,
+    }
 
 
 def _show(terminal: Terminal, facts: dict[str, Any]) -> None:
@@ -150,10 +141,10 @@ def _show(terminal: Terminal, facts: dict[str, Any]) -> None:
         terminal.line(_ONE_PAGE_OF_A_RANGE)
         terminal.line()
     rows = [
-        (each["name"], each["version"] or "not installed", each["distribution"] or each["needs"])
+        (each["name"], each["version"] or "not installed", each["way"] if each["version"] else each["needs"])
         for each in facts["frameworks"]
     ]
-    terminal.table("Frameworks", ("", "version", "from"), rows)
+    terminal.table("Doors", ("", "version", "onto cenote by"), rows)
 
 
 def _show_device(terminal: Terminal, device: dict[str, Any]) -> None:
