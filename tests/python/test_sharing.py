@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import pickle
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -238,10 +240,18 @@ def test_thousand_blocks_arrive_and_leave_nothing_though_processes_are_killed(po
             assert mine.tobytes() == pattern(opened + 1, size)
             del mine
         opened += 1
-        if chance.random() < 0.02:  # at any moment of an opening
-            other.tell("open_block", handle)
-            time.sleep(chance.random() * 0.01)
-            other.kill()
+        if chance.random() < 0.03:  # at any moment of an opening, on either side of it
+            if chance.random() < 0.5:
+                other.tell("open_block", handle)
+                time.sleep(chance.random() * 0.01)
+                other.kill()
+            else:
+                kept = other.ask("make_block", opened, size, "own")
+                killer = threading.Timer(chance.random() * 0.002, other.kill)
+                killer.start()
+                with contextlib.suppress(RuntimeError):  # it has ended, or not all has arrived
+                    assert cenote.open_shared(kept).tobytes() == pattern(opened, size)
+                killer.join()
             peers[which] = Peer()
         buffer = None
         wait_until(lambda: not pool.pins())
