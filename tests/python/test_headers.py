@@ -115,6 +115,7 @@ MADE_OF = {
     "ground/host_table",
     "ground/free_correction",
     "ground/immortal",
+    "ground/ladder",
     "ground/mutex",
     "ground/output_file",
     "ground/process",

@@ -121,6 +121,41 @@ def test_error_says_what_each_handler_did() -> None:
         sys.unraisablehook = hook
 
 
+def failure_of(resource: mr.DeviceMemoryResource, nbytes: int) -> list[tuple[str, int | None, str]]:
+    with pytest.raises(cenote.OutOfMemoryError) as raised:
+        resource.allocate(nbytes)
+    assert ("tried: " in str(raised.value)) == bool(raised.value.steps)
+    return [(step.name, step.freed_bytes, step.why_not) for step in raised.value.steps]
+
+
+def test_error_says_what_the_pool_itself_has_tried() -> None:
+    over_pages, over_chunks = mr.from_spec("pool:max=64MiB"), mr.from_spec("pool:initial=0,max=64MiB | cuda")
+    blocks = [(pool, pool.allocate(40 * MIB)) for pool in (over_pages, over_chunks)]
+    assert failure_of(over_pages, 50 * MIB) == [
+        ("blocks of other streams", None, ""),
+        ("free pages brought together", None, ""),
+        ("idle pages of other pools", 0, ""),
+        ("waiting for the device's work", None, ""),
+    ]
+    assert failure_of(over_chunks, 50 * MIB) == [
+        ("blocks of other streams", None, ""),
+        ("free chunks given back", 0, ""),
+    ]
+    assert failure_of(over_pages, 100 * MIB) == []  # nothing could help
+    for pool, block in blocks:
+        pool.deallocate(block, 40 * MIB)
+    assert failure_of(mr.LimitingResourceAdaptor(over_pages, MIB), 2 * MIB) == []
+
+
+def test_error_says_that_the_drivers_pools_were_waited_for_and_trimmed() -> None:
+    _, total = cenote.driver.memory_info(0)
+    others, drivers = mr.CudaMemoryResource(), mr.from_spec("async")
+    taken = others.allocate(total - 64 * MIB)
+    (step,) = failure_of(drivers, 1024 * MIB)
+    assert step[0] == "waiting for frees of the driver's pools, and trimming them"
+    others.deallocate(taken, total - 64 * MIB)
+
+
 def test_handler_that_takes_too_long_is_not_waited_for() -> None:
     may_end = threading.Event()
 

@@ -1,6 +1,7 @@
 #include "cenote/memory_resource.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <optional>
 #include <stdexcept>
 #include <utility>
@@ -14,6 +15,7 @@
 #include "cenote/ground/bytes.hpp"
 #include "cenote/ground/flight_recorder.hpp"
 #include "cenote/ground/free_correction.hpp"
+#include "cenote/ground/ladder.hpp"
 #include "cenote/ground/log.hpp"
 #include "cenote/ground/pressure.hpp"
 #include "cenote/resource_adaptor.hpp"
@@ -91,7 +93,8 @@ out_of_memory memory_resource::shortage_of(stream_ref stream, std::size_t bytes,
   known.device = device_;
   known.stream = reinterpret_cast<std::uintptr_t>(stream.value());
   known.resource = describe(*this);
-  known.steps = std::move(steps);
+  known.steps = ladder::take();
+  known.steps.insert(known.steps.end(), std::make_move_iterator(steps.begin()), std::make_move_iterator(steps.end()));
   memory_state figures = state();
   bound_by_budget(*this, figures, known);
   out_of_memory error(bytes, figures, std::move(known));

@@ -67,9 +67,9 @@ class ReliefStep:
     Attributes
     ----------
     name : str
-        The pressure handler.
+        What was done: a step of the resource's own, such as ``"free pages brought together"``, or a pressure handler.
     freed_bytes : int or None
-        What it freed, as it said; None where it does not know.
+        What it freed, as far as that is known; None where it is not.
     why_not : str
         Why it was skipped, or how it failed; empty if it was done.
     """

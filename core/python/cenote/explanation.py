@@ -86,8 +86,8 @@ class Advice:
     ----------
     kind : str
         ``"process"``: another process holds the memory. ``"cache"``: it is held beside cenote in this one.
-        ``"leak"``: it is not freed. ``"resource"``: another resource, in the same memory. ``"limit"``: a higher limit.
-        ``"memory"``: nothing but a larger device.
+        ``"leak"``: it is not freed. ``"pin"``: freed blocks are pinned. ``"graph"``: graphs hold it. ``"resource"``:
+        another resource, in the same memory. ``"limit"``: a higher limit. ``"memory"``: nothing but a larger device.
     text : str
         One sentence with its figures.
     specification : str
@@ -219,7 +219,7 @@ def text_of_step(step: ReliefStep) -> str:
     """Say what a step gave."""
     if step.why_not:
         return step.why_not
-    return "it does not know what it freed" if step.freed_bytes is None else f"freed {format_bytes(step.freed_bytes)}"
+    return "done; it was not enough" if step.freed_bytes is None else f"freed {format_bytes(step.freed_bytes)}"
 
 
 def explain(

@@ -16,6 +16,7 @@
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/free_correction.hpp"
 #include "cenote/ground/immortal.hpp"
+#include "cenote/ground/ladder.hpp"
 #include "cenote/ground/mutex.hpp"
 #include "cenote/ground/process.hpp"
 
@@ -173,7 +174,13 @@ void* memory_pool_ref::allocate(stream_ref stream, std::size_t bytes) const {
     return driver().cuMemAllocFromPoolAsync(&pointer, bytes, handle_, stream.value());
   };
   CUresult result = ask();
-  if (result == CUDA_ERROR_OUT_OF_MEMORY && make_room({device_, bytes, stream, handle_, trims})) result = ask();
+  if (result == CUDA_ERROR_OUT_OF_MEMORY) {
+    const ladder::climb climbing;
+    const bool is_worth_asking = make_room({device_, bytes, stream, handle_, trims});
+    if (is_worth_asking) result = ask();
+    ladder::note("waiting for frees of the driver's pools, and trimming them", std::nullopt,
+                 is_worth_asking ? "" : "skipped: they have too little that is unused");
+  }
   if (result == CUDA_ERROR_OUT_OF_MEMORY) return nullptr;
   check_driver("cuMemAllocFromPoolAsync", result);
   return reinterpret_cast<void*>(pointer);

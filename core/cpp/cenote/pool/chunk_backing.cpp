@@ -10,6 +10,7 @@
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/unnamed_stream.hpp"
 #include "cenote/ground/error.hpp"
+#include "cenote/ground/ladder.hpp"
 
 namespace cenote::inline v1::pool {
 namespace {
@@ -67,6 +68,7 @@ void* chunk_backing::bring(request& wanted) {
   }
   if (void* p = grow(wanted)) return p;
   if (void* p = heap_.reclaim(wanted)) return p;
+  ladder::note("blocks of other streams", std::nullopt, wanted.may_wait ? "" : "skipped: the stream is being captured");
   return make_room_and_grow(wanted);
 }
 
@@ -103,6 +105,7 @@ void* chunk_backing::make_room_and_grow(request& wanted) {
   } else {
     released += release(stream, wanted.id, 0);
   }
+  ladder::note("free chunks given back", released);
   return released == 0 ? nullptr : grow(wanted);
 }
 

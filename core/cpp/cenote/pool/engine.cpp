@@ -7,6 +7,7 @@
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/own_streams.hpp"
 #include "cenote/ground/free_correction.hpp"
+#include "cenote/ground/ladder.hpp"
 #include "cenote/ground/log.hpp"
 
 namespace cenote::inline v1::pool {
@@ -91,6 +92,7 @@ void* engine::take_from_heap(request wanted) {
   }
   if (void* p = heap_.take_or_borrow(wanted, may_borrow && !wanted.id.is_capturing())) return p;
 
+  const ladder::climb climbing;
   const relaxed_capture_scope relaxed;
   const within_capture_scope within(wanted.id.is_capturing());
   heap_.end_captures();
@@ -99,7 +101,10 @@ void* engine::take_from_heap(request wanted) {
   trimmer_.finish(wanted.stream, wanted.id);
   wanted.is_thorough = true;
   if (void* p = heap_.take(wanted)) return p;  // another thread may have brought memory for both
-  if (void* p = memory_->bring(wanted)) return p;
+  void* const brought = memory_->bring(wanted);
+  const bool could_help = wanted.bytes <= memory_->maximum().value_or(max_allocation);
+  if (brought != nullptr || !could_help) ladder::forget();
+  if (brought != nullptr) return brought;
   if (wanted.refusal) std::rethrow_exception(wanted.refusal);  // it knows more than that there is no memory
   return nullptr;
 }

@@ -7,9 +7,15 @@
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/ground/error.hpp"
+#include "cenote/ground/ladder.hpp"
 
 namespace cenote::inline v1::pool {
 namespace {
+
+// The steps, as errors name them.
+constexpr const char* waiting = "waiting for the device's work";
+constexpr const char* in_a_capture = "skipped: the stream is being captured";
+constexpr const char* beside_a_capture = "skipped: a stream of the device is being captured";
 
 /// What one front cache may hold: a sixty-fourth of the pool, but little where pages are scarce, as what lies in caches
 /// keeps whole pages from other uses; and enough for small blocks where the pool is small.
@@ -66,12 +72,14 @@ void* page_backing::bring(request& wanted) {
     if (void* p = heap_.take_settled(wanted)) return p;
     if (void* p = heap_.borrow(wanted)) return p;
   }
+  ladder::note("blocks of other streams", std::nullopt, wanted.may_wait ? "" : in_a_capture);
   if (void* p = bring_pages(wanted, spared, {.may_move = true})) return p;
   if (wanted.may_wait) {
     if (void* p = heap_.reclaim(wanted)) return p;
     if (void* p = bring_pages(wanted, spared, {.may_move = true})) return p;
   }
   if (void* p = bring_pages(wanted, max_allocation, {.may_move = true})) return p;
+  ladder::note("free pages brought together");
   if (void* p = bring_of_others(wanted, {.may_move = true})) return p;
   return wait_and_break(wanted);
 }
@@ -79,7 +87,9 @@ void* page_backing::bring(request& wanted) {
 /// Where the maximum has room and the device has none: makes new pages of what lies idle in other pools.
 void* page_backing::bring_of_others(const request& wanted, means by) {
   const std::size_t needed = std::min(pages_->room(max_allocation), align_up(wanted.bytes, page_map::slot_bytes));
-  if (page_pools::give_back(*this, needed, by.may_break) == 0) return nullptr;
+  const std::size_t given_back = page_pools::give_back(*this, needed, by.may_break);
+  ladder::note("idle pages of other pools", given_back);
+  if (given_back == 0) return nullptr;
   return bring_pages(wanted, max_allocation, by);
 }
 
@@ -182,7 +192,9 @@ bool page_backing::map_all(const paged_range::plan& planned, stream_ref stream) 
 /// The last step: waits, on the host, for all work of the device, after which each page that is free is everybody's,
 /// and may be exchanged for smaller ones.
 void* page_backing::wait_and_break(request& wanted) {
-  if (!wanted.may_wait || is_capture_underway(device())) return nullptr;
+  const bool is_forbidden = wanted.may_wait && is_capture_underway(device());
+  ladder::note(waiting, std::nullopt, !wanted.may_wait ? in_a_capture : is_forbidden ? beside_a_capture : "");
+  if (!wanted.may_wait || is_forbidden) return nullptr;
   heap_.settle_after_all_work();
   reap();
   if (void* p = heap_.take(wanted)) return p;
