@@ -26,13 +26,13 @@ from cenote.units import format_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
 
 __all__ = ["table_of", "write_report"]
 
 _MOST_CURVES = 7
 _MOST_POINTS = 600
 _MOST_EVENTS = 40
+_OF_CLIENTS = (Event.ALLOCATE, Event.FREE, Event.FAILURE)
 _COLOURS = (WATER, STONE, "#e3a72f", "#5b7b3a", "#7d5ba6", "#3e6fb0", "#b0588a", MUTED)
 
 _STYLE = f"""
@@ -42,14 +42,20 @@ h1 {{ font-size: 1.5rem; margin: 0 0 .25rem; }} h2 {{ font-size: 1.1rem; margin:
 p.sub {{ color: {MUTED}; margin: 0 0 1rem; overflow-wrap: anywhere; }}
 p.why {{ border-left: 4px solid {STONE}; padding: .5rem 1rem; background: #fbf5f3; }}
 .scroll {{ overflow-x: auto; }}
+.columns {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 0 2.5rem; }}
 table {{ border-collapse: collapse; width: 100%; }}
 th, td {{ text-align: left; padding: .25rem .75rem .25rem 0; border-bottom: 1px solid {GRID}; }}
-th {{ color: {MUTED}; font-weight: normal; }} td.n, th.n {{ text-align: right; white-space: nowrap; }}
-td:first-child {{ overflow-wrap: anywhere; }}
+th {{ color: {MUTED}; font-weight: normal; }}
+td.n, th.n {{ text-align: right; white-space: nowrap; padding-right: 1.5rem; }}
+td:last-child, th:last-child {{ padding-right: 0; }} td {{ overflow-wrap: break-word; }}
+summary {{ cursor: pointer; font-size: 1.1rem; font-weight: bold; margin: 2rem 0 .5rem; }}
 .bar {{ display: flex; height: 1.6rem; border-radius: 4px; overflow: hidden; }} .bar span {{ min-width: 1px; }}
 .key {{ display: inline-block; width: .8rem; height: .8rem; border-radius: 2px; margin-right: .4rem; }}
-svg {{ max-width: 100%; height: auto; }}
-pre {{ background: #f5f7fa; padding: .75rem; overflow-x: auto; }}
+svg {{ width: 100%; min-width: 30rem; height: auto; }}
+ul.keys {{ list-style: none; margin: .25rem 0; padding: 0; display: flex; flex-wrap: wrap; gap: 0 1.25rem; }}
+.advice {{ border-left: 4px solid {WATER}; padding: .5rem 1rem; background: #f0f7f9; margin: .5rem 0; }}
+.advice code {{ overflow-wrap: anywhere; }}
+pre {{ background: #f5f7fa; padding: .75rem; white-space: pre-wrap; overflow-wrap: anywhere; }}
 """
 
 
@@ -97,13 +103,12 @@ def _page(explanation: Explanation) -> str:
         f"<h1>{title}</h1><p class=sub>{escape(subtitle)}</p>",
         f"<p class=why>{escape(explanation.why)}</p>",
         f"<p class=sub>{escape(explanation.resource)}</p>" if explanation.resource else "",
+        _advice(explanation),
         _account(explanation),
         _holders(explanation),
-        _growing(explanation),
-        _steps(explanation),
-        _advice(explanation),
-        *(_picture(f"Bytes over time, by {by}", _curves(recording, by)) for by in ("client", "tag")),
-        _picture("Where the blocks lie", _address_map(recording)),
+        f"<div class=columns>{_growing(explanation)}{_steps(explanation)}</div>",
+        *(_picture(f"Bytes over time, by {by}", *_curves(recording, by)) for by in ("client", "tag")),
+        _picture("Where the blocks lie", *_address_map(recording)),
         _events(recording),
         f"<h2>The error</h2><pre>{escape(explanation.message)}</pre>" if explanation.message else "",
     ]
@@ -147,8 +152,8 @@ def _holders(explanation: Explanation) -> str:
         holders = [each for each in explanation.holders if each.kind == kind]
         rows = [(each.name or "(no tag)", format_bytes(each.bytes), f"{each.blocks:,}") for each in holders]
         if rows:
-            pieces.append(f"<h2>Held by {kind}</h2>{_table((kind, ' bytes', ' blocks'), rows)}")
-    return "".join(pieces)
+            pieces.append(f"<section><h2>Held by {kind}</h2>{_table((kind, ' bytes', ' blocks'), rows)}</section>")
+    return f"<div class=columns>{''.join(pieces)}</div>"
 
 
 def _growing(explanation: Explanation) -> str:
@@ -156,19 +161,22 @@ def _growing(explanation: Explanation) -> str:
         (f"{each.kind} {each.name or '(no tag)'}", format_bytes(each.bytes), format_bytes(each.held_bytes))
         for each in explanation.growing
     ]
-    return f"<h2>Only growing</h2>{_table(('', ' grown by', ' now'), rows)}" if rows else ""
+    table = _table(("", " grown by", " now"), rows)
+    return f"<section><h2>Only growing</h2>{table}</section>" if rows else ""
 
 
 def _steps(explanation: Explanation) -> str:
     rows = [(step.name, text_of_step(step)) for step in explanation.steps]
-    return f"<h2>Tried before it failed</h2>{_table(('step', 'what it gave'), rows)}" if rows else ""
+    table = _table(("step", "what it gave"), rows)
+    return f"<section><h2>Tried before it failed</h2>{table}</section>" if rows else ""
 
 
 def _advice(explanation: Explanation) -> str:
-    rows = [(each.text, each.specification) for each in explanation.advice]
-    return (
-        f"<h2>Tried on the simulated device</h2>{_table(('what would have helped', 'resource'), rows)}" if rows else ""
-    )
+    pieces = [
+        f"<p class=advice>{escape(each.text)}<br><code>{escape(each.specification)}</code></p>"
+        for each in explanation.advice
+    ]
+    return f"<h2>What would have helped, tried on the simulated device</h2>{''.join(pieces)}" if pieces else ""
 
 
 def _events(recording: Recording) -> str:
@@ -179,7 +187,7 @@ def _events(recording: Recording) -> str:
         (
             Event(event).name.lower() if event in Event._value2member_map_ else str(event),
             format_bytes(nbytes),
-            recording.clients[client] if client < len(recording.clients) else "",
+            _name_of(recording, client) if event in _OF_CLIENTS else "",
             recording.tags[tag] if 0 < tag < len(recording.tags) else "",
             str(thread),
             f"{(recording.time_ns - time_ns) / 1e6:,.0f}",
@@ -187,35 +195,39 @@ def _events(recording: Recording) -> str:
         for time_ns, thread, event, _, nbytes, _, client, tag in newest.tolist()
     ]
     headings = ("event", " bytes", "client", "tag", " thread", " ms before the end")
-    return f"<h2>The last events</h2>{_table(headings, rows)}"
+    return f"<details><summary>The last {len(rows)} events</summary>{_table(headings, rows)}</details>"
 
 
-def _picture(title: str, figure: Figure | None) -> str:
+def _picture(title: str, figure: Figure | None, keys: Iterable[tuple[str, str]]) -> str:
+    """Put a picture and its keys, colours with their names, under a heading."""
     if figure is None:
         return ""
     picture = io.StringIO()
     figure.savefig(picture, format="svg", metadata={"Date": None})
     svg = picture.getvalue()
-    return f"<h2>{escape(title)}</h2>{svg[svg.index('<svg') :]}"
+    named = "".join(
+        f'<li><span class=key style="background:{colour}"></span>{escape(name)}</li>' for colour, name in keys
+    )
+    return f"<h2>{escape(title)}</h2><ul class=keys>{named}</ul><div class=scroll>{svg[svg.index('<svg') :]}</div>"
 
 
 def _new_figure(height: float) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    return Figure(figsize=(10, height), facecolor="white", layout=ConstrainedLayoutEngine())
+    return Figure(figsize=(9, height), facecolor="white", layout=ConstrainedLayoutEngine())
 
 
-def _curves(recording: Recording, by: str) -> Figure | None:
+def _curves(recording: Recording, by: str) -> tuple[Figure | None, list[tuple[str, str]]]:
     """Stack what the largest holders have over time; None where there is nothing to tell apart."""
     curves = recording.bytes_over_time(by) if len(recording.events) > 1 else {}
     if by == "tag" and not any(curves):
-        return None
+        return None, []
     ordered = sorted(
         ((name, curve) for name, curve in curves.items() if curve.max(initial=0)), key=lambda c: -c[1].max()
     )
     if not ordered:
-        return None
+        return None, []
     shown, others = ordered[:_MOST_CURVES], ordered[_MOST_CURVES:]
     if others:
         shown.append((f"{len(others)} others", np.sum([curve for _, curve in others], axis=0)))
@@ -226,21 +238,26 @@ def _curves(recording: Recording, by: str) -> Figure | None:
     figure = _new_figure(3.2)
     axes = figure.subplots()
     stacked = [curve[at] / 1024**power for _, curve in shown]
-    labels = [name or "(no tag)" for name, _ in shown]
-    axes.stackplot(seconds, stacked, labels=labels, colors=_COLOURS, step="post", linewidth=0)
+    colours = _colours_of_clients(recording) if by == "client" else {}
+    keys = [(colours.get(name, _COLOURS[at]), name or "(no tag)") for at, (name, _) in enumerate(shown)]
+    axes.stackplot(seconds, stacked, colors=[colour for colour, _ in keys], step="post", linewidth=0)
     unit = ("B", "KiB", "MiB", "GiB", "TiB")[power]
     dress(axes, "time [s]", f"memory [{unit}]", "", "")
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, labelcolor=INK, fontsize=9)
     axes.set_xlim(0, max(float(seconds[-1]), 1e-3))
     axes.set_ylim(0, most / 1024**power * 1.05)
-    return figure
+    return figure, keys
 
 
-def _address_map(recording: Recording) -> Figure | None:
+def _colours_of_clients(recording: Recording) -> dict[str, str]:
+    """Give each client the same colour in all pictures."""
+    return {name: _COLOURS[at % len(_COLOURS)] for at, name in enumerate(recording.clients)}
+
+
+def _address_map(recording: Recording) -> tuple[Figure | None, list[tuple[str, str]]]:
     """Draw the blocks that are held as stripes in rows of addresses; long gaps between them are left out."""
     blocks = sorted((address, *block) for address, block in recording.held_at_the_end().items())
     if not blocks:
-        return None
+        return None, []
     gap = 64 << 20
     runs: list[list[tuple[int, int, int]]] = []
     end = -1
@@ -261,30 +278,15 @@ def _address_map(recording: Recording) -> Figure | None:
                 spans, (row - 0.35, 0.7), facecolors=_COLOURS[client % len(_COLOURS)], lw=0, rasterized=True
             )
     shown = sorted({client for run in runs for _, _, client in run})
-    names = [_name_of(recording, client) for client in shown]
-    axes.legend(
-        [_swatch(_COLOURS[client % len(_COLOURS)]) for client in shown],
-        names,
-        loc="upper left",
-        bbox_to_anchor=(1.0, 1.0),
-        frameon=False,
-        labelcolor=INK,
-        fontsize=9,
-    )
+    keys = [(_COLOURS[client % len(_COLOURS)], _name_of(recording, client)) for client in shown]
     axes.set_yticks(range(len(runs)), [f"{run[0][0]:#x}" for run in runs])
     axes.invert_yaxis()
     ticks = np.linspace(0, longest, 5)
     dress(axes, "from the first block on", "", "", "", grid="x")
     axes.set_xticks(ticks, [format_bytes(int(tick)) for tick in ticks])
     axes.set_xlim(0, longest)
-    return figure
+    return figure, keys
 
 
 def _name_of(recording: Recording, client: int) -> str:
     return recording.clients[client] if client < len(recording.clients) else f"client {client}"
-
-
-def _swatch(colour: str) -> Patch:
-    from matplotlib.patches import Patch
-
-    return Patch(facecolor=colour)
