@@ -9,6 +9,7 @@ from its beginning, as a program would do its work once more.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import random
@@ -23,10 +24,11 @@ import numpy as np
 
 import cenote
 from cenote import explanation, mr, registry, sim
+from cenote._core.memory_resource import first_in_stack
 from cenote.logs.trace import Action, bytes_in_use, read
 
 TRACES = Path(__file__).parents[1] / "traces"
-CAUSES = ("leak", "cache", "process", "holes", "limit", "need")
+CAUSES = ("leak", "cache", "process", "holes", "limit", "need", "pin", "graph")
 MIB = 1024**2
 LONGEST = 12_000  # events of a trace that are played
 
@@ -45,6 +47,10 @@ class Incident:
         The device, and what others hold of it.
     leak : tuple of (int, int)
         Bytes that are leaked, and after how many events each.
+    pins : int
+        Blocks of a page that are pinned and then freed, at the beginning, between others that stay.
+    graphs : int
+        Bytes that graphs have, from the beginning.
     """
 
     cause: str
@@ -54,6 +60,8 @@ class Incident:
     device_bytes: int
     outside_bytes: int = 0
     leak: tuple[int, int] | None = None
+    pins: int = 0
+    graphs: int = 0
 
 
 def trace_of(choose: random.Random) -> tuple[list[tuple[int, int, int]], int]:
@@ -77,10 +85,20 @@ def holes_of(choose: random.Random) -> tuple[list[tuple[int, int, int]], int]:
     return [(int(a), b, n) for a, b, n in events], count * block
 
 
+def large_blocks_of(choose: random.Random) -> tuple[list[tuple[int, int, int]], int]:
+    """Blocks of many pages, several times over."""
+    block, count = choose.randrange(5, 12) * 2 * MIB, choose.randrange(40, 90)
+    events = []
+    for turn in range(3):
+        events += [(Action.ALLOCATE, turn * count + i, block) for i in range(count)]
+        events += [(Action.FREE, turn * count + i, block) for i in range(count)]
+    return [(int(a), b, n) for a, b, n in events], count * block
+
+
 def incident_of(seed: int) -> Incident:
     choose = random.Random(seed)
     cause = CAUSES[seed % len(CAUSES)]
-    events, peak = (holes_of if cause == "holes" else trace_of)(choose)
+    events, peak = {"holes": holes_of, "pin": large_blocks_of}.get(cause, trace_of)(choose)
     page = 2 * MIB
     room = (int(peak * choose.uniform(1.1, 1.4)) // page + 64) * page
     short = max(page, int(peak * choose.uniform(0.86, 0.96)) // page * page)
@@ -94,24 +112,60 @@ def incident_of(seed: int) -> Incident:
     if cause == "holes":
         limit = (peak // page + 8) * page
         return Incident(cause, events, peak, f"pool:initial={limit // MIB}MiB,max={limit // MIB}MiB | cuda", 64 << 30)
+    if cause == "pin":
+        pins = int(peak * choose.uniform(0.2, 0.35)) // page
+        limit = (int(peak * 1.1) // page + 8 + pins) * page
+        return Incident(cause, events, peak, f"pool:max={limit // MIB}MiB", 64 << 30, pins=pins)
+    if cause == "graph":
+        graphs = (room - int(peak * choose.uniform(0.75, 0.95))) // page * page
+        return Incident(cause, events, peak, f"pool:max={room // MIB}MiB", 64 << 30, graphs=graphs)
     if cause == "limit":
         return Incident(cause, events, peak, f"statistics | pool:max={short // MIB}MiB", 64 << 30)
     return Incident(cause, events, peak, "pool", short)
 
 
-def play(incident: Incident, specification: str, device_bytes: int, outside_bytes: int, leaks: bool) -> None:
-    """Run the workload; MemoryError where it runs out."""
+def make_holes(count: int, is_pinned: bool) -> None:
+    """Pin every other one of many blocks of a page, as one exports them, and free those."""
+    pool = first_in_stack(mr.get_current_device_resource(), mr.PoolMemoryResource)
+    client = registry.Client("library")
+    blocks = [client.allocate(2 * MIB) for _ in range(2 * count)]
+    for address in blocks[::2]:
+        if pool is not None and is_pinned:
+            pool.pin(address)
+    for address in blocks[::2]:
+        client.deallocate(address)
+
+
+def capture_graphs(nbytes: int) -> None:
+    """Capture work that uses so much memory, and frees it within, into graphs that stay."""
+    driver = ctypes.CDLL(os.fspath(Path(cenote.__file__).parent / "lib" / "libcenote_sim.so"))
+    client, stream = registry.Client("torch"), cenote.Stream(flags=cenote.CudaStreamFlags.NON_BLOCKING)
+    for part in (nbytes // 2, nbytes - nbytes // 2):
+        assert driver.cuStreamBeginCapture_v2(ctypes.c_void_p(stream.handle), 2) == 0
+        with cenote.tag("the work"):
+            for _ in range(2):
+                client.deallocate(client.allocate(part, stream), stream)
+        graph = ctypes.c_void_p()
+        assert driver.cuStreamEndCapture(ctypes.c_void_p(stream.handle), ctypes.byref(graph)) == 0
+
+
+def play(incident: Incident, specification: str, device_bytes: int, outside_bytes: int, without: str = "") -> None:
+    """Run the workload, without one cause of its trouble; MemoryError where it runs out."""
     os.environ["CENOTE_SIM"] = f"memory={device_bytes}B"
     sim.reset()
     others = mr.CudaMemoryResource()
     if outside_bytes:
         others.allocate(outside_bytes // 512 * 512)
     mr.set_current_device_resource(mr.from_spec(specification))
+    if incident.pins:
+        make_holes(incident.pins, is_pinned=without != "pin")
+    if incident.graphs and without != "graph":
+        capture_graphs(incident.graphs)
     work, library = registry.Client("torch"), registry.Client("library")
     live: dict[int, int] = {}
     lost = []
     for at, (action, block, nbytes) in enumerate(incident.events):
-        if incident.leak is not None and leaks and at % incident.leak[1] == 0:
+        if incident.leak is not None and without != "leak" and at % incident.leak[1] == 0:
             with cenote.tag("leaky cache"):
                 lost.append(library.allocate(incident.leak[0]))
         if action == Action.ALLOCATE:
@@ -125,7 +179,7 @@ def explain(incident: Incident) -> dict[str, Any]:
     if incident.cause == "process":  # what NVML would say
         explanation._bytes_of_other_processes = lambda device: incident.outside_bytes
     try:
-        play(incident, incident.specification, incident.device_bytes, incident.outside_bytes, leaks=True)
+        play(incident, incident.specification, incident.device_bytes, incident.outside_bytes)
     except cenote.OutOfMemoryError as error:
         told = cenote.explain(error, advice=True)
         return {
@@ -139,15 +193,13 @@ def explain(incident: Incident) -> dict[str, Any]:
 
 
 def apply(incident: Incident, advice: dict[str, Any]) -> bool:
-    device, outside, leaks = incident.device_bytes, incident.outside_bytes, True
+    device, outside = incident.device_bytes, incident.outside_bytes
     if advice["kind"] in ("process", "cache"):
         outside = 0
-    elif advice["kind"] == "leak":
-        leaks = False
     elif advice["kind"] == "memory":
         device = int(advice["needed_bytes"] * 1.25) + outside
     try:
-        play(incident, advice["specification"], device, outside, leaks)
+        play(incident, advice["specification"], device, outside, advice["kind"])
     except MemoryError:
         return False
     return True

@@ -22,6 +22,8 @@ RIGHT = {
     "holes": {"resource"},
     "limit": {"limit"},
     "need": {"memory", "resource"},
+    "pin": {"pin"},
+    "graph": {"graph"},
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
 import signal
@@ -366,3 +367,32 @@ def test_growth_of_a_pool_and_what_it_gives_back_are_recorded(specification: str
     pool.trim(wait=True)
     assert recorded(Event.GROWTH) - grown == 64 * MIB
     assert recorded(Event.TRIM) - given_back == 64 * MIB
+
+
+def test_pins_and_the_ends_of_graphs_are_recorded() -> None:
+    def holds() -> list[tuple[int, int]]:
+        events = recorder.snapshot().events
+        return [(int(e["address"]), int(e["bytes"])) for e in events[events["event"] == Event.HOLD]]
+
+    before = len(holds())
+    pool = mr.from_spec("pool | virtual", 0)
+    block = pool.allocate(MIB)
+    pool.pin(block)
+    pool.unpin(block)
+    pool.deallocate(block, MIB)
+    assert holds()[before:] == [(block, 1), (block, 0)]
+    client, stream = registry.Client("captured"), cenote.Stream(flags=cenote.CudaStreamFlags.NON_BLOCKING)
+    driver = ctypes.CDLL(str(Path(cenote.__file__).parent / "lib" / "libcenote_sim.so"))
+    graph = ctypes.c_void_p()
+    assert driver.cuStreamBeginCapture_v2(ctypes.c_void_p(stream.handle), 2) == 0
+    client.deallocate(client.allocate(MIB, stream), stream)
+    assert driver.cuStreamEndCapture(ctypes.c_void_p(stream.handle), ctypes.byref(graph)) == 0
+    captured = recorder.snapshot().events["stream"][-1]
+    assert captured >= 2**31
+    client.deallocate(client.allocate(2 * MIB))
+    assert len(holds()) == before + 2
+    assert driver.cuGraphDestroy(graph) == 0
+    client.deallocate(client.allocate(60 * MIB))
+    events = recorder.snapshot().events
+    gone = events[events["event"] == Event.HOLD][before + 2 :]
+    assert gone[["address", "bytes", "stream"]].tolist() == [(0, 0, captured)]

@@ -46,7 +46,9 @@
 
 namespace cenote::inline v1::recorder {
 
-enum class event : std::uint8_t { none, allocate, free, failure, growth, trim, relief };
+/// A hold is memory that others than the program keep from the pool: a pin of a block, of 1 byte when it is put and of
+/// none when it is taken back; or a graph's, of no address, when the graph is gone.
+enum class event : std::uint8_t { none, allocate, free, failure, growth, trim, relief, hold };
 
 /// What is named in a region: the text of a number.
 enum class names : std::uint8_t { clients, tags };
@@ -55,9 +57,14 @@ constexpr std::size_t most_clients = 32;
 constexpr std::size_t most_tags = 1024;
 constexpr std::size_t longest_name = 63;  // bytes; longer ones are cut
 
+/// A stream as it is written down: the streams of a capture are told apart from those of their ids.
+constexpr std::uint64_t stream_number(std::uint64_t id, bool is_capturing) noexcept {
+  return is_capturing ? id | 0x80000000 : id;
+}
+
 /// Whose event it is.
 struct whose {
-  std::uint64_t stream = 0;  ///< the id; its low 32 bits are written down
+  std::uint64_t stream = 0;  ///< its stream_number; the low 32 bits are written down
   std::uint16_t tag = 0;     ///< less than most_tags
   std::uint8_t client = 0;   ///< less than most_clients
 };

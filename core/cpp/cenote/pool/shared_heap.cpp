@@ -7,6 +7,7 @@
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/graph_lifetime.hpp"
+#include "cenote/ground/flight_recorder.hpp"
 #include "cenote/ground/log.hpp"
 
 namespace cenote::inline v1::pool {
@@ -211,15 +212,20 @@ void shared_heap::take_back_captured() noexcept {
     const bool may_mark = !is_capture_underway(device_);
     is_graph_gone_->store(!may_mark, std::memory_order_release);  // before they are looked at
     bool must_mark = false;
+    std::vector<stream_id> gone;
     {
       const section here(*this);
       std::erase_if(captures_, [&](const auto& each) {
         if (!each.second->is_over()) return false;
+        gone.push_back(each.first);
         here->end_capture(each.first);
         return has_unmarked_orphans_ = true;
       });
       must_mark = may_mark && has_unmarked_orphans_;
       if (must_mark) has_unmarked_orphans_ = false;
+    }
+    for (const stream_id& each : gone) {
+      recorder::note(recorder::event::hold, device_, nullptr, 0, {.stream = recorder::stream_number(each.value, true)});
     }
     if (must_mark) mark_all();
   } catch (const std::exception& error) {

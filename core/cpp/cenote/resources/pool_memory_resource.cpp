@@ -6,6 +6,7 @@
 
 #include "cenote/driver/device.hpp"
 #include "cenote/ground/bytes.hpp"
+#include "cenote/ground/flight_recorder.hpp"
 #include "cenote/ground/log.hpp"
 #include "cenote/pool/chunk_backing.hpp"
 #include "cenote/pool/engine.hpp"
@@ -150,10 +151,12 @@ std::string pool_memory_resource::map() const {
 
 void pool_memory_resource::pin(const void* pointer, pin_kind kind) {
   pool::shared_heap::section(engine_->heap())->pin(pointer, kind);
+  recorder::note(recorder::event::hold, device(), pointer, 1, {});
 }
 
 void pool_memory_resource::unpin(const void* pointer, pin_kind kind) {
   pool::shared_heap::section(engine_->heap())->unpin(pointer, kind);
+  recorder::note(recorder::event::hold, device(), pointer, 0, {});
 }
 
 std::vector<pool_pin> pool_memory_resource::pins() const {

@@ -42,9 +42,8 @@ struct allocation {
 
   recorder::whose whose() const noexcept { return {recorded_stream(), tag, client}; }
 
-  /// A capture's streams are told apart from those of their ids.
   std::uint64_t recorded_stream() const noexcept {
-    return stream.is_capturing() ? stream.value | 0x80000000 : stream.value;
+    return recorder::stream_number(stream.value, stream.is_capturing());
   }
 };
 static_assert(sizeof(allocation) == 48);

@@ -47,8 +47,9 @@ std::vector<memory_holder> holders_of(int device) {
 out_of_memory explained(const out_of_memory& error, client_index client, stream_id stream) {
   shortage known = error.known();
   if (!known.device || known.knows_holders) return error;
-  recorder::note(recorder::event::failure, *known.device, nullptr, error.requested(),
-                 {stream.value, current_tag(), static_cast<std::uint8_t>(client)});
+  recorder::note(
+      recorder::event::failure, *known.device, nullptr, error.requested(),
+      {recorder::stream_number(stream.value, stream.is_capturing()), current_tag(), static_cast<std::uint8_t>(client)});
   try {
     known.holders = holders_of(*known.device);
     known.knows_holders = true;

@@ -15,8 +15,9 @@ from cenote.cli.capacity_measurement import Measurement, measure
 from cenote.cli.device import choose_device
 from cenote.cli.limited_resource import LimitedResource
 from cenote.cli.recordings import read_recording
-from cenote.cli.remedies import CANDIDATES, Advice, advice_for, situation_of
+from cenote.cli.remedies import CANDIDATES, Advice, advice_for
 from cenote.cli.simulated_machine import SimulatedMachine
+from cenote.cli.situation import situation_of
 from cenote.cli.terminal import Terminal, open_terminal
 from cenote.logs.floor import page_floor
 from cenote.recorder import Event, Recording

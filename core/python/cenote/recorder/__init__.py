@@ -60,7 +60,11 @@ __all__ = [
 
 
 class Event(IntEnum):
-    """What an event is."""
+    """What an event is.
+
+    A hold is memory that others than the program keep from the pool: a pin of the block at its address, of 1 byte when
+    it is put and of none when it is taken back; or, of no address, the end of the graph that had its stream's memory.
+    """
 
     ALLOCATE = 1
     FREE = 2
@@ -68,6 +72,7 @@ class Event(IntEnum):
     GROWTH = 4
     TRIM = 5
     RELIEF = 6
+    HOLD = 7
 
 
 class RecordingError(ValueError):

@@ -1,0 +1,217 @@
+"""A run that ran out of memory, as it is replayed: its events, what was in force, and what may be the cause.
+
+What a graph has used is kept for it until it is gone, and a pinned block stays where it is after it was freed. A trace
+does not say either, but a recording does (`cenote.recorder.Event.HOLD`): here the events are changed so that a replay
+holds as much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from cenote.logs.trace import Action, Trace
+from cenote.recorder import Event, Recording
+from cenote.recorder._streams import FIRST_CAPTURED, FIRST_STREAM
+
+__all__ = ["Change", "Situation", "situation_of"]
+
+_POINTERS_OF_GRAPHS = 1 << 20  # below any address of a device
+
+_FEWEST_EVENTS = 256
+_WINDOWS = 8
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is different from the run that failed.
+
+    Attributes
+    ----------
+    specification : str
+        The resource.
+    device_bytes : int
+        Memory of the device.
+    outside_bytes : int
+        What others hold of it.
+    without : frozenset of int
+        Events whose blocks are freed at once.
+    pinned : frozenset of int
+        Events whose blocks are pinned, also after they are freed.
+    """
+
+    specification: str
+    device_bytes: int
+    outside_bytes: int
+    without: frozenset[int] = frozenset()
+    pinned: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Situation:
+    """A run that ran out of memory.
+
+    Attributes
+    ----------
+    trace : Trace
+        Its events, those that failed included.
+    specification : str
+        The resource in force.
+    device_bytes : int
+        Memory of the device.
+    outside_bytes : int
+        What others hold of it: libraries beside cenote, contexts, other processes.
+    process_bytes : int
+        The part of that which other processes hold, as far as it is known.
+    growing : tuple of (str, frozenset of int)
+        Who only grows, in words, and the events of the blocks that stayed.
+    of_graphs : frozenset of int
+        The events that stand for the memory of graphs.
+    graphs : int
+        How many these are.
+    pinned : frozenset of int
+        Events whose blocks are pinned and not in use any more.
+    """
+
+    trace: Trace
+    specification: str
+    device_bytes: int
+    outside_bytes: int = 0
+    process_bytes: int = 0
+    growing: tuple[tuple[str, frozenset[int]], ...] = ()
+    of_graphs: frozenset[int] = frozenset()
+    graphs: int = 0
+    pinned: frozenset[int] = frozenset()
+
+    @property
+    def as_it_was(self) -> Change:
+        """No change."""
+        return Change(self.specification, self.device_bytes, self.outside_bytes, pinned=self.pinned)
+
+
+def situation_of(
+    recording: Recording, specification: str, device_bytes: int, outside_bytes: int = 0, process_bytes: int = 0
+) -> Situation:
+    """Make a situation of a recording that ends with a failure, and of what its error says.
+
+    Parameters
+    ----------
+    recording : Recording
+        The last event that failed is the failure.
+    specification : str
+        The resource that had no memory.
+    device_bytes, outside_bytes, process_bytes : int
+        As in `Situation`.
+    """
+    whole = recording.to_trace()
+    offset = len(whole) - _played(recording)
+    growing = tuple(_growing(recording, offset))
+    trace = _with_failure(whole)
+    of_graphs, graphs = _keep_for_graphs(trace, recording)
+    pinned = _pinned_and_freed(recording, offset)
+    return Situation(
+        trace, specification, device_bytes, outside_bytes, process_bytes, growing, of_graphs, graphs, pinned
+    )
+
+
+def _keep_for_graphs(trace: Trace, recording: Recording) -> tuple[frozenset[int], int]:
+    """Have each capture whose graph is there still keep the most that it used; gives those events and their number."""
+    holds = recording.events[recording.events["event"] == Event.HOLD]
+    gone = set(holds["stream"][holds["address"] == 0].tolist())
+    first = np.uint64(FIRST_CAPTURED + FIRST_STREAM)
+    captured = np.flatnonzero(trace["stream"] >= first)
+    kept: set[int] = set()
+    used: dict[int, list[int]] = {}  # by stream: bytes in use, and at the most
+    live: dict[int, tuple[int, int]] = {}
+    for at in captured.tolist():
+        _, _, action, pointer, nbytes, stream = trace[at].item()
+        if stream - FIRST_STREAM in gone or nbytes == 0 or (at == len(trace) - 1 and action == Action.ALLOCATE):
+            continue
+        now = used.setdefault(stream, [0, 0])
+        if action == Action.ALLOCATE:
+            live[pointer] = (stream, nbytes)
+            now[0] += nbytes
+            more = max(0, now[0] - now[1])
+            now[1] += more
+            trace["bytes"][at] = more
+            trace["pointer"][at] = _POINTERS_OF_GRAPHS + at
+            if more:
+                kept.add(at)
+        elif pointer in live:
+            its_stream, its_bytes = live.pop(pointer)
+            used[its_stream][0] -= its_bytes
+            trace["bytes"][at] = 0  # nothing is freed
+    return frozenset(kept), sum(1 for _, most in used.values() if most)
+
+
+def _pinned_and_freed(recording: Recording, offset: int) -> frozenset[int]:
+    """Find the events of the trace that allocated blocks which are pinned and have been freed since."""
+    live: dict[int, int] = {}
+    pins: dict[int, tuple[int, int]] = {}  # by address: the event of the block, and how many pins there are
+    at = offset
+    columns = (recording.events[name].tolist() for name in ("event", "address", "bytes"))
+    for event, address, nbytes in zip(*columns, strict=True):
+        if event == Event.HOLD and (address in pins or address in live):
+            block, count = pins.get(address, (live.get(address, -1), 0))
+            pins[address] = (block, count + (1 if nbytes else -1))
+            if pins[address][1] <= 0:
+                del pins[address]
+        elif event == Event.ALLOCATE:
+            live[address] = at
+        elif event == Event.FREE:
+            live.pop(address, None)
+        at += event in (Event.ALLOCATE, Event.FREE, Event.FAILURE)
+    in_use = set(live.values())
+    return frozenset(block for block, _ in pins.values() if block not in in_use)
+
+
+def _played(recording: Recording) -> int:
+    return int(np.isin(recording.events["event"], (Event.ALLOCATE, Event.FREE, Event.FAILURE)).sum())
+
+
+def _with_failure(trace: Trace) -> Trace:
+    """Make an allocation of the last event that failed, the others being skipped; on one thread, which is faster."""
+    failures = np.flatnonzero(trace["action"] == Action.FAILURE)
+    end = int(failures[-1]) + 1 if len(failures) else len(trace)
+    played = trace[:end].copy()  # what came after it knew of the failure
+    played["thread"] = 1
+    if len(failures):
+        played["action"][-1] = Action.ALLOCATE
+        played["pointer"][-1] = 1  # no block's address
+    return played
+
+
+def _growing(recording: Recording, offset: int) -> Iterator[tuple[str, frozenset[int]]]:
+    """Find those whose blocks stay, about as many bytes in each part of the recording, and a tenth of all in use.
+
+    Yields who that is, and the events of the trace that allocated the blocks.
+    """
+    played = recording.events[np.isin(recording.events["event"], (Event.ALLOCATE, Event.FREE, Event.FAILURE))]
+    if len(played) < _FEWEST_EVENTS:
+        return
+    stays = _events_that_stay(played)
+    in_use = int(played["bytes"][stays].sum()) + sum(block[0] for block in recording._held_before().values())
+    parts = np.minimum(np.arange(len(played)) * _WINDOWS // len(played), _WINDOWS - 1)
+    for kind, names in (("tag", recording.tags), ("client", recording.clients)):
+        for number in np.unique(played[kind][stays]).tolist():
+            if kind == "tag" and number == 0:
+                continue
+            its = stays[played[kind][stays] == number]
+            sums = np.bincount(parts[its], weights=played["bytes"][its].astype(float), minlength=_WINDOWS)
+            if sums.sum() < in_use / 10 or sums.min() < sums.mean() / 3 or sums.max() > 3 * sums.mean():
+                continue
+            name = names[number] if number < len(names) else f"number {number}"
+            yield f"{kind} '{name}'", frozenset((its + offset).tolist())
+
+
+def _events_that_stay(events: npt.NDArray[np.void]) -> npt.NDArray[np.intp]:
+    live: dict[int, int] = {}
+    for at, (event, address) in enumerate(zip(events["event"].tolist(), events["address"].tolist(), strict=True)):
+        if event == Event.ALLOCATE:
+            live[address] = at
+        elif event == Event.FREE:
+            live.pop(address, None)
+    return np.array(sorted(live.values()), dtype=np.intp)
