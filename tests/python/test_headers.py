@@ -100,6 +100,7 @@ MADE_OF = {
     "driver/own_streams",
     "driver/mapping_table",
     "driver/page_mapping",
+    "driver/page_set",
     "driver/peer_access",
     "driver/physical_page",
     "driver/shared_account",
@@ -152,6 +153,7 @@ MADE_OF = {
     "surface/local_socket",
     "surface/reclaimer",
     "surface/resource_place",
+    "surface/scope_place",
     "surface/shortage",
 }
 

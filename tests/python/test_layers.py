@@ -189,6 +189,7 @@ PACKAGE_KNOWS: dict[str, set[str]] = {
     "budgets": {"_core", "driver"},
     "doors": set(),
     "frameworks": {"_core", "_local_device", "doors", "driver", "mr", "registry", "sim"},
+    "scopes": {"_core", "mr"},
     "allocators": set(),
     "compat": {"__init__", "stream"},
 }
@@ -244,7 +245,12 @@ PLUGIN_KNOWS: dict[str, dict[str, set[str]]] = {
         "plugin": {"metrics", "options", "spill", "worker_device"},
     },
     "cupy": {"_allocator": set(), "memory_pool": set(), "pinned_memory": set()},
-    "torch": {"full_build": set(), "full_allocator": {"full_build"}},
+    "torch": {
+        "full_build": set(),
+        "full_allocator": {"full_build"},
+        "mempool": set(),
+        "shared_pages": {"full_allocator"},
+    },
 }
 for its in PLUGIN_KNOWS.values():
     its["__init__"] = set(its)

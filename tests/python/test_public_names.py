@@ -17,7 +17,13 @@ import cenote
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 
 # `cenote` has what most programs need, and documents what these three define.
-DOCUMENTED_IN_CENOTE = {"cenote.budgets", "cenote.frameworks", "cenote.initialization", "cenote.logs.recording"}
+DOCUMENTED_IN_CENOTE = {
+    "cenote.budgets",
+    "cenote.frameworks",
+    "cenote.initialization",
+    "cenote.logs.recording",
+    "cenote.scopes",
+}
 # Where RMM has a name in two modules, so has cenote; it is documented once.
 AS_IN_RMM = {
     "cenote.mr": {"available_device_memory", "disable_logging", "enable_logging", "get_log_filenames", "is_initialized"}

@@ -110,6 +110,10 @@ typedef struct cenote_memory_state {
 /* The figures of the current resource of `device`. 0, or negative on failure: then `state` is as it was. */
 CENOTE_API int cenote_get_memory_state(int device, cenote_memory_state* state);
 
+/* The bytes that a pool in the current resource of `device` holds, as in the figures; asks the driver nothing. Negative
+ * where there is no pool, and on failure. */
+CENOTE_API int64_t cenote_pool_bytes(int device);
+
 /* --- Memory ------------------------------------------------------------------------------------------------------ */
 
 /* The client of that name: who the bytes are counted for. The same name gives the same number; negative on failure. */
@@ -186,6 +190,30 @@ CENOTE_API int cenote_close_shared(void* pointer, void* stream);
 CENOTE_API void cenote_capture_begin(int device);
 CENOTE_API void cenote_capture_end(int device);
 
+/* --- Pages with several users ------------------------------------------------------------------------------------- */
+
+/* A set of pages that several ranges of addresses show: memory of users of whom one works at a time, such as graphs
+ * that are not launched at once. What one writes, the others find there. */
+typedef struct cenote_page_set cenote_page_set;
+
+/* Offsets and sizes in a set are multiples of it. */
+#define CENOTE_PAGE_SET_BYTES 2097152
+
+/* An empty set of `device`, for the life of the process; null on failure, as on a device without virtual memory. */
+CENOTE_API cenote_page_set* cenote_make_page_set(int device);
+
+/* Fresh addresses of the bytes of the set from `offset` on, which grows to that; null on failure. They may be used on
+ * every stream, and nothing is mapped or unmapped there before the next function. Legal beside captures. */
+CENOTE_API void* cenote_map_page_set(cenote_page_set* set, size_t offset, size_t bytes);
+
+/* The range that begins at `pointer` is used by no work that is given to the device from now on. 0, or negative on
+ * failure. */
+CENOTE_API int cenote_unmap_page_set(cenote_page_set* set, void* pointer);
+
+/* Lets go of what was unmapped and whose work is done, for which the host waits first if `wait` is not 0 and nothing is
+ * being captured. Returns the bytes of the pages that are left, negative on failure. */
+CENOTE_API int64_t cenote_trim_page_set(cenote_page_set* set, int wait);
+
 /* Where the one table of current resources lies: equal for every user of the process. */
 CENOTE_API const void* cenote_registry_address(void);
 
@@ -224,6 +252,11 @@ typedef struct cenote_api {
   int (*unshare)(const void* pointer);
   void* (*open_shared)(const char* handle, void* stream, size_t* bytes, int* device);
   int (*close_shared)(void* pointer, void* stream);
+  cenote_page_set* (*make_page_set)(int device);
+  void* (*map_page_set)(cenote_page_set* set, size_t offset, size_t bytes);
+  int (*unmap_page_set)(cenote_page_set* set, void* pointer);
+  int64_t (*trim_page_set)(cenote_page_set* set, int wait);
+  int64_t (*pool_bytes)(int device);
 } cenote_api;
 
 /* The functions of that version of the interface, for the life of the process; null if this library does not have it.

@@ -64,5 +64,6 @@
 #include "cenote/surface/client.hpp"
 #include "cenote/surface/opened_memory_resource.hpp"
 #include "cenote/surface/registry.hpp"
+#include "cenote/surface/resource_scope.hpp"
 #include "cenote/surface/specification.hpp"
 #include "cenote/surface/tag.hpp"

@@ -51,9 +51,10 @@ if TYPE_CHECKING:
     from cenote.budgets import Budget, budget, get_budget
     from cenote.explanation import explain
     from cenote.exports import prometheus
-    from cenote.frameworks import InstallReport, install, uninstall
+    from cenote.frameworks import InstallReport, graphs_share_pages, install, uninstall
     from cenote.logs import replay, timeline, trace
     from cenote.pressure import add_pressure_handler, remove_pressure_handler
+    from cenote.scopes import use
 
 __all__ = [
     "DEFAULT_STREAM",
@@ -84,6 +85,7 @@ __all__ = [
     "exports",
     "get_budget",
     "get_log_filenames",
+    "graphs_share_pages",
     "install",
     "is_initialized",
     "logger",
@@ -108,6 +110,7 @@ __all__ = [
     "uninstall",
     "unregister_reinitialize_hook",
     "usage",
+    "use",
 ]
 
 # Loaded when first asked for: what most programs do not need.
@@ -122,6 +125,7 @@ _names = {
     "budget": "cenote.budgets",
     "explain": "cenote.explanation",
     "get_budget": "cenote.budgets",
+    "graphs_share_pages": "cenote.frameworks",
     "install": "cenote.frameworks",
     "uninstall": "cenote.frameworks",
     "prometheus": "cenote.exports",
@@ -129,6 +133,7 @@ _names = {
     "replay": "cenote.logs",
     "timeline": "cenote.logs",
     "trace": "cenote.logs",
+    "use": "cenote.scopes",
 }
 
 

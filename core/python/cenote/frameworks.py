@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
+from types import TracebackType
+from typing import Protocol
 
 from cenote import driver, mr, registry
 from cenote._core.registry import install_resource, keep_to_device
@@ -15,10 +17,22 @@ from cenote._local_device import local_device
 from cenote.doors import DOORS
 from cenote.errors import DriverUnavailableError
 
-__all__ = ["FRAMEWORKS", "InstallDevice", "InstallReport", "InstallRow", "install", "uninstall"]
+__all__ = [
+    "FRAMEWORKS",
+    "GraphPages",
+    "InstallDevice",
+    "InstallReport",
+    "InstallRow",
+    "graphs_share_pages",
+    "install",
+    "uninstall",
+]
 
 FRAMEWORKS = tuple(door.name for door in DOORS if door.is_installable)
 """Frameworks that have a plugin, by the name of their package; ``cuda`` is cuda.core."""
+
+TORCH_MODES = ("auto", "full", "pluggable", "mempool")
+"""Ways for PyTorch."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +101,7 @@ def install(
     resource: mr.DeviceMemoryResource | str = "pool",
     frameworks: Iterable[str] | str = FRAMEWORKS,
     device: int | str | None = None,
+    torch_mode: str = "auto",
 ) -> InstallReport:
     """Make `resource` current and put the frameworks onto it.
 
@@ -108,6 +123,10 @@ def install(
         one: the only one that it sees, else the one of its number on the host, as launchers tell it (``LOCAL_RANK`` of
         torchrun, Open MPI's and other MPIs' variables, ``SLURM_LOCALID``). The calling thread is put onto it, and the
         first use of another device is warned of, as each thread chooses its device for itself.
+    torch_mode : str, default "auto"
+        How PyTorch gets there: ``"auto"``, the full allocator if it is built, else the pluggable one; ``"full"`` or
+        ``"pluggable"``, that one; ``"mempool"``, PyTorch's own allocator stays and takes its segments from cenote, for
+        the calling thread on its current device.
 
     Returns
     -------
@@ -120,14 +139,17 @@ def install(
     TypeError
         What is neither a specification nor a resource.
     ValueError
-        A framework that is not known, a specification that is wrong, a resource of another device than `device`, or
-        ``"local"`` where nothing tells which device that is.
+        A framework or a mode that is not known, a specification that is wrong, a resource of another device than
+        `device`, or ``"local"`` where nothing tells which device that is.
     MemoryError
         The device that gets its resource now does not have the initial size. Others raise it when they are first used.
     """
     if not isinstance(resource, str | mr.DeviceMemoryResource):
         raise TypeError(f"resource must be a specification or a memory resource, not {type(resource).__name__}")
     frameworks = _known(frameworks)
+    if torch_mode not in TORCH_MODES:
+        raise ValueError(f"torch_mode must be one of {', '.join(map(repr, TORCH_MODES))}, not {torch_mode!r}")
+    options = {"torch": {"mode": torch_mode}}
     if isinstance(device, str) and device != "local":
         raise ValueError(f"device must be the number of a device, 'local' or None, not {device!r}")
     try:
@@ -135,7 +157,7 @@ def install(
         devices = _devices()
     except DriverUnavailableError as error:
         return InstallReport("", tuple(InstallRow(name, False, f"no GPU: {error}") for name in frameworks))
-    rows = tuple(_install_framework(name) for name in frameworks)
+    rows = tuple(_install_framework(name, options) for name in frameworks)
     return InstallReport(spelled, rows, devices, _others())
 
 
@@ -167,6 +189,52 @@ def uninstall(frameworks: Iterable[str] | str = FRAMEWORKS) -> InstallReport:
         return InstallReport(_specification_of(driver.current_device()), rows, _devices())
     except DriverUnavailableError:
         return InstallReport("", rows)
+
+
+class GraphPages(Protocol):
+    """Pages that graphs share: a context, in which they are captured."""
+
+    def __enter__(self) -> GraphPages:
+        """Begin: graphs that this thread captures join the set."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End: later graphs have memory of their own again, or of the set around this one."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the pages, on all devices."""
+
+
+def graphs_share_pages() -> GraphPages:
+    """Let CUDA graphs of PyTorch that do not run at once share their pages: ``with cenote.graphs_share_pages():``.
+
+    Graphs that this thread captures inside get addresses of their own over one set of pages: 64 captured batch sizes
+    cost the memory of the largest. Nothing is mapped or copied at a launch. It is off unless asked for, as the program
+    says by it:
+
+    * no two graphs of the set run at once. ``CUDAGraph.replay`` raises where one is launched while another one that was
+      launched on another stream has not finished; launches from C++ are not looked at;
+    * what a graph leaves in its memory, its outputs too, is valid until another one of the set is launched. What is to
+      stay, such as weights, inputs and a cache of keys and values, is allocated outside.
+
+    A graph takes part if its memory is its own (captured without ``pool=``) or that of a graph that takes part.
+
+    Returns
+    -------
+    GraphPages
+        A context, whose ``nbytes`` are those of the pages. It may be entered again, for more graphs of the same set.
+        The pages go back with the graphs.
+
+    Raises
+    ------
+    RuntimeError
+        PyTorch is not on the full allocator: ``cenote build torch``, then `install`.
+    """
+    plugin = importlib.import_module("cenote.allocators.torch.shared_pages")
+    pages: GraphPages = plugin.SharedPages()
+    return pages
 
 
 def _known(frameworks: Iterable[str] | str) -> tuple[str, ...]:
@@ -237,7 +305,7 @@ def _runs_on_simulated_device() -> bool:
     return _library.is_libcuda()
 
 
-def _install_framework(name: str) -> InstallRow:
+def _install_framework(name: str, options: dict[str, dict[str, str]]) -> InstallRow:
     (door,) = (door for door in DOORS if door.name == name)
     if not door.is_there():
         return InstallRow(name, False, f"not installed: {door.needs}")
@@ -245,6 +313,7 @@ def _install_framework(name: str) -> InstallRow:
         why = "no GPU: the simulated device serves cenote's own calls, not a framework's kernels"
         return InstallRow(name, False, why)
     try:
-        return InstallRow(name, True, importlib.import_module(f"cenote.allocators.{name}").install())
+        plugin = importlib.import_module(f"cenote.allocators.{name}")
+        return InstallRow(name, True, plugin.install(**options.get(name, {})))
     except Exception as error:  # a framework that is broken must not keep the others from being installed
         return InstallRow(name, False, f"{type(error).__name__}: {error}")

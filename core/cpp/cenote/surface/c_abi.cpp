@@ -12,6 +12,7 @@
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/nvtx.hpp"
+#include "cenote/driver/page_set.hpp"
 #include "cenote/ground/flight_recorder.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
 #include "cenote/surface/allocation_ledger.hpp"
@@ -20,6 +21,11 @@
 #include "cenote/surface/reclaimer.hpp"
 #include "cenote/surface/registry.hpp"
 #include "cenote/surface/specification.hpp"
+
+struct cenote_page_set {
+  explicit cenote_page_set(int device) : pages(device) {}
+  cenote::page_set pages;
+};
 
 namespace {
 
@@ -203,6 +209,11 @@ constexpr cenote_api functions = {
     cenote_unshare,
     cenote_open_shared,
     cenote_close_shared,
+    cenote_make_page_set,
+    cenote_map_page_set,
+    cenote_unmap_page_set,
+    cenote_trim_page_set,
+    cenote_pool_bytes,
 };
 
 }  // namespace
@@ -272,6 +283,15 @@ int cenote_get_memory_state(int device, cenote_memory_state* state) {
   return guarded_status([=] {
     hand_out(state_of(cenote::get_per_device_resource(device)), required(state, "state"), first_memory_state_size,
              "cenote_memory_state");
+  });
+}
+
+int64_t cenote_pool_bytes(int device) {
+  return guarded<int64_t>([=] {
+    const auto resource = cenote::get_per_device_resource(device);
+    const auto* const pool = find_in_stack<cenote::pool_memory_resource>(resource);
+    if (pool == nullptr) throw std::invalid_argument("the resource of the device has no pool");
+    return static_cast<int64_t>(pool->pool_size());
   });
 }
 
@@ -356,6 +376,26 @@ void cenote_capture_end(int device) {
     cenote::check_device(device);
     if (cenote::capture_ended(device)) cenote::reclaimer::free_pending_on_every_device();
   });
+}
+
+cenote_page_set* cenote_make_page_set(int device) {
+  return static_cast<cenote_page_set*>(guarded_pointer([=] { return new cenote_page_set(device); }));
+}
+
+void* cenote_map_page_set(cenote_page_set* set, size_t offset, size_t bytes) {
+  return guarded_pointer([=] {
+    void* const range = required(set, "set")->pages.map(offset, bytes);
+    if (range == nullptr) throw cenote::out_of_memory("a set of pages", bytes, {});
+    return range;
+  });
+}
+
+int cenote_unmap_page_set(cenote_page_set* set, void* pointer) {
+  return guarded([=] { return freed(required(set, "set")->pages.unmap(static_cast<std::byte*>(pointer))); });
+}
+
+int64_t cenote_trim_page_set(cenote_page_set* set, int wait) {
+  return guarded<int64_t>([=] { return static_cast<int64_t>(required(set, "set")->pages.trim(wait != 0)); });
 }
 
 const void* cenote_registry_address(void) { return cenote::registry_address(); }

@@ -15,6 +15,7 @@
 #include "cenote/ground/log.hpp"
 #include "cenote/ground/mutex.hpp"
 #include "cenote/surface/resource_place.hpp"
+#include "cenote/surface/scope_place.hpp"
 #include "cenote/surface/specification.hpp"
 
 namespace cenote::inline v1 {
@@ -29,6 +30,12 @@ constinit std::array<resource_place, max_devices> places;
 resource_place& place_of(int device) {
   if (device >= 0 && device < max_devices) return places[static_cast<std::size_t>(device)];
   throw std::out_of_range("there is no device " + std::to_string(device));
+}
+
+/// Where what is current on this thread lies: of its innermost scope for the device, else the process's.
+resource_place& place_for_thread(int device) {
+  if (resource_place* const of_scope = find_place_of_scope(device)) return *of_scope;
+  return place_of(device);
 }
 
 /// The specification that a resource was made from, as long as the resource lives.
@@ -140,19 +147,19 @@ void make_default(int device) {
 
 }  // namespace
 
-std::shared_ptr<memory_resource> find_per_device_resource(int device) { return place_of(device).find(); }
+std::shared_ptr<memory_resource> find_per_device_resource(int device) { return place_for_thread(device).find(); }
 
 std::shared_ptr<memory_resource> get_per_device_resource(int device) {
-  for (resource_place& place = place_of(device);;) {
+  for (resource_place& place = place_for_thread(device);;) {
     if (auto present = place.find()) return present;
     make_default(device);
   }
 }
 
-resource_hold find_resource_hold(int device) { return place_of(device).hold(); }
+resource_hold find_resource_hold(int device) { return place_for_thread(device).hold(); }
 
 resource_hold get_resource_hold(int device) {
-  for (resource_place& place = place_of(device);;) {
+  for (resource_place& place = place_for_thread(device);;) {
     if (auto present = place.hold(); !present.is_empty()) return present;
     make_default(device);
   }
@@ -165,7 +172,7 @@ std::shared_ptr<memory_resource> set_per_device_resource(int device, std::shared
     throw std::invalid_argument("a resource of device " + std::to_string(resource->device()) + " cannot serve device " +
                                 std::to_string(device));
   }
-  return place_of(device).exchange(std::move(resource));
+  return place_for_thread(device).exchange(std::move(resource));
 }
 
 std::shared_ptr<memory_resource> reset_per_device_resource(int device) {
@@ -245,7 +252,7 @@ void set_default_specification(const std::string& specification) {
 std::vector<int> devices_with_resource() {
   std::vector<int> devices;
   for (int device = 0; device < max_devices; ++device) {
-    if (find_per_device_resource(device)) devices.push_back(device);
+    if (place_of(device).find()) devices.push_back(device);
   }
   return devices;
 }

@@ -8,6 +8,8 @@
 //      memory. So a program may choose before it knows which devices it will use, and no other device is touched.
 //   3. A process that keeps to one device is told once, by the log, when a thread uses another one: that thread has not
 //      chosen its device, and gets what was not installed there.
+//   4. On a thread with a scope (resource_scope.hpp), the functions that get and set a current resource mean the
+//   scope's.
 //
 // Threads: all functions from any thread. The table is never destroyed. Where several threads ask for the resource of a
 // device that has none, one makes it and the others wait.

@@ -611,6 +611,12 @@ cdef extern from "cenote/surface/registry.hpp" namespace "cenote" nogil:
     const void* registry_address()
 
 
+cdef extern from "cenote/surface/resource_scope.hpp" namespace "cenote" nogil:
+    cdef cppclass resource_scope:
+        resource_scope(shared_ptr[memory_resource]) except +raise_python_error
+        bool is_innermost() noexcept
+
+
 cdef extern from "cenote/ground/quoted.hpp" namespace "cenote" nogil:
     string quoted(const string& text, const char* separators) except +raise_python_error
 

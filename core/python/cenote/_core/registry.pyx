@@ -195,6 +195,26 @@ def reset_all_device_resources() -> None:
     interrupts.end()
 
 
+cdef class ResourceScope:
+    """While it is open, `resource` is the current one of its device for the thread that opened it."""
+
+    cdef lib.resource_scope* _scope
+
+    def __cinit__(self, resource):
+        self._scope = new lib.resource_scope(resource_argument("resource", resource))
+
+    def close(self) -> bool:
+        """End it; False, and nothing has happened, if it is not the innermost one of the calling thread."""
+        cdef lib.interrupt_scope interrupts  # the end of a resource frees
+        if self._scope == NULL or not self._scope.is_innermost():
+            return False
+        with nogil:
+            del self._scope
+        self._scope = NULL
+        interrupts.end()
+        return True
+
+
 def devices_with_resource() -> list[int]:
     """The devices whose current resource has been set or asked for, in order. Makes no driver call."""
     cdef vector[int] devices

@@ -310,9 +310,42 @@ TEST_F(c_abi, gives_the_same_functions_as_one_struct) {
   EXPECT_SAME(unshare);
   EXPECT_SAME(open_shared);
   EXPECT_SAME(close_shared);
+  EXPECT_SAME(make_page_set);
+  EXPECT_SAME(map_page_set);
+  EXPECT_SAME(unmap_page_set);
+  EXPECT_SAME(trim_page_set);
+  EXPECT_SAME(pool_bytes);
 #undef EXPECT_SAME
-  constexpr std::size_t members = 28;
+  constexpr std::size_t members = 33;
   EXPECT_EQ(sizeof(cenote_api), 2 * sizeof(std::size_t) + members * sizeof(void*)) << "a member has no line above";
+}
+
+TEST_F(c_abi, tells_what_a_pool_holds_without_asking_the_driver) {
+  EXPECT_LT(cenote_pool_bytes(0), 0);
+  ASSERT_EQ(cenote_set_device_resource(0, "statistics | pool:initial=4MiB | cuda"), 0);
+  const call_count asked("cuMemGetInfo_v2");
+  EXPECT_EQ(cenote_pool_bytes(0), 4 << 20);
+  EXPECT_EQ(asked.value(), 0);
+  EXPECT_LT(cenote_pool_bytes(7), 0);
+}
+
+TEST_F(c_abi, shows_one_set_of_pages_at_several_addresses) {
+  cenote_page_set* const set = cenote_make_page_set(0);
+  ASSERT_NE(set, nullptr);
+  void* const first = cenote_map_page_set(set, 0, 2 * CENOTE_PAGE_SET_BYTES);
+  void* const second = cenote_map_page_set(set, 0, CENOTE_PAGE_SET_BYTES);
+  EXPECT_NE(first, second);
+  EXPECT_EQ(cenote_trim_page_set(set, 0), 2 * CENOTE_PAGE_SET_BYTES);
+  EXPECT_EQ(cenote_map_page_set(set, 1, 1), nullptr);
+  expect_failure(CENOTE_INVALID_ARGUMENT, "whole pages");
+  EXPECT_EQ(cenote_map_page_set(set, 0, std::size_t{1} << 50), nullptr);
+  expect_failure(CENOTE_OUT_OF_MEMORY, "");
+  for (void* const range : {first, second}) EXPECT_EQ(cenote_unmap_page_set(set, range), CENOTE_OK);
+  EXPECT_EQ(cenote_unmap_page_set(set, first), CENOTE_UNKNOWN_POINTER);
+  EXPECT_EQ(cenote_trim_page_set(set, 1), 0);
+  EXPECT_EQ(cenote_make_page_set(7), nullptr);
+  EXPECT_EQ(cenote_map_page_set(nullptr, 0, CENOTE_PAGE_SET_BYTES), nullptr);
+  expect_failure(CENOTE_INVALID_ARGUMENT, "set must not be null");
 }
 
 TEST_F(c_abi, has_no_struct_of_a_version_that_it_does_not_know) {
