@@ -49,6 +49,15 @@ CENOTE_API void* cenote_torch_allocate(std::size_t bytes, int device, void* stre
   }
 }
 
+/// A segment for torch.cuda.MemPool, which takes null for "no memory", as it asks under a lock of PyTorch's.
+CENOTE_API void* cenote_torch_allocate_segment(std::size_t bytes, int device, void* stream) {
+  try {
+    return api().allocate(client(), device, bytes, stream);
+  } catch (const std::runtime_error&) {  // another library than this was compiled for: install() has said so
+    return nullptr;
+  }
+}
+
 CENOTE_API void cenote_torch_deallocate(void* pointer, std::size_t, int, void* stream) {
   api().deallocate(pointer, stream);
 }

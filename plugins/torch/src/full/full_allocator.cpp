@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdint>
 #include <cstdio>
 #include <type_traits>
 
@@ -47,8 +48,12 @@ full_allocator::full_allocator(cuda_allocator* native) : native_(native) {
   is_initialized_ = native->initialized();
 }
 
+void full_allocator::prepare_native() {
+  if (is_initialized_ && !native_->initialized()) native_->init(device_count_);
+}
+
 void full_allocator::turn_on(bool on) {
-  if (!on && is_initialized_ && !native_->initialized()) native_->init(device_count_);
+  if (!on) prepare_native();
   is_on_.store(on, std::memory_order_release);
 }
 
@@ -72,23 +77,38 @@ bool full_allocator::allocate_from_core(const request& wanted, void*& pointer, s
   }
 }
 
+/// What the limit leaves beside tensors and the segments of private pools.
+std::size_t full_allocator::room_on(c10::DeviceIndex device) {
+  const std::size_t limit = of(device).limit.load(std::memory_order_relaxed);
+  if (limit == 0) return SIZE_MAX;
+  const std::size_t allocated = of(device).counters.allocated_bytes();
+  const pool_totals pools = pools_.totals(device);
+  const std::size_t outside = allocated - std::min(allocated, pools.live_bytes[0] + pools.live_bytes[1]);
+  const std::size_t taken = outside + pools.bytes[0] + pools.bytes[1] + pools_.trim_shared(device, false);
+  return limit - std::min(limit, taken);
+}
+
 bool full_allocator::try_allocate(const request& wanted, const context& stack, live_block& block, void*& pointer,
                                   std::string& why) {
-  device_state& device = of(wanted.device);
-  const std::size_t limit = device.limit.load(std::memory_order_relaxed);
-  if (limit != 0 && device.counters.allocated_bytes() + wanted.bytes > limit) {
-    why = "The limit of torch.cuda.set_per_process_memory_fraction is " + spell(limit) + ".";
-    return false;
-  }
+  const std::size_t room = room_on(wanted.device);
+  const auto say_limit = [&] {
+    why = "The limit of torch.cuda.set_per_process_memory_fraction is " + spell(of(wanted.device).limit) + ".";
+  };
   if (pools_.has_routes()) {
-    if (const auto routed = pools_.allocate(wanted.device, wanted.bytes, wanted.requested, wanted.stream, stack)) {
+    if (const auto routed =
+            pools_.allocate(wanted.device, wanted.bytes, wanted.requested, wanted.stream, room, stack)) {
       pointer = routed->pointer;
       block.bytes = routed->bytes;
       block.pool = routed->pool;
       block.pool_id = routed->id;
       if (pointer == nullptr) why = core().last_error();
+      if (pointer == nullptr && private_pool::segment_bytes(wanted.bytes) > room) say_limit();
       return pointer != nullptr;
     }
+  }
+  if (wanted.bytes > room) {
+    say_limit();
+    return false;
   }
   return allocate_from_core(wanted, pointer, why);
 }
@@ -111,6 +131,7 @@ void full_allocator::make_room(const request& wanted) {
   }
   of(wanted.device).counters.add_retry();
   pools_.release_idle(wanted.device);
+  pools_.trim_shared(wanted.device, !pools_.has_routes());
   if (!pools_.has_routes()) {  // beside a capture the host does not wait for events, nor does PyTorch's own cudaFree
     recorded_.finish_all(wanted.device);
     if (has_native()) native_->emptyCache();
@@ -204,7 +225,7 @@ void full_allocator::fail(const request& wanted, const std::string& why, const c
 }
 
 c10::DataPtr full_allocator::allocate(std::size_t bytes) {
-  if (!is_on()) return native_->allocate(bytes);
+  if (!makes_blocks()) return native_->allocate(bytes);
   TORCH_CHECK_WITH(OutOfMemoryError, bytes < one_exbibyte,
                    "CUDA out of memory. Tried to allocate more than 1EB memory.");
   const c10::DeviceIndex device = c10::cuda::current_device();
@@ -219,14 +240,14 @@ c10::DataPtr full_allocator::allocate(std::size_t bytes) {
 }
 
 void* full_allocator::raw_alloc(std::size_t bytes) {
-  if (!is_on()) return native_->raw_alloc(bytes);
+  if (!makes_blocks()) return native_->raw_alloc(bytes);
   const c10::DeviceIndex device = c10::cuda::current_device();
   const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream(device);
   return allocate_on(bytes, device, stream.stream(), is_foreign(stream));
 }
 
 void* full_allocator::raw_alloc_with_stream(std::size_t bytes, cudaStream_t stream) {
-  if (!is_on()) return native_->raw_alloc_with_stream(bytes, stream);
+  if (!makes_blocks()) return native_->raw_alloc_with_stream(bytes, stream);
   return allocate_on(bytes, c10::cuda::current_device(), stream, false);
 }
 
@@ -307,6 +328,7 @@ void full_allocator::emptyCache(mempool_id id) {
   for (int device = 0; device < devices; ++device) {
     if (!pools_.has_routes()) recorded_.finish_all(static_cast<c10::DeviceIndex>(device));
     pools_.release_idle(static_cast<c10::DeviceIndex>(device));
+    pools_.trim_shared(static_cast<c10::DeviceIndex>(device), !pools_.has_routes());
     if (id == mempool_id{0, 0} && core().trim_to(device, 0, 1) < 0) TORCH_CHECK(false, core().last_error());
   }
   if (has_native()) native_->emptyCache(id);

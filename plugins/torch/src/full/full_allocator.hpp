@@ -43,6 +43,7 @@ class full_allocator final : public cuda_allocator {
 
   /// Where new blocks come from: cenote, or PyTorch's own allocator again.
   void turn_on(bool on);
+  private_pools& pools() noexcept { return pools_; }
   bool is_on() const noexcept { return is_on_.load(std::memory_order_acquire); }
 
   // c10::Allocator
@@ -117,7 +118,7 @@ class full_allocator final : public cuda_allocator {
  private:
   struct device_state {
     device_counters counters;
-    std::atomic<std::size_t> limit{0};  // bytes that tensors may take; 0: any
+    std::atomic<std::size_t> limit{0};  // bytes that tensors and private pools may take; 0: any
     std::atomic<double> fraction{1.0};
     std::atomic<std::size_t> reserved_when_looked{0};
     std::atomic<std::uint64_t> next_look{0};
@@ -132,6 +133,9 @@ class full_allocator final : public cuda_allocator {
   };
 
   device_state& of(c10::DeviceIndex device);
+  void prepare_native();
+  bool makes_blocks() const { return is_on() && is_enabled_.load(std::memory_order_relaxed); }
+  std::size_t room_on(c10::DeviceIndex device);
   void* allocate_on(std::size_t bytes, c10::DeviceIndex device, cudaStream_t stream, bool stream_is_foreign);
   bool try_allocate(const request& wanted, const context& stack, live_block& block, void*& pointer, std::string& why);
   bool allocate_from_core(const request& wanted, void*& pointer, std::string& why);

@@ -25,8 +25,9 @@ std::size_t full_allocator::look_at_reserved(c10::DeviceIndex device) {
   const std::size_t active = static_cast<std::size_t>(counted.active_bytes[0].current);
   const std::size_t active_small = static_cast<std::size_t>(counted.active_bytes[1].current);
   const cenote_memory_state state = state_of(device);
-  const std::size_t held = known(state.held, known(state.in_use, 0)) + pools_.foreign_bytes(device);
-  const std::size_t in_pools = pools.bytes[0] + pools.bytes[1];
+  const std::size_t shared = pools_.trim_shared(device, false);
+  const std::size_t held = known(state.held, known(state.in_use, 0)) + pools_.foreign_bytes(device) + shared;
+  const std::size_t in_pools = pools.bytes[0] + pools.bytes[1] + shared;
   const std::size_t live_in_pools = pools.live_bytes[0] + pools.live_bytes[1];
   // Other clients' bytes are counted in as well; where the resource does not know what it holds, it is what is in use.
   const std::size_t least = in_pools + (active > live_in_pools ? active - live_in_pools : 0);
@@ -106,7 +107,13 @@ std::vector<c10::cuda::CUDACachingAllocator::StreamSegmentSize> full_allocator::
 }
 #endif
 
-void full_allocator::enable(bool value) { is_enabled_ = value; }
+/// Switched off, PyTorch's own allocator takes each block from the driver and counts none.
+void full_allocator::enable(bool value) {
+  if (!value) prepare_native();
+  if (has_native()) native_->enable(value);
+  is_enabled_ = value;
+}
+
 bool full_allocator::isEnabled() const { return is_enabled_; }
 std::string full_allocator::name() { return is_on() ? "cenote" : native_->name(); }
 

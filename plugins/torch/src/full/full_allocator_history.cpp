@@ -105,8 +105,8 @@ SnapshotInfo full_allocator::snapshot(mempool_id id, bool include_traces) {
                    blocks.end());
       std::optional<std::set<std::size_t>> pages;
       if (history_.is_enabled()) pages = history_.pages(device);
-      main_layout layout =
-          lay_out(std::move(blocks), reserved - std::min(reserved, pools.bytes[0] + pools.bytes[1]), pages);
+      const std::size_t in_pools = pools.bytes[0] + pools.bytes[1] + pools_.trim_shared(device, false);
+      main_layout layout = lay_out(std::move(blocks), reserved - std::min(reserved, in_pools), pages);
       if (!layout.unmapped_pages.empty()) history_.forget_pages(device, layout.unmapped_pages);
       for (auto& segment : layout.segments) {
         segment.device = device;

@@ -4,6 +4,7 @@
 // while a program runs: blocks carry the function that frees them.
 #include <c10/core/Allocator.h>
 
+#include <cstdint>
 #include <exception>
 #include <string>
 
@@ -57,6 +58,22 @@ __attribute__((visibility("default"))) int cenote_torch_full_uninstall() {
 
 __attribute__((visibility("default"))) int cenote_torch_full_is_on() {
   return ours != nullptr && ours->is_on() ? 1 : 0;
+}
+
+/// The set of pages (graph_pages.hpp) that captures of this thread join from now on, 0 for none; returns the previous
+/// one.
+__attribute__((visibility("default"))) std::int64_t cenote_torch_full_join_pages(std::int64_t set) {
+  return cenote::torch::graph_pages::join(set);
+}
+
+/// The set that the pool of that number has joined, 0 for none.
+__attribute__((visibility("default"))) std::int64_t cenote_torch_full_pages_of(std::uint64_t first,
+                                                                               std::uint64_t second) {
+  return ours != nullptr ? ours->pools().set_of({first, second}) : 0;
+}
+
+__attribute__((visibility("default"))) std::uint64_t cenote_torch_full_bytes_of_pages(std::int64_t set) {
+  return ours != nullptr ? ours->pools().set_bytes(set) : 0;
 }
 
 }  // extern "C"

@@ -14,6 +14,22 @@ constexpr std::size_t smallest_of_own = std::size_t{10} << 20;  // from here on 
 
 }  // namespace
 
+void pool_totals::add(const pool_totals& other) {
+  for (int kind : {0, 1}) {
+    bytes[kind] += other.bytes[kind];
+    live_bytes[kind] += other.live_bytes[kind];
+    segments[kind] += other.segments[kind];
+    split_blocks[kind] += other.split_blocks[kind];
+    split_bytes[kind] += other.split_bytes[kind];
+  }
+}
+
+void pool_totals::forget_segments() {
+  pool_totals live;
+  for (int kind : {0, 1}) live.live_bytes[kind] = live_bytes[kind];
+  *this = live;
+}
+
 std::size_t private_pool::segment_bytes(std::size_t bytes) {
   if (bytes <= largest_small) return small_segment;
   if (bytes < smallest_of_own) return large_segment;

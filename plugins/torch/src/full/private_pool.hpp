@@ -49,6 +49,11 @@ struct pool_totals {
   std::size_t segments[2] = {};
   std::size_t split_blocks[2] = {};  ///< free ones in a segment that has others
   std::size_t split_bytes[2] = {};
+
+  void add(const pool_totals& other);
+
+  /// Leaves the live bytes alone.
+  void forget_segments();
 };
 
 class private_pool {

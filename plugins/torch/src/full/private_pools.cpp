@@ -50,10 +50,12 @@ private_pools::kept_pool& private_pools::owner_locked(const private_pool* blocks
   TORCH_INTERNAL_ASSERT(false, "a block names a private pool that is gone");
 }
 
-char* private_pools::take_segment(c10::DeviceIndex device, mempool_id id, const std::shared_ptr<cuda_allocator>& source,
+char* private_pools::take_segment(c10::DeviceIndex device, mempool_id id, const segment_source& source,
                                   std::size_t bytes, cudaStream_t stream, const context& stack) {
   const c10::cuda::CUDAStreamCaptureModeGuard relaxed{cudaStreamCaptureModeRelaxed};
-  void* const taken = source ? source->raw_alloc(bytes) : core().allocate_sync(client(), device, bytes);
+  void* const taken = source.allocator          ? source.allocator->raw_alloc(bytes)
+                      : source.pages != nullptr ? core().map_page_set(source.pages, source.offset, bytes)
+                                                : core().allocate_sync(client(), device, bytes);
   if (taken == nullptr) return nullptr;
   history_.record_segment({trace_entry::SEGMENT_ALLOC, device, reinterpret_cast<std::size_t>(taken), bytes, stream, id},
                           stack);
@@ -67,6 +69,8 @@ void private_pools::give_back(const idle_segments& segments) {
                             nullptr);
     if (each.source) {
       each.source->raw_delete(each.address);
+    } else if (each.pages != nullptr) {
+      core().unmap_page_set(each.pages, each.address);
     } else {
       void* const stream = lasting_stream(each.device);
       core().record_stream(each.address, stream);
@@ -108,7 +112,7 @@ private_pools::idle_segments private_pools::forget_if_done_locked(kept_pool& poo
   if (pool.count != 0) return idle;
   finish_pending_locked(pool);
   pool.blocks.release_idle([&](char* segment, const pool_segment& given) {
-    idle.push_back({segment, given, pool.device, pool.id, pool.source});
+    idle.push_back({segment, given, pool.device, pool.id, pool.source, pool.pages});
   });
   if (pool.blocks.is_empty()) pools_.erase({pool.device, pool.id});
   return idle;
@@ -116,15 +120,16 @@ private_pools::idle_segments private_pools::forget_if_done_locked(kept_pool& poo
 
 std::optional<private_pools::block> private_pools::allocate(c10::DeviceIndex device, std::size_t bytes,
                                                             std::size_t requested, cudaStream_t stream,
-                                                            const context& stack) {
+                                                            std::size_t room, const context& stack) {
   for (;;) {
     mempool_id id;
-    std::shared_ptr<cuda_allocator> source;
+    segment_source source;
+    const std::size_t segment_bytes = private_pool::segment_bytes(bytes);
     {
       const std::lock_guard lock(mutex_);
-      const auto found = std::find_if(routes_.begin(), routes_.end(),
+      const auto found = std::find_if(routes_.rbegin(), routes_.rend(),  // the innermost one first
                                       [&](const route& each) { return each.device == device && each.filter(stream); });
-      if (found == routes_.end()) return std::nullopt;
+      if (found == routes_.rend()) return std::nullopt;
       if (found->is_announced && !marks_captures<cuda_allocator> && !is_capturing(stream)) {
         found->is_announced = false;
         core().capture_end(device);
@@ -134,13 +139,19 @@ std::optional<private_pools::block> private_pools::allocate(c10::DeviceIndex dev
       if (char* const pointer = pool.blocks.allocate_from_free(bytes, requested, stream)) {
         return block{pointer, pool.blocks.blocks().at(pointer).bytes, &pool.blocks, pool.id};
       }
+      if (segment_bytes > room) return block{nullptr, 0, nullptr, pool.id};
       id = pool.id;
-      source = pool.source;
+      source = {pool.source, pool.pages, pool.pages_end};
+      if (pool.pages != nullptr) pool.pages_end += segment_bytes;
     }
-    char* const segment = take_segment(device, id, source, private_pool::segment_bytes(bytes), stream, stack);
-    if (segment == nullptr) return block{nullptr, 0, nullptr, id};
+    char* const segment = take_segment(device, id, source, segment_bytes, stream, stack);
     const std::lock_guard lock(mutex_);
-    make_locked(device, id).blocks.add_segment(segment, bytes, stream);
+    kept_pool& pool = make_locked(device, id);
+    if (segment == nullptr) {
+      if (pool.pages_end == source.offset + segment_bytes) pool.pages_end = source.offset;
+      return block{nullptr, 0, nullptr, id};
+    }
+    pool.blocks.add_segment(segment, bytes, stream);
   }
 }
 
@@ -200,11 +211,19 @@ bool private_pools::has(c10::DeviceIndex device, mempool_id id) const {
 }
 
 void private_pools::begin(c10::DeviceIndex device, mempool_id id, std::function<bool(cudaStream_t)> filter) {
+  // The first number is that of a pool which a graph's capture makes; pools that programs make have the second one.
+  const graph_pages::set_number set = id.first != 0 ? graph_pages::joined() : 0;
+  cenote_page_set* const pages = set != 0 ? pages_.of(set, device) : nullptr;
   const std::lock_guard lock(mutex_);
   for (const route& each : routes_) {
     TORCH_CHECK(each.device != device || each.id != id, "beginAllocateToPool: already recording to mempool_id");
   }
+  const bool is_new = find_locked(device, id) == nullptr;
   kept_pool& pool = make_locked(device, id);
+  if (is_new) {
+    pool.set = set;
+    pool.pages = pages;
+  }
   ++pool.count;
   ++pool.filling;
   constexpr bool announces = !marks_captures<cuda_allocator>;
@@ -281,6 +300,14 @@ void private_pools::set_no_split(c10::DeviceIndex device, mempool_id id) {
   make_locked(device, id).blocks.set_no_split();
 }
 
+graph_pages::set_number private_pools::set_of(mempool_id id) const {
+  const std::lock_guard lock(mutex_);
+  for (const auto& [its, pool] : pools_) {
+    if (its.second == id) return pool->set;
+  }
+  return 0;
+}
+
 void private_pools::release_idle(c10::DeviceIndex device) {
   std::unique_lock lock(mutex_);
   idle_segments idle;
@@ -295,69 +322,15 @@ void private_pools::release_idle(c10::DeviceIndex device) {
   give_back(idle);
 }
 
-bool private_pools::live_blocks_are(c10::DeviceIndex device, mempool_id id,
-                                    const std::unordered_set<void*>& expected) const {
-  const std::lock_guard lock(mutex_);
-  const kept_pool* const pool = find_locked(device, id);
-  TORCH_CHECK(pool != nullptr, "Could not find pool of id");
-  std::size_t found = 0;
-  for (const auto& [address, block] : pool->blocks.blocks()) {
-    if (!block.is_live || is_pending(*pool, address)) continue;
-    if (expected.count(address) == 0) return false;
-    ++found;
-  }
-  return found == expected.size();
-}
-
-std::shared_ptr<pool_state> private_pools::state(c10::DeviceIndex device, mempool_id id) const {
-  const std::lock_guard lock(mutex_);
-  const kept_pool* const pool = find_locked(device, id);
-  TORCH_CHECK(pool != nullptr, "Could not find pool of id");
-  auto state = std::make_shared<pool_state>();
-  state->id = id;
-  for (const auto& [address, block] : pool->blocks.blocks()) {
-    if (block.is_live && !is_pending(*pool, address)) {
-      state->blocks.push_back(
-          {address, block.bytes, block.requested, pool->blocks.segments().at(block.segment).stream});
-    }
-  }
-  return state;
-}
-
-private_pools::changes private_pools::restore(c10::DeviceIndex device, const pool_state& wanted) {
-  const std::lock_guard lock(mutex_);
-  kept_pool* const pool = find_locked(device, wanted.id);
-  TORCH_CHECK(pool != nullptr, "Could not find private pool id");
-  for (pending_free& each : pool->pending) {
-    for (cudaEvent_t event : each.events) {
-      (void)cudaEventSynchronize(event);
-      (void)cudaEventDestroy(event);
-    }
-    pool->blocks.free(each.address);
-  }
-  pool->pending.clear();
-  changes made;
-  made.pool = &pool->blocks;
-  for (const auto& [address, block] : pool->blocks.blocks()) {
-    if (block.is_live) made.freed.push_back(address);
-  }
-  for (void* address : made.freed) {
-    pool->recorded.erase(address);
-    pool->blocks.free(static_cast<char*>(address));
-  }
-  for (const pool_state::block& each : wanted.blocks) {
-    TORCH_CHECK(pool->blocks.take_at(each.address, each.bytes, each.requested),
-                "a block of the checkpoint is not in the pool any more");
-    made.made.push_back(each);
-  }
-  return made;
-}
-
 pool_totals private_pools::totals(c10::DeviceIndex device) const {
   const std::lock_guard lock(mutex_);
   pool_totals totals;
   for (const auto& [its, pool] : pools_) {
-    if (its.first == device) pool->blocks.add_totals(totals);
+    if (its.first != device) continue;
+    pool_totals of_pool;
+    pool->blocks.add_totals(of_pool);
+    if (pool->pages != nullptr) of_pool.forget_segments();
+    totals.add(of_pool);
   }
   return totals;
 }

@@ -17,6 +17,9 @@ Tensors then come from the current resource of their device, on PyTorch's curren
 ``torch.cuda.empty_cache`` work. What PyTorch itself does not offer for such an allocator, ``torch.cuda.memory_stats``
 and its kin, is in `cenote.usage`.
 
+Beside them, `install` with the mode ``"mempool"`` leaves PyTorch's own allocator in its place, and puts cenote under it
+as the source of segments.
+
 ``torch_allocator`` is made when it is first asked for; ImportError says why if it cannot be.
 """
 
@@ -30,12 +33,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cenote
-from cenote.allocators.torch import full_allocator, full_build
+from cenote.allocators.torch import full_allocator, full_build, mempool
+from cenote.frameworks import TORCH_MODES
 
 if TYPE_CHECKING:
     from torch.cuda.memory import CUDAPluggableAllocator
 
 __all__ = ["install", "torch_allocator", "uninstall"]
+
 
 # An editable install's package is two folders: the sources', and that of what was compiled.
 _LIBRARY = next(path for folder in cenote.__path__ if (path := Path(folder, "lib", "libcenote_torch.so")).exists())
@@ -94,10 +99,15 @@ def _idle_settings() -> str:
     return f"; without effect of PYTORCH_ALLOC_CONF: {', '.join(idle)}" if idle else ""
 
 
-def install() -> str:
+def install(mode: str = "auto") -> str:
     """Put PyTorch onto cenote; does nothing if it is there already.
 
-    Takes the full allocator if it is built, and the pluggable one if not.
+    Parameters
+    ----------
+    mode : str, default "auto"
+        ``"auto"``: the full allocator if it is built, and the pluggable one if not. ``"full"`` or ``"pluggable"``: that
+        one. ``"mempool"``: PyTorch's own allocator stays, and takes segments from cenote for the calling thread, on its
+        current device.
 
     Returns
     -------
@@ -106,24 +116,36 @@ def install() -> str:
 
     Raises
     ------
+    ValueError
+        A mode that is none of these.
     ImportError
         PyTorch is not installed, or not built with CUDA.
     RuntimeError
-        The full allocator is not built, and PyTorch's own has been used already: then only the full one can replace it.
+        The full allocator is asked for and not built; or it is not built, and PyTorch's own has been used already: then
+        only the full one can replace it.
     """
+    if mode not in TORCH_MODES:
+        raise ValueError(f"mode must be one of {', '.join(map(repr, TORCH_MODES))}, not {mode!r}")
     import torch
 
+    version = f"torch {torch.__version__}"
     if not hasattr(torch._C, "_cuda_customAllocator"):
         _make_allocator()  # which says what is missing
-    if torch.cuda.get_allocator_backend() != "pluggable":
+    is_pluggable = torch.cuda.get_allocator_backend() == "pluggable"
+    if mode == "mempool":
+        return f"{version}: {_install_mempool(is_pluggable)}"
+    if mode != "pluggable" and not is_pluggable:
         was_on = full_allocator.is_on()
         if full_allocator.install():
+            mempool.uninstall()
             if was_on:
-                return f"torch {torch.__version__}: was on cenote already"
-            return f"torch {torch.__version__}: by the full allocator{_not_run(torch.__version__)}{_idle_settings()}"
+                return f"{version}: was on cenote already"
+            return f"{version}: by the full allocator{_not_run(torch.__version__)}{_idle_settings()}"
+    if mode == "full":
+        raise RuntimeError("the full allocator is not built for this PyTorch: cenote build torch")
     allocator = _make_allocator()
     if _is_current(allocator):
-        return f"torch {torch.__version__}: was on cenote already"
+        return f"{version}: was on cenote already"
     try:
         torch.cuda.memory.change_current_allocator(allocator)
     except RuntimeError as error:
@@ -131,7 +153,20 @@ def install() -> str:
             "torch's allocator is initialised already: call cenote.install before the first use of CUDA in PyTorch, or "
             "compile the full allocator once, which takes effect at any time: cenote build torch"
         ) from error
-    return f"torch {torch.__version__}: {_WITHOUT_FULL}{_idle_settings()}"
+    return f"{version}: {_WITHOUT_FULL}{_idle_settings()}"
+
+
+def _install_mempool(is_pluggable: bool) -> str:
+    if is_pluggable:
+        raise RuntimeError("PyTorch keeps the pluggable allocator that it has, under which there is no MemPool")
+    if mempool.is_on():
+        return "was on cenote already"
+    full_allocator.uninstall()
+    mempool.install(str(_LIBRARY))
+    return (
+        "its own allocator takes its segments from cenote, for this thread; PyTorch's threads, which run backward(), "
+        "take theirs from the driver"
+    )
 
 
 def _not_run(version: str) -> str:
@@ -156,6 +191,8 @@ def uninstall() -> str:
     """
     import torch
 
+    if mempool.uninstall():
+        return f"torch {torch.__version__}: new segments come from the driver"
     if full_allocator.uninstall():
         return f"torch {torch.__version__}: new blocks are PyTorch's own"
     if hasattr(torch._C, "_cuda_customAllocator") and torch.cuda.get_allocator_backend() == "pluggable":

@@ -34,8 +34,10 @@ RUN = (2, 11)
 
 _UNITS = (
     "device_counters",
+    "graph_pages",
     "memory_history",
     "private_pool",
+    "private_pool_checkpoints",
     "private_pools",
     "recorded_frees",
     "shared_memory",
