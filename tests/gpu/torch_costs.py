@@ -1,0 +1,92 @@
+"""What a tensor and its free cost on PyTorch's own allocator and on cenote: minima of many rounds, in turns.
+
+    python torch_costs.py [OUTPUT.json]
+
+One process goes back and forth between the two, so that both meet the same clocks and caches.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROUNDS = 40
+CALLS = 2000
+
+
+def choose(allocator: str) -> None:
+    import cenote
+
+    if allocator == "cenote":
+        report = cenote.install("pool", frameworks="torch", torch_mode="full")
+        assert report, report
+    else:
+        cenote.uninstall("torch")
+
+
+def cases() -> dict[str, Callable[[], Any]]:
+    import torch
+
+    side = torch.cuda.Stream()
+    take, give = torch._C._cuda_cudaCachingAllocator_raw_alloc, torch._C._cuda_cudaCachingAllocator_raw_delete
+
+    def recorded() -> None:
+        torch.empty(1000, device="cuda").record_stream(side)
+
+    return {
+        "torch.empty of 4 KB": lambda: torch.empty(1000, device="cuda"),
+        "torch.empty of 4 MiB": lambda: torch.empty(1 << 20, device="cuda"),
+        "torch.empty of 64 MiB": lambda: torch.empty(1 << 24, device="cuda"),
+        "raw allocation of 4 KB": lambda: give(take(4000, 0)),
+        "torch.empty, record_stream": recorded,
+    }
+
+
+def time_of(call: Callable[[], Any]) -> float:
+    """Give the seconds of one call, of many in a row."""
+    import torch
+
+    torch.cuda.synchronize()
+    for _ in range(100):
+        call()
+    began = time.perf_counter()
+    for _ in range(CALLS):
+        call()
+    seconds = (time.perf_counter() - began) / CALLS
+    torch.cuda.synchronize()
+    return seconds
+
+
+def main() -> None:
+    import torch
+
+    measured = cases()
+    live = []
+    for allocator in ("native", "cenote"):
+        choose(allocator)
+        live += [torch.empty(1000, device="cuda") for _ in range(1000)]
+    best: dict[str, dict[str, list[float]]] = {name: {"native": [], "cenote": []} for name in measured}
+    for turn in range(ROUNDS):
+        for allocator in ("native", "cenote") if turn % 2 else ("cenote", "native"):
+            choose(allocator)
+            for name, call in measured.items():
+                best[name][allocator].append(1e9 * time_of(call))
+    results = {}
+    for name, times in best.items():
+        row = {allocator: min(each) for allocator, each in times.items()}
+        row["spread"] = sorted(times["native"])[ROUNDS // 2] / row["native"] - 1
+        results[name] = row
+        print(
+            f"{name:28} PyTorch {row['native']:7.0f} ns  cenote {row['cenote']:7.0f} ns  "
+            f"{row['cenote'] / row['native']:.3f} (median of PyTorch's {1 + row['spread']:.3f} of its minimum)"
+        )
+    if len(sys.argv) > 1:
+        Path(sys.argv[1]).write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
