@@ -11,6 +11,7 @@
 #pragma once
 
 #include <c10/util/flat_hash_map.h>
+#include <cuda_runtime_api.h>
 
 #include <array>
 #include <cstddef>
@@ -34,9 +35,9 @@ struct live_block {
   mempool_id pool_id = {0, 0};
   c10::DeviceIndex device = 0;
   bool is_large = false;
-  bool outlives_its_stream = false;  ///< the stream is not PyTorch's, and may be destroyed before the block is freed
-  bool is_recorded = false;          ///< used on other streams of PyTorch's own, which recorded_frees knows
-  bool is_pending = false;           ///< freed, and still used on such a stream
+  bool outlives_its_stream = false;    ///< the stream is not PyTorch's, and may be destroyed before the block is freed
+  bool is_pending = false;             ///< freed, and still used on a stream that was recorded
+  std::vector<cudaStream_t> recorded;  ///< streams of PyTorch's own on which it is used, too
   context stack;
 };
 

@@ -56,21 +56,29 @@ std::size_t device_counters::add(const live_block& block) {
 }
 
 std::size_t device_counters::remove(const live_block& block) {
-  const std::size_t left = remove_allocated(block);
-  remove_active(block);
-  return left;
+  const std::lock_guard lock(mutex_);
+  remove_active_locked(block);
+  return remove_allocated_locked(block);
 }
 
 std::size_t device_counters::remove_allocated(const live_block& block) {
   const std::lock_guard lock(mutex_);
+  return remove_allocated_locked(block);
+}
+
+void device_counters::remove_active(const live_block& block) {
+  const std::lock_guard lock(mutex_);
+  remove_active_locked(block);
+}
+
+std::size_t device_counters::remove_allocated_locked(const live_block& block) {
   decrease(figures_.allocation, block.is_large, 1);
   decrease(figures_.allocated_bytes, block.is_large, block.bytes);
   decrease(figures_.requested_bytes, block.is_large, block.requested);
   return static_cast<std::size_t>(figures_.allocated_bytes[all].current);
 }
 
-void device_counters::remove_active(const live_block& block) {
-  const std::lock_guard lock(mutex_);
+void device_counters::remove_active_locked(const live_block& block) {
   decrease(figures_.active, block.is_large, 1);
   decrease(figures_.active_bytes, block.is_large, block.bytes);
 }

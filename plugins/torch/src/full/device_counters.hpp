@@ -49,6 +49,9 @@ class device_counters {
   std::size_t allocated_bytes() const;
 
  private:
+  std::size_t remove_allocated_locked(const live_block& block);
+  void remove_active_locked(const live_block& block);
+
   mutable std::mutex mutex_;
   device_figures figures_;
 };

@@ -17,6 +17,7 @@
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/foreign_exception.hpp"
 #include "core.hpp"
+#include "lasting_stream.hpp"
 #include "resource_state.hpp"
 #include "sizes.hpp"
 
@@ -274,27 +275,33 @@ void full_allocator::free(void* pointer) {
   }
   const c10::DeviceIndex device = block.device;
   const auto bytes = static_cast<std::int64_t>(block.bytes);
-  const std::size_t allocated = of(device).counters.remove_allocated(block);
-  if (block.is_recorded) {
-    free_recorded(pointer, std::move(block));
+  const bool is_recorded = !block.recorded.empty();
+  device_counters& counters = of(device).counters;
+  const std::size_t allocated = is_recorded ? counters.remove_allocated(block) : counters.remove(block);
+  if (is_recorded) {
+    free_recorded(pointer, block);
   } else {
-    finish_free(pointer, block);
+    give_back(pointer, block);
   }
   report(pointer, -bytes, allocated, device);
 }
 
 /// After the work of the streams that were recorded.
-void full_allocator::free_recorded(void* pointer, live_block block) {
-  const std::vector<cudaStream_t> streams = recorded_.take(pointer);
+void full_allocator::free_recorded(void* pointer, live_block& block) {
   block.is_pending = true;
-  if (!pools_.has_routes() && recorded_.free_later(pointer, block, streams)) return;
-  for (const cudaStream_t stream : streams) core().record_stream(pointer, stream);
+  if (!pools_.has_routes() && recorded_.free_later(pointer, block)) return;
+  for (const cudaStream_t stream : block.recorded) core().record_stream(pointer, stream);
   finish_free(pointer, block);
 }
 
+/// What was pending is not any more.
 void full_allocator::finish_free(void* pointer, const live_block& block) {
   shared_.forget(pointer);
   of(block.device).counters.remove_active(block);
+  give_back(pointer, block);
+}
+
+void full_allocator::give_back(void* pointer, const live_block& block) {
   if (history_.is_enabled()) {
     history_.record({trace_entry::FREE_COMPLETED, block.device, reinterpret_cast<std::size_t>(pointer), block.bytes,
                      block.stream, block.pool_id},
@@ -303,7 +310,7 @@ void full_allocator::finish_free(void* pointer, const live_block& block) {
   if (block.pool != nullptr) {
     pools_.free(block, pointer);
   } else if (block.outlives_its_stream) {
-    core().deallocate(pointer, c10::cuda::getStreamFromPool(false, block.device).stream());
+    core().deallocate(pointer, lasting_stream(block.device));
   } else {
     core().deallocate(pointer, block.stream);
   }
@@ -344,14 +351,15 @@ void full_allocator::recordStream(const c10::DataPtr& data, c10::cuda::CUDAStrea
     pool = block.pool;
     is_its_own = block.stream == stream.stream() && block.device == stream.device_index();
     is_exact = pool == nullptr && !is_foreign(stream) && block.device == stream.device_index();
-    if (is_exact && !is_its_own) block.is_recorded = true;
+    auto& streams = block.recorded;
+    if (is_exact && !is_its_own && std::find(streams.begin(), streams.end(), stream.stream()) == streams.end()) {
+      streams.push_back(stream.stream());
+    }
   });
   if (!is_ours) {
     if (has_native()) native_->recordStream(data, stream);
-  } else if (is_its_own) {
+  } else if (is_its_own || is_exact) {
     return;
-  } else if (is_exact) {
-    recorded_.record(pointer, stream.stream());
   } else if (pool != nullptr) {
     pools_.record_stream(pointer, stream.stream());
   } else if (core().record_stream(pointer, stream.stream()) != 0) {

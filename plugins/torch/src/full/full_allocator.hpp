@@ -144,8 +144,9 @@ class full_allocator final : public cuda_allocator {
   [[noreturn]] void fail(const request& wanted, const std::string& why, const context& stack);
   void free(void* pointer);
   static void free_block(void* pointer);
-  void free_recorded(void* pointer, live_block block);
+  void free_recorded(void* pointer, live_block& block);
   void finish_free(void* pointer, const live_block& block);
+  void give_back(void* pointer, const live_block& block);
   void report(void* pointer, std::int64_t bytes, std::size_t allocated, c10::DeviceIndex device);
   std::size_t look_at_reserved(c10::DeviceIndex device);
   bool has_native() const { return native_->initialized(); }

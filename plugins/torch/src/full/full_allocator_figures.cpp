@@ -24,9 +24,8 @@ std::size_t full_allocator::look_at_reserved(c10::DeviceIndex device) {
   const device_figures counted = its.counters.read();
   const std::size_t active = static_cast<std::size_t>(counted.active_bytes[0].current);
   const std::size_t active_small = static_cast<std::size_t>(counted.active_bytes[1].current);
-  const cenote_memory_state state = state_of(device);
   const std::size_t shared = pools_.trim_shared(device, false);
-  const std::size_t held = known(state.held, known(state.in_use, 0)) + pools_.foreign_bytes(device) + shared;
+  const std::size_t held = held_of(device) + pools_.foreign_bytes(device) + shared;
   const std::size_t in_pools = pools.bytes[0] + pools.bytes[1] + shared;
   const std::size_t live_in_pools = pools.live_bytes[0] + pools.live_bytes[1];
   // Other clients' bytes are counted in as well; where the resource does not know what it holds, it is what is in use.

@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "core.hpp"
+#include "lasting_stream.hpp"
 #include "sizes.hpp"
 
 namespace cenote::torch {
@@ -22,9 +23,6 @@ bool is_capturing(cudaStream_t stream) {
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   return cudaStreamIsCapturing(stream, &status) == cudaSuccess && status != cudaStreamCaptureStatusNone;
 }
-
-/// A stream that lives as long as the process, for frees that come after all work.
-void* lasting_stream(c10::DeviceIndex device) { return c10::cuda::getStreamFromPool(false, device).stream(); }
 
 }  // namespace
 

@@ -3,75 +3,76 @@
 #include <c10/cuda/CUDAGraphsC10Utils.h>
 #include <c10/cuda/CUDAGuard.h>
 
-#include <algorithm>
+#include <utility>
 
 namespace cenote::torch {
 
-void recorded_frees::record(void* pointer, cudaStream_t stream) {
-  const std::lock_guard lock(mutex_);
-  auto& streams = recorded_[pointer];
-  if (std::find(streams.begin(), streams.end(), stream) == streams.end()) streams.push_back(stream);
+/// Null where no event can be had.
+cudaEvent_t recorded_frees::mark_locked(device_queue& queue, cudaStream_t stream) {
+  cudaEvent_t event = nullptr;
+  if (!queue.spare.empty()) {
+    event = queue.spare.back();
+    queue.spare.pop_back();
+  } else if (cudaEventCreateWithFlags(&event, cudaEventDisableTiming) != cudaSuccess) {
+    (void)cudaGetLastError();
+    return nullptr;
+  }
+  if (cudaEventRecord(event, stream) == cudaSuccess) return event;
+  (void)cudaGetLastError();
+  queue.spare.push_back(event);
+  return nullptr;
 }
 
-std::vector<cudaStream_t> recorded_frees::take(void* pointer) {
-  const std::lock_guard lock(mutex_);
-  const auto found = recorded_.find(pointer);
-  if (found == recorded_.end()) return {};
-  std::vector<cudaStream_t> streams = std::move(found->second);
-  recorded_.erase(found);
-  return streams;
-}
-
-bool recorded_frees::free_later(void* pointer, live_block block, const std::vector<cudaStream_t>& streams) {
+bool recorded_frees::free_later(void* pointer, live_block& block) {
   device_queue& queue = of(block.device);
   const std::lock_guard lock(queue.mutex);
   const c10::cuda::OptionalCUDAGuard guard(block.device);
-  std::vector<cudaEvent_t> events;
-  for (const cudaStream_t stream : streams) {
-    cudaEvent_t event = nullptr;
-    if (!queue.spare.empty()) {
-      event = queue.spare.back();
-      queue.spare.pop_back();
-    } else if (cudaEventCreateWithFlags(&event, cudaEventDisableTiming) != cudaSuccess) {
-      event = nullptr;
-    }
-    if (event != nullptr) events.push_back(event);
-    if (event == nullptr || cudaEventRecord(event, stream) != cudaSuccess) {
-      (void)cudaGetLastError();
-      queue.spare.insert(queue.spare.end(), events.begin(), events.end());
+  waiting_free freed{pointer, {}, mark_locked(queue, block.recorded.front()), {}};
+  if (freed.event == nullptr) return false;
+  for (std::size_t i = 1; i < block.recorded.size(); ++i) {
+    const cudaEvent_t event = mark_locked(queue, block.recorded[i]);
+    if (event == nullptr) {
+      queue.spare.push_back(freed.event);
+      queue.spare.insert(queue.spare.end(), freed.others.begin(), freed.others.end());
       return false;
     }
+    freed.others.push_back(event);
   }
-  queue.waiting.push_back({pointer, std::move(block), std::move(events)});
+  freed.block = std::move(block);
+  queue.waiting.push_back(std::move(freed));
   queue.count.fetch_add(1, std::memory_order_relaxed);
   return true;
+}
+
+bool recorded_frees::is_done_locked(device_queue& queue, waiting_free& first, bool waits) {
+  const auto has_passed = [&](cudaEvent_t event) {
+    if ((waits ? cudaEventSynchronize(event) : cudaEventQuery(event)) != cudaSuccess) {
+      (void)cudaGetLastError();  // "not ready" is no error
+      return false;
+    }
+    queue.spare.push_back(event);
+    return true;
+  };
+  while (!first.others.empty()) {
+    if (!has_passed(first.others.back())) return false;
+    first.others.pop_back();
+  }
+  return has_passed(first.event);
 }
 
 /// Frees from the oldest on, until one is not done.
 void recorded_frees::finish_front(c10::DeviceIndex device, bool waits) {
   device_queue& queue = of(device);
-  std::vector<waiting_free> done;
-  {
-    const std::lock_guard lock(queue.mutex);
-    const c10::cuda::CUDAStreamCaptureModeGuard relaxed{cudaStreamCaptureModeRelaxed};
-    while (!queue.waiting.empty()) {
-      auto& events = queue.waiting.front().events;
-      while (!events.empty()) {
-        const cudaError_t result = waits ? cudaEventSynchronize(events.back()) : cudaEventQuery(events.back());
-        if (result != cudaSuccess) break;
-        queue.spare.push_back(events.back());
-        events.pop_back();
-      }
-      if (!events.empty()) {
-        (void)cudaGetLastError();  // "not ready" is no error
-        break;
-      }
-      done.push_back(std::move(queue.waiting.front()));
-      queue.waiting.pop_front();
-      queue.count.fetch_sub(1, std::memory_order_relaxed);
-    }
+  const c10::cuda::CUDAStreamCaptureModeGuard relaxed{cudaStreamCaptureModeRelaxed};
+  for (;;) {
+    std::unique_lock lock(queue.mutex);
+    if (queue.waiting.empty() || !is_done_locked(queue, queue.waiting.front(), waits)) return;
+    const waiting_free done = std::move(queue.waiting.front());
+    queue.waiting.pop_front();
+    queue.count.fetch_sub(1, std::memory_order_relaxed);
+    lock.unlock();
+    done_(done.pointer, done.block);
   }
-  for (const waiting_free& each : done) done_(each.pointer, each.block);
 }
 
 void recorded_frees::finish_done(c10::DeviceIndex device) { finish_front(device, false); }

@@ -5,12 +5,12 @@
 //
 //   1. PyTorch keeps its own streams for ever, so that an event can be recorded on them at the free. A stream that a
 //      program has brought may be gone by then: such blocks go the core's way, after all work of the device.
-//   2. What waits is looked at with the next allocation on the device, from the oldest on. No stream is made to wait,
-//   and
-//      no thread, unless memory runs out or empty_cache is called.
-//   3. Beside a capture no event is recorded or asked for; the core's way knows how to hold a free back.
+//   2. The table of blocks has the streams that were recorded, beside the block.
+//   3. What waits is looked at with the next allocation on the device, from the oldest on. No stream is made to wait,
+//      and no thread, unless memory runs out or empty_cache is called.
+//   4. Beside a capture no event is recorded or asked for; the core's way knows how to hold a free back.
 //
-// Threads: any; `mutex_` guards what waits. The core's free is called without it.
+// Threads: any; each device's queue has its lock. The core's free is called without it.
 // Cost: a free costs an event and a record for each recorded stream, and one query.
 #pragma once
 
@@ -21,7 +21,6 @@
 #include <deque>
 #include <functional>
 #include <mutex>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -36,13 +35,9 @@ class recorded_frees {
 
   explicit recorded_frees(finish done) : done_(std::move(done)) {}
 
-  void record(void* pointer, cudaStream_t stream);
-
-  /// The streams that were recorded for a block that is freed now.
-  std::vector<cudaStream_t> take(void* pointer);
-
-  /// Frees the block when the streams have done their work. False where no event can be had: nothing has happened.
-  bool free_later(void* pointer, live_block block, const std::vector<cudaStream_t>& streams);
+  /// Frees the block when its recorded streams have done their work. False where no event can be had: nothing has
+  /// happened.
+  bool free_later(void* pointer, live_block& block);
 
   bool has_waiting(c10::DeviceIndex device) const noexcept {
     return of(device).count.load(std::memory_order_relaxed) != 0;
@@ -61,7 +56,8 @@ class recorded_frees {
   struct waiting_free {
     void* pointer;
     live_block block;
-    std::vector<cudaEvent_t> events;
+    cudaEvent_t event;  // of most blocks the only one
+    std::vector<cudaEvent_t> others;
   };
   struct device_queue {
     std::mutex mutex;  // guards all but `count`
@@ -73,10 +69,10 @@ class recorded_frees {
   device_queue& of(c10::DeviceIndex device) { return queues_[static_cast<std::size_t>(device)]; }
   const device_queue& of(c10::DeviceIndex device) const { return queues_[static_cast<std::size_t>(device)]; }
   void finish_front(c10::DeviceIndex device, bool waits);
+  static cudaEvent_t mark_locked(device_queue& queue, cudaStream_t stream);
+  static bool is_done_locked(device_queue& queue, waiting_free& first, bool waits);
 
   finish done_;
-  std::mutex mutex_;  // guards `recorded_`
-  std::unordered_map<void*, std::vector<cudaStream_t>> recorded_;
   std::array<device_queue, 128> queues_;
 };
 

@@ -23,4 +23,11 @@ inline std::size_t known(std::uint64_t figure, std::size_t otherwise) {
   return figure == CENOTE_UNKNOWN ? otherwise : static_cast<std::size_t>(figure);
 }
 
+/// What the resource holds; where it does not know, what is in use. A pool is asked alone, and the driver is not.
+inline std::size_t held_of(c10::DeviceIndex device) {
+  if (const std::int64_t bytes = core().pool_bytes(device); bytes >= 0) return static_cast<std::size_t>(bytes);
+  const cenote_memory_state state = state_of(device);
+  return known(state.held, known(state.in_use, 0));
+}
+
 }  // namespace cenote::torch

@@ -35,6 +35,7 @@ RUN = (2, 11)
 _UNITS = (
     "device_counters",
     "graph_pages",
+    "lasting_stream",
     "memory_history",
     "private_pool",
     "private_pool_checkpoints",
