@@ -10,7 +10,7 @@
 namespace cenote::test {
 namespace {
 
-constexpr std::size_t page_bytes = page_set::page_bytes;
+constexpr std::size_t set_page = page_set::page_bytes;
 
 class page_sets : public simulated_device {
  protected:
@@ -22,12 +22,12 @@ class page_sets : public simulated_device {
 
 TEST_F(page_sets, shows_the_same_memory_at_every_range_of_an_offset) {
   page_set set(0);
-  std::byte* const first = set.map(0, 3 * page_bytes);
-  std::byte* const second = set.map(page_bytes, 2 * page_bytes);
-  fill_async(first + page_bytes, 7, 2 * page_bytes, {}, 0);
+  std::byte* const first = set.map(0, 3 * set_page);
+  std::byte* const second = set.map(set_page, 2 * set_page);
+  fill_async(first + set_page, 7, 2 * set_page, {}, 0);
   synchronize(stream_ref{}, 0);
   EXPECT_EQ(read(second, 1, {})[0], 7);
-  EXPECT_EQ(read(second + 2 * page_bytes - 1, 1, {})[0], 7);
+  EXPECT_EQ(read(second + 2 * set_page - 1, 1, {})[0], 7);
   EXPECT_TRUE(set.unmap(first));
   EXPECT_TRUE(set.unmap(second));
   EXPECT_EQ(set.trim(true), 0U);
@@ -35,11 +35,11 @@ TEST_F(page_sets, shows_the_same_memory_at_every_range_of_an_offset) {
 
 TEST_F(page_sets, is_as_large_as_the_furthest_range_in_use) {
   page_set set(0);
-  std::byte* const large = set.map(0, 5 * page_bytes);
-  std::byte* const small = set.map(0, 2 * page_bytes);
-  EXPECT_EQ(set.trim(false), 5 * page_bytes);
+  std::byte* const large = set.map(0, 5 * set_page);
+  std::byte* const small = set.map(0, 2 * set_page);
+  EXPECT_EQ(set.trim(false), 5 * set_page);
   set.unmap(large);
-  EXPECT_EQ(set.trim(true), 2 * page_bytes);
+  EXPECT_EQ(set.trim(true), 2 * set_page);
   set.unmap(small);
   EXPECT_EQ(set.trim(true), 0U);
   EXPECT_EQ(live_objects().mappings, 0U);
@@ -48,20 +48,20 @@ TEST_F(page_sets, is_as_large_as_the_furthest_range_in_use) {
 TEST_F(page_sets, keeps_a_range_mapped_until_the_work_of_the_device_is_done) {
   page_set set(0);
   cuda_stream stream;
-  std::byte* const range = set.map(0, page_bytes);
-  fill_async(range, 1, page_bytes, stream.view(), 0);
+  std::byte* const range = set.map(0, set_page);
+  fill_async(range, 1, set_page, stream.view(), 0);
   set.unmap(range);
-  EXPECT_EQ(set.trim(false), page_bytes);
+  EXPECT_EQ(set.trim(false), set_page);
   EXPECT_EQ(set.trim(true), 0U);
 }
 
 TEST_F(page_sets, marks_nothing_beside_a_capture) {
   page_set set(0);
-  std::byte* const range = set.map(0, page_bytes);
+  std::byte* const range = set.map(0, set_page);
   capture_begins(0);
   const call_count events("cuCtxRecordEvent");
   set.unmap(range);
-  EXPECT_EQ(set.trim(true), page_bytes);
+  EXPECT_EQ(set.trim(true), set_page);
   EXPECT_EQ(events.value(), 0);
   capture_ended(0);
   EXPECT_EQ(set.trim(true), 0U);
@@ -70,10 +70,10 @@ TEST_F(page_sets, marks_nothing_beside_a_capture) {
 TEST_F(page_sets, leaves_nothing_behind_where_memory_runs_out) {
   page_set set(0);
   const std::size_t total = device_memory_info(0).total_bytes;
-  std::byte* const kept = set.map(0, page_bytes);
+  std::byte* const kept = set.map(0, set_page);
   const auto before = live_object_count();
-  EXPECT_EQ(set.map(0, align_up(total, page_bytes) + page_bytes), nullptr);
-  EXPECT_EQ(set.trim(false), page_bytes);
+  EXPECT_EQ(set.map(0, align_up(total, set_page) + set_page), nullptr);
+  EXPECT_EQ(set.trim(false), set_page);
   EXPECT_EQ(live_object_count(), before);
   set.unmap(kept);
   set.trim(true);
@@ -81,12 +81,11 @@ TEST_F(page_sets, leaves_nothing_behind_where_memory_runs_out) {
 
 TEST_F(page_sets, refuses_parts_of_pages_and_ranges_that_it_did_not_give) {
   page_set set(0);
-  for (const auto& [offset, bytes] :
-       {std::pair{page_bytes / 2, page_bytes}, {std::size_t{0}, page_bytes + 1}, {0, 0}}) {
+  for (const auto& [offset, bytes] : {std::pair{set_page / 2, set_page}, {std::size_t{0}, set_page + 1}, {0, 0}}) {
     EXPECT_THROW(set.map(offset, bytes), std::invalid_argument);
   }
   EXPECT_FALSE(set.unmap(nullptr));
-  std::byte* const range = set.map(0, page_bytes);
+  std::byte* const range = set.map(0, set_page);
   EXPECT_TRUE(set.unmap(range));
   EXPECT_FALSE(set.unmap(range));
   set.trim(true);

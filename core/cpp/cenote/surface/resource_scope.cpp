@@ -12,7 +12,7 @@
 namespace cenote::inline v1 {
 namespace {
 
-[[gnu::tls_model("initial-exec")]] constinit thread_local resource_scope* innermost = nullptr;
+[[gnu::tls_model("initial-exec")]] constinit thread_local resource_scope* last_of_thread = nullptr;
 
 struct spare_places {
   process_mutex mutex;  // guards the rest
@@ -62,22 +62,22 @@ scope_place* place_with(std::shared_ptr<memory_resource> resource) {
 std::atomic<int> open_scopes{0};
 
 resource_scope::resource_scope(std::shared_ptr<memory_resource> resource)
-    : device_(device_of(resource)), place_(place_with(std::move(resource))), outer_(innermost) {
-  innermost = this;
+    : device_(device_of(resource)), place_(place_with(std::move(resource))), outer_(last_of_thread) {
+  last_of_thread = this;
   open_scopes.fetch_add(1, std::memory_order_relaxed);
 }
 
 resource_scope::~resource_scope() {
-  innermost = outer_;
+  last_of_thread = outer_;
   open_scopes.fetch_sub(1, std::memory_order_relaxed);
   const std::shared_ptr<memory_resource> ended = place_->exchange(nullptr);
   put_place(place_);
 }
 
-bool resource_scope::is_innermost() const noexcept { return innermost == this; }
+bool resource_scope::is_innermost() const noexcept { return last_of_thread == this; }
 
 resource_place* place_of_scope(int device) noexcept {
-  for (const resource_scope* scope = innermost; scope != nullptr; scope = scope->outer_) {
+  for (const resource_scope* scope = last_of_thread; scope != nullptr; scope = scope->outer_) {
     if (scope->device_ == device) return scope->place_;
   }
   return nullptr;
