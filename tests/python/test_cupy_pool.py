@@ -70,8 +70,13 @@ def test_limit_is_the_budget_of_the_current_device(pool: mr.DeviceMemoryResource
     try:
         shown.set_limit(size=2 << 20)
         assert shown.get_limit() == cenote.get_budget().limit == 2 << 20
-        with pytest.raises(MemoryError):
+        with pytest.raises(MemoryError, match="set by CuPy's set_limit"):
             cupy.allocate(3 << 20)
+        cenote.budget(1 << 20, 0)  # the smaller one holds
+        assert shown.get_limit() == 1 << 20
+        with pytest.raises(MemoryError, match=r"set by cenote\.budget"):
+            cupy.allocate(3 << 20)
+        cenote.budget(None, 0)
         total = cenote.driver.memory_info(0)[1]
         shown.set_limit(fraction=0.5)
         assert shown.get_limit() == total // 2

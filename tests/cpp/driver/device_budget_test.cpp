@@ -62,6 +62,22 @@ TEST_F(device_budget, does_not_drift_where_blocks_are_freed_with_wrong_sizes_or_
   cuda.deallocate(on, kept, 4 * MiB);
 }
 
+TEST_F(device_budget, is_the_smallest_of_those_that_are_set_and_names_who_has_set_it) {
+  set_budget(0, "4GiB");
+  set_budget_by("a library", 0, "1GiB");
+  EXPECT_EQ(budget_of(0).limit, 1024 * MiB);
+  EXPECT_EQ(budget_of(0).set_by, "a library");
+  set_budget(0, "512MiB");
+  EXPECT_EQ(budget_of(0).limit, 512 * MiB);
+  EXPECT_EQ(budget_of(0).set_by, "cenote.budget");
+  set_budget(0, "");
+  EXPECT_EQ(budget_of(0).limit, 1024 * MiB);
+  set_budget_by("a library", 0, "");
+  EXPECT_FALSE(budget_of(0).limit.has_value());
+  EXPECT_THROW(set_budget_by("a library", 0, "much"), std::invalid_argument);
+  EXPECT_THROW(set_budget_by("", 0, "1GiB"), std::invalid_argument);
+}
+
 TEST_F(device_budget, bounds_all_resources_together) {
   set_budget(0, spell_bytes(held_before_ + 8 * MiB));
   auto pages = std::make_shared<virtual_memory_resource>(0);

@@ -7,10 +7,14 @@
 #include <atomic>
 #include <charconv>
 #include <chrono>
+#include <functional>
 #include <limits>
+#include <map>
 #include <mutex>
 #include <stdexcept>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/driver_pools.hpp"
@@ -41,6 +45,7 @@ struct amounts {
   process_mutex mutex;  // guards all below, and that limits which are known agree with it
   std::optional<std::string> of_all;
   std::array<std::optional<std::string>, max_devices> of_one;
+  std::array<std::map<std::string, std::string, std::less<>>, max_devices> of_others;  ///< by who has set them
 };
 
 amounts& chosen() {
@@ -54,13 +59,20 @@ struct limit_text {
   bool operator==(const limit_text&) const = default;
 };
 
-/// The caller holds `mutex`.
-limit_text amount_for(int device) {
+/// All that bound the device. The caller holds `mutex`.
+std::vector<limit_text> amounts_for(int device) {
   const amounts& known = chosen();
-  if (const auto& own = known.of_one[static_cast<std::size_t>(device)]) return {*own, "cenote.budget"};
-  if (known.of_all) return {*known.of_all, "cenote.budget"};
-  const char* const specified = environment_variable(variable);
-  return specified != nullptr ? limit_text{specified, variable} : limit_text{};
+  const auto index = static_cast<std::size_t>(device);
+  std::vector<limit_text> found;
+  if (const auto& own = known.of_one[index]) {
+    found.push_back({*own, "cenote.budget"});
+  } else if (known.of_all) {
+    found.push_back({*known.of_all, "cenote.budget"});
+  } else if (const char* const specified = environment_variable(variable)) {
+    found.push_back({specified, variable});
+  }
+  for (const auto& [set_by, text] : known.of_others[index]) found.push_back({text, set_by});
+  return found;
 }
 
 std::optional<double> share_in(std::string_view text) {
@@ -83,21 +95,35 @@ std::size_t bytes_in(const std::string& text, Total&& total_bytes) {
   return *bytes < not_known_yet ? *bytes : no_limit;
 }
 
+struct smallest_limit {
+  std::size_t bytes = no_limit;
+  std::string set_by{};
+};
+
+smallest_limit smallest_of(const std::vector<limit_text>& all, int device) {
+  smallest_limit smallest;
+  for (const auto& [text, set_by] : all) {
+    std::size_t bytes = no_limit;
+    try {
+      bytes = bytes_in(text, [device] { return device_memory_info(device).total_bytes; });
+    } catch (const std::invalid_argument& error) {  // what was set was looked at when it was
+      throw std::invalid_argument(std::string("in the environment variable ") + variable + ": " + error.what());
+    }
+    if (bytes < smallest.bytes) smallest = {bytes, set_by};
+  }
+  return smallest;
+}
+
 std::size_t limit_of(int device) {
   account& own = account_of(device);
   for (;;) {
     if (const std::size_t known = own.limit.load(std::memory_order_acquire); known != not_known_yet) return known;
     std::unique_lock lock(chosen().mutex);
-    const limit_text wanted = amount_for(device);
+    const std::vector<limit_text> wanted = amounts_for(device);
     lock.unlock();
-    std::size_t bytes = no_limit;
-    try {
-      bytes = bytes_in(wanted.text, [&] { return device_memory_info(device).total_bytes; });
-    } catch (const std::invalid_argument& error) {  // what was set was looked at when it was
-      throw std::invalid_argument(std::string("in the environment variable ") + variable + ": " + error.what());
-    }
+    const std::size_t bytes = smallest_of(wanted, device).bytes;
     lock.lock();
-    if (wanted == amount_for(device)) own.limit.store(bytes, std::memory_order_release);
+    if (wanted == amounts_for(device)) own.limit.store(bytes, std::memory_order_release);
   }
 }
 
@@ -158,6 +184,21 @@ void set_budget(int device, std::string_view amount) {
   account_of(device).limit.store(not_known_yet, std::memory_order_release);
 }
 
+void set_budget_by(std::string_view set_by, int device, std::string_view amount) {
+  if (set_by.empty()) throw std::invalid_argument("whoever bounds a device must have a name");
+  std::string text(amount);
+  check_amount(text);
+  check_device(device);
+  const std::lock_guard lock(chosen().mutex);
+  auto& others = chosen().of_others[static_cast<std::size_t>(device)];
+  if (!text.empty()) {
+    others.insert_or_assign(std::string(set_by), std::move(text));
+  } else if (const auto found = others.find(set_by); found != others.end()) {
+    others.erase(found);
+  }
+  account_of(device).limit.store(not_known_yet, std::memory_order_release);
+}
+
 void share_budget(int device, int file) {
   try {
     check_device(device);
@@ -186,8 +227,10 @@ budget_figures budget_of(int device) {
   check_device(device);
   const std::size_t limit = limit_of(device);
   if (limit == no_limit) return {{}, held_on(device), held_together(device), {}};
-  const std::lock_guard lock(chosen().mutex);
-  return {limit, held_on(device), held_together(device), amount_for(device).set_by};
+  std::unique_lock lock(chosen().mutex);
+  const std::vector<limit_text> all = amounts_for(device);
+  lock.unlock();
+  return {limit, held_on(device), held_together(device), smallest_of(all, device).set_by};
 }
 
 bool has_budget(int device) { return limit_of(device) != no_limit; }

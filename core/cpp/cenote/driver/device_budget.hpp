@@ -5,7 +5,8 @@
 //
 // How it works
 //   1. An amount is bytes or a share of the device's memory. It is what set_budget says of the device, else of all
-//      devices, else what the environment variable CENOTE_BUDGET says; else there is none.
+//      devices, else what the environment variable CENOTE_BUDGET says; else there is none. Others may bound a device,
+//      too (set_budget_by): the smallest holds.
 //   2. The pages of cenote and the blocks of `cuda` are counted when they are taken and when they go back. What the
 //      driver's pools that cenote made hold is asked of the driver, and only where there is a budget.
 //   3. A budget may be one of several processes together (shared_account.hpp). One that finds no room asks the others,
@@ -39,6 +40,10 @@ CENOTE_EXPORT void set_budget(std::string_view amount);
 
 /// For one device; empty for that of all devices. std::out_of_range if there is no device of that number.
 CENOTE_EXPORT void set_budget(int device, std::string_view amount);
+
+/// One more bound on the device, of somebody who is named in the error where it is the smallest, such as a library's
+/// own setting; empty for none. Throws as the others do; std::invalid_argument for an empty name.
+CENOTE_EXPORT void set_budget_by(std::string_view set_by, int device, std::string_view amount);
 
 /// Has the device's budget hold for all processes together that have joined the same file, which is kept: an open
 /// descriptor of a file of this user's, and closed where that fails. What other processes hold counts from now on. -1:

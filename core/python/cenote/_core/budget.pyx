@@ -15,6 +15,15 @@ def set_budget(str amount not None, device=None) -> None:
             lib.set_budget_of_all(text)
 
 
+def set_budget_by(str set_by not None, device, str amount not None) -> None:
+    """One more bound on a device, of `set_by`, whom the error names; an empty text for none."""
+    cdef lib.string name = text_argument("set_by", set_by)
+    cdef lib.string text = text_argument("amount", amount)
+    cdef int on = device_argument(device)
+    with nogil:
+        lib.set_budget_by(name, on, text)
+
+
 def share_budget(device, int file) -> None:
     """Have the device's budget hold for all processes that have joined the open file; -1 for this one alone.
 

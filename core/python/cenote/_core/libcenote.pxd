@@ -229,6 +229,7 @@ cdef extern from "cenote/driver/device_budget.hpp" namespace "cenote" nogil:
         optional[size_t] limit
         size_t held
         size_t shared
+    void set_budget_by(const string& set_by, int device, const string& amount) except +raise_python_error
     void share_budget(int device, int file) except +raise_python_error
     uint32_t requests_of_budget(int device) except +raise_python_error
     void set_budget_of_device "cenote::set_budget"(int device, const string& amount) except +raise_python_error

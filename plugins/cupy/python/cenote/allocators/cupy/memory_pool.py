@@ -6,6 +6,7 @@ from typing import Any
 
 import cenote.budgets
 import cenote.driver
+from cenote._core.budget import set_budget_by
 from cenote.allocators import cupy as plugin
 from cenote.registry import Client, find_per_device_resource
 
@@ -75,7 +76,9 @@ class CenoteMemoryPool:
         self.free_all_blocks()
 
     def set_limit(self, size: int | None = None, fraction: float | None = None) -> None:
-        """Bound what the process holds of the current device, in all of cenote's resources: its `cenote.budget`.
+        """Bound what the process holds of the current device, in all of cenote's resources.
+
+        Beside a `cenote.budget` the smaller of the two holds, and the error names it.
 
         Parameters
         ----------
@@ -98,7 +101,7 @@ class CenoteMemoryPool:
             size = int(cenote.driver.memory_info(device)[1] * fraction)
         if size is not None and size < 0:
             raise ValueError(f"size must not be negative: {size}")
-        cenote.budgets.budget(size or None, device)
+        set_budget_by("CuPy's set_limit", device, str(size) if size else "")
 
     def get_limit(self) -> int:
         """Bytes that the process may hold of the current device; 0 where there is no limit."""
