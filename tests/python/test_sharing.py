@@ -165,8 +165,8 @@ def test_block_is_the_pools_again_when_a_process_that_has_it_is_killed(pool: mr.
     killed.ask("open_block", buffer.share())
     assert pool.pins()
     killed.kill()
-    wait_until(lambda: not pool.pins())
-    buffer.close()
+    del buffer
+    wait_until(lambda: not pool.pins() and pool.in_use() == 0)
 
 
 @pytest.mark.slow
