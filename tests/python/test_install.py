@@ -15,7 +15,7 @@ import pytest
 
 import cenote
 from cenote import frameworks, mr, registry
-from cenote.doors import DOORS
+from cenote._doors import DOORS
 
 
 @pytest.mark.parametrize("resource", [None, 7, b"cuda", object(), mr.CudaMemoryResource, True])

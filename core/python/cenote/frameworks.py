@@ -13,8 +13,8 @@ from typing import Protocol
 from cenote import driver, mr, registry
 from cenote._core.registry import install_resource, keep_to_device
 from cenote._core.specification import specification_words
+from cenote._doors import DOORS
 from cenote._local_device import local_device
-from cenote.doors import DOORS
 from cenote.errors import DriverUnavailableError
 
 __all__ = [

@@ -7,6 +7,7 @@ from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cython.operator cimport dereference
 from libc.stdint cimport uintptr_t
+from libcpp.memory cimport make_unique, unique_ptr
 from libcpp.utility cimport move
 
 from cenote._core cimport libcenote as lib
@@ -415,6 +416,39 @@ cdef class DeviceBuffer(BufferMemory):
         self._count()
         self._free(&dereference(memory))
         interrupts.end()
+
+    cdef unique_ptr[lib.device_buffer] release(self) except *:
+        """Hand the memory over to C++. An empty buffer is left, as after `close`.
+
+        Waits for the device's work where others used the memory on streams of theirs, which C++ would not know of.
+        """
+        cdef unique_ptr[lib.device_buffer] released
+        self.made()
+        self._require_unused()
+        if self._is_shared or self._stream.may_be_gone():
+            with nogil:
+                lib.synchronize_device(dereference(self._buffer).device())
+            self._require_unused()  # again: meanwhile others ran
+            if self._stream.may_be_gone():
+                dereference(self._buffer).set_stream(lib.stream_ref())
+        if self._share is not None:
+            self._share.forget()
+        released = make_unique[lib.device_buffer](move(dereference(self._buffer)))
+        self._is_shared = False
+        self._count()
+        return move(released)
+
+    @staticmethod
+    cdef DeviceBuffer adopt(unique_ptr[lib.device_buffer] memory):
+        """A buffer with the memory of one of C++, on its stream; ValueError for none."""
+        if memory.get() == NULL:
+            raise ValueError("there is no device_buffer to adopt")
+        cdef DeviceBuffer made = DeviceBuffer.__new__(DeviceBuffer)
+        made._stream = as_stream(<uintptr_t> memory.get().stream().value())
+        made._buffer.emplace(move(dereference(memory)))
+        made._mr = wrap(made.made().resource())
+        made._count()
+        return made
 
     def __enter__(self) -> DeviceBuffer:
         self.made()

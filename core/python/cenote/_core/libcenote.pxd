@@ -512,6 +512,8 @@ cdef extern from "cenote/containers/device_buffer.hpp" namespace "cenote" nogil:
         device_buffer(size_t bytes, stream_ref stream, shared_ptr[memory_resource]) except +raise_python_error
         device_buffer(const void* source, size_t bytes, stream_ref stream,
                       shared_ptr[memory_resource]) except +raise_python_error
+        device_buffer(device_buffer&&)
+        stream_ref stream()
         void* data()
         size_t size()
         size_t capacity()

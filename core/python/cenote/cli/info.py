@@ -9,9 +9,9 @@ from dataclasses import asdict
 from typing import Any
 
 import cenote
+from cenote._doors import DOORS, Door
 from cenote.cli.environment import variables
 from cenote.cli.terminal import Terminal
-from cenote.doors import DOORS, Door
 from cenote.units import format_bytes
 
 RESOURCE_VARIABLE = "CENOTE_RESOURCE"
