@@ -117,7 +117,7 @@ def test_trim_gives_back_what_is_free_beside_a_tensor_in_sixteen(run):
     run(
         """
 import cenote
-report = cenote.install("pool | virtual")
+report = cenote.install("pool | virtual", frameworks="torch")
 assert all(row.installed for row in report), report
 import torch
 pool = cenote.mr.get_current_device_resource()
