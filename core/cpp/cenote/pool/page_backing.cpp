@@ -43,8 +43,7 @@ page_backing::page_backing(shared_heap& heap, std::shared_ptr<memory_resource> u
     : backing(heap, std::move(upstream), maximum),
       is_sparing_(is_sparing),
       pages_(std::make_unique<mapped_pages>(properties, peers, maximum)) {
-  const shared_heap::section here(heap);
-  here->be_a_range(pages_->base(), pages_->range_bytes());
+  shared_heap::section(heap)->be_a_range(pages_->base(), pages_->range_bytes());
   place_.emplace(heap, *this);
 }
 
