@@ -373,6 +373,12 @@ TABLE: dict[str, dict[str, tuple[Any, Refused]]] = {
         "stream": (DEFAULT, STREAM),
     },
     "device_buffer.DeviceBuffer.tobytes": {"stream": (DEFAULT, STREAM)},
+    "device_buffer.DeviceBuffer.share": {"stream": (DEFAULT, OPTIONAL_STREAM)},
+    "device_buffer.BlockHandle": {"text": ("text", TEXT)},
+    "device_buffer.open_shared": {
+        "handle": ("text", TEXT + refuse(ValueError, "", "text", "null\0character", cenote.BlockHandle("text"))),
+        "stream": (DEFAULT, STREAM),
+    },
     "device_buffer.DeviceBuffer.prefetch": {
         "device": (0, but(OPTIONAL_DEVICE, -1) + refuse(IndexError, -2, -(2**64))),
         "stream": (DEFAULT, OPTIONAL_STREAM),
@@ -489,6 +495,7 @@ TABLE: dict[str, dict[str, tuple[Any, Refused]]] = {
     "registry.Client.deallocate": {"ptr": (0, COUNT), "stream": (DEFAULT, STREAM)},
     "registry.Client.record_stream": {"ptr": (0, COUNT), "stream": (DEFAULT, STREAM)},
     "registry.Client.share": {"ptr": (0, COUNT)},
+    "registry.Client.bytes_on": {"device": (0, DEVICE)},
     # cenote: setting up anew
     "initialization.reinitialize": {
         "pool_allocator": (True, ANYTHING),

@@ -14,6 +14,7 @@ from pathlib import Path
 from cenote import driver
 from cenote._core.arguments import whole_number
 from cenote._core.budget import budget_of, device_uuid, requests_of_budget, set_budget, share_budget
+from cenote._core.budget import set_budget_by as set_budget_by
 from cenote._core.registry import find_per_device_resource
 
 __all__ = ["Budget", "budget", "get_budget"]

@@ -6,8 +6,8 @@ from typing import Any
 
 import cenote.budgets
 import cenote.driver
-from cenote._core.budget import set_budget_by
 from cenote.allocators import cupy as plugin
+from cenote.budgets import set_budget_by
 from cenote.registry import Client, find_per_device_resource
 
 __all__ = ["CenoteMemoryPool"]
