@@ -376,7 +376,10 @@ TABLE: dict[str, dict[str, tuple[Any, Refused]]] = {
     "device_buffer.DeviceBuffer.share": {"stream": (DEFAULT, OPTIONAL_STREAM)},
     "device_buffer.BlockHandle": {"text": ("text", TEXT)},
     "device_buffer.open_shared": {
-        "handle": ("text", TEXT + refuse(ValueError, "", "text", "null\0character", cenote.BlockHandle("text"))),
+        "handle": (
+            "text",
+            TEXT + refuse(ValueError, "", "text", "null\0character", cenote.device_buffer.BlockHandle("text")),
+        ),
         "stream": (DEFAULT, STREAM),
     },
     "device_buffer.DeviceBuffer.prefetch": {

@@ -165,6 +165,10 @@ def is_clear(message: str, parameter: str, error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(name in message.lower() for name in names)
 
 
+# A good call needs memory that can be exported, or another process (test_sharing.py).
+FAILS_HERE = {"device_buffer.DeviceBuffer.share": (RuntimeError,), "device_buffer.open_shared": (ValueError,)}
+
+
 @pytest.mark.parametrize(("name", "subject", "parameter"), CASES)
 def test_bad_value_raises_what_is_documented_and_nothing_changes(
     name: str, subject: str | None, parameter: str, standing: Standing
@@ -173,7 +177,8 @@ def test_bad_value_raises_what_is_documented_and_nothing_changes(
     call = named(name) if owner is None else getattr(owner, name.rpartition(".")[2])
     undo = UNDO.get(name, lambda owner, result: None)
     with NEEDS.get(name, nullcontext)(owner):
-        undo(owner, call(**good_arguments(name)))
+        with suppress(*FAILS_HERE.get(name, ())):
+            undo(owner, call(**good_arguments(name)))
         standing.goes_on()
         wrong = []
         for bad, expected in TABLE[name][parameter][1]:
@@ -189,7 +194,8 @@ def test_bad_value_raises_what_is_documented_and_nothing_changes(
                 wrong.append(f"{shown(value)} is accepted: {result!r}")
             del value
             standing.goes_on()
-        undo(owner, call(**good_arguments(name)))
+        with suppress(*FAILS_HERE.get(name, ())):
+            undo(owner, call(**good_arguments(name)))
     assert wrong == [], "\n".join(["", *wrong])
 
 

@@ -435,6 +435,7 @@ cdef class Client:
         cdef optional[int] where
         cdef size_t i, total = 0
         self.require_made()
+        lib.check_device(number)
         where = number
         with nogil:
             blocks = lib.held_blocks(where)
