@@ -12,7 +12,7 @@ struct CUevent_st;
 namespace CENOTE_EXPORT cenote {
 inline namespace v1 {
 
-/// What another process opens an event by.
+/// An event as another process opens it.
 using event_handle = std::array<unsigned char, 64>;
 
 class event {

@@ -21,7 +21,7 @@ void note(const char* name, std::optional<std::size_t> freed_bytes = std::nullop
 
 void forget() noexcept;
 
-/// What was noted, which is forgotten.
+/// Returns the steps that were noted, and forgets them.
 std::vector<relief_step> take();
 
 /// While it lives, the thread is on the ladder. The outermost one begins with no steps.

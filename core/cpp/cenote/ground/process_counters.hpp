@@ -44,7 +44,7 @@ struct block_figures {
   std::uint64_t allocations = 0;  ///< made in all
 };
 
-/// Of one tag.
+/// The counters of one tag.
 class alignas(64) tag_counters {
  public:
   void allocated(std::size_t bytes) noexcept {
@@ -79,7 +79,7 @@ class alignas(64) tag_counters {
   block_figures figures_;  // at byte 8
 };
 
-/// Of one client; those bytes by device, too.
+/// The counters of one client, with its bytes on each device.
 class client_counters : public tag_counters {
  public:
   void allocated(std::size_t bytes, std::size_t device) noexcept {
@@ -98,7 +98,7 @@ class client_counters : public tag_counters {
   alignas(64) std::array<std::uint64_t, most_counted_devices> bytes_of_device_{};  // at byte 64
 };
 
-/// Of one device: what the pools hold.
+/// The counters of one device: what its pools hold.
 class alignas(64) device_counters {
  public:
   /// A pool holds other memory than before.

@@ -86,7 +86,8 @@ void* page_backing::bring(request& wanted) {
 /// Where the maximum has room and the device has none: makes new pages of what lies idle in other pools.
 void* page_backing::bring_of_others(const request& wanted, means by) {
   const std::size_t needed = std::min(pages_->room(max_allocation), align_up(wanted.bytes, page_map::slot_bytes));
-  const std::size_t given_back = page_pools::give_back(*this, needed, by.may_break);
+  const bool may_wait = by.may_break;  // both are for the last step
+  const std::size_t given_back = page_pools::give_back(*this, needed, may_wait);
   ladder::note("idle pages of other pools", given_back);
   if (given_back == 0) return nullptr;
   return bring_pages(wanted, max_allocation, by);

@@ -4,6 +4,7 @@
 #include <mutex>
 #include <vector>
 
+#include "cenote/ground/immortal.hpp"
 #include "cenote/ground/mutex.hpp"
 
 namespace cenote::inline v1::pool {
@@ -14,15 +15,14 @@ struct listed_pool {
   backing* memory;
 };
 
-/// Never destroyed: a pool may outlive what is.
 struct list {
   process_mutex mutex;
   std::vector<listed_pool> pools;  // guarded by it
 };
 
 list& all() {
-  static auto* const made = new list;
-  return *made;
+  static immortal<list> known;  // a pool may outlive what is destroyed at exit
+  return *known;
 }
 
 std::size_t give_back_of(const listed_pool& pool, std::size_t bytes, bool may_wait) {
