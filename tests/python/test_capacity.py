@@ -143,6 +143,7 @@ def find(file: Path, *resources: str, **changes: str) -> dict[str, Any]:
     return facts
 
 
+@pytest.mark.slow
 def test_recommended_resource_async_and_cuda_are_compared_if_nothing_is_asked_for(tmp_path: Path) -> None:
     facts = find(churn(tmp_path / "run.csv"))
     assert [result["resource"] for result in facts["results"]] == ["pool", "async", "cuda"]
@@ -225,6 +226,7 @@ def test_specifications_are_limited_where_they_take_their_memory(tmp_path: Path)
     assert "by the size of the device: arena, cuda" in done.stdout
 
 
+@pytest.mark.slow
 def test_trace_that_is_too_large_for_the_device_is_measured_on_a_larger_one(tmp_path: Path) -> None:
     file = churn(tmp_path / "run.csv", events=600)
     small = find(file, "pool:initial=0", "cuda", CENOTE_SIM="memory=1MiB,devices=2")

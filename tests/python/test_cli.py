@@ -92,6 +92,7 @@ def test_demo_on_an_empty_trace_works(tmp_path: Path) -> None:
     assert cenote("demo", "--simulate", "--trace", empty, cwd=tmp_path).returncode == 0
 
 
+@pytest.mark.slow
 def test_demo_on_a_card_too_small_says_where_memory_ran_out(tmp_path: Path) -> None:
     done = cenote("demo", "--simulate", cwd=tmp_path, CENOTE_SIM="memory=4GiB")
     assert done.returncode == 1
@@ -143,6 +144,7 @@ def test_info_is_json_with_stable_keys(tmp_path: Path) -> None:
 SIMULATED = {"CENOTE_CUDA_DRIVER": "sim"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("there", "said"), [(1, "maps pages"), (0, "takes chunks")])
 def test_info_says_of_each_device_whether_a_pool_maps_pages(tmp_path: Path, there: int, said: str) -> None:
     settings = SIMULATED | {"CENOTE_SIM": f"memory=24GiB,virtual_memory={there}"}
@@ -180,6 +182,7 @@ WRONG_VARIABLES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "value"), WRONG_VARIABLES.items())
 def test_info_names_each_variable_that_is_wrong_with_exit_status_2(tmp_path: Path, name: str, value: str) -> None:
     done = cenote("info", "--json", cwd=tmp_path, **(SIMULATED | {name: value}))
@@ -191,6 +194,7 @@ def test_info_names_each_variable_that_is_wrong_with_exit_status_2(tmp_path: Pat
     assert name in shown.stdout
 
 
+@pytest.mark.slow
 def test_info_shows_no_resource_as_current_where_none_can_be_made(tmp_path: Path) -> None:
     for text in ("lake | cuda", "pool:max= | cuda", "pool:initial=12x", "statistics|" * 200 + "cuda"):
         done = cenote("info", "--json", cwd=tmp_path, **SIMULATED, CENOTE_RESOURCE=text)
@@ -338,6 +342,7 @@ def test_reader_that_has_seen_enough_is_no_traceback(tmp_path: Path) -> None:
         assert done.stderr == "", arguments
 
 
+@pytest.mark.slow
 def test_output_that_is_full_or_closed_is_an_error_in_one_line(tmp_path: Path) -> None:
     for redirection in (">/dev/full", ">&-"):
         for arguments in ("info", "--help", "--version"):
@@ -347,6 +352,7 @@ def test_output_that_is_full_or_closed_is_an_error_in_one_line(tmp_path: Path) -
             assert "output" in line, (redirection, arguments)
 
 
+@pytest.mark.slow
 def test_encoding_that_lacks_letters_keeps_nothing_back(tmp_path: Path) -> None:
     for command in (("info",), ("replay", trace.example(), "--simulate", "--limit", "12GiB"), ("--help",)):
         done = cenote(

@@ -38,6 +38,7 @@ def handed_on(threads: int, events: int, seed: int = 7) -> trace.Trace:
     return made(recorded)
 
 
+@pytest.mark.slow
 def test_resources_are_shown_side_by_side_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["replay", str(trace.example()), "--simulate", "--resource", "pool", "--resource", "pool:max=64MiB"]
     assert main([*command, "--plot", str(tmp_path / "both.svg")]) == 1

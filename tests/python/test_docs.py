@@ -159,6 +159,7 @@ def test_cpp_reference_shows_what_the_headers_declare(site: Path) -> None:
         assert name in shown[page], name
 
 
+@pytest.mark.slow
 def test_site_says_what_is_missing_where_there_is_no_doxygen(tmp_path: Path) -> None:
     alone = ("-D", "root_doc=reference/cpp/resources", "-D", "exclude_patterns=**.md,**/[!r]*.rst,**/registry.rst")
     done = build_site(tmp_path, *alone, PATH=str(tmp_path))

@@ -42,6 +42,7 @@ def recording() -> Iterator[recorder.Recording]:
         client.deallocate(block)
 
 
+@pytest.mark.slow
 def test_snapshot_is_read_again_as_the_same_trace(recording: recorder.Recording, tmp_path: Path) -> None:
     exports.write_torch_snapshot(tmp_path / "snapshot.pickle", recording)
     again, trace = read(tmp_path / "snapshot.pickle"), recording.to_trace()
@@ -51,6 +52,7 @@ def test_snapshot_is_read_again_as_the_same_trace(recording: recorder.Recording,
     assert (again["pointer"] == played["pointer"]).all()
 
 
+@pytest.mark.slow
 def test_snapshot_has_the_segments_and_frames_that_the_viewer_reads(
     recording: recorder.Recording, tmp_path: Path
 ) -> None:

@@ -210,6 +210,7 @@ KILLED = """
 """
 
 
+@pytest.mark.slow
 def test_file_is_whole_after_the_process_was_killed(tmp_path: Path) -> None:
     run(KILLED, code=-signal.SIGKILL, CENOTE_RECORDER_FILE=str(tmp_path / "run.%p.rec"))
     (left,) = tmp_path.iterdir()

@@ -41,7 +41,7 @@ RECORDED = (
     Recorded("diffusion", 5_530_271_536, 5_542_772_736, 1.005),
     Recorded("speech", 4_800_638_728, 4_821_352_448, 1.008),
 )
-TAKES_SECONDS = {"gpt2_varlen", "gpt2_generate", "multistream", "moe", "diffusion", "speech"}
+TAKES_SECONDS = {"resnet_train_eval", "gpt2_varlen", "gpt2_generate", "multistream", "moe", "diffusion", "speech"}
 
 each_trace = pytest.mark.parametrize(
     "recorded",
