@@ -142,5 +142,5 @@ SIM_ENTRY_POINT(cuMemPoolExportToShareableHandle, cuMemPoolExportToShareableHand
 SIM_ENTRY_POINT(cuMemPoolImportFromShareableHandle, cuMemPoolImportFromShareableHandle, 11020, initialised, allowed)
 SIM_ENTRY_POINT(cuMemPoolExportPointer, cuMemPoolExportPointer, 11020, initialised, allowed)
 SIM_ENTRY_POINT(cuMemPoolImportPointer, cuMemPoolImportPointer, 11020, initialised, allowed)
-SIM_ENTRY_POINT(cuIpcGetEventHandle, cuIpcGetEventHandle, 4010, initialised, allowed)
+SIM_ENTRY_POINT(cuIpcGetEventHandle, cuIpcGetEventHandle, 4010, in_context, allowed)
 SIM_ENTRY_POINT(cuIpcOpenEventHandle, cuIpcOpenEventHandle, 4010, in_context, allowed)

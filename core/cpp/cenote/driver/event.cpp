@@ -11,7 +11,7 @@
 
 namespace cenote::inline v1 {
 
-event::event(int device, unsigned flags) {
+event::event(int device, unsigned flags) : device_(device) {
   const device_scope scope(device);
   CENOTE_DRIVER_CALL(cuEventCreate, &handle_, CU_EVENT_DISABLE_TIMING | flags);
 }
@@ -46,11 +46,13 @@ std::shared_ptr<event> event::open(const event_handle& handle, int device) {
   std::memcpy(spelled.reserved, handle.data(), handle.size());
   const device_scope scope(device);
   std::shared_ptr<event> opened(new event);
+  opened->device_ = device;
   CENOTE_DRIVER_CALL(cuIpcOpenEventHandle, &opened->handle_, spelled);
   return opened;
 }
 
 event_handle event::handle() const {
+  const device_scope scope(device_);  // the driver takes it from the calling thread's context alone
   CUipcEventHandle spelled{};
   CENOTE_DRIVER_CALL(cuIpcGetEventHandle, &spelled, handle_);
   event_handle handle{};

@@ -58,6 +58,7 @@ class event {
   explicit event(int device, unsigned flags = 0);
 
   CUevent_st* handle_ = nullptr;
+  int device_ = -1;
 };
 
 /// Work queued on `later` from now on runs after the work queued on `earlier` so far. The device waits, the host does
