@@ -12,6 +12,7 @@ from typing import Any
 
 import cenote
 from cenote import registry
+from cenote.dask.room import bytes_on_the_host
 from cenote.dask.spill import Spiller
 
 __all__ = ["WorkerMetrics", "figures"]
@@ -33,8 +34,10 @@ def figures(spiller: Spiller | None = None) -> dict[str, Any]:
             How many blocks that is.
         ``clients``
             The bytes of each client that holds any.
+        ``on_host``
+            How much of `used` lies in pinned host memory, as the device had no room when it was read back.
         ``held``
-            What the current resources have taken of the devices for it; at least `used`.
+            What the current resources have taken of the devices for it; at least what of `used` is not on the host.
         ``limit``
             The most that they may hold; None where one of them has no limit.
         ``spilled``, ``spilled_count``
@@ -48,12 +51,14 @@ def figures(spiller: Spiller | None = None) -> dict[str, Any]:
     ]
     used = sum(each.bytes for each in usage.values())
     held = sum(state["held"] or 0 for state in states)
+    on_host = bytes_on_the_host()
     limits = [state["limit"] for state in states]
     return {
         "used": used,
         "allocations": sum(each.allocations for each in usage.values()),
         "clients": {name: each.bytes for name, each in usage.items() if each.bytes},
-        "held": max(used, held),
+        "on_host": on_host,
+        "held": max(used - on_host, held),
         "limit": sum(limits) if limits and None not in limits else None,
         "spilled": 0 if spiller is None else spiller.evicted_bytes,
         "spilled_count": 0 if spiller is None else spiller.evicted_count,
@@ -103,7 +108,7 @@ class WorkerMetrics:
 
         now = figures(self._spiller)
         gauge = GaugeMetricFamily("dask_worker_cenote_bytes", "Device memory of the worker.", labels=["type"])
-        for name in ("used", "held", "limit", "spilled"):
+        for name in ("used", "on_host", "held", "limit", "spilled"):
             if now[name] is not None:
                 gauge.add_metric([name], now[name])
         yield gauge

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import dask.config
@@ -14,6 +14,7 @@ import cenote
 from cenote import mr, registry
 from cenote.dask.metrics import WorkerMetrics
 from cenote.dask.options import specification_for_protocol, with_log
+from cenote.dask.room import read_back_on_the_host_without_room
 from cenote.dask.spill import Spiller
 from cenote.dask.worker_device import take_local_device
 from cenote.frameworks import FRAMEWORKS
@@ -44,7 +45,7 @@ class CenotePlugin(WorkerPlugin):
         A folder, on the worker's host, for logs of all allocations, one file a process.
     spill : bool
         When a worker's device has no memory for an allocation, evict values that the worker keeps there (`Spiller`),
-        and try again.
+        and try again. What is read back and has no room then stays in pinned host memory.
 
     Raises
     ------
@@ -90,6 +91,7 @@ class CenotePlugin(WorkerPlugin):
         self.spill = spill
         self._metrics: WorkerMetrics | None = None
         self._spilling: mr.FailureCallbackResourceAdaptor | None = None
+        self._end_reading_back: Callable[[], None] | None = None
 
     def setup(self, worker: Worker) -> None:
         """Make the worker's resource; what Dask calls."""
@@ -111,6 +113,9 @@ class CenotePlugin(WorkerPlugin):
         if self._metrics is not None:
             self._metrics.remove()
             self._metrics = None
+        if self._end_reading_back is not None:
+            self._end_reading_back()
+            self._end_reading_back = None
         spilling, self._spilling = self._spilling, None
         if spilling is not None and registry.find_per_device_resource(spilling.device) is spilling:
             mr.set_per_device_resource(spilling.device, spilling.upstream_mr)
@@ -126,11 +131,12 @@ class CenotePlugin(WorkerPlugin):
             return None
         self._spilling = mr.FailureCallbackResourceAdaptor(mr.get_current_device_resource(), spiller)
         mr.set_current_device_resource(self._spilling)
+        self._end_reading_back = read_back_on_the_host_without_room(worker.data)
         return spiller
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle what was asked for, and not what a worker made of it."""
-        return {**vars(self), "_metrics": None, "_spilling": None}
+        return {**vars(self), "_metrics": None, "_spilling": None, "_end_reading_back": None}
 
 
 _ARGUMENTS = ("resource", "frameworks", "device", "log_directory", "spill")

@@ -4,7 +4,8 @@ Each process that sends or receives buffers imports `cenote.dask`: workers by th
 itself. Without it Dask pickles buffers, which works too.
 
 ``dask``
-    The bytes, copied to the host on the buffer's own stream.
+    The bytes, copied to the host on the buffer's own stream. Where they arrive and the device has no room, the buffer
+    lies in pinned host memory.
 ``cuda``
     The buffer itself, for protocols that send device memory (UCX). What arrives is kept as it is where the
     communication made it a buffer of the same class, and else copied on the device.
@@ -21,6 +22,7 @@ from distributed.protocol import cuda_deserialize, cuda_serialize, dask_deserial
 
 import cenote
 from cenote.compat import rmm_only
+from cenote.dask.room import or_on_the_host
 
 __all__: list[str] = []
 
@@ -44,6 +46,7 @@ def _register(cls: type[cenote.DeviceBuffer]) -> None:
         return {}, [memoryview(bytes(buffer))]
 
     @dask_deserialize.register(cls)
+    @or_on_the_host
     def from_host(header: _Header, frames: list[Any]) -> cenote.DeviceBuffer:
         (frame,) = frames
         return cls.to_device(memoryview(frame).cast("B"))
