@@ -498,6 +498,13 @@ TABLE: dict[str, dict[str, tuple[Any, Refused]]] = {
     "registry.Client.deallocate": {"ptr": (0, COUNT), "stream": (DEFAULT, STREAM)},
     "registry.Client.record_stream": {"ptr": (0, COUNT), "stream": (DEFAULT, STREAM)},
     "registry.Client.share": {"ptr": (0, COUNT)},
+    "registry.Client.offer": {
+        "ptr": (256, COUNT),
+        "nbytes": (KIB, COUNT),
+        "stream": (DEFAULT, STREAM),
+        "device": (0, OPTIONAL_DEVICE),
+    },
+    "registry.Client.withdraw": {"ptr": (256, COUNT)},
     "registry.Client.bytes_on": {"device": (0, DEVICE)},
     # cenote: setting up anew
     "initialization.reinitialize": {

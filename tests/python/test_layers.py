@@ -245,6 +245,12 @@ PLUGIN_KNOWS: dict[str, dict[str, set[str]]] = {
         "plugin": {"metrics", "options", "spill", "worker_device"},
     },
     "cupy": {"_allocator": set(), "memory_pool": set(), "pinned_memory": set()},
+    "numba": {
+        "blocks": set(),
+        "raw_handle": set(),
+        "driver_calls": {"blocks", "raw_handle"},
+        "memory_manager": {"blocks", "driver_calls", "raw_handle"},
+    },
     "torch": {
         "full_build": set(),
         "full_allocator": {"full_build"},

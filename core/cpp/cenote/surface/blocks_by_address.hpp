@@ -1,4 +1,4 @@
-// Shared blocks for callers who know memory by its address alone: the C ABI.
+// Shared blocks for callers who know memory by its address alone: the C ABI, and clients in Python.
 //
 // Threads: all functions from any thread.
 #pragma once
@@ -7,16 +7,17 @@
 #include <string>
 
 #include "cenote/driver/stream_ref.hpp"
+#include "cenote/ground/export.hpp"
 
 namespace cenote::inline v1 {
 
 /// Offers the bytes at an address to other processes (block_offer.hpp), or offers them again, and returns the handle.
 /// The caller keeps the memory until unshare_address() has said that nobody has it.
-std::string share_address(int device, const void* address, std::size_t bytes, stream_ref stream);
+CENOTE_EXPORT std::string share_address(int device, const void* address, std::size_t bytes, stream_ref stream);
 
 /// Nobody can open the block any more. Whether another process has it open still: then the caller keeps it and asks
 /// again. std::invalid_argument for what is not shared.
-bool unshare_address(const void* address);
+CENOTE_EXPORT bool unshare_address(const void* address);
 
 struct opened_block {
   void* address;

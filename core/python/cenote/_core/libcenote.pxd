@@ -687,6 +687,11 @@ cdef extern from "python_pressure.hpp" namespace "cenote" nogil:
     void renew_pressure_desk() except +raise_python_error
 
 
+cdef extern from "cenote/surface/blocks_by_address.hpp" namespace "cenote" nogil:
+    string share_address(int device, const void* address, size_t bytes, stream_ref stream) except +raise_python_error
+    bool unshare_address(const void* address) except +raise_python_error
+
+
 cdef extern from "cenote/surface/allocation_ledger.hpp" namespace "cenote" nogil:
     void* client_allocate(int client, int device, size_t bytes, stream_ref stream) except +raise_python_error
     bool client_deallocate(void* pointer, stream_ref stream)

@@ -10,6 +10,7 @@ from cenote._core.arguments cimport address_argument, bytes_argument, count_argu
 from cenote._core.memory_resource cimport DeviceMemoryResource, resource_argument, wrap
 from cenote._core.stream cimport Stream, as_stream
 
+from cenote._core.sharing import BlockHandle
 from cenote._core.specification import specification_words
 from cenote._core.stream import DEFAULT_STREAM
 
@@ -450,3 +451,58 @@ cdef class Client:
         self.require_made()
         with nogil:
             lib.client_share(<void*> pointer)
+
+    def offer(self, ptr, nbytes, stream=DEFAULT_STREAM, device=None) -> BlockHandle:
+        """Let other processes of the same user open memory of a block, as `DeviceBuffer.share` does.
+
+        Parameters
+        ----------
+        ptr : int
+            An address in the block. It is not to be freed before `withdraw` has returned True.
+        nbytes : int
+            How many bytes from there on.
+        stream : Stream or any framework's stream
+            Work of the other process comes after what is queued on it by now. Offered again, the handle is the same.
+        device : int, optional
+            The block's; the current one if not given.
+
+        Returns
+        -------
+        cenote.BlockHandle
+
+        Raises
+        ------
+        RuntimeError
+            Other processes cannot open this memory; the text says which they can.
+        """
+        cdef Stream on = as_stream(stream)
+        cdef bint given = device is not None
+        cdef int where = device_argument(device) if given else 0
+        cdef uintptr_t pointer = address_argument("ptr", ptr)
+        cdef size_t bytes = bytes_argument("nbytes", nbytes)
+        cdef lib.string handle
+        self.require_made()
+        with nogil:
+            handle = lib.share_address(where if given else lib.current_device(), <const void*> pointer, bytes,
+                                       on._handle)
+        return BlockHandle(handle.decode())
+
+    def withdraw(self, ptr) -> bool:
+        """Take back what `offer` was given: nobody can open it any more.
+
+        Returns
+        -------
+        bool
+            False while another process has it open: then the block stays, and this is to be asked again.
+
+        Raises
+        ------
+        ValueError
+            It is not on offer.
+        """
+        cdef uintptr_t pointer = address_argument("ptr", ptr)
+        cdef bint is_open
+        self.require_made()
+        with nogil:
+            is_open = lib.unshare_address(<const void*> pointer)
+        return not is_open
