@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,29 @@ def test_what_is_built_is_taken_and_not_built_again(fake_torch: Path) -> None:
     path.write_bytes(b"built")
     assert full_build.built_library(full_build.find_torch()) == path
     assert full_build.build() == path and path.read_bytes() == b"built"
+
+
+COMPILER_THAT_COUNTS = """#!/bin/sh
+cat > /dev/null
+echo compiled >> "$COUNT"
+sleep 0.2
+while [ "$1" != -o ]; do shift; done
+echo library > "$2"
+"""
+
+
+def test_processes_that_build_at_once_compile_once(
+    fake_torch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler, count = tmp_path / "compiler", tmp_path / "count"
+    compiler.write_text(COMPILER_THAT_COUNTS)
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setenv("COUNT", str(count))
+    with ThreadPoolExecutor() as others:
+        built = list(others.map(lambda _: full_build.build(), range(4)))
+    assert count.read_text().splitlines() == ["compiled"]
+    assert len(set(built)) == 1 and built[0].read_text() == "library\n"
 
 
 def test_the_library_of_another_version_is_another(fake_torch: Path) -> None:

@@ -21,6 +21,7 @@
 #include <utility>
 #include <vector>
 
+#include "short_lock.hpp"
 #include "torch_types.hpp"
 
 namespace cenote::torch {
@@ -43,16 +44,16 @@ struct live_block {
 
 class block_table {
  public:
-  void insert(void* pointer, live_block block) {
+  void insert(void* pointer, live_block&& block) {
     shard& its = shard_of(pointer);
-    const std::lock_guard lock(its.mutex);
-    its.blocks[pointer] = std::move(block);
+    const std::lock_guard lock(its.lock);
+    its.blocks.insert_or_assign(pointer, std::move(block));
   }
 
   /// Moves the block into `taken`; false where there is none of that address.
   bool take(void* pointer, live_block& taken) {
     shard& its = shard_of(pointer);
-    const std::lock_guard lock(its.mutex);
+    const std::lock_guard lock(its.lock);
     const auto found = its.blocks.find(pointer);
     if (found == its.blocks.end()) return false;
     taken = std::move(found->second);
@@ -64,7 +65,7 @@ class block_table {
   template <class Visitor>
   bool visit(const void* pointer, Visitor&& visitor) {
     shard& its = shard_of(pointer);
-    const std::lock_guard lock(its.mutex);
+    const std::lock_guard lock(its.lock);
     const auto found = its.blocks.find(const_cast<void*>(pointer));
     if (found == its.blocks.end()) return false;
     visitor(found->second);
@@ -75,7 +76,7 @@ class block_table {
   std::vector<std::pair<std::uintptr_t, live_block>> of_device(c10::DeviceIndex device) {
     std::vector<std::pair<std::uintptr_t, live_block>> found;
     for (shard& each : shards_) {
-      const std::lock_guard lock(each.mutex);
+      const std::lock_guard lock(each.lock);
       for (const auto& [pointer, block] : each.blocks) {
         if (block.device == device) found.emplace_back(reinterpret_cast<std::uintptr_t>(pointer), block);
       }
@@ -85,16 +86,18 @@ class block_table {
 
  private:
   struct alignas(64) shard {
-    std::mutex mutex;  // guards `blocks`
+    short_lock lock;  // guards `blocks`
     ska::flat_hash_map<void*, live_block> blocks;
   };
 
+  /// By other bits of the hash than those by which a shard's own table finds the place: that one takes the uppermost.
   shard& shard_of(const void* pointer) {
     constexpr std::uint64_t golden_ratio = 0x9E3779B97F4A7C15;
-    return shards_[reinterpret_cast<std::uintptr_t>(pointer) * golden_ratio >> 58];
+    return shards_[(reinterpret_cast<std::uintptr_t>(pointer) * golden_ratio >> 32) % shard_count];
   }
 
-  std::array<shard, 64> shards_;
+  static constexpr std::size_t shard_count = 64;
+  std::array<shard, shard_count> shards_;
 };
 
 }  // namespace cenote::torch

@@ -46,7 +46,7 @@ void for_each_array(device_figures& figures, Each&& each) {
 }  // namespace
 
 std::size_t device_counters::add(const live_block& block) {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(lock_);
   increase(figures_.allocation, block.is_large, 1);
   increase(figures_.active, block.is_large, 1);
   increase(figures_.allocated_bytes, block.is_large, block.bytes);
@@ -56,18 +56,18 @@ std::size_t device_counters::add(const live_block& block) {
 }
 
 std::size_t device_counters::remove(const live_block& block) {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(lock_);
   remove_active_locked(block);
   return remove_allocated_locked(block);
 }
 
 std::size_t device_counters::remove_allocated(const live_block& block) {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(lock_);
   return remove_allocated_locked(block);
 }
 
 void device_counters::remove_active(const live_block& block) {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(lock_);
   remove_active_locked(block);
 }
 
@@ -84,7 +84,7 @@ void device_counters::remove_active_locked(const live_block& block) {
 }
 
 void device_counters::set_reserved(const reserved_figures& now) {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(lock_);
   const auto before = figures_.reserved_bytes[all].current;
   set(figures_.reserved_bytes, now.small, now.large);
   if (figures_.reserved_bytes[all].current > before) ++figures_.num_device_alloc;
@@ -95,17 +95,17 @@ void device_counters::set_reserved(const reserved_figures& now) {
 }
 
 void device_counters::add_retry() {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(lock_);
   ++figures_.num_alloc_retries;
 }
 
 void device_counters::add_out_of_memory() {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(lock_);
   ++figures_.num_ooms;
 }
 
 void device_counters::reset_accumulated() {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(lock_);
   for_each_array(figures_, [](stat_array& each) {
     for (stat& one : each) one.reset_accumulated();
   });
@@ -117,19 +117,19 @@ void device_counters::reset_accumulated() {
 }
 
 void device_counters::reset_peak() {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(lock_);
   for_each_array(figures_, [](stat_array& each) {
     for (stat& one : each) one.reset_peak();
   });
 }
 
 device_figures device_counters::read() const {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(lock_);
   return figures_;
 }
 
 std::size_t device_counters::allocated_bytes() const {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(lock_);
   return static_cast<std::size_t>(figures_.allocated_bytes[all].current);
 }
 

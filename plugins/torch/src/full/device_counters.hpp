@@ -5,7 +5,7 @@
 //   2. What is reserved is the core's figure. It is set from outside, as are the figures of private pools, whenever
 //      somebody asks and whenever they are known to have grown.
 //
-// Threads: any; `mutex_` guards the figures.
+// Threads: any; `lock_` guards the figures.
 // Cost: one short lock a call.
 #pragma once
 
@@ -13,6 +13,7 @@
 #include <mutex>
 
 #include "block_table.hpp"
+#include "short_lock.hpp"
 #include "torch_types.hpp"
 
 namespace cenote::torch {
@@ -52,7 +53,7 @@ class device_counters {
   std::size_t remove_allocated_locked(const live_block& block);
   void remove_active_locked(const live_block& block);
 
-  mutable std::mutex mutex_;
+  mutable short_lock lock_;
   device_figures figures_;
 };
 

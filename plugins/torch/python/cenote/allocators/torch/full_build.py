@@ -9,6 +9,8 @@ Nothing is compiled unless it is asked for, and PyTorch is not imported for it.
 from __future__ import annotations
 
 import ast
+import contextlib
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -16,6 +18,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -201,6 +204,18 @@ def _command(torch: TorchInstallation, target: Path) -> list[str]:
     ]
 
 
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes from compiling meanwhile; where a file system has no locks, they compile it, too."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
+
+
 def build(force: bool = False) -> Path:
     """Compile the full allocator for the PyTorch that is installed, unless that was done before.
 
@@ -224,9 +239,16 @@ def build(force: bool = False) -> Path:
     path = library_path(torch)
     if path.is_file() and not force:
         return path
-    units = "".join(f'#include "{_sources() / unit}.cpp"\n' for unit in _UNITS)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Under another name first: two processes may build at once, and an interrupted one leaves nothing that is loaded.
+    with _alone_in(path.parent):  # the ranks of a job may all ask for it at once
+        if force or not path.is_file():
+            _compile(torch, path)
+    return path
+
+
+def _compile(torch: TorchInstallation, path: Path) -> None:
+    units = "".join(f'#include "{_sources() / unit}.cpp"\n' for unit in _UNITS)
+    # Under another name first: an interrupted build leaves nothing that is loaded.
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         target = Path(folder, "full.so")
         done = subprocess.run(_command(torch, target), input=units, capture_output=True, text=True, check=False)
@@ -240,4 +262,3 @@ def build(force: bool = False) -> Path:
                 f"the pluggable allocator. The first error, all of them in {log}: {first}"
             )
         os.replace(target, path)
-    return path
