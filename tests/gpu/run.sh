@@ -29,17 +29,33 @@ suites=$!
 
 # From another folder, so that the installed package is what is tested.
 cd "$out" || exit 1
-if python3 -c "import xdist" 2>/dev/null; then
-  workers=(-n "$(($(nproc) < 14 ? $(nproc) : 14))")  # each test is a process of its own, and most of its time is imports
-else
-  workers=()
-fi
-CENOTE_TEST_ON_GPU=1 python3 -m pytest "${workers[@]}" "$here" "$here/../conformance" --rootdir "$here" -c /dev/null --import-mode=importlib -p no:cacheprovider -W ignore::pytest.PytestUnknownMarkWarning -v -ra \
-  --junitxml="$out/tests.xml" >"$out/tests.log" 2>&1
-status=$?
-tail -60 "$out/tests.log"
+# PyTorch's full allocator, which many tests need: once, and not by each of them.
+python3 -m cenote build torch >torch.log 2>&1 || tail -3 torch.log
 
-reports=("$out/tests.xml")
+options=(--rootdir "$here" -c /dev/null --import-mode=importlib -p no:cacheprovider -W ignore::pytest.PytestUnknownMarkWarning -v -ra)
+workers=()
+if python3 -c "import xdist" 2>/dev/null; then
+  # Each test is a process of its own, and most of its time is imports.
+  workers=(-n "$(($(nproc) < 14 ? $(nproc) : 14))" --dist loadgroup)
+fi
+if python3 -c "import pytest_timeout" 2>/dev/null; then
+  options+=(--timeout=120)
+fi
+reports=()
+status=0
+run_tests() {  # NAME OPTION…
+  local name=$1
+  shift
+  CENOTE_TEST_ON_GPU=1 python3 -m pytest "$here" "$here/../conformance" "${options[@]}" "$@" --junitxml="$out/$name.xml" \
+    >"$out/$name.log" 2>&1
+  local ended=$?
+  tail -40 "$out/$name.log"
+  [[ $ended == 0 ]] || status=1
+  [[ -s $out/$name.xml ]] && reports+=("$out/$name.xml")
+}
+run_tests tests -m "not alone" "${workers[@]}"
+run_tests alone -m alone  # at the end, one at a time: they look at what the device has left, or are timed
+
 if ! wait "$suites"; then
   if grep -q "GTest was not found" "$out/cpp.log"; then
     echo "GoogleTest is missing: the C++ suites were NOT run"

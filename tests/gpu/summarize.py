@@ -1,8 +1,8 @@
 """Prints what docs/results/gpu-tests.md holds: date, device, versions, and each test with its outcome.
 
-Tests with many rows, such as the conformance suite's, are one line each, with the number of their rows. The first file
-is pytest's; the others are GoogleTest's, one for each suite of a program: conformance.of_container.xml. Their tests go
-by the program's name as well.
+Tests with many rows, such as the conformance suite's, are one line each, with the number of their rows. tests.xml and
+alone.xml are pytest's; the others are GoogleTest's, one for each suite of a program: conformance.of_container.xml.
+Their tests go by the program's name as well.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ def installed(package: str) -> str:
 
 
 MANY_ROWS = 20
+
+OF_PYTEST = ("tests.xml", "alone.xml")
 
 
 def outcome(case: ElementTree.Element) -> str:
@@ -58,8 +60,9 @@ def row_of(case: ElementTree.Element, program: str) -> tuple[str, str]:
 def main() -> None:
     """Summarize the JUnit files named on the command line, as Markdown."""
     cases = []
-    for number_of_file, file in enumerate(sys.argv[1:]):
-        program = Path(file).name.partition(".")[0] if number_of_file > 0 else ""
+    for file in sys.argv[1:]:
+        name = Path(file).name
+        program = "" if name in OF_PYTEST else name.partition(".")[0]
         cases += [(case, program) for case in ElementTree.parse(file).iter("testcase")]
     outcomes = [outcome(case) for case, _ in cases]
     number = driver.version()

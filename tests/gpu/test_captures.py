@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 CALLS = {
     "state": "resource.state()",
     "trim": "resource.trim()",
@@ -101,6 +103,7 @@ def test_an_announced_capture_stays_valid_also_beside_pools_that_run_out_and_end
     )
 
 
+@pytest.mark.alone  # takes most of the device
 def test_memory_of_an_async_resource_that_is_gone_is_there_for_the_next(run):
     run(
         """
@@ -128,6 +131,7 @@ def test_memory_of_an_async_resource_that_is_gone_is_there_for_the_next(run):
     )
 
 
+@pytest.mark.alone  # takes most of the device
 def test_a_resource_that_is_replaced_leaves_its_memory_to_the_next(run):
     run(
         """

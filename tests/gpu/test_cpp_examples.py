@@ -12,6 +12,8 @@ import pytest
 import cenote
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "cpp"
+pytestmark = [pytest.mark.xdist_group("cpp_examples"), pytest.mark.timeout(400)]  # they are built once
+
 NVCC = shutil.which("nvcc")
 TIMEOUT_SECONDS = 300
 

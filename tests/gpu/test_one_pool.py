@@ -256,6 +256,7 @@ def test_frees_are_held_back_while_a_graph_is_captured(run):
     )
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("program", "error"),
     [

@@ -20,6 +20,8 @@ NEEDED = {
 }
 
 
+@pytest.mark.alone
+@pytest.mark.timeout(900)
 def test_programs_compute_the_same() -> None:
     pytest.importorskip("torch")
     from cenote.allocators.torch import full_build

@@ -5,10 +5,11 @@ python -m torch_features ALLOCATOR [FEATURE …]  all of them, several at a time
 """
 
 from . import compiled, figures, graphs, limits, pools, programs, shared, snapshots, streams, ways
-from .features import FEATURES, OF_CENOTE
+from .features import ALONE, FEATURES, OF_CENOTE
 from .running import run_one
 
 __all__ = [
+    "ALONE",
     "FEATURES",
     "OF_CENOTE",
     "compiled",

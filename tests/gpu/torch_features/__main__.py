@@ -3,9 +3,14 @@ from __future__ import annotations
 import sys
 
 from .running import run_all, run_here
+from .serving import serve
 
-allocator, *names = sys.argv[1:]
-if len(names) == 1:
-    run_here(allocator, names[0])
+if sys.argv[1:] == ["serve"]:
+    if (wanted := serve()) is not None:
+        run_here(*wanted)
 else:
-    sys.exit(1 if run_all(allocator, names) else 0)
+    allocator, *names = sys.argv[1:]
+    if len(names) == 1:
+        run_here(allocator, names[0])
+    else:
+        sys.exit(1 if run_all(allocator, names) else 0)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from .features import feature
+from .features import feature, fresh
 
 
+@fresh
 @feature
 def compile_reduce_overhead_inference() -> object:
     import torch
@@ -23,6 +24,7 @@ def compile_reduce_overhead_inference() -> object:
     assert worst < 1e-3, worst
 
 
+@fresh
 @feature
 def compile_reduce_overhead_training() -> object:
     import torch
@@ -46,6 +48,7 @@ def compile_reduce_overhead_training() -> object:
     assert all(abs(a - b) < 1e-3 for a, b in zip(eager, graphed, strict=True)), (eager, graphed)
 
 
+@fresh
 @feature
 def compile_reduce_overhead_with_branches() -> object:
     import torch

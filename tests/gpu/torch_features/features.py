@@ -11,12 +11,14 @@ from typing import Any
 
 FEATURES: dict[str, Callable[[], Any]] = {}
 MiB = 1 << 20
-ALLOCATOR = os.environ.get("TORCH_FEATURES_ALLOCATOR", "native")
 
 ALONE: set[str] = set()
 """Those that look at what the device has left, or take all of it: not beside others."""
 
 INSTALL_THEMSELVES: set[str] = set()
+
+FRESH: set[str] = set()
+"""Those whose process imports PyTorch itself; others may be forks of one that has."""
 
 OF_CENOTE: set[str] = set()
 """Those that PyTorch's own allocator does not have."""
@@ -43,6 +45,15 @@ def installs_itself(function: Callable[[], Any]) -> Callable[[], Any]:
 def alone(function: Callable[[], Any]) -> Callable[[], Any]:
     ALONE.add(function.__name__)
     return function
+
+
+def fresh(function: Callable[[], Any]) -> Callable[[], Any]:
+    FRESH.add(function.__name__)
+    return function
+
+
+def chosen_allocator() -> str:
+    return os.environ["TORCH_FEATURES_ALLOCATOR"]
 
 
 def tensor(size: int) -> Any:

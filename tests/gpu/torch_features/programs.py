@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from .features import ALLOCATOR, feature, install
+from .features import chosen_allocator, feature, fresh, install
 from .graphs import captured
 
 
@@ -27,7 +27,7 @@ def share_with_another_process() -> object:
 
     context = multiprocessing.get_context("spawn")
     queue, answers = context.SimpleQueue(), context.SimpleQueue()
-    process = context.Process(target=_receive, args=(queue, answers, ALLOCATOR), daemon=True)
+    process = context.Process(target=_receive, args=(queue, answers, chosen_allocator()), daemon=True)
     process.start()
     kept = torch.arange(1000, device="cuda")
     queue.put(kept)
@@ -110,6 +110,7 @@ def generation_with_a_growing_cache() -> object:
     return f"{total:.3f}"
 
 
+@fresh
 @feature
 def tensors_live_at_the_end() -> None:
     import builtins

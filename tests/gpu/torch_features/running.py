@@ -6,32 +6,34 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-from .features import ALONE, FEATURES, INSTALL_THEMSELVES, OF_CENOTE, install
-
-TIMEOUT_SECONDS = 100
-FOLDER = Path(__file__).parents[1]
+from .features import ALONE, FEATURES, FRESH, INSTALL_THEMSELVES, OF_CENOTE, install
+from .serving import TIMEOUT_SECONDS, Outcome, environment, run_forked
 
 
 def run_one(allocator: str, name: str) -> tuple[bool, str]:
     """Run a feature in a process of its own: whether it passed, and what it returned or why it failed."""
-    path = os.pathsep.join([str(FOLDER), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {"TORCH_FEATURES_ALLOCATOR": allocator, "PYTHONPATH": path}
-    command = [sys.executable, "-m", "torch_features", allocator, name]
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, env=environment, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        return False, f"took too long: {(error.stderr or b'')[-300:]!r}"
-    if done.returncode != 0:
-        return False, f"exit status {done.returncode}: {done.stderr[-1500:]}"
-    return True, next((line[7:] for line in done.stdout.splitlines() if line.startswith("RESULT ")), "")
+        outcome = run_fresh(allocator, name) if name in FRESH else run_forked(allocator, name)
+    except (subprocess.TimeoutExpired, RuntimeError) as error:
+        return False, str(error)
+    if outcome["status"] != 0:
+        return False, f"exit status {outcome['status']}: {outcome['noise'][-1500:]}"
+    return True, next((line[7:] for line in outcome["output"].splitlines() if line.startswith("RESULT ")), "")
+
+
+def run_fresh(allocator: str, name: str) -> Outcome:
+    """Run a feature in a new process, which imports PyTorch itself."""
+    command = [sys.executable, "-m", "torch_features", allocator, name]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, env=environment(), check=False
+    )
+    return {"status": done.returncode, "output": done.stdout, "noise": done.stderr}
 
 
 def run_here(allocator: str, name: str) -> None:
     """Run a feature in this process, and print what it returned."""
+    os.environ["TORCH_FEATURES_ALLOCATOR"] = allocator
     if name not in INSTALL_THEMSELVES:
         install(allocator, name)
     print("RESULT", repr(FEATURES[name]()))

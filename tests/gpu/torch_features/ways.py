@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 
-from .features import ALLOCATOR, MiB, feature, install, installs_itself, tensor
+from .features import MiB, chosen_allocator, feature, install, installs_itself, tensor
 from .graphs import captured
 
 
@@ -18,7 +18,7 @@ def installed_while_cuda_is_in_use() -> object:
     side = torch.cuda.Stream()
     graph, x, y = captured()
     allocated = torch.cuda.memory_allocated()
-    install(ALLOCATOR)
+    install(chosen_allocator())
     seen = [torch.cuda.memory_allocated() - allocated]
     after = torch.arange(2000, device="cuda")
     seen += [torch.cuda.memory_allocated() - allocated, int(before.sum()), int(after.sum())]
@@ -44,9 +44,9 @@ def uninstalled_and_installed_again() -> object:
     seen = []
     kept = []
     for turn in range(3):
-        install(ALLOCATOR)
+        install(chosen_allocator())
         kept.append(torch.full((1000,), turn, device="cuda"))
-        if ALLOCATOR == "cenote":
+        if chosen_allocator() == "cenote":
             import cenote
 
             report = cenote.uninstall("torch")
