@@ -24,7 +24,7 @@ PROGRAMS = snippets["programs"]()
 ENGINES = {"distributed", "cuda.core"}
 """What a program may need on the simulated device."""
 SIMULATED = [program for program in PROGRAMS if ENGINES.issuperset(program.needs)]
-FRAMEWORKS = {"gpu", "nvcc", "torch", "cupy", "numba", *ENGINES}
+FRAMEWORKS = {"gpu", "nvcc", "torch", "cupy", "numba", "rmm", "warp", "triton", *ENGINES}
 ENVIRONMENT_VARIABLE = re.compile(r'"((?:CENOTE|RMM)_[A-Z_]+[A-Z])"')
 
 

@@ -238,11 +238,12 @@ def test_imports_of_the_package_point_down(source: Path) -> None:
 PLUGIN_KNOWS: dict[str, dict[str, set[str]]] = {
     "dask": {
         "options": set(),
-        "serialization": set(),
+        "room": set(),
+        "serialization": {"room"},
         "spill": set(),
         "worker_device": set(),
-        "metrics": {"spill"},
-        "plugin": {"metrics", "options", "spill", "worker_device"},
+        "metrics": {"room", "spill"},
+        "plugin": {"metrics", "options", "room", "spill", "worker_device"},
     },
     "cupy": {"_allocator": set(), "memory_pool": set(), "pinned_memory": set()},
     "numba": {
@@ -251,6 +252,7 @@ PLUGIN_KNOWS: dict[str, dict[str, set[str]]] = {
         "driver_calls": {"blocks", "raw_handle"},
         "memory_manager": {"blocks", "driver_calls", "raw_handle"},
     },
+    "rmm": {"extension_build": set()},
     "torch": {
         "full_build": set(),
         "full_allocator": {"full_build"},
@@ -304,6 +306,7 @@ READERS_OF_THE_ENVIRONMENT = {
     "pytest_cenote/__init__.py": {"CENOTE_SIM"},
     "dask/worker_device.py": {"CUDA_VISIBLE_DEVICES"},
     "torch/__init__.py": {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"},  # PyTorch's
+    "rmm/extension_build.py": {"XDG_CACHE_HOME", "CXX"},
     "torch/full_build.py": {"XDG_CACHE_HOME", "CXX"},  # where things are on this machine
 }
 

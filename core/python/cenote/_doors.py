@@ -24,11 +24,14 @@ class Door:
     """What puts it onto cenote."""
     is_installable: bool = False
     """Whether `cenote.install` goes through it."""
+    is_on_request: bool = False
+    """Whether it does so only where the library is named."""
 
     @property
     def needs(self) -> str:
         """How to get the library."""
-        extra = f"'cenote[{self.name}]'" if self.is_installable else self.distributions[0]
+        has_extra = self.is_installable and not self.is_on_request
+        extra = f"'cenote[{self.name}]'" if has_extra else self.distributions[0]
         return f"pip install {extra}"
 
     def is_there(self) -> bool:
@@ -63,10 +66,15 @@ DOORS = (
         "rmm",
         "rmm",
         ("rmm-cu13", "rmm-cu12"),
-        "CENOTE_AS_RMM=1, or import cenote.compat.as_rmm: then rmm means cenote for programs in Python",
+        "cenote.install(frameworks='rmm'); cenote build rmm, once, for C++. Or CENOTE_AS_RMM=1: then rmm means cenote "
+        "for programs in Python",
+        True,
+        True,
     ),
-    Door("warp", "warp", ("warp-lang",), "warp.set_cuda_allocator, with the class on the page of the C ABI"),
-    Door("triton", "triton", ("triton",), "triton.set_allocator, with the class on the page of the C ABI"),
+    Door("warp", "warp", ("warp-lang",), "cenote.install(frameworks='warp')", True, True),
+    Door(
+        "triton", "triton", ("triton",), "cenote.install(frameworks='triton'), on each thread that launches", True, True
+    ),
     Door("dask", "distributed", ("distributed",), "client.register_plugin(cenote.dask.CenotePlugin())"),
     Door("ray", "ray", ("ray",), "cenote.install(device='local') in each actor"),
     Door("jax", "jax", ("jax",), _OWN_MEMORY),

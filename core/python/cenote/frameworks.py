@@ -28,8 +28,14 @@ __all__ = [
     "uninstall",
 ]
 
-FRAMEWORKS = tuple(door.name for door in DOORS if door.is_installable)
+FRAMEWORKS = tuple(door.name for door in DOORS if door.is_installable and not door.is_on_request)
 """Frameworks that have a plugin, by the name of their package; ``cuda`` is cuda.core."""
+
+ON_REQUEST = tuple(door.name for door in DOORS if door.is_on_request)
+"""Those that are put onto cenote only where they are named."""
+
+_named: set[str] = set()
+"""Those of them that were."""
 
 TORCH_MODES = ("auto", "full", "pluggable", "mempool")
 """Ways for PyTorch."""
@@ -117,7 +123,8 @@ def install(
     resource : DeviceMemoryResource or str
         A specification (see `cenote.mr.from_spec`), or a resource, which holds for its own device.
     frameworks : str or iterable of str
-        Any of ``"torch"``, ``"cupy"``, ``"numba"``, ``"cuda"``.
+        Any of ``"torch"``, ``"cupy"``, ``"numba"``, ``"cuda"``, which are the default, and ``"rmm"``, ``"warp"``,
+        ``"triton"``.
     device : int or "local", optional
         The one device that it holds for. ``"local"`` is this process's own where each process of a host has another
         one: the only one that it sees, else the one of its number on the host, as launchers tell it (``LOCAL_RANK`` of
@@ -158,7 +165,7 @@ def install(
     except DriverUnavailableError as error:
         return InstallReport("", tuple(InstallRow(name, False, f"no GPU: {error}") for name in frameworks))
     rows = tuple(_install_framework(name, options) for name in frameworks)
-    return InstallReport(spelled, rows, devices, _others())
+    return InstallReport(spelled, rows, devices, _others(frameworks))
 
 
 def uninstall(frameworks: Iterable[str] | str = FRAMEWORKS) -> InstallReport:
@@ -170,7 +177,8 @@ def uninstall(frameworks: Iterable[str] | str = FRAMEWORKS) -> InstallReport:
     Parameters
     ----------
     frameworks : str or iterable of str
-        Any of ``"torch"``, ``"cupy"``, ``"numba"``, ``"cuda"``.
+        Any of ``"torch"``, ``"cupy"``, ``"numba"``, ``"cuda"``, ``"rmm"``, ``"warp"``, ``"triton"``. If not given, all
+        that `install` has put onto cenote.
 
     Returns
     -------
@@ -184,7 +192,11 @@ def uninstall(frameworks: Iterable[str] | str = FRAMEWORKS) -> InstallReport:
     ValueError
         A framework that is not known.
     """
-    rows = tuple(_uninstall_framework(name) for name in _known(frameworks))
+    names = _known(frameworks)
+    if frameworks is FRAMEWORKS:
+        names += tuple(sorted(_named))
+        _named.clear()
+    rows = tuple(_uninstall_framework(name) for name in names)
     try:
         return InstallReport(_specification_of(driver.current_device()), rows, _devices())
     except DriverUnavailableError:
@@ -242,8 +254,9 @@ def _known(frameworks: Iterable[str] | str) -> tuple[str, ...]:
         raise TypeError(f"frameworks must be names of frameworks, not {type(frameworks).__name__}")
     names = (frameworks,) if isinstance(frameworks, str) else tuple(frameworks)
     for name in names:
-        if name not in FRAMEWORKS:
-            raise ValueError(f"{name!r} is not a framework that cenote knows; known are: {', '.join(FRAMEWORKS)}")
+        if name not in FRAMEWORKS + ON_REQUEST:
+            known = ", ".join(FRAMEWORKS + ON_REQUEST)
+            raise ValueError(f"{name!r} is not a framework that cenote knows; known are: {known}")
     return names
 
 
@@ -292,9 +305,10 @@ def _devices() -> tuple[InstallDevice, ...]:
     return tuple(InstallDevice(each, _specification_of(each), each in made) for each in range(driver.device_count()))
 
 
-def _others() -> tuple[InstallRow, ...]:
+def _others(frameworks: tuple[str, ...]) -> tuple[InstallRow, ...]:
     """Name the doors that are not gone through here, of the libraries that are there."""
-    closed = [door for door in DOORS if not door.is_installable and door.is_there()]
+    open_doors = (*FRAMEWORKS, *frameworks)
+    closed = [door for door in DOORS if door.name not in open_doors and door.is_there()]
     return tuple(InstallRow(door.name, False, f"not touched: {door.way}") for door in closed)
 
 
@@ -305,15 +319,21 @@ def _runs_on_simulated_device() -> bool:
     return _library.is_libcuda()
 
 
+_WITHOUT_KERNELS = ("numba", "cuda", "rmm")
+"""Whose memory can be used where the device is simulated."""
+
+
 def _install_framework(name: str, options: dict[str, dict[str, str]]) -> InstallRow:
     (door,) = (door for door in DOORS if door.name == name)
     if not door.is_there():
         return InstallRow(name, False, f"not installed: {door.needs}")
-    if driver.is_simulated() and not (name == "cuda" and _runs_on_simulated_device()):
+    if driver.is_simulated() and not (name in _WITHOUT_KERNELS and _runs_on_simulated_device()):
         why = "no GPU: the simulated device serves cenote's own calls, not a framework's kernels"
         return InstallRow(name, False, why)
     try:
         plugin = importlib.import_module(f"cenote.allocators.{name}")
-        return InstallRow(name, True, plugin.install(**options.get(name, {})))
+        row = InstallRow(name, True, plugin.install(**options.get(name, {})))
+        _named.update({name} & {*ON_REQUEST})
+        return row
     except Exception as error:  # a framework that is broken must not keep the others from being installed
         return InstallRow(name, False, f"{type(error).__name__}: {error}")

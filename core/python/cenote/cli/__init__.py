@@ -102,19 +102,24 @@ standard error. Without --capacity, results have "resource", "completed", "why_n
 """
 
 _BUILD = """\
-Compiles the part of cenote that PyTorch's headers are needed for: the full allocator, which answers all that PyTorch
-asks an allocator for. It is compiled against the PyTorch that is installed, takes a C++ compiler (g++ 10 or newer, or
-CXX) and the headers of CUDA's runtime, and about half a minute. cenote.install() takes it from then on; without it,
-PyTorch's pluggable allocator, for which PyTorch has no memory statistics, snapshots, MemPool and cudagraph trees.
+Compiles the part of cenote that a library's own headers are needed for, against the library that is installed. It
+takes a C++ compiler (g++ 11 or newer, or CXX) and the headers of CUDA's runtime. cenote.install() takes it from then
+on.
+
+torch: the full allocator, which answers all that PyTorch asks an allocator for, in half a minute. Without it PyTorch's
+pluggable allocator is taken, for which PyTorch has no memory statistics, snapshots, MemPool and cudagraph trees.
+rmm: a resource of RMM's that draws from cenote, in ten seconds; it takes Cython and CCCL's headers too. Without it
+RMM's callbacks are taken, which call Python for each allocation.
 """
 
 _BUILD_EPILOG = """\
 examples:
   cenote build torch
   cenote build torch --force          once more, after another compiler was installed
+  cenote build rmm
 
-The library lies in $XDG_CACHE_HOME/cenote (else ~/.cache/cenote), under the versions of PyTorch and cenote. Nothing is
-compiled unless this command is run.
+What is built lies in $XDG_CACHE_HOME/cenote (else ~/.cache/cenote), under the versions of the library and of cenote.
+Nothing is compiled unless this command is run.
 """
 
 _EXPLAIN = """\
@@ -317,7 +322,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_device_arguments(replay)
 
     build = add("build", "compile what needs a framework's headers", _BUILD, _BUILD_EPILOG)
-    build.add_argument("framework", choices=("torch",), help="for which framework")
+    build.add_argument("framework", choices=("torch", "rmm"), help="for which framework")
     build.add_argument("--force", action="store_true", help="compile it again")
 
     explain = add("explain", "say what a recording or a log tells of memory", _EXPLAIN, _EXPLAIN_EPILOG)

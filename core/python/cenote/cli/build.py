@@ -16,7 +16,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     Parameters
     ----------
     args : argparse.Namespace
-        ``force``: whether to compile what is there already.
+        ``framework``: for which; ``force``: whether to compile what is there already.
     terminal : Terminal
         Where to report.
 
@@ -25,11 +25,19 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     int
         The exit status.
     """
-    full_build = importlib.import_module("cenote.allocators.torch.full_build")
-    torch = full_build.find_torch()
-    was_built = full_build.built_library(torch) is not None and not args.force
+    module, what = _BUILDS[args.framework]
+    builder = importlib.import_module(module)
+    library, was_built = builder.found()
+    was_built = was_built and not args.force
     if not was_built:
-        terminal.line(f"compiling the full allocator for PyTorch {torch.version} …")
-    path = full_build.build(force=args.force)
+        terminal.line(f"compiling {what} {library} …")
+    path = builder.build(force=args.force)
     terminal.line(f"{'built before' if was_built else 'built'}: {path}")
     return 0
+
+
+_BUILDS = {
+    "torch": ("cenote.allocators.torch.full_build", "the full allocator for PyTorch"),
+    "rmm": ("cenote.allocators.rmm.extension_build", "the resource for RMM"),
+}
+"""The module that builds for a framework, and what."""

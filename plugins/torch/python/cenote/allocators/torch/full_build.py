@@ -24,7 +24,7 @@ from pathlib import Path
 
 import cenote
 
-__all__ = ["BuildError", "TorchInstallation", "build", "built_library", "find_torch", "library_path"]
+__all__ = ["BuildError", "TorchInstallation", "build", "built_library", "find_torch", "found", "library_path"]
 
 OLDEST = (2, 9)
 """Older ones have another interface."""
@@ -137,6 +137,18 @@ def built_library(torch: TorchInstallation) -> Path | None:
     except (BuildError, RuntimeError):  # a user without a home folder has no cache either
         return None
     return path if path.is_file() else None
+
+
+def found() -> tuple[str, bool]:
+    """Give the version of the PyTorch at hand, and whether the library was built for it.
+
+    Raises
+    ------
+    BuildError
+        There is no PyTorch.
+    """
+    torch = find_torch()
+    return torch.version, built_library(torch) is not None
 
 
 def _compiler() -> list[str]:

@@ -1,0 +1,230 @@
+"""Compile the resource of RMM's that draws from cenote, against the librmm that is installed.
+
+RMM's C++ has names of its own version, and CCCL's templates in them. So cenote ships the sources, and ``cenote build
+rmm`` compiles them with Cython against the headers of the RMM at hand. The module lies in the user's cache folder,
+under the versions of RMM, Python and cenote and a checksum of the sources; `cenote.install` takes it from there.
+Nothing is compiled unless it is asked for, and RMM is not imported for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import cenote
+
+__all__ = ["MODULE", "BuildError", "RmmInstallation", "build", "built_extension", "extension_path", "find_rmm", "found"]
+
+MODULE = "cenote_rmm"
+"""The name of the module."""
+
+OLDEST = (26, 10)
+"""Older ones have another interface."""
+
+_FLAGS = ("-std=c++20", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-w")
+
+
+class BuildError(RuntimeError):
+    """The module cannot be compiled here; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class RmmInstallation:
+    """An RMM on the path."""
+
+    librmm: Path
+    """The folder of its C++ package."""
+    version: str
+
+    @property
+    def release(self) -> tuple[int, ...]:
+        """The numbers of the version."""
+        return tuple(int(part) for part in self.version.split(".")[:2] if part.isdigit())
+
+
+def find_rmm() -> RmmInstallation:
+    """Find RMM, without importing it.
+
+    Raises
+    ------
+    BuildError
+        There is none, or it is older than what cenote knows.
+    """
+    folders = [_folder_of("rmm"), _folder_of("librmm")]
+    if folders[0] is None or folders[1] is None:
+        raise BuildError("RMM is not installed: pip install rmm-cu13, or rmm-cu12")
+    version = (folders[1] / "VERSION").read_text().strip()
+    found = RmmInstallation(folders[1], version)
+    if found.release < OLDEST:
+        raise BuildError(
+            f"RMM {version} is older than {'.'.join(map(str, OLDEST))}, whose resources are others: cenote.install() "
+            "takes RMM's callbacks there"
+        )
+    return found
+
+
+def extension_path(rmm: RmmInstallation) -> Path:
+    """Say where the module for that RMM lies once it is built."""
+    checksum = hashlib.sha256()
+    for source in sorted(_sources().iterdir()):
+        checksum.update(source.read_bytes())
+    checksum.update(str(rmm.librmm).encode())
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    python = sys.implementation.cache_tag
+    name = f"rmm-{rmm.version}-{python}-cenote-{cenote.__version__}-{checksum.hexdigest()[:12]}.so"
+    return Path(base, "cenote", name)
+
+
+def built_extension(rmm: RmmInstallation) -> Path | None:
+    """Give the module for that RMM, if it was built."""
+    try:
+        path = extension_path(rmm)
+    except (BuildError, RuntimeError):  # a user without a home folder has no cache either
+        return None
+    return path if path.is_file() else None
+
+
+def found() -> tuple[str, bool]:
+    """Give the version of the RMM at hand, and whether the module was built for it.
+
+    Raises
+    ------
+    BuildError
+        There is no RMM.
+    """
+    rmm = find_rmm()
+    return rmm.version, built_extension(rmm) is not None
+
+
+def build(force: bool = False) -> Path:
+    """Compile the module for the RMM that is installed, unless that was done before.
+
+    Parameters
+    ----------
+    force : bool, optional
+        Compile it in any case.
+
+    Returns
+    -------
+    Path
+        The module.
+
+    Raises
+    ------
+    BuildError
+        There is no RMM, no Cython, no compiler, no headers of CUDA or CCCL, or the compiler refuses the sources.
+    """
+    rmm = find_rmm()
+    path = extension_path(rmm)
+    if path.is_file() and not force:
+        return path
+    if importlib.util.find_spec("Cython") is None:
+        raise BuildError("Cython was not found: pip install 'cython>=3.1'")
+    compiler, include = _compiler(), _include(rmm)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Under another name first: two processes may build at once, and an interrupted one leaves nothing that is loaded.
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        unit, target = Path(folder, f"{MODULE}.cpp"), Path(folder, f"{MODULE}.so")
+        source = Path(shutil.copy(_sources() / f"{MODULE}.pyx", folder))
+        _run([sys.executable, "-m", "cython", "--cplus", str(source), "-o", str(unit)], path, rmm)
+        libraries = [_package_folder("lib"), rmm.librmm / "lib64"]
+        _run(
+            [
+                *compiler,
+                *_FLAGS,
+                f"-I{_package_folder('include')}",
+                f"-I{_sources()}",
+                *(option for each in include for option in ("-isystem", str(each))),
+                str(unit),
+                "-o",
+                str(target),
+                *(f"-L{each}" for each in libraries),
+                "-lcenote",
+                "-lrmm",
+                "-Wl,--allow-shlib-undefined",
+            ],
+            path,
+            rmm,
+        )
+        os.replace(target, path)
+    return path
+
+
+def _run(command: list[str], path: Path, rmm: RmmInstallation) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        first = next((line for line in done.stderr.splitlines() if "rror" in line), done.stderr.strip())
+        log = path.with_suffix(".log")
+        log.write_text(done.stderr)
+        raise BuildError(
+            f"the compiler refuses the resource for RMM {rmm.version}. cenote.install() takes RMM's callbacks. The "
+            f"first error, all of them in {log}: {first}"
+        )
+
+
+def _folder_of(package: str) -> Path | None:
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        return None
+    return Path(found.submodule_search_locations[0])
+
+
+def _package_folder(*parts: str) -> Path:
+    """Give a folder of the package, which in an editable install is two."""
+    for folder in cenote.__path__:
+        if (path := Path(folder, *parts)).is_dir():
+            return path
+    raise BuildError(f"{'/'.join(parts)} is missing from the package: install cenote again")
+
+
+def _sources() -> Path:
+    return _package_folder("allocators", "rmm", "sources")
+
+
+def _compiler() -> list[str]:
+    wanted = shlex.split(os.environ.get("CXX", ""))
+    for command in [wanted] if wanted else [["c++"], ["g++"], ["clang++"]]:
+        if shutil.which(command[0]) is not None:
+            return command
+    raise BuildError(
+        f"no C++ compiler{' ' + wanted[0] if wanted else ''} was found: install g++ 11 or newer (Debian and Ubuntu: "
+        "apt install g++; conda: conda install gxx), or name one in CXX"
+    )
+
+
+def _include(rmm: RmmInstallation) -> list[Path]:
+    """Find the headers of RMM and its logger, of Python, of CUDA's runtime, and of CCCL."""
+    major = "12" if any(metadata.distributions(name="librmm-cu12")) else "13"
+    candidates = [Path(home, "include") for name in ("CUDA_HOME", "CUDA_PATH") if (home := os.environ.get(name))]
+    nvidia = importlib.util.find_spec("nvidia")
+    for folder in (nvidia.submodule_search_locations or []) if nvidia is not None else []:
+        candidates += [
+            Path(folder, each, "include") for each in (f"cu{major}", "cuda_runtime", "cuda_nvcc", "cuda_cccl")
+        ]
+    candidates += [Path("/usr/local/cuda/include")]
+    candidates += [each / "cccl" for each in candidates]
+    logger = _folder_of("rapids_logger")
+    found = [rmm.librmm / "include", Path(sysconfig.get_path("include"))]
+    found += [logger / "include"] if logger is not None else []
+    wanted = ("cuda_runtime_api.h", "crt/host_defines.h", "cuda/memory_resource")
+    places = [next((each for each in candidates if (each / header).is_file()), None) for header in wanted]
+    missing = [header for header, place in zip(wanted, places, strict=True) if place is None]
+    if missing:
+        packages = "nvidia-cuda-runtime nvidia-cuda-crt nvidia-cuda-cccl"
+        if major == "12":
+            packages = "nvidia-cuda-runtime-cu12 nvidia-cuda-nvcc-cu12 nvidia-cuda-cccl"
+        raise BuildError(
+            f"headers of CUDA were not found ({', '.join(missing)}): pip install {packages}, or name a toolkit in "
+            "CUDA_HOME"
+        )
+    return list(dict.fromkeys([*(place for place in places if place is not None), *found]))
