@@ -67,6 +67,22 @@ bool mapped_pages::bring(const paged_range::filling& wanted, stream_ref stream) 
 
 void mapped_pages::undo(const paged_range::filling& brought) noexcept { drop(mappings_.take(brought.to.address)); }
 
+std::shared_ptr<const physical_page> mapped_pages::hide(const page& shown) {
+  page_mapping mapping = mappings_.take(shown.address);
+  std::shared_ptr<const physical_page> hidden = mapping.page();
+  try {
+    mapping.unmap();
+  } catch (...) {
+    mappings_.put_back(std::move(mapping));
+    throw;
+  }
+  return hidden;
+}
+
+bool mapped_pages::show(std::shared_ptr<const physical_page> hidden, std::byte* at) {
+  return mappings_.map(std::move(hidden), addresses_, at, {});
+}
+
 void mapped_pages::retire(const page& old, std::shared_ptr<event> used) noexcept {
   retired_.push_back({mappings_.take(old.address), old, std::move(used)});
 }

@@ -62,6 +62,18 @@ class mapped_pages {
   /// Takes back what bring() did. Nobody has used the page there.
   void undo(const paged_range::filling& brought) noexcept;
 
+  /// Unmaps a page and keeps its memory, which show() maps again. Throws cuda_error, with nothing changed.
+  std::shared_ptr<const physical_page> hide(const page& shown);
+
+  /// False when memory ran out; nothing has changed then. Throws cuda_error for any other failure.
+  bool show(std::shared_ptr<const physical_page> hidden, std::byte* at);
+
+  /// So many bytes of hidden pages are the device's again.
+  void forget_hidden(std::size_t bytes) noexcept { held_.fetch_sub(bytes, std::memory_order_relaxed); }
+
+  /// Whether an address is waiting to be unmapped.
+  bool has_retired() const noexcept { return !retired_.empty(); }
+
   /// Host memory for as many more retired pages. Throws std::bad_alloc.
   void reserve_retired(std::size_t count) { retired_.reserve(retired_.size() + count); }
 

@@ -1,13 +1,16 @@
 #include "cenote/pool/page_backing.hpp"
 
 #include <algorithm>
+#include <stdexcept>
 #include <utility>
 
 #include "cenote/driver/after_captures.hpp"
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
+#include "cenote/ground/bytes.hpp"
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/ladder.hpp"
+#include "cenote/pool/parking.hpp"
 
 namespace cenote::inline v1::pool {
 namespace {
@@ -35,6 +38,27 @@ constexpr std::size_t least_to_spare_if_sparing = 16 * MiB;
 /// In a pool of at most so many bytes, a thousand of the smallest pages, a single page is worth a search.
 constexpr std::size_t few_pages = 1024 * page_map::slot_bytes;
 
+/// Nothing is allocated from the heap while it lives, nor later if it `stays`.
+class closed_heap {
+ public:
+  explicit closed_heap(shared_heap& heap) noexcept : heap_(heap) { heap_.close(); }
+  ~closed_heap() {
+    if (!stays_) heap_.open();
+  }
+  closed_heap(const closed_heap&) = delete;
+  closed_heap& operator=(const closed_heap&) = delete;
+
+  void stay() noexcept { stays_ = true; }
+
+ private:
+  shared_heap& heap_;
+  bool stays_ = false;
+};
+
+std::string describe_pin(const pool_pin& pin) {
+  return std::to_string(pin.bytes) + " bytes at " + format_address(pin.address) + " (" + spell_pin_kind(pin.kind) + ")";
+}
+
 }  // namespace
 
 page_backing::page_backing(shared_heap& heap, std::shared_ptr<memory_resource> upstream,
@@ -42,7 +66,8 @@ page_backing::page_backing(shared_heap& heap, std::shared_ptr<memory_resource> u
                            const peer_devices& peers, bool is_sparing)
     : backing(heap, std::move(upstream), maximum),
       is_sparing_(is_sparing),
-      pages_(std::make_unique<mapped_pages>(properties, peers, maximum)) {
+      pages_(std::make_unique<mapped_pages>(properties, peers, maximum)),
+      pause_(heap) {
   shared_heap::section(heap)->be_a_range(pages_->base(), pages_->range_bytes());
   place_.emplace(heap, *this);
 }
@@ -53,6 +78,7 @@ void page_backing::prepare(request& wanted) {
 }
 
 void* page_backing::bring(request& wanted) {
+  require_running();
   reap();
   const std::size_t spared = bound(wanted);
   if (wanted.is_planned) {
@@ -108,6 +134,7 @@ void page_backing::make_whole(request wanted) {
   if (wanted.id.is_capturing() || !heap_.is_scattered(wanted, held()) || !accepts_work(wanted.stream, device())) return;
   const relaxed_capture_scope relaxed;
   const std::lock_guard one_at_a_time(growth());
+  if (pause_.is_paused()) return;
   reap();
   if (!heap_.is_scattered(wanted, held())) return;
   wanted.bytes = held();
@@ -213,6 +240,7 @@ void page_backing::reap() {
 
 std::size_t page_backing::give_back(std::size_t keep_bytes) {
   const std::lock_guard one_at_a_time(growth());
+  if (pause_.is_paused()) return 0;
   const std::size_t before = held();
   reap();
   std::vector<page> free;
@@ -266,11 +294,93 @@ void page_backing::end() {
   }
 }
 
+void page_backing::require_running() const {
+  if (!pause_.is_paused()) return;
+  throw std::runtime_error("the pool on device " + std::to_string(device()) +
+                           " is paused: nothing is allocated from it before it is resumed");
+}
+
+/// What graphs use may lie on other pages afterwards; what others know by its page may not.
+void page_backing::require_unknown_to_others() {
+  constexpr std::size_t most_to_tell = 8;
+  std::string told;
+  std::size_t known = 0;
+  for (const pool_pin& each : heap_.look([](const stream_ordered_heap& heap) { return heap.pins().list(); })) {
+    if (each.kind == pin_kind::captured) continue;
+    if (++known <= most_to_tell) told += (told.empty() ? "" : ", ") + describe_pin(each);
+  }
+  if (known == 0) return;
+  if (known > most_to_tell) told += " and " + std::to_string(known - most_to_tell) + " more";
+  throw std::runtime_error("a pool cannot be paused while others know its memory: " + told);
+}
+
+/// Other devices may have been given work that uses this one's memory.
+void page_backing::wait_for_all_devices() {
+  bool has_waited = true;
+  for (int other = 0; other < device_count(); ++other) {
+    if (other != device() && is_in_use(other)) has_waited = synchronize_beside_captures(other) && has_waited;
+  }
+  has_waited = !is_capture_underway(device()) && has_waited;
+  if (!has_waited) throw std::runtime_error("a pool cannot be paused while work is being captured into a graph");
+  heap_.settle_after_all_work();
+}
+
+std::size_t page_backing::pause(const std::string& keep) {
+  const std::lock_guard one_at_a_time(growth());
+  if (pause_.is_paused()) {
+    throw std::runtime_error("the pool on device " + std::to_string(device()) + " is paused already");
+  }
+  std::unique_ptr<parking> where = make_parking(keep, device());
+  const relaxed_capture_scope relaxed;
+  const std::size_t before = held();
+  try {
+    closed_heap closed(heap_);
+    require_unknown_to_others();
+    heap_.end_captures();
+    wait_for_all_devices();
+    give_back(0);
+    if (pages_->has_retired()) throw std::runtime_error("a pool cannot be paused: some pages cannot be unmapped yet");
+    try {
+      pause_.pause(*pages_, std::move(where));
+    } catch (...) {
+      if (pause_.is_paused()) closed.stay();
+      throw;
+    }
+    closed.stay();
+  } catch (...) {
+    if (!pause_.is_paused()) size_changed();
+    throw;
+  }
+  const std::size_t given_back = before - held();
+  say_given_back(pause_.bytes());
+  return given_back;
+}
+
+std::size_t page_backing::resume() {
+  const std::lock_guard one_at_a_time(growth());
+  if (!pause_.is_paused()) {
+    throw std::runtime_error("the pool on device " + std::to_string(device()) + " is not paused");
+  }
+  const relaxed_capture_scope relaxed;
+  const std::size_t before = held();
+  pause_.resume(*pages_, [this](std::size_t bytes) {
+    const std::size_t idle = page_pools::give_back(*this, bytes, false);
+    return idle < bytes ? idle + page_pools::give_back(*this, bytes - idle, true) : idle;
+  });
+  heap_.open();
+  size_changed();
+  const std::size_t brought = held() - std::min(held(), before);
+  say_grown(brought);
+  reap();
+  return brought;
+}
+
 void page_backing::check() const {
-  require_bounds(heap_.look([](const stream_ordered_heap& heap) {
+  const std::size_t with_pages = heap_.look([](const stream_ordered_heap& heap) {
     heap.check();
     return heap.chunk_bytes();
-  }));
+  });
+  require_bounds(with_pages - std::min(with_pages, pause_.bytes()));
 }
 
 /// Pages are scarce where more than nine tenths of the most that the pool may hold is held.

@@ -15,6 +15,8 @@
 // that used it there is done. Near the maximum (is_tight), blocks of a page and more are placed where they touch the
 // fewest pages, caches are smaller, and where nothing is in use the pages are brought together (prepare).
 //
+// A pool that is paused has no pages (page_pause): it gives and takes none before it is resumed.
+//
 // Invariants: those of backing, of mapped_pages and of the heap's paged_range.
 //
 // Threads: any, under growth(). Cost: the driver's, some 60 us a page (mapped_pages).
@@ -23,10 +25,12 @@
 #include <cstddef>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "cenote/pool/backing.hpp"
 #include "cenote/pool/mapped_pages.hpp"
+#include "cenote/pool/page_pause.hpp"
 #include "cenote/pool/page_pools.hpp"
 
 namespace cenote::inline v1::pool {
@@ -45,6 +49,17 @@ class page_backing final : public backing {
   void end() override;
   void check() const override;
 
+  /// Gives all pages back to the device; what they hold is kept as `keep` says (parking.hpp). Waits, on the host, for
+  /// all work that may use them. std::runtime_error, with nothing changed, if the pool is paused already, if others
+  /// know its memory, or while something is being captured; what page_pause throws. Returns the bytes.
+  std::size_t pause(const std::string& keep);
+
+  /// Brings the pages back to the same addresses. std::runtime_error, with nothing changed, if the pool is not paused;
+  /// out_of_memory, and it is paused as before, where the device has not enough. Returns the bytes.
+  std::size_t resume();
+
+  const page_pause& pausing() const noexcept { return pause_; }
+
  private:
   /// What pages may be brought for a request, besides new ones up to a bound.
   struct means {
@@ -59,11 +74,15 @@ class page_backing final : public backing {
   void* map_planned(const request& wanted, const paged_range::plan& planned);
   bool map_all(const paged_range::plan& planned, stream_ref stream);
   void* wait_and_break(request& wanted);
+  void require_running() const;
+  void require_unknown_to_others();
+  void wait_for_all_devices();
   void reap();
   void size_changed();
 
   const bool is_sparing_;
   std::unique_ptr<mapped_pages> pages_;  // guarded by growth(), but for its sizes
+  page_pause pause_;                     // guarded by growth(), but for what it says of itself
   std::size_t peak_ = 0;                 // of the bytes in use, where pages were wanted; guarded by growth()
   std::optional<page_pools::place> place_;
 };

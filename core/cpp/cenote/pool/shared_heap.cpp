@@ -39,6 +39,19 @@ shared_heap::hold::~hold() {
   heap_.heap_.let_go();
 }
 
+void shared_heap::close() noexcept {
+  is_closed_.store(true, std::memory_order_relaxed);
+  heap_.caches().set_budget(0);
+  const std::lock_guard lock(mutex_);
+  heap_.close();
+}
+
+void shared_heap::open() noexcept {
+  const std::lock_guard lock(mutex_);
+  heap_.open();
+  is_closed_.store(false, std::memory_order_relaxed);
+}
+
 void* shared_heap::take_or_borrow(request& wanted, bool may_borrow) {
   void* pointer = nullptr;
   std::optional<stream_ordered_heap::borrowed> found;

@@ -85,7 +85,7 @@ class shared_heap {
 
   /// So large is the pool now, and pages are scarce in it or not.
   void be_of(std::size_t cache_bytes, bool is_tight) noexcept {
-    heap_.caches().set_budget(cache_bytes);
+    heap_.caches().set_budget(is_closed_.load(std::memory_order_relaxed) ? 0 : cache_bytes);
     heap_.be_tight(is_tight);
   }
   bool is_tight() const noexcept { return heap_.is_tight(); }
@@ -114,6 +114,13 @@ class shared_heap {
 
   /// Whether nothing is in use or pinned, and what is free is not one block of the stream with all of `bytes`.
   bool is_scattered(const request& wanted, std::size_t bytes);
+
+  // Pauses.
+
+  /// From close() to open() nothing is allocated or pinned. The caches have no room from close() to the next be_of()
+  /// after open(). Under the growth's lock, as be_of().
+  void close() noexcept;
+  void open() noexcept;
 
   // Marks.
 
@@ -165,6 +172,7 @@ class shared_heap {
   stream_ordered_heap heap_;
   std::unordered_map<stream_id, std::shared_ptr<const graph_lifetime>> captures_;
   bool has_unmarked_orphans_ = false;
+  std::atomic<bool> is_closed_{false};
   const std::shared_ptr<std::atomic<bool>> is_graph_gone_ = std::make_shared<std::atomic<bool>>(false);
 };
 

@@ -27,7 +27,7 @@ owner_index stream_ordered_heap::owner_of(std::optional<stream_id> stream) {
 }
 
 void* stream_ordered_heap::take(const request& wanted) {
-  if (is_held_) return nullptr;
+  if (is_held_ || is_closed_) return nullptr;
   const owner_index own = owner_of(wanted.id);
   if (wanted.is_planned) return nullptr;
   const block_index of_own = find(own, wanted);
@@ -85,7 +85,7 @@ void stream_ordered_heap::restock(const request& wanted, owner_index from) noexc
 }
 
 auto stream_ordered_heap::borrow(const request& wanted) -> std::optional<borrowed> {
-  if (is_held_) return std::nullopt;
+  if (is_held_ || is_closed_) return std::nullopt;
   const stream_timeline& mine = timelines_.meet(wanted.id, heap_);
   for (const auto& [id, lender] : timelines_) {
     if (id == wanted.id || id.is_capturing()) continue;
@@ -306,6 +306,7 @@ std::vector<page> stream_ordered_heap::take_ready_pages_out(std::size_t bytes) {
 }
 
 void stream_ordered_heap::pin(const void* pointer, pin_kind kind) {
+  if (is_closed_) throw std::runtime_error("a paused pool pins nothing: resume it first");
   const chunk block = caches_.alone([&]() -> chunk {
     const block_index found = heap_.taken_at(pointer);
     if (found == no_block || heap_[found].is_cached) return {};

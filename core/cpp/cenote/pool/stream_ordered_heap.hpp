@@ -103,6 +103,10 @@ class stream_ordered_heap {
   void hold() noexcept { is_held_ = true; }
   void let_go() noexcept { is_held_ = false; }
 
+  /// From close() to open() nothing is allocated or pinned; what is freed is only added.
+  void close() noexcept { is_closed_ = true; }
+  void open() noexcept { is_closed_ = false; }
+
   /// From now on a number of frees are each worth a mark: a stream went without what others had freed.
   void mark_at_once() noexcept { timelines_.mark_at_once(); }
 
@@ -199,6 +203,9 @@ class stream_ordered_heap {
   std::size_t largest_free() const;
   pool_counters counters() const;
 
+  /// Whether somebody may want what the block holds: its user, or a graph.
+  bool has_contents(const block& b) const noexcept { return !is_unmapped(b) && !(b.is_free && b.owner == ready_); }
+
   /// Every block of every chunk, in order of address, while no cache changes.
   void for_each_block(const std::function<void(const block&)>& visit) const;
 
@@ -224,6 +231,7 @@ class stream_ordered_heap {
   stream_timelines timelines_;
   pool_counters counters_;
   bool is_held_ = false;
+  bool is_closed_ = false;
   std::atomic<bool> is_tight_{false};
 };
 

@@ -41,6 +41,11 @@ std::unique_ptr<pool::backing> make_backing(pool::shared_heap& heap, std::shared
                                               is_sparing);
 }
 
+pool::page_backing& require_pages(pool::backing& memory) {
+  if (auto* const pages = dynamic_cast<pool::page_backing*>(&memory)) return *pages;
+  throw std::logic_error("only a pool over virtual memory can be paused: take 'pool | virtual'");
+}
+
 }  // namespace
 
 pool_memory_resource::pool_memory_resource(std::shared_ptr<memory_resource> upstream,
@@ -133,6 +138,26 @@ void pool_memory_resource::grow_in_steps_of(std::size_t bytes) {
   check_pool_size("step of the", bytes);
   if (bytes > max_block_bytes) throw std::logic_error("a pool cannot grow by 1 TiB or more at once");
   if (auto* const chunks = dynamic_cast<pool::chunk_backing*>(&engine_->memory())) chunks->grow_in_steps_of(bytes);
+}
+
+std::size_t pool_memory_resource::pause(const std::string& keep) {
+  return require_pages(engine_->memory()).pause(keep);
+}
+
+std::size_t pool_memory_resource::resume() { return require_pages(engine_->memory()).resume(); }
+
+bool pool_memory_resource::can_be_paused() const noexcept {
+  return dynamic_cast<const pool::page_backing*>(&engine_->memory()) != nullptr;
+}
+
+bool pool_memory_resource::is_paused() const noexcept {
+  const auto* const pages = dynamic_cast<const pool::page_backing*>(&engine_->memory());
+  return pages != nullptr && pages->pausing().is_paused();
+}
+
+std::size_t pool_memory_resource::paused_bytes() const noexcept {
+  const auto* const pages = dynamic_cast<const pool::page_backing*>(&engine_->memory());
+  return pages != nullptr ? pages->pausing().bytes() : 0;
 }
 
 std::string pool_memory_resource::map() const {

@@ -75,6 +75,29 @@ class pool_memory_resource final : public memory_resource {
   /// All pins, in order of address.
   std::vector<pool_pin> pins() const;
 
+  /// Gives all pages back to the device and keeps every address: the blocks in use, what they hold, and the graphs that
+  /// use them. `keep` says where the contents go meanwhile (pool/parking.hpp): "host", "nothing", "fill:BYTE". All work
+  /// that was queued before is waited for on the host; what is queued before resume() must not use the pool's memory,
+  /// and neither may a graph. Blocks may be freed meanwhile; to allocate or pin is an error (std::runtime_error).
+  /// Returns the bytes that the pool gave back.
+  ///
+  /// Throws, with nothing changed: std::logic_error for a pool that is not over virtual memory, std::invalid_argument
+  /// for a wrong `keep`; std::runtime_error if the pool is paused, if a block is pinned as other than captured, or
+  /// while work is being captured; out_of_memory where the host has no memory; cuda_error.
+  std::size_t pause(const std::string& keep = "host");
+
+  /// Brings pages to the same addresses, with what they held. Returns their bytes. Throws, and the pool stays paused:
+  /// std::runtime_error if it is not paused; out_of_memory, with what is missing, where the device has not enough left;
+  /// cuda_error.
+  std::size_t resume();
+
+  /// Whether the pool is over virtual memory that its device has.
+  bool can_be_paused() const noexcept;
+  bool is_paused() const noexcept;
+
+  /// Bytes that resume() needs; 0 while the pool is not paused.
+  std::size_t paused_bytes() const noexcept;
+
   std::string kind() const override { return "pool"; }
   std::string specification() const override;
   std::shared_ptr<memory_resource> upstream() const override;

@@ -5,6 +5,16 @@
 
 namespace cenote::inline v1 {
 
+std::vector<page> page_map::all() const {
+  std::vector<page> pages;
+  for (std::size_t slot = 0; slot < codes_.size();) {
+    const page found = page_at(base_ + slot * slot_bytes);
+    if (found.bytes != 0) pages.push_back(found);
+    slot += std::max(found.bytes / slot_bytes, std::size_t{1});
+  }
+  return pages;
+}
+
 std::size_t page_map::largest_page_at(const std::byte* address, const std::byte* end) const noexcept {
   const auto offset = static_cast<std::size_t>(address - base_);
   const auto room = static_cast<std::size_t>(end - address);

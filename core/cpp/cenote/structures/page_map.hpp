@@ -55,6 +55,9 @@ class page_map {
     return {base_ + (slot & ~(slots - 1)) * slot_bytes, slots * slot_bytes};
   }
 
+  /// All pages, in order of address.
+  std::vector<page> all() const;
+
   /// The largest size that a page at `address` may have without passing `end`.
   std::size_t largest_page_at(const std::byte* address, const std::byte* end) const noexcept;
 

@@ -1,0 +1,33 @@
+// Contents of paused memory in pinned memory of the host.
+//
+//     offset   0 ........ 64 MiB ........ 128 MiB …      chunk by chunk, in the order in which it is saved
+//
+// A chunk is pinned when the first byte for it is saved, so that pinning one runs beside the copies into those before.
+//
+// Threads: as parking. Cost: that of pinned_chunks, and the copies.
+#pragma once
+
+#include <vector>
+
+#include "cenote/driver/pinned_chunks.hpp"
+#include "cenote/pool/parking.hpp"
+
+namespace cenote::inline v1::pool {
+
+class host_parking final : public parking {
+ public:
+  explicit host_parking(int device) noexcept : device_(device) {}
+
+  /// Throws out_of_memory where the host has no memory.
+  void save(std::size_t offset, const std::byte* from, std::size_t bytes, stream_ref stream) override;
+  void load(std::size_t offset, std::byte* to, std::size_t bytes, stream_ref stream) override;
+
+ private:
+  template <class Copy>
+  void for_each_part(std::size_t offset, std::size_t bytes, Copy&& copy);
+
+  const int device_;
+  std::vector<pinned_chunks::chunk> chunks_;
+};
+
+}  // namespace cenote::inline v1::pool

@@ -1,0 +1,220 @@
+#include "cenote/pool/page_pause.hpp"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "cenote/driver/device.hpp"
+#include "cenote/driver/event.hpp"
+#include "cenote/ground/bytes.hpp"
+#include "cenote/ground/error.hpp"
+#include "cenote/ground/reports.hpp"
+
+namespace cenote::inline v1::pool {
+namespace {
+
+/// A gap that is copied with what lies around it, rather than making two copies.
+constexpr std::size_t gap_worth_copying = 64 * KiB;
+
+/// Pages are unmapped behind the copies in groups of so many bytes: an event and a wait for each.
+constexpr std::size_t group_bytes = 256 * MiB;
+
+/// Before pages go that copies may still use. Where the driver refuses to wait, twice, it has failed for good.
+void wait_before_giving_up(const cuda_stream& stream) noexcept {
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    try {
+      return stream.synchronize();
+    } catch (const std::exception& error) {
+      report_once("copies of a pause could not be waited for: ", error.what());
+    }
+  }
+}
+
+}  // namespace
+
+void page_pause::pause(mapped_pages& pages, std::unique_ptr<parking> where) {
+  std::vector<parked_page> leaving = look_through();
+  const cuda_stream stream(device(), cuda_stream::kind::non_blocking);
+  try {
+    copy_out_and_unmap(leaving, pages, *where, stream);
+  } catch (...) {
+    wait_before_giving_up(stream);
+    map_again(leaving, pages);
+    if (leaving.empty()) throw;
+    be_paused(std::move(leaving), std::move(where));
+    throw;
+  }
+  for (parked_page& each : leaving) {
+    pages.forget_hidden(each.at.bytes);
+    each.memory = nullptr;
+  }
+  be_paused(std::move(leaving), std::move(where));
+}
+
+/// All pages of the pool, in order of address, and what they hold.
+auto page_pause::look_through() const -> std::vector<parked_page> {
+  std::vector<parked_page> found;
+  const shared_heap::section here(heap_);
+  for (const page& each : here->range().pages().all()) found.push_back({each, {}});
+  auto place = found.begin();
+  std::size_t offset = 0;
+  here->for_each_block([&](const block& b) {
+    if (!here->has_contents(b)) return;
+    for (std::byte *at = b.address, *const end = b.address + b.bytes(); at != end;) {
+      while (place->at.address + place->at.bytes <= at) ++place;
+      std::byte* const part_end = std::min(end, place->at.address + place->at.bytes);
+      std::vector<extent>& contents = place->contents;
+      if (!contents.empty()) {
+        extent& last = contents.back();
+        std::byte* const last_end = last.at + last.bytes;
+        if (static_cast<std::size_t>(at - last_end) <= gap_worth_copying) {
+          const auto more = static_cast<std::size_t>(part_end - last_end);
+          last.bytes += more;
+          offset += more;
+          at = part_end;
+          continue;
+        }
+      }
+      const auto bytes = static_cast<std::size_t>(part_end - at);
+      contents.push_back({at, bytes, offset});
+      offset += bytes;
+      at = part_end;
+    }
+  });
+  return found;
+}
+
+void page_pause::copy_out_and_unmap(std::vector<parked_page>& leaving, mapped_pages& pages, parking& where,
+                                    stream_ref stream) {
+  std::size_t all = 0;
+  for (const parked_page& each : leaving) {
+    for (const extent& part : each.contents) all += part.bytes;
+  }
+  where.make_room(all);
+  struct group {
+    std::size_t end;  // of its pages
+    std::shared_ptr<event> copied;
+  };
+  std::vector<group> groups;
+  std::size_t queued = 0;
+  for (std::size_t i = 0; i < leaving.size(); ++i) {
+    for (const extent& part : leaving[i].contents) where.save(part.offset, part.at, part.bytes, stream);
+    queued += leaving[i].at.bytes;
+    const bool is_last = i + 1 == leaving.size();
+    if (is_last) where.end_saving(stream);
+    if (!is_last && queued < group_bytes) continue;
+    groups.push_back({i + 1, event::record(stream, device())});
+    queued = 0;
+  }
+  std::size_t unmapped = 0;
+  for (const group& each : groups) {
+    each.copied->synchronize();
+    for (; unmapped < each.end; ++unmapped) leaving[unmapped].memory = pages.hide(leaving[unmapped].at);
+  }
+}
+
+/// Leaves those that could not be mapped again.
+void page_pause::map_again(std::vector<parked_page>& left, mapped_pages& pages) noexcept {
+  std::erase_if(left, [&](parked_page& each) {
+    if (each.memory == nullptr) return true;
+    for (int attempt = 0; attempt < 2; ++attempt) {
+      try {
+        if (pages.show(each.memory, each.at.address)) return true;
+      } catch (const std::exception& error) {
+        report_once("a pool stays paused, as a page could not be mapped again: ", error.what());
+      }
+    }
+    return false;
+  });
+}
+
+void page_pause::be_paused(std::vector<parked_page> parked, std::unique_ptr<parking> where) noexcept {
+  std::size_t bytes = 0;
+  for (const parked_page& each : parked) bytes += each.memory == nullptr ? each.at.bytes : 0;
+  parked_ = std::move(parked);
+  where_ = std::move(where);
+  bytes_.store(bytes, std::memory_order_relaxed);
+  is_paused_.store(true, std::memory_order_release);
+}
+
+void page_pause::resume(mapped_pages& pages, const std::function<std::size_t(std::size_t)>& make_room) {
+  drop_free_pages(pages);
+  map_kept_memory(pages);
+  std::size_t brought = 0;
+  std::size_t brought_bytes = 0;
+  const cuda_stream stream(device(), cuda_stream::kind::non_blocking);
+  const auto bring = [&](const page& wanted) {
+    return pages.bring({wanted, nullptr}, stream) ||
+           (make_room(bytes() - brought_bytes) != 0 && pages.bring({wanted, nullptr}, stream));
+  };
+  try {
+    for (const parked_page& each : parked_) {
+      if (!bring(each.at)) refuse(brought_bytes);
+      ++brought;
+      brought_bytes += each.at.bytes;
+      copy_back(each, stream);
+    }
+    stream.synchronize();
+  } catch (...) {
+    wait_before_giving_up(stream);
+    for (std::size_t i = 0; i < brought; ++i) pages.undo({parked_[i].at, nullptr});
+    where_->restart_loading();
+    throw;
+  }
+  parked_.clear();
+  where_ = nullptr;
+  bytes_.store(0, std::memory_order_relaxed);
+  is_paused_.store(false, std::memory_order_release);
+}
+
+/// What was freed since is everybody's: no work can have used it meanwhile. Pages that are still mapped are retired.
+void page_pause::drop_free_pages(mapped_pages& pages) {
+  const shared_heap::section here(heap_);
+  here->make_ready(here->claims_upon_all());
+  const std::vector<page> free = here->take_ready_pages_out(max_allocation);
+  pages.reserve_retired(free.size());
+  for (const page& gone : free) {
+    const auto place =
+        std::ranges::find(parked_, gone.address, [](const parked_page& each) { return each.at.address; });
+    if (place == parked_.end()) {
+      pages.retire(gone, nullptr);
+      continue;
+    }
+    if (place->memory == nullptr) {
+      bytes_.fetch_sub(gone.bytes, std::memory_order_relaxed);
+    } else {
+      pages.forget_hidden(gone.bytes);
+    }
+    here->range().was_unmapped(gone);
+    parked_.erase(place);
+  }
+}
+
+/// Where pausing had failed, and undoing it as well.
+void page_pause::map_kept_memory(mapped_pages& pages) {
+  while (true) {
+    const auto place = std::ranges::find_if(parked_, [](const parked_page& each) { return each.memory != nullptr; });
+    if (place == parked_.end()) return;
+    if (!pages.show(place->memory, place->at.address)) refuse(0);
+    parked_.erase(place);
+  }
+}
+
+void page_pause::copy_back(const parked_page& each, stream_ref stream) {
+  for (const extent& part : each.contents) where_->load(part.offset, part.at, part.bytes, stream);
+}
+
+void page_pause::refuse(std::size_t brought) const {
+  const std::size_t missing = bytes() - brought;
+  shortage known;
+  known.device = device();
+  known.resource = "the device, to resume what is paused: " + format_bytes(missing) + " (" + std::to_string(missing) +
+                   " bytes) are missing";
+  memory_state figures;
+  const device_memory memory = device_memory_info(device());
+  figures.device_free = memory.free_bytes + brought;
+  figures.device_total = memory.total_bytes;
+  throw out_of_memory(bytes(), figures, std::move(known));
+}
+
+}  // namespace cenote::inline v1::pool

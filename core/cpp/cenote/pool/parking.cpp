@@ -1,0 +1,52 @@
+#include "cenote/pool/parking.hpp"
+
+#include <charconv>
+#include <optional>
+#include <stdexcept>
+#include <string_view>
+
+#include "cenote/driver/memory.hpp"
+#include "cenote/ground/quoted.hpp"
+#include "cenote/pool/host_parking.hpp"
+
+namespace cenote::inline v1::pool {
+namespace {
+
+class no_parking final : public parking {
+ public:
+  no_parking(std::optional<unsigned char> fill, int device) noexcept : fill_(fill), device_(device) {}
+
+  void save(std::size_t, const std::byte*, std::size_t, stream_ref) override {}
+  void load(std::size_t, std::byte* to, std::size_t bytes, stream_ref stream) override {
+    if (fill_) fill_async(to, *fill_, bytes, stream, device_);
+  }
+
+ private:
+  const std::optional<unsigned char> fill_;
+  const int device_;
+};
+
+[[noreturn]] void refuse(const std::string& keep) {
+  throw std::invalid_argument("contents are kept in 'host', 'nothing' or 'fill:BYTE' (0 to 255), not in " +
+                              quoted(keep, ""));
+}
+
+int parse_number(std::string_view text, int most, const std::string& keep) {
+  int number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc{} || end != text.data() + text.size() || number < 0 || number > most) refuse(keep);
+  return number;
+}
+
+}  // namespace
+
+std::unique_ptr<parking> make_parking(const std::string& keep, int device) {
+  constexpr std::string_view fill = "fill:";
+  if (keep == "host") return std::make_unique<host_parking>(device);
+  if (keep == "nothing") return std::make_unique<no_parking>(std::nullopt, device);
+  if (!keep.starts_with(fill)) refuse(keep);
+  const int byte = parse_number(std::string_view(keep).substr(fill.size()), 255, keep);
+  return std::make_unique<no_parking>(static_cast<unsigned char>(byte), device);
+}
+
+}  // namespace cenote::inline v1::pool

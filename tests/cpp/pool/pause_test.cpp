@@ -1,0 +1,390 @@
+// Pauses: the device has its memory back, and every address and byte is there again afterwards, whatever fails.
+#include <atomic>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "cenote/driver/memory.hpp"
+#include "cenote/driver/pinned_chunks.hpp"
+#include "cenote/ground/error.hpp"
+#include "cenote/resources/cuda_memory_resource.hpp"
+#include "cenote/resources/pool_memory_resource.hpp"
+#include "cenote/resources/virtual_memory_resource.hpp"
+#include "support/simulated.hpp"
+
+namespace cenote::test {
+namespace {
+
+constexpr std::size_t paused_page_bytes = 2 * MiB;
+
+constexpr const char* calls_of_a_pause[] = {
+    "cuStreamCreate",     "cuCtxRecordEvent", "cuCtxSynchronize", "cuEventCreate",       "cuEventRecord",
+    "cuEventSynchronize", "cuMemcpyAsync",    "cuMemHostAlloc",   "cuStreamSynchronize", "cuMemUnmap",
+    "cuMemCreate",        "cuMemMap",         "cuMemSetAccess",   "cuEventQuery",        "cuMemRelease"};
+
+class pauses : public simulated_device {
+ protected:
+  void SetUp() override {
+    simulated_device::SetUp();
+    unpooled_ = live_objects().device_bytes;
+    pool_ = make_pool();
+  }
+
+  void TearDown() override {
+    for (const held& each : held_) pool_->deallocate({}, each.at, each.bytes);
+    pool_.reset();
+    pinned_chunks::get().keep_at_most(0);
+    pinned_chunks::get().keep_at_most(max_allocation);
+    simulated_device::TearDown();
+  }
+
+  struct held {
+    std::byte* at;
+    std::size_t bytes;
+    unsigned char value;
+  };
+
+  static std::shared_ptr<pool_memory_resource> make_pool() {
+    return std::make_shared<pool_memory_resource>(std::make_shared<virtual_memory_resource>(0));
+  }
+
+  void hold(std::size_t bytes, stream_ref stream = {}) {
+    const auto value = static_cast<unsigned char>(held_.size() + 1);
+    auto* const at = static_cast<std::byte*>(pool_->allocate(stream, bytes));
+    fill_async(at, value, bytes, stream, 0);
+    held_.push_back({at, bytes, value});
+  }
+
+  /// Blocks over several pages, with free ones of all sizes between them.
+  void hold_some() {
+    std::vector<std::pair<void*, std::size_t>> between;
+    for (const std::size_t bytes : {300ul, 3 * MiB, 512ul, 80 * KiB, 5 * MiB, 256ul, 2 * MiB, 90 * KiB, 700 * KiB}) {
+      hold(bytes);
+      between.emplace_back(pool_->allocate({}, bytes), bytes);
+    }
+    for (const auto& [block, bytes] : between) pool_->deallocate({}, block, bytes);
+  }
+
+  void expect_contents() const {
+    for (const held& each : held_) EXPECT_TRUE(all_are(read(each.at, each.bytes, {}), each.value)) << each.bytes;
+  }
+
+  std::size_t mapped_bytes() const { return live_objects().device_bytes - unpooled_; }
+
+  std::size_t unpooled_ = 0;
+  std::shared_ptr<pool_memory_resource> pool_;
+  std::vector<held> held_;
+};
+
+TEST_F(pauses, give_all_memory_back_and_keep_addresses_and_contents) {
+  hold_some();
+  for (int cycle = 0; cycle < 3; ++cycle) {
+    const std::size_t held = pool_->pool_size();
+    const std::size_t given_back = pool_->pause();
+    EXPECT_EQ(given_back, held);
+    EXPECT_TRUE(pool_->is_paused());
+    EXPECT_EQ(pool_->pool_size(), 0u);
+    EXPECT_EQ(mapped_bytes(), 0u);
+    pool_->check();
+    const std::size_t needed = pool_->paused_bytes();
+    EXPECT_EQ(pool_->resume(), needed);
+    EXPECT_FALSE(pool_->is_paused());
+    EXPECT_EQ(pool_->pool_size(), needed);
+    pool_->check();
+    expect_contents();
+  }
+  hold(MiB);
+  expect_contents();
+}
+
+TEST_F(pauses, wait_for_work_that_is_queued_before) {
+  const cuda_stream stream(0, cuda_stream::kind::non_blocking);
+  for (int i = 0; i < 20; ++i) hold(4 * MiB, stream);
+  pool_->pause();
+  pool_->resume();
+  expect_contents();
+}
+
+TEST_F(pauses, keep_nothing_or_a_byte_where_that_is_said) {
+  hold_some();
+  pool_->pause("fill:7");
+  EXPECT_EQ(pinned_chunks::get().kept_bytes(), 0u);
+  pool_->resume();
+  for (held& each : held_) each.value = 7;
+  expect_contents();
+  pool_->pause("nothing");
+  pool_->resume();
+  pool_->check();
+}
+
+TEST_F(pauses, keep_pinned_memory_for_the_next_one_up_to_a_bound) {
+  hold_some();
+  pool_->pause();
+  pool_->resume();
+  EXPECT_EQ(pinned_chunks::get().kept_bytes(), pinned_chunks::chunk_bytes);
+  const call_count pinned("cuMemHostAlloc");
+  pool_->pause();
+  pool_->resume();
+  EXPECT_EQ(pinned.value(), 0);
+  EXPECT_EQ(pinned_chunks::get().keep_at_most(0), pinned_chunks::chunk_bytes);
+  pool_->pause();
+  pool_->resume();
+  EXPECT_EQ(pinned_chunks::get().kept_bytes(), 0u);
+  expect_contents();
+}
+
+TEST_F(pauses, refuse_what_is_wrong_and_change_nothing) {
+  hold_some();
+  EXPECT_THROW(pool_->resume(), std::runtime_error);
+  for (const char* const wrong : {"", "hosts", "fill:", "fill:256", "fill:-1", "fill:1x"}) {
+    EXPECT_THROW(pool_->pause(wrong), std::invalid_argument) << wrong;
+  }
+  EXPECT_FALSE(pool_->is_paused());
+  expect_contents();
+  pool_->pause();
+  EXPECT_THROW(pool_->pause(), std::runtime_error);
+  EXPECT_THROW(pool_->pin(held_[0].at, pin_kind::exported), std::runtime_error);
+  EXPECT_TRUE(pool_->is_paused());
+  pool_->resume();
+  expect_contents();
+  pool_memory_resource over_chunks(std::make_shared<cuda_memory_resource>(0), 0);
+  EXPECT_THROW(over_chunks.pause(), std::logic_error);
+  EXPECT_THROW(over_chunks.resume(), std::logic_error);
+  EXPECT_FALSE(over_chunks.is_paused());
+}
+
+TEST_F(pauses, name_the_blocks_that_others_know) {
+  hold_some();
+  pool_->pin(held_[1].at, pin_kind::registered);
+  try {
+    pool_->pause();
+    FAIL() << "a registered block was paused";
+  } catch (const std::runtime_error& error) {
+    EXPECT_NE(std::string(error.what()).find("(registered)"), std::string::npos) << error.what();
+  }
+  pool_->unpin(held_[1].at, pin_kind::registered);
+  pool_->pin(held_[2].at, pin_kind::captured);
+  pool_->pause();
+  pool_->resume();
+  pool_->unpin(held_[2].at, pin_kind::captured);
+  expect_contents();
+}
+
+TEST_F(pauses, refuse_allocations_take_frees_and_leave_other_pools_alone) {
+  hold_some();
+  hold(8 * MiB);
+  pool_->pause();
+  EXPECT_THROW(pool_->allocate({}, 300), std::runtime_error);
+  EXPECT_THROW(pool_->allocate({}, 64 * MiB), std::runtime_error);
+  const auto other = make_pool();
+  void* const block = other->allocate({}, 8 * MiB);
+  other->deallocate({}, block, 8 * MiB);
+  const std::size_t paused = pool_->paused_bytes();
+  pool_->deallocate({}, held_.back().at, held_.back().bytes);
+  held_.pop_back();
+  pool_->deallocate({}, held_.front().at, held_.front().bytes);
+  held_.erase(held_.begin());
+  EXPECT_EQ(pool_->trim(), 0u);
+  EXPECT_LE(pool_->resume(), paused - 6 * MiB) << "the pages of what was freed do not come back";
+  pool_->check();
+  expect_contents();
+  hold(8 * MiB);
+  hold(300);
+  expect_contents();
+}
+
+TEST_F(pauses, end_with_their_pool) {
+  hold_some();
+  pool_->pause();
+  held_.clear();
+  captured_stderr quiet;
+  pool_.reset();
+}
+
+TEST_F(pauses, say_how_much_is_missing_and_stay_as_they_are) {
+  for (int i = 0; i < 16; ++i) hold(4 * MiB);
+  pool_->pause();
+  const std::size_t rest = align_down(device_memory_info(0).free_bytes - 40 * MiB, paused_page_bytes);
+  void* const others = device_allocate(0, rest);
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    try {
+      pool_->resume();
+      FAIL() << "there was not enough memory";
+    } catch (const out_of_memory& error) {
+      EXPECT_NE(std::string(error.what()).find("are missing"), std::string::npos) << error.what();
+    }
+    EXPECT_TRUE(pool_->is_paused());
+    EXPECT_EQ(pool_->pool_size(), 0u);
+  }
+  device_free(0, others);
+  pool_->resume();
+  pool_->check();
+  expect_contents();
+}
+
+TEST_F(pauses, take_what_lies_idle_in_other_pools_to_resume) {
+  for (int i = 0; i < 16; ++i) hold(4 * MiB);
+  pool_->pause();
+  const auto other = make_pool();
+  const std::size_t rest = align_down(device_memory_info(0).free_bytes - 40 * MiB, paused_page_bytes);
+  void* const all = other->allocate({}, rest);
+  other->deallocate({}, all, rest);
+  synchronize_device(0);
+  pool_->resume();
+  expect_contents();
+}
+
+TEST_F(pauses, leave_all_as_it_was_whichever_call_of_pausing_fails) {
+  hold_some();
+  captured_stderr quiet;
+  for (const char* const name : calls_of_a_pause) {
+    bool was_reached = true;
+    for (int nth = 1; was_reached; ++nth) {
+      cenote_sim_fail(name, nth, CUDA_ERROR_UNKNOWN);
+      const call_count made(name);
+      const std::string where = std::string(name) + ", call " + std::to_string(nth);
+      try {
+        pool_->pause();
+        was_reached = made.value() >= nth;
+        cenote_sim_fail(name, 0, 0);
+        ASSERT_TRUE(pool_->is_paused()) << where;
+        pool_->resume();
+      } catch (const cuda_error&) {
+        cenote_sim_fail(name, 0, 0);
+        ASSERT_FALSE(pool_->is_paused()) << where;
+        EXPECT_THROW(pool_->resume(), std::runtime_error);
+      }
+      pool_->check();
+      void* const block = pool_->allocate({}, 300);
+      pool_->deallocate({}, block, 300);
+      expect_contents();
+      ASSERT_FALSE(HasFailure()) << where;
+    }
+  }
+}
+
+TEST_F(pauses, stay_as_they_are_whichever_call_of_resuming_fails) {
+  hold_some();
+  pool_->pause();
+  captured_stderr quiet;
+  for (const char* const name : calls_of_a_pause) {
+    bool was_reached = true;
+    for (int nth = 1; was_reached; ++nth) {
+      cenote_sim_fail(name, nth, CUDA_ERROR_UNKNOWN);
+      const call_count made(name);
+      const std::string where = std::string(name) + ", call " + std::to_string(nth);
+      try {
+        pool_->resume();
+        was_reached = made.value() >= nth;
+        cenote_sim_fail(name, 0, 0);
+        expect_contents();
+        pool_->pause();
+      } catch (const cuda_error&) {
+        cenote_sim_fail(name, 0, 0);
+        EXPECT_EQ(mapped_bytes(), 0u) << where;
+      }
+      ASSERT_TRUE(pool_->is_paused()) << where;
+      pool_->check();
+      ASSERT_FALSE(HasFailure()) << where;
+    }
+  }
+  pool_->resume();
+  expect_contents();
+}
+
+TEST_F(pauses, that_can_neither_be_done_nor_undone_are_resumed_all_the_same) {
+  hold_some();
+  pool_->pause();
+  pool_->resume();  // nothing is free any more that pausing would unmap first
+  captured_stderr quiet;
+  cenote_sim_fail("cuMemUnmap", 3, CUDA_ERROR_UNKNOWN);
+  cenote_sim_fail_from("cuMemMap", 1, 6, CUDA_ERROR_UNKNOWN);
+  EXPECT_THROW(pool_->pause(), cuda_error);
+  cenote_sim_fail("cuMemMap", 0, 0);
+  EXPECT_TRUE(pool_->is_paused());
+  EXPECT_THROW(pool_->allocate({}, 300), std::runtime_error);
+  pool_->check();
+  pool_->deallocate({}, held_.back().at, held_.back().bytes);
+  held_.pop_back();
+  pool_->resume();
+  pool_->check();
+  expect_contents();
+}
+
+TEST_F(pauses, of_two_threads_one_pauses_and_one_resumes) {
+  hold_some();
+  for (int round = 0; round < 10; ++round) {
+    std::atomic<int> done{0};
+    std::atomic<int> refused{0};
+    const auto both = [&](auto&& action) {
+      const auto attempt = [&] {
+        try {
+          action();
+          ++done;
+        } catch (const std::runtime_error&) {
+          ++refused;
+        }
+      };
+      std::thread one(attempt);
+      std::thread other(attempt);
+      one.join();
+      other.join();
+    };
+    both([&] { pool_->pause(); });
+    both([&] { pool_->resume(); });
+    EXPECT_EQ(done, 2);
+    EXPECT_EQ(refused, 2);
+  }
+  expect_contents();
+}
+
+TEST_F(pauses, let_threads_allocate_and_free_beside_them) {
+  hold_some();
+  std::atomic<bool> is_over{false};
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 2; ++i) {
+    threads.emplace_back([&] {
+      const cuda_stream stream(0, cuda_stream::kind::non_blocking);
+      for (std::size_t bytes = 256; !is_over; bytes = bytes % MiB + 256) {
+        try {
+          void* const block = pool_->allocate(stream, bytes);
+          std::this_thread::yield();
+          pool_->deallocate(stream, block, bytes);
+        } catch (const std::runtime_error&) {
+          std::this_thread::yield();
+        }
+      }
+    });
+  }
+  for (int round = 0; round < 30; ++round) {
+    pool_->pause();
+    EXPECT_EQ(pool_->pool_size(), 0u);
+    std::this_thread::yield();
+    pool_->resume();
+  }
+  is_over = true;
+  for (std::thread& each : threads) each.join();
+  pool_->check();
+  expect_contents();
+}
+
+TEST_F(pauses, are_refused_while_work_is_being_captured) {
+  hold_some();
+  const device_scope scope(0);
+  CUstream stream = nullptr;
+  ASSERT_EQ(cuStreamCreate(&stream, CU_STREAM_DEFAULT), CUDA_SUCCESS);
+  ASSERT_EQ(cuStreamBeginCapture(stream, CU_STREAM_CAPTURE_MODE_RELAXED), CUDA_SUCCESS);
+  EXPECT_THROW(pool_->pause(), std::runtime_error);
+  CUgraph graph = nullptr;
+  EXPECT_EQ(cuStreamEndCapture(stream, &graph), CUDA_SUCCESS);
+  EXPECT_EQ(cuGraphDestroy(graph), CUDA_SUCCESS);
+  EXPECT_EQ(cuStreamDestroy(stream), CUDA_SUCCESS);
+  EXPECT_FALSE(pool_->is_paused());
+  pool_->pause();
+  pool_->resume();
+  expect_contents();
+}
+
+}  // namespace
+}  // namespace cenote::test
