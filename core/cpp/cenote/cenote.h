@@ -110,8 +110,8 @@ typedef struct cenote_memory_state {
 /* The figures of the current resource of `device`. 0, or negative on failure: then `state` is as it was. */
 CENOTE_API int cenote_get_memory_state(int device, cenote_memory_state* state);
 
-/* The bytes that a pool in the current resource of `device` holds, as in the figures; asks the driver nothing. Negative
- * where there is no pool, and on failure. */
+/* The bytes that a pool in the current resource of `device`, and the regions there, hold; asks the driver nothing.
+ * Negative where there is no pool, and on failure. */
 CENOTE_API int64_t cenote_pool_bytes(int device);
 
 /* --- Memory ------------------------------------------------------------------------------------------------------ */
@@ -214,6 +214,25 @@ CENOTE_API int cenote_unmap_page_set(cenote_page_set* set, void* pointer);
  * being captured. Returns the bytes of the pages that are left, negative on failure. */
 CENOTE_API int64_t cenote_trim_page_set(cenote_page_set* set, int wait);
 
+/* --- Regions, and pauses ------------------------------------------------------------------------------------------ */
+
+/* What this thread allocates on `device` from now on lies on pages of the region of that name, which is made if there
+ * is none: a pool over virtual memory. Regions nest. 0, or negative on failure. */
+CENOTE_API int cenote_begin_region(int device, const char* name);
+
+/* Ends the region that this thread has begun last. 0, or negative on failure: then nothing has ended. */
+CENOTE_API int cenote_end_region(void);
+
+/* Gives the memory of a region back to its devices, or, for null, that of all regions and of the pools among the
+ * current resources, and keeps every address. `keep`: "host", "nothing", "fill:BYTE". Work that is queued by now is
+ * waited for; later work and graphs must not use the memory before it is resumed. Returns the bytes that were given
+ * back, negative on failure: then nothing has changed. */
+CENOTE_API int64_t cenote_pause(const char* region, const char* keep);
+
+/* Brings the memory back to the same addresses, with what it held. Returns the bytes, negative on failure: then it is
+ * paused as before. */
+CENOTE_API int64_t cenote_resume(const char* region);
+
 /* Where the one table of current resources lies: equal for every user of the process. */
 CENOTE_API const void* cenote_registry_address(void);
 
@@ -257,6 +276,10 @@ typedef struct cenote_api {
   int (*unmap_page_set)(cenote_page_set* set, void* pointer);
   int64_t (*trim_page_set)(cenote_page_set* set, int wait);
   int64_t (*pool_bytes)(int device);
+  int (*begin_region)(int device, const char* name);
+  int (*end_region)(void);
+  int64_t (*pause)(const char* region, const char* keep);
+  int64_t (*resume)(const char* region);
 } cenote_api;
 
 /* The functions of that version of the interface, for the life of the process; null if this library does not have it.

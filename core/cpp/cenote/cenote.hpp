@@ -63,6 +63,8 @@
 #include "cenote/surface/block_offer.hpp"
 #include "cenote/surface/client.hpp"
 #include "cenote/surface/opened_memory_resource.hpp"
+#include "cenote/surface/pause.hpp"
+#include "cenote/surface/region.hpp"
 #include "cenote/surface/registry.hpp"
 #include "cenote/surface/resource_scope.hpp"
 #include "cenote/surface/specification.hpp"

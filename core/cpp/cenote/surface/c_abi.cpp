@@ -2,10 +2,12 @@
 #include <algorithm>
 #include <cstring>
 #include <exception>
+#include <memory>
 #include <new>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "cenote/adaptors/statistics_resource_adaptor.hpp"
 #include "cenote/cenote.h"
@@ -18,7 +20,9 @@
 #include "cenote/surface/allocation_ledger.hpp"
 #include "cenote/surface/blocks_by_address.hpp"
 #include "cenote/surface/client.hpp"
+#include "cenote/surface/pause.hpp"
 #include "cenote/surface/reclaimer.hpp"
+#include "cenote/surface/region.hpp"
 #include "cenote/surface/registry.hpp"
 #include "cenote/surface/specification.hpp"
 
@@ -33,6 +37,16 @@ struct failure {
   cenote_status status = CENOTE_OK;
   std::string text;
 };
+
+/// The regions that the calling thread has entered by cenote_begin_region: destroyed from the innermost one on.
+struct entered_region {
+  entered_region(const char* name, int device) : scope(name, device) {}
+
+  std::unique_ptr<entered_region> outer;
+  cenote::region_scope scope;
+};
+
+thread_local std::unique_ptr<entered_region> innermost_region;
 
 thread_local failure last_failure;  // NOLINT: the C ABI's one channel for what went wrong
 
@@ -214,6 +228,10 @@ constexpr cenote_api functions = {
     cenote_unmap_page_set,
     cenote_trim_page_set,
     cenote_pool_bytes,
+    cenote_begin_region,
+    cenote_end_region,
+    cenote_pause,
+    cenote_resume,
 };
 
 }  // namespace
@@ -272,8 +290,11 @@ int64_t cenote_trim_to(int device, size_t keep_bytes, int wait) {
     const cenote::nvtx::trim_range range(keep_bytes);
     cenote::reclaimer::of(device).free_pending();
     const auto resource = cenote::find_per_device_resource(device);
-    if (!resource) return int64_t{0};
-    const std::size_t released = resource->trim(keep_bytes, wait != 0);
+    std::size_t released = resource ? resource->trim(keep_bytes, wait != 0) : 0;
+    if (keep_bytes == 0) {
+      for (const auto& each : cenote::region_resources_on(device)) released += each->trim(0, wait != 0);
+    }
+    if (!resource && released == 0) return int64_t{0};
     cenote::recorder::note(cenote::recorder::event::trim, device, nullptr, released, {});
     return static_cast<int64_t>(released);
   });
@@ -291,8 +312,43 @@ int64_t cenote_pool_bytes(int device) {
     const auto resource = cenote::get_per_device_resource(device);
     const auto* const pool = find_in_stack<cenote::pool_memory_resource>(resource);
     if (pool == nullptr) throw std::invalid_argument("the resource of the device has no pool");
-    return static_cast<int64_t>(pool->pool_size());
+    std::size_t bytes = pool->pool_size();
+    for (const auto& each : cenote::region_resources_on(device)) {
+      if (each.get() != pool) bytes += each->state().held.value_or(0);
+    }
+    return static_cast<int64_t>(bytes);
   });
+}
+
+int cenote_begin_region(int device, const char* name) {
+  return guarded_status([=] {
+    cenote::check_device(device);
+    auto entered = std::make_unique<entered_region>(required(name, "name"), device);
+    entered->outer = std::move(innermost_region);
+    innermost_region = std::move(entered);
+  });
+}
+
+int cenote_end_region(void) {
+  return guarded_status([] {
+    if (innermost_region == nullptr) throw std::invalid_argument("this thread has begun no region");
+    if (!innermost_region->scope.is_innermost()) {
+      throw std::invalid_argument("a region ends after the scopes that began within it");
+    }
+    innermost_region = std::move(innermost_region->outer);
+  });
+}
+
+int64_t cenote_pause(const char* region, const char* keep) {
+  return guarded<int64_t>([=] {
+    const std::string where = required(keep, "keep");
+    return static_cast<int64_t>(region == nullptr ? cenote::pause_all(where) : cenote::pause_region(region, where));
+  });
+}
+
+int64_t cenote_resume(const char* region) {
+  return guarded<int64_t>(
+      [=] { return static_cast<int64_t>(region == nullptr ? cenote::resume_all() : cenote::resume_region(region)); });
 }
 
 int cenote_register_client(const char* name) {

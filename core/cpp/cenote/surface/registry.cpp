@@ -149,6 +149,8 @@ void make_default(int device) {
 
 std::shared_ptr<memory_resource> find_per_device_resource(int device) { return place_for_thread(device).find(); }
 
+std::shared_ptr<memory_resource> find_process_resource(int device) { return place_of(device).find(); }
+
 std::shared_ptr<memory_resource> get_per_device_resource(int device) {
   for (resource_place& place = place_for_thread(device);;) {
     if (auto present = place.find()) return present;

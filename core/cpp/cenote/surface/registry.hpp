@@ -28,6 +28,9 @@ inline namespace v1 {
 /// The current resource of `device`; null if none has been set or asked for yet.
 CENOTE_EXPORT std::shared_ptr<memory_resource> find_per_device_resource(int device);
 
+/// The same without the calling thread's scopes: the process's.
+CENOTE_EXPORT std::shared_ptr<memory_resource> find_process_resource(int device);
+
 /// The current resource of `device`, made if there is none yet. std::out_of_range if there is no such device.
 CENOTE_EXPORT std::shared_ptr<memory_resource> get_per_device_resource(int device);
 

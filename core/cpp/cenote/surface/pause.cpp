@@ -1,0 +1,125 @@
+#include "cenote/surface/pause.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+#include <utility>
+#include <vector>
+
+#include "cenote/driver/pinned_chunks.hpp"
+#include "cenote/ground/error.hpp"
+#include "cenote/resources/pool_memory_resource.hpp"
+#include "cenote/surface/region.hpp"
+#include "cenote/surface/registry.hpp"
+
+namespace cenote::inline v1 {
+namespace {
+
+using pools = std::vector<std::shared_ptr<pool_memory_resource>>;
+
+/// The pool of a stack that can be paused; null if there is none.
+std::shared_ptr<pool_memory_resource> find_pool(std::shared_ptr<memory_resource> outermost) {
+  for (auto each = std::move(outermost); each; each = each->upstream()) {
+    auto pool = std::dynamic_pointer_cast<pool_memory_resource>(each);
+    if (pool && pool->can_be_paused()) return pool;
+  }
+  return nullptr;
+}
+
+std::shared_ptr<pool_memory_resource> require_pool(const std::shared_ptr<memory_resource>& resource) {
+  if (!resource) throw std::invalid_argument("a resource that is paused cannot be null");
+  if (auto pool = find_pool(resource)) return pool;
+  throw std::invalid_argument("only a pool over virtual memory can be paused, and '" + resource->specification() +
+                              "' has none");
+}
+
+void add(pools& all, const std::shared_ptr<memory_resource>& resource) {
+  auto pool = find_pool(resource);
+  if (pool && std::ranges::find(all, pool) == all.end()) all.push_back(std::move(pool));
+}
+
+pools of_region(const std::string& name) {
+  pools all;
+  for (const auto& each : region_resources(name)) add(all, each);
+  return all;
+}
+
+pools of_everything(bool are_paused) {
+  pools all;
+  for (const std::string& name : region_names()) {
+    for (const auto& each : region_resources(name)) add(all, each);
+  }
+  for (const int device : devices_with_resource()) add(all, find_process_resource(device));
+  std::erase_if(all, [=](const auto& each) { return each->is_paused() != are_paused; });
+  if (all.empty()) throw std::runtime_error(are_paused ? "nothing is paused" : "there is nothing to pause");
+  return all;
+}
+
+/// Does one thing to all, and the other to those before the first one that fails.
+template <class Do, class Undo>
+std::size_t do_to_all(const pools& all, Do&& act, Undo&& undo) {
+  std::size_t bytes = 0;
+  std::size_t done = 0;
+  try {
+    for (const auto& each : all) {
+      bytes += act(*each);
+      ++done;
+    }
+  } catch (...) {
+    for (std::size_t i = 0; i < done; ++i) {
+      try {
+        undo(*all[i]);
+      } catch (const std::exception& error) {
+        report_once("of several pools one could not be paused or resumed, and one before it not put back: ",
+                    error.what());
+      }
+    }
+    throw;
+  }
+  return bytes;
+}
+
+std::size_t pause_these(const pools& all, const std::string& keep) {
+  return do_to_all(
+      all, [&](pool_memory_resource& each) { return each.pause(keep); },
+      [](pool_memory_resource& each) { each.resume(); });
+}
+
+/// Where undoing means to pause again, the contents are kept by the host.
+std::size_t resume_these(const pools& all) {
+  return do_to_all(
+      all, [](pool_memory_resource& each) { return each.resume(); }, [](pool_memory_resource& each) { each.pause(); });
+}
+
+}  // namespace
+
+std::size_t pause(const std::shared_ptr<memory_resource>& resource, const std::string& keep) {
+  return require_pool(resource)->pause(keep);
+}
+
+std::size_t resume(const std::shared_ptr<memory_resource>& resource) { return require_pool(resource)->resume(); }
+
+std::size_t pause_region(const std::string& name, const std::string& keep) {
+  return pause_these(of_region(name), keep);
+}
+
+std::size_t resume_region(const std::string& name) { return resume_these(of_region(name)); }
+
+std::size_t pause_all(const std::string& keep) { return pause_these(of_everything(false), keep); }
+
+std::size_t resume_all() { return resume_these(of_everything(true)); }
+
+bool is_paused(const std::shared_ptr<memory_resource>& resource) {
+  const auto pool = find_pool(resource);
+  return pool && pool->is_paused();
+}
+
+std::size_t paused_bytes(const std::shared_ptr<memory_resource>& resource) {
+  const auto pool = find_pool(resource);
+  return pool ? pool->paused_bytes() : 0;
+}
+
+std::size_t keep_pinned_at_most(std::size_t bytes) { return pinned_chunks::get().keep_at_most(bytes); }
+
+std::size_t kept_pinned_bytes() { return pinned_chunks::get().kept_bytes(); }
+
+}  // namespace cenote::inline v1

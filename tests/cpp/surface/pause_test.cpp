@@ -1,0 +1,137 @@
+// Regions and pauses of a whole program: what lies where, what is paused together, and what fails together.
+#include "cenote/surface/pause.hpp"
+
+#include <stdexcept>
+#include <thread>
+
+#include "cenote/cenote.h"
+#include "cenote/resources/virtual_memory_resource.hpp"
+#include "cenote/surface/region.hpp"
+#include "support/clients.hpp"
+
+namespace cenote::test {
+namespace {
+
+class paused_programs : public clients {
+ protected:
+  void SetUp() override {
+    for (const int device : {0, 1}) {  // regions are for ever
+      static_cast<void>(get_region("weights", device));
+      static_cast<void>(get_region("cache", device));
+    }
+    clients::SetUp();
+  }
+
+  void TearDown() override {
+    reset_resources();
+    for (const std::string& name : region_names()) {
+      for (const auto& each : region_resources(name)) each->trim(0, true);
+    }
+    keep_pinned_at_most(0);
+    clients::TearDown();
+  }
+
+  static std::size_t held(const char* region) {
+    std::size_t bytes = 0;
+    for (const auto& each : region_resources(region)) bytes += each->state().held.value();
+    return bytes;
+  }
+};
+
+TEST_F(paused_programs, lay_the_blocks_of_a_region_into_its_own_pool) {
+  void* block = nullptr;
+  {
+    const region_scope weights("weights", 0);
+    EXPECT_EQ(get_per_device_resource(0), get_region("weights", 0));
+    block = client_allocate(client_, 0, MiB, {});
+    const region_scope cache("cache", 0);
+    EXPECT_EQ(get_per_device_resource(0), get_region("cache", 0));
+    EXPECT_FALSE(weights.is_innermost());
+    std::thread([] { EXPECT_NE(get_per_device_resource(0), get_region("cache", 0)); }).join();
+  }
+  EXPECT_EQ(held("weights"), 2 * MiB);
+  EXPECT_EQ(held("cache"), 0u);
+  pause_region("weights");
+  EXPECT_EQ(held("weights"), 0u);
+  resume_region("weights");
+  client_deallocate(block, {});
+}
+
+TEST_F(paused_programs, refuse_regions_that_are_wrong) {
+  EXPECT_THROW(get_region("", 0), std::invalid_argument);
+  EXPECT_THROW(get_region("another", 0, "cuda"), std::invalid_argument);
+  EXPECT_THROW(get_region("another", 0, "pool | cuda"), std::invalid_argument);
+  EXPECT_THROW(get_region("weights", 0, "pool:max=1GiB | virtual"), std::invalid_argument);
+  EXPECT_EQ(get_region("weights", 0, default_region_specification), get_region("weights", 0));
+  EXPECT_THROW(pause_region("another"), std::invalid_argument);
+  EXPECT_THROW(resume_region("another"), std::invalid_argument);
+  EXPECT_EQ(region_names(), (std::vector<std::string>{"weights", "cache"}));
+}
+
+TEST_F(paused_programs, pause_the_pool_in_a_stack) {
+  const auto pool = std::make_shared<pool_memory_resource>(std::make_shared<virtual_memory_resource>(0));
+  void* const block = pool->allocate({}, MiB);
+  EXPECT_EQ(pause(pool), 2 * MiB);
+  EXPECT_TRUE(is_paused(pool));
+  EXPECT_EQ(paused_bytes(pool), 2 * MiB);
+  EXPECT_EQ(resume(pool), 2 * MiB);
+  EXPECT_FALSE(is_paused(pool));
+  pool->deallocate({}, block, MiB);
+  EXPECT_THROW(pause(std::make_shared<cuda_memory_resource>(0)), std::invalid_argument);
+  EXPECT_THROW(pause(nullptr), std::invalid_argument);
+}
+
+TEST_F(paused_programs, pause_everything_and_leave_what_is_paused) {
+  const auto current = std::make_shared<pool_memory_resource>(std::make_shared<virtual_memory_resource>(0));
+  set_per_device_resource(0, current);
+  void* const block = client_allocate(client_, 0, MiB, {});
+  EXPECT_THROW(resume_all(), std::runtime_error);
+  pause_region("cache");
+  const region_scope elsewhere("weights", 0);  // the process's is meant all the same
+  EXPECT_EQ(pause_all(), 2 * MiB);
+  EXPECT_TRUE(is_paused(current));
+  EXPECT_TRUE(is_paused(get_region("weights", 1)));
+  EXPECT_THROW(pause_all(), std::runtime_error);
+  EXPECT_EQ(resume_all(), 2 * MiB);
+  EXPECT_FALSE(is_paused(get_region("cache", 0)));
+  client_deallocate(block, {});
+}
+
+TEST_F(paused_programs, pause_all_devices_of_a_region_or_none) {
+  const auto second = get_region("weights", 1);
+  void* const block = second->allocate({}, MiB);
+  std::dynamic_pointer_cast<pool_memory_resource>(second)->pin(block, pin_kind::exported);
+  EXPECT_THROW(pause_region("weights"), std::runtime_error);
+  EXPECT_FALSE(is_paused(get_region("weights", 0)));
+  std::dynamic_pointer_cast<pool_memory_resource>(second)->unpin(block, pin_kind::exported);
+  second->deallocate({}, block, MiB);
+}
+
+TEST_F(paused_programs, do_the_same_from_c) {
+  const cenote_api* const c = cenote_get_api(CENOTE_ABI_VERSION);
+  EXPECT_EQ(c->end_region(), CENOTE_INVALID_ARGUMENT);
+  EXPECT_EQ(c->begin_region(0, nullptr), CENOTE_INVALID_ARGUMENT);
+  EXPECT_EQ(c->begin_region(99, "weights"), CENOTE_OUT_OF_RANGE);
+  ASSERT_EQ(c->begin_region(0, "weights"), CENOTE_OK);
+  ASSERT_EQ(c->begin_region(0, "cache"), CENOTE_OK);
+  ASSERT_EQ(c->end_region(), CENOTE_OK);
+  void* const block = c->allocate(client_, 0, MiB, nullptr);
+  ASSERT_EQ(c->end_region(), CENOTE_OK);
+  EXPECT_EQ(held("weights"), 2 * MiB);
+  EXPECT_EQ(c->pause("weights", nullptr), CENOTE_INVALID_ARGUMENT);
+  EXPECT_EQ(c->pause("weights", "somewhere"), CENOTE_INVALID_ARGUMENT);
+  EXPECT_EQ(c->pause("another", "host"), CENOTE_INVALID_ARGUMENT);
+  EXPECT_EQ(c->pause("weights", "host"), static_cast<int64_t>(2 * MiB));
+  EXPECT_EQ(c->pause("weights", "host"), CENOTE_FAILURE);
+  ASSERT_EQ(c->begin_region(0, "weights"), CENOTE_OK);
+  EXPECT_EQ(c->allocate(client_, 0, MiB, nullptr), nullptr);
+  EXPECT_EQ(c->last_status(), CENOTE_FAILURE);
+  ASSERT_EQ(c->end_region(), CENOTE_OK);
+  EXPECT_EQ(c->resume("weights"), static_cast<int64_t>(2 * MiB));
+  EXPECT_EQ(c->resume("weights"), CENOTE_FAILURE);
+  EXPECT_EQ(c->deallocate(block, nullptr), CENOTE_OK);
+  EXPECT_EQ(c->trim_to(0, 0, 1), static_cast<int64_t>(2 * MiB)) << "of regions, too";
+}
+
+}  // namespace
+}  // namespace cenote::test
