@@ -27,6 +27,7 @@ from cenote import (
     initialization,
     logger,
     mr,
+    pausing,
     pressure,
     recorder,
     registry,
@@ -43,7 +44,7 @@ from cenote.logs import floor
 KIB, MIB = 1024, 1024**2
 MODULES = (
     *(mr, device_buffer, stream, statistics, logger, driver, registry, initialization, units, pressure, recorder),
-    *(budgets, explanation, exports, report),
+    *(budgets, explanation, exports, pausing, report),
     *(floor, replay, timeline, trace),
 )
 
@@ -219,6 +220,12 @@ def take(nbytes: int, on: stream.Stream) -> int:
 
 def nothing_freed(nbytes: int, device: int) -> int:
     return 0
+
+
+def paused_pool() -> mr.DeviceMemoryResource:
+    pool = mr.from_spec("pool")
+    pausing.pause(pool, "nothing")
+    return pool
 
 
 def saved_recording() -> str:
@@ -601,6 +608,27 @@ TABLE: dict[str, dict[str, tuple[Any, Refused]]] = {
     "pressure.collect_garbage": {name: (0, ANYTHING) for name in ("nbytes", "device")},
     "pressure.empty_cupy_cache": {name: (0, ANYTHING) for name in ("nbytes", "device")},
     "pressure.empty_torch_cache": {name: (0, ANYTHING) for name in ("nbytes", "device")},
+    # cenote.pausing
+    "pausing.region": {
+        "name": ("bad input", TEXT + refuse(ValueError, "")),
+        "device": (None, but(NOT_AN_INT, None) + refuse(IndexError, -1, 64, 2**31, 2**64, 10**30)),
+        "resource": (None, refuse(TypeError, 7, 1.5, b"", object(), [])),
+    },
+    "pausing.pause": {
+        "region": (
+            Later(lambda: mr.from_spec("pool")),
+            refuse(TypeError, 7, 1.5, b"", object(), []) + refuse(ValueError, "", "nobody's", "\ud800"),
+        ),
+        "keep": ("nothing", TEXT + refuse(ValueError, "", "hosts", "fill:256", "fill:-1", "\ud800")),
+        "fill": (0, but(NOT_AN_INT, None) + refuse(ValueError, -1, 256, 2**64, 10**30)),
+    },
+    "pausing.resume": {
+        "region": (
+            Later(paused_pool),
+            refuse(TypeError, 7, 1.5, b"", object(), []) + refuse(ValueError, "", "nobody's", "\ud800"),
+        ),
+    },
+    "pausing.keep_pinned": {"nbytes": (2**40, SIZE)},
     # cenote.recorder
     "recorder.snapshot": {"device": (0, NOT_AN_INT + refuse(ValueError, -1, 64, 2**31, 10**30))},
     "recorder.file_of": {"device": (0, NOT_AN_INT + refuse(ValueError, -1, 64, 2**31, 10**30))},

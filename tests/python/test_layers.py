@@ -187,6 +187,7 @@ PACKAGE_KNOWS: dict[str, set[str]] = {
     "statistics": {"_core", "_profiled_function", "mr"},
     "_local_device": {"_core", "driver"},
     "budgets": {"_core", "driver"},
+    "pausing": {"_core", "mr"},
     "_doors": set(),
     "frameworks": {"_core", "_doors", "_local_device", "driver", "mr", "registry", "sim"},
     "scopes": {"_core", "mr"},

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         explanation,
         logger,
         logs,
+        pausing,
         pressure,
         recorder,
         registry,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from cenote.exports import prometheus
     from cenote.frameworks import InstallReport, graphs_share_pages, install, uninstall
     from cenote.logs import replay, timeline, trace
+    from cenote.pausing import pause, region, resume
     from cenote.pressure import add_pressure_handler, remove_pressure_handler
     from cenote.scopes import use
 
@@ -92,15 +94,19 @@ __all__ = [
     "logs",
     "mr",
     "open_shared",
+    "pause",
+    "pausing",
     "pressure",
     "prometheus",
     "recorder",
+    "region",
     "register_reinitialize_hook",
     "registry",
     "reinitialize",
     "remove_pressure_handler",
     "replay",
     "report",
+    "resume",
     "sample_sites",
     "sim",
     "statistics",
@@ -115,8 +121,8 @@ __all__ = [
 
 # Loaded when first asked for: what most programs do not need.
 _modules = (
-    *("allocators", "device_buffer", "driver", "explanation", "exports", "logger", "logs", "pressure", "recorder"),
-    *("registry", "report", "sim"),
+    *("allocators", "device_buffer", "driver", "explanation", "exports", "logger", "logs", "pausing", "pressure"),
+    *("recorder", "registry", "report", "sim"),
 )
 _names = {
     "Budget": "cenote.budgets",
@@ -126,6 +132,9 @@ _names = {
     "explain": "cenote.explanation",
     "get_budget": "cenote.budgets",
     "graphs_share_pages": "cenote.frameworks",
+    "pause": "cenote.pausing",
+    "region": "cenote.pausing",
+    "resume": "cenote.pausing",
     "install": "cenote.frameworks",
     "uninstall": "cenote.frameworks",
     "prometheus": "cenote.exports",

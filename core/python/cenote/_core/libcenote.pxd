@@ -620,6 +620,27 @@ cdef extern from "cenote/surface/resource_scope.hpp" namespace "cenote" nogil:
         bool is_innermost() noexcept
 
 
+cdef extern from "cenote/surface/region.hpp" namespace "cenote" nogil:
+    shared_ptr[memory_resource] get_region(const string& name, int device, const string& specification) \
+        except +raise_python_error
+    vector[shared_ptr[memory_resource]] region_resources(const string& name) except +raise_python_error
+    vector[string] region_names() except +raise_python_error
+
+
+cdef extern from "cenote/surface/pause.hpp" namespace "cenote" nogil:
+    size_t pause_resource "cenote::pause"(
+        const shared_ptr[memory_resource]& resource, const string& keep) except +raise_python_error
+    size_t resume_resource "cenote::resume"(const shared_ptr[memory_resource]& resource) except +raise_python_error
+    size_t pause_region(const string& name, const string& keep) except +raise_python_error
+    size_t resume_region(const string& name) except +raise_python_error
+    size_t pause_all(const string& keep) except +raise_python_error
+    size_t resume_all() except +raise_python_error
+    bool is_paused(const shared_ptr[memory_resource]& resource) except +raise_python_error
+    size_t paused_bytes(const shared_ptr[memory_resource]& resource) except +raise_python_error
+    size_t keep_pinned_at_most(size_t bytes) except +raise_python_error
+    size_t kept_pinned_bytes() except +raise_python_error
+
+
 cdef extern from "cenote/ground/quoted.hpp" namespace "cenote" nogil:
     string quoted(const string& text, const char* separators) except +raise_python_error
 

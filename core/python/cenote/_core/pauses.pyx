@@ -1,0 +1,124 @@
+"""Regions and pauses. Documented in `cenote.pausing`."""
+from libcpp.memory cimport shared_ptr
+from libcpp.vector cimport vector
+
+from cenote._core cimport libcenote as lib
+from cenote._core.arguments cimport required_size_argument, text_argument
+from cenote._core.memory_resource cimport DeviceMemoryResource, resource_argument, wrap
+
+
+def get_region(str name not None, int device, str specification not None) -> DeviceMemoryResource:
+    """The region's pool on a device, made if there is none; with a negative one, on the current device."""
+    cdef lib.string text = text_argument("name", name)
+    cdef lib.string wanted = text_argument("resource", specification)
+    cdef shared_ptr[lib.memory_resource] pool
+    with nogil:
+        pool = lib.get_region(text, device if device >= 0 else lib.current_device(), wanted)
+    return wrap(pool)
+
+
+def region_resources(str name not None) -> list[DeviceMemoryResource]:
+    """The pools of a region, in order of device; none where there is no such region."""
+    cdef lib.string text = text_argument("name", name)
+    cdef vector[shared_ptr[lib.memory_resource]] pools
+    if name not in region_names():
+        return []
+    with nogil:
+        pools = lib.region_resources(text)
+    return [wrap(pools[i]) for i in range(pools.size())]
+
+
+def region_names() -> list[str]:
+    """The regions that there are, in the order in which they were made."""
+    cdef vector[lib.string] names
+    with nogil:
+        names = lib.region_names()
+    return [names[i].decode(errors="replace") for i in range(names.size())]
+
+
+def pause_resource(resource, str keep not None) -> int:
+    """Pause the pool in the stack of a resource."""
+    cdef shared_ptr[lib.memory_resource] held = resource_argument("region", resource)
+    cdef lib.string where = text_argument("keep", keep)
+    cdef size_t freed = 0
+    with nogil:
+        freed = lib.pause_resource(held, where)
+    return freed
+
+
+def resume_resource(resource) -> int:
+    """Resume the pool in the stack of a resource."""
+    cdef shared_ptr[lib.memory_resource] held = resource_argument("region", resource)
+    cdef size_t brought = 0
+    with nogil:
+        brought = lib.resume_resource(held)
+    return brought
+
+
+def pause_region(str name not None, str keep not None) -> int:
+    """Pause a region on all devices."""
+    cdef lib.string text = text_argument("region", name)
+    cdef lib.string where = text_argument("keep", keep)
+    cdef size_t freed = 0
+    with nogil:
+        freed = lib.pause_region(text, where)
+    return freed
+
+
+def resume_region(str name not None) -> int:
+    """Resume a region on all devices."""
+    cdef lib.string text = text_argument("region", name)
+    cdef size_t brought = 0
+    with nogil:
+        brought = lib.resume_region(text)
+    return brought
+
+
+def pause_all(str keep not None) -> int:
+    """Pause all regions and current resources that are not."""
+    cdef lib.string where = text_argument("keep", keep)
+    cdef size_t freed = 0
+    with nogil:
+        freed = lib.pause_all(where)
+    return freed
+
+
+def resume_all() -> int:
+    """Resume all regions and current resources that are paused."""
+    cdef size_t brought = 0
+    with nogil:
+        brought = lib.resume_all()
+    return brought
+
+
+def is_paused(resource) -> bool:
+    """Whether the pool in the stack of a resource is paused."""
+    return lib.is_paused(resource_argument("resource", resource))
+
+
+def paused_nbytes(resource) -> int:
+    """The bytes that the pool in the stack of a resource needs to be resumed."""
+    return lib.paused_bytes(resource_argument("resource", resource))
+
+
+def keep_pinned(nbytes) -> int:
+    """Bound the pinned host memory that pauses keep for later ones, in bytes; return how many were given back.
+
+    Pinning memory takes several times as long as copying it, so that what a pause has pinned is kept when it is
+    resumed. At first half of the host's memory may be kept.
+
+    Parameters
+    ----------
+    nbytes : int or str
+        The most that is kept while no pause uses it; 0 for nothing. Kept are chunks of 64 MiB.
+    """
+    cdef size_t most = required_size_argument("nbytes", nbytes)
+    cdef size_t freed = 0
+    with nogil:
+        freed = lib.keep_pinned_at_most(most)
+    return freed
+
+
+def kept_pinned_nbytes() -> int:
+    """The pinned host memory that is kept for later pauses, in bytes."""
+    return lib.kept_pinned_bytes()

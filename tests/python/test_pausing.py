@@ -1,0 +1,191 @@
+"""Regions, pauses and what comes back: on the simulated device, whose memory can be compared byte by byte."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import cenote
+from cenote import mr, pausing, sim
+
+MIB = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    yield
+    gc.collect()
+    for name, region in pausing.regions().items():
+        if region.is_paused:
+            cenote.resume(name)
+        for pool in region.pools:
+            pool.trim()
+    pausing.keep_pinned(0)
+    pausing.keep_pinned("64GiB")
+
+
+def filled(count: int, seed: int = 1) -> tuple[cenote.DeviceBuffer, bytes]:
+    content = np.random.default_rng(seed).bytes(count)
+    return cenote.DeviceBuffer.to_device(content), content
+
+
+def test_a_region_has_its_contents_and_addresses_again_after_a_pause() -> None:
+    with cenote.region("weights") as weights:
+        blocks = [filled(count, count) for count in (1, 3 * MIB, 700, 5 * MIB + 1)]
+    addresses = [buffer.ptr for buffer, _ in blocks]
+    held = weights.nbytes
+    free = cenote.available_device_memory()[0]
+    assert cenote.pause("weights") == held
+    assert (weights.is_paused, weights.nbytes, weights.paused_nbytes) == (True, 0, held)
+    assert cenote.available_device_memory()[0] >= free + held
+    assert cenote.resume(weights) == held
+    assert (weights.is_paused, weights.nbytes, weights.paused_nbytes) == (False, held, 0)
+    assert [buffer.ptr for buffer, _ in blocks] == addresses
+    assert all(buffer.tobytes() == content for buffer, content in blocks)
+
+
+def test_regions_are_paused_by_themselves() -> None:
+    with cenote.region("weights"):
+        weights, content = filled(MIB)
+        with cenote.region("cache") as cache:
+            cached, _ = filled(MIB)
+        more, _ = filled(MIB)
+    outside, _ = filled(MIB)
+    cenote.pause(cache, keep="nothing", fill=5)
+    assert weights.tobytes() == content
+    with cenote.region("weights"):
+        assert filled(1000)[0].size == 1000
+    with pytest.raises(RuntimeError, match="is paused"), cenote.region("cache"):
+        cenote.DeviceBuffer(size=1000)
+    cenote.resume("cache")
+    assert cached.tobytes() == bytes([5]) * MIB
+    assert {more.size, outside.size} == {MIB}
+
+
+def test_what_is_wrong_is_an_error_that_changes_nothing() -> None:
+    with cenote.region("weights") as weights:
+        buffer, content = filled(MIB)
+    with pytest.raises(RuntimeError, match="not paused"):
+        cenote.resume("weights")
+    with pytest.raises(ValueError, match="contents are kept in"):
+        cenote.pause("weights", keep="elsewhere")
+    with pytest.raises(ValueError, match="goes with keep='nothing'"):
+        cenote.pause("weights", fill=1)
+    with pytest.raises(ValueError, match="there is no region"):
+        cenote.pause("nobody's")
+    with pytest.raises(ValueError, match="has none"):
+        cenote.pause(mr.CudaMemoryResource())
+    assert not weights.is_paused
+    cenote.pause("weights")
+    with pytest.raises(RuntimeError, match="paused already"):
+        cenote.pause("weights")
+    with pytest.raises(cenote.CudaError):
+        buffer.tobytes()
+    sim.clear_violations()
+    cenote.resume("weights")
+    assert buffer.tobytes() == content
+
+
+def test_what_others_know_by_its_pages_is_not_paused() -> None:
+    with cenote.region("shared", resource="pool | virtual:ipc=true") as region:
+        buffer, content = filled(MIB)
+    pool = region.pools[0]
+    assert isinstance(pool, mr.PoolMemoryResource)
+    buffer.share()  # which pins it as soon as somebody opens it
+    cenote.pause(region)
+    with pytest.raises(RuntimeError, match="pins nothing"):
+        pool.pin(buffer.ptr)
+    cenote.resume(region)
+    pool.pin(buffer.ptr)
+    with pytest.raises(RuntimeError, match=r"others know its memory: .*\(exported\)"):
+        cenote.pause(region)
+    pool.unpin(buffer.ptr)
+    assert buffer.tobytes() == content
+
+
+def test_too_little_memory_says_how_much_is_missing() -> None:
+    with cenote.region("weights") as weights:
+        buffer, content = filled(64 * MIB)
+    cenote.pause("weights")
+    taken = mr.CudaMemoryResource()
+    size = cenote.available_device_memory()[0] - 16 * MIB
+    others = taken.allocate(size)
+    with pytest.raises(MemoryError, match="are missing"):
+        cenote.resume("weights")
+    assert weights.is_paused
+    taken.deallocate(others, size)
+    cenote.resume("weights")
+    assert buffer.tobytes() == content
+
+
+def test_everything_is_the_regions_and_the_current_resources() -> None:
+    pool = mr.from_spec("statistics | pool")
+    mr.set_current_device_resource(pool)
+    outside, content = filled(MIB)
+    with cenote.region("weights") as weights:
+        inside, same = filled(MIB)
+    cenote.pause(weights)
+    assert cenote.pause() == 2 * MIB
+    with pytest.raises(RuntimeError, match="nothing to pause"):
+        cenote.pause()
+    cenote.resume()
+    with pytest.raises(RuntimeError, match="nothing is paused"):
+        cenote.resume()
+    assert outside.tobytes() == inside.tobytes() == content == same
+    assert cenote.pause(pool) == 2 * MIB
+    cenote.resume(pool)
+    del outside
+
+
+def test_blocks_may_be_freed_while_they_are_paused() -> None:
+    with cenote.region("weights") as weights:
+        kept, content = filled(MIB)
+        freed, _ = filled(32 * MIB)
+    held = weights.nbytes
+    cenote.pause("weights")
+    del freed
+    assert cenote.resume("weights") <= held - 30 * MIB
+    assert kept.tobytes() == content
+
+
+def test_a_region_is_its_threads_and_ends_there() -> None:
+    scope = cenote.region("weights")
+    seen = []
+    with scope:
+        pool = mr.get_current_device_resource()
+        thread = threading.Thread(target=lambda: seen.append(mr.get_current_device_resource()))
+        thread.start()
+        thread.join()
+        assert scope.pools == (pool,)
+        assert seen[0] is not pool
+        with pytest.raises(RuntimeError, match="after those that began within it"), cenote.use("cuda"):
+            scope.__exit__(None, None, None)
+    with pytest.raises(ValueError, match="cannot be empty"):
+        cenote.region("")
+    with (
+        pytest.raises(ValueError, match=r"not 'pool:max=1GiB \| virtual'"),
+        cenote.region("weights", resource="pool:max=1GiB | virtual"),
+    ):
+        pass
+    with pytest.raises(IndexError), cenote.region("weights", 63):
+        pass
+    with cenote.region("weights", 1):
+        assert mr.get_per_device_resource(1) is scope.pools[1]
+
+
+def test_pinned_memory_is_kept_up_to_a_bound() -> None:
+    with cenote.region("weights"):
+        buffer, content = filled(MIB)
+    for _ in range(2):
+        cenote.pause("weights")
+        cenote.resume("weights")
+    assert pausing.kept_pinned_nbytes() == 64 * MIB
+    assert pausing.keep_pinned("63 MiB") == 64 * MIB
+    cenote.pause("weights")
+    cenote.resume("weights")
+    assert pausing.kept_pinned_nbytes() == 0
+    assert buffer.tobytes() == content
