@@ -132,6 +132,7 @@ MADE_OF = {
     "pool/engine",
     "pool/front_caches",
     "pool/idle_trimmer",
+    "pool/last_freed",
     "pool/mapped_pages",
     "pool/page_pools",
     "pool/page_backing",

@@ -35,8 +35,10 @@ void* engine::allocate(stream_ref stream, std::size_t bytes, std::size_t alignme
   const stream_id id = identify(stream, device_);
   const std::size_t rounded = align_up(bytes, block_granularity);
   caches_.meet(stream, id);
-  if (alignment == default_alignment && caches_.keeps(rounded)) {
-    if (void* p = caches_.take(id, rounded, unasked_of(bytes))) return p;
+  if (alignment == default_alignment) {
+    void* const kept = caches_.keeps(rounded) ? caches_.take(id, rounded, unasked_of(bytes))
+                                              : caches_.take_back(id, rounded, unasked_of(bytes));
+    if (kept != nullptr) return kept;
   }
   void* const pointer = take_from_heap({stream, id, rounded, alignment, unasked_of(bytes)});
   if (is_over_pages_) trimmer_.finish(stream, id);
@@ -110,10 +112,11 @@ void* engine::take_from_heap(request wanted) {
 }
 
 void engine::deallocate(stream_ref stream, void* pointer, std::size_t bytes) {
-  if (!caches_.keeps(bytes)) return give_to_heap(stream, identify_or_report(stream), pointer, bytes);
+  if (!caches_.may_keep(bytes)) return give_to_heap(stream, identify_or_report(stream), pointer, bytes);
   const sighting seen = recognise_or_report(stream);
   block_index spilled = no_block;
-  const std::size_t asked = caches_.give(seen.id, pointer, &spilled);
+  const std::size_t asked =
+      caches_.keeps(bytes) ? caches_.give(seen.id, pointer, &spilled) : caches_.set_aside(seen.id, pointer);
   if (asked == 0) {
     return give_to_heap(stream, seen.is_certain ? seen.id : identify_or_report(stream), pointer, bytes);
   }
@@ -155,7 +158,7 @@ void engine::give_to_heap(stream_ref stream, stream_id id, void* pointer, std::s
           "a pointer was freed that the pool did not give out, or that was freed already; it is ignored");
     }
     compare_sizes(pointer, said, freed->asked_bytes);
-    if (id != orphans && caches_.keeps(freed->bytes)) caches_.open(id);
+    if (id != orphans && caches_.may_keep(freed->bytes)) caches_.open(id);
     if (freed->due) heap_.place_mark(stream, id, *std::move(freed->due));
     if (is_over_pages_) trimmer_.finish(stream, id);
     if (!id.is_capturing()) heap_.end_captures();

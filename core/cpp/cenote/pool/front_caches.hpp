@@ -13,7 +13,8 @@
 //      thread's.
 //   4. Whoever needs the memory that lies in other threads' caches closes them, drains them, and opens them again. A
 //      thread that finds its cache closed does without.
-//   5. A stream that is forgotten leaves its caches to others of the same thread, each once it is empty.
+//   5. One block that is too large for a cache may be set aside beside them (last_freed.hpp).
+//   6. A stream that is forgotten leaves its caches to others of the same thread, each once it is empty.
 //
 // Invariants: those of front_cache; besides
 //   I1  a cache serves one stream at a time, and takes and gives for no other, whatever a thread remembers
@@ -37,6 +38,7 @@
 #include "cenote/driver/stream_ref.hpp"
 #include "cenote/ground/mutex.hpp"
 #include "cenote/ground/thread_slot.hpp"
+#include "cenote/pool/last_freed.hpp"
 #include "cenote/structures/block_heap.hpp"
 #include "cenote/structures/front_cache.hpp"
 
@@ -82,6 +84,24 @@ class front_caches {
     front_cache* const own = remembered(stream);
     return own == nullptr ? 0 : own->give(stream.value, address, budget_.load(std::memory_order_relaxed), spilled);
   }
+
+  /// The same for a block that is too large for a cache: if it is the one that was set aside.
+  void* take_back(stream_id stream, std::size_t bytes, std::uint8_t unasked) noexcept {
+    front_cache* const own = remembered(stream);
+    if (own == nullptr) return nullptr;
+    return own->take_back(stream.value, unasked, [&] { return last_freed_.take(stream, bytes); });
+  }
+  std::size_t set_aside(stream_id stream, const void* address) noexcept {
+    front_cache* const own = remembered(stream);
+    if (own == nullptr) return 0;
+    const auto put = [&](block_index index, std::size_t bytes) { return last_freed_.put({stream, index, bytes}); };
+    return own->set_aside(stream.value, address, put);
+  }
+  last_freed& last() noexcept { return last_freed_; }
+  const last_freed& last() const noexcept { return last_freed_; }
+
+  /// Whether open() makes sense for blocks of so many bytes.
+  bool may_keep(std::size_t bytes) const noexcept { return keeps(bytes) || last_freed_.is_allowed(); }
 
   /// See front_cache::restock and stock; 1 and false as well if open() has not been called.
   std::uint32_t restock(stream_id stream, std::size_t bytes) noexcept {
@@ -236,6 +256,7 @@ class front_caches {
   std::atomic<std::size_t> budget_{0};
   std::atomic<std::uint64_t> streams_{0};  // the bits of those that ever had a cache
   block_heap& heap_;
+  last_freed last_freed_;
   mutable object_mutex mutex_;  // guards `caches_`, not what they hold
   std::vector<owned_cache> caches_;
 };

@@ -24,7 +24,9 @@ bool is_complete_at_once(const event& recorded) {
 }  // namespace
 
 shared_heap::section::~section() {
-  if (!lock_.owns_lock() || !heap_.heap_.spares().has_surplus()) return;
+  if (!lock_.owns_lock()) return;
+  heap_.heap_.allow_last_freed();
+  if (!heap_.heap_.spares().has_surplus()) return;
   const auto surplus = heap_.heap_.spares().take_surplus();
   lock_.unlock();
 }
@@ -62,7 +64,7 @@ void* shared_heap::take_or_borrow(request& wanted, bool may_borrow) {
     if (pointer == nullptr && may_borrow) found = here->borrow(wanted);
   }
   if (pointer != nullptr) {
-    if (caches().keeps(wanted.bytes)) caches().open(wanted.id);
+    if (caches().may_keep(wanted.bytes)) caches().open(wanted.id);
     return pointer;
   }
   if (found) return wait_for(wanted, *std::move(found));

@@ -54,14 +54,17 @@ class shared_heap {
   /// The lock, while it lives; behind it, the events are destroyed that nobody needs any more.
   class section {
    public:
-    explicit section(shared_heap& heap) : heap_(heap), lock_(heap.mutex_) {}
+    explicit section(shared_heap& heap) : heap_(heap), lock_(heap.mutex_) { heap.heap_.collect_last_freed(); }
     ~section();
     section(const section&) = delete;
     section& operator=(const section&) = delete;
 
     stream_ordered_heap* operator->() const noexcept { return &heap_.heap_; }
     void unlock() { lock_.unlock(); }
-    void lock() { lock_.lock(); }
+    void lock() {
+      lock_.lock();
+      heap_.heap_.collect_last_freed();
+    }
 
    private:
     shared_heap& heap_;
@@ -80,7 +83,8 @@ class shared_heap {
   template <class Use>
   decltype(auto) look(Use&& use) const {
     const std::lock_guard lock(mutex_);
-    return use(heap_);
+    heap_.collect_last_freed();
+    return use(std::as_const(heap_));
   }
 
   /// So large is the pool now, and pages are scarce in it or not.
@@ -168,8 +172,8 @@ class shared_heap {
   void take_back_captured() noexcept;
 
   const int device_;
-  mutable object_mutex mutex_;  // guards what follows, but for the caches
-  stream_ordered_heap heap_;
+  mutable object_mutex mutex_;        // guards what follows, but for the caches
+  mutable stream_ordered_heap heap_;  // looking at it frees what was set aside
   std::unordered_map<stream_id, std::shared_ptr<const graph_lifetime>> captures_;
   bool has_unmarked_orphans_ = false;
   std::atomic<bool> is_closed_{false};

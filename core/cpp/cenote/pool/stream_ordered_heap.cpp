@@ -22,6 +22,18 @@ void stream_ordered_heap::meet(stream_id id) {
   timelines_.meet(id, heap_);
 }
 
+void stream_ordered_heap::collect_last_freed() noexcept {
+  const auto freed = caches_.last().collect();
+  if (!freed) [[likely]]
+    return;
+  try {
+    give(timelines_.meet(freed->stream, heap_), freed->index);
+  } catch (const std::exception& error) {
+    heap_.blocks()[freed->index].is_cached = false;
+    report_once("a block is leaked, as its stream was forgotten and cannot be made known again: ", error.what());
+  }
+}
+
 owner_index stream_ordered_heap::owner_of(std::optional<stream_id> stream) {
   return stream ? timelines_.meet(*stream, heap_).owner() : ready_;
 }
@@ -361,7 +373,8 @@ std::size_t stream_ordered_heap::largest_free() const {
 pool_counters stream_ordered_heap::counters() const {
   pool_counters all = counters_;
   all.from_front_cache = caches_.hits();
-  all.allocations += all.from_front_cache;
+  all.from_own_stream += caches_.last().hits();
+  all.allocations += all.from_front_cache + caches_.last().hits();
   return all;
 }
 

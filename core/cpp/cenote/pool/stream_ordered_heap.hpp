@@ -75,6 +75,12 @@ class stream_ordered_heap {
   const front_caches& caches() const noexcept { return caches_; }
   spare_events& spares() noexcept { return timelines_.spares(); }
 
+  /// Frees the block that was set aside. To be called before anything else, whenever the lock was taken.
+  void collect_last_freed() noexcept;
+
+  /// Says whether one may be set aside. To be called when the lock is let go.
+  void allow_last_freed() noexcept { caches_.last().allow(timelines_.size() == 1 && !is_closed_); }
+
   bool knows(stream_id id) noexcept { return timelines_.find(id) != nullptr; }
 
   /// Forgets idle ones where many are known.
@@ -104,7 +110,10 @@ class stream_ordered_heap {
   void let_go() noexcept { is_held_ = false; }
 
   /// From close() to open() nothing is allocated or pinned; what is freed is only added.
-  void close() noexcept { is_closed_ = true; }
+  void close() noexcept {
+    is_closed_ = true;
+    allow_last_freed();
+  }
   void open() noexcept { is_closed_ = false; }
 
   /// From now on a number of frees are each worth a mark: a stream went without what others had freed.

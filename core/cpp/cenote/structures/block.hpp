@@ -40,7 +40,7 @@ struct block {
   std::uint32_t granules = 0;  // its size
   bool is_free : 1 = false;
   bool is_kept : 1 = false;          // taken by `owner`, which alone may ever have it again
-  bool is_cached = false;            // taken, and in a front cache: nobody's at the moment
+  bool is_cached = false;            // taken, and in a front cache or set aside: nobody's now
   std::uint8_t unasked = 0;          // while in use: bytes at its end that were not asked for
   block_index free_next = no_block;  // neighbours in a bin of the free index, while free;
   block_index free_prev = no_block;  // `free_next` also: the block below in a front cache, while cached

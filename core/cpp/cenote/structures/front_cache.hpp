@@ -86,6 +86,38 @@ class alignas(64) front_cache {  // caches of two threads share no cache line
     return given.asked_bytes();
   }
 
+  /// Has `put(index, bytes)` keep the block in use at `address`, whatever its size; returns the bytes that were asked
+  /// for, or 0 as give() does, and if `put` says false.
+  template <class Put>
+  std::size_t set_aside(std::uint64_t stream, const void* address, Put&& put) noexcept {
+    const std::unique_lock lock(lock_, std::try_to_lock);
+    if (!lock) [[unlikely]]
+      return 0;
+    const block_index index = directory_.find(address);
+    if (index == no_block || stream_ != stream) return 0;
+    block& given = blocks_[index];
+    if (given.is_cached || given.is_kept) return 0;
+    const std::size_t asked = given.asked_bytes();
+    given.is_cached = true;
+    if (put(index, given.bytes())) return asked;
+    given.is_cached = false;
+    return 0;
+  }
+
+  /// The block that `take()` has of what was set aside, in use again; null if it has none, or if the cache serves
+  /// another stream.
+  template <class Take>
+  void* take_back(std::uint64_t stream, std::uint8_t unasked, Take&& take) noexcept {
+    const std::unique_lock lock(lock_, std::try_to_lock);
+    if (!lock || stream_ != stream) return nullptr;
+    const block_index index = take();
+    if (index == no_block) return nullptr;
+    block& taken = blocks_[index];
+    taken.is_cached = false;
+    taken.unasked = unasked;
+    return taken.address;
+  }
+
   /// After take() had none: how many blocks of `bytes` are worth bringing from the heap, the asked one included.
   std::uint32_t restock(std::uint64_t stream, std::size_t bytes, std::size_t budget) noexcept;
 

@@ -1,4 +1,4 @@
-// A lock for a few instructions: no system call while nobody contends, and one locked instruction where a mutex has two.
+// A lock for a few instructions: no system call while nobody contends, and half the locked instructions of a mutex.
 //
 // It spins a little and then lets other threads run.
 //
