@@ -44,7 +44,9 @@ void free_block(memory_block& block) {
   } else if (block.kind == block_kind::managed) {
     placements().forget(block.base, block.held);
   }
-  addresses().give_back(block.base, block.held);
+  if (!block.is_registered) {
+    addresses().give_back(block.base, block.held);
+  }
 }
 
 void refuse_free(std::uintptr_t address) {

@@ -98,9 +98,37 @@ CUresult cuMemFree_v2(CUdeviceptr address) {
 CUresult cuMemFreeHost(void* address) {
   return call(entry_id::cuMemFreeHost, [&] {
     if (address != nullptr) {
-      synchronise_and_free(reinterpret_cast<std::uintptr_t>(address),
-                           [](const memory_block& block) { return block.kind == block_kind::pinned; });
+      synchronise_and_free(reinterpret_cast<std::uintptr_t>(address), [](const memory_block& block) {
+        return block.kind == block_kind::pinned && !block.is_registered;
+      });
     }
+  });
+}
+
+CUresult cuMemHostRegister_v2(void* address, std::size_t bytes, unsigned int flags) {
+  return call(entry_id::cuMemHostRegister_v2, [&] {
+    constexpr unsigned int known = CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP;
+    require(address != nullptr && bytes > 0 && (flags & ~known) == 0);
+    const auto base = reinterpret_cast<std::uintptr_t>(address);
+    require(!addresses().owns(base));
+    require(!live_blocks().overlaps(base, bytes), CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED);
+    live_blocks().insert({.base = base,
+                          .bytes = bytes,
+                          .held = bytes,
+                          .kind = block_kind::pinned,
+                          .device = &current_context().device,
+                          .pool = {},
+                          .physical = {},
+                          .is_registered = true});
+  });
+}
+
+CUresult cuMemHostUnregister(void* address) {
+  return call(entry_id::cuMemHostUnregister, [&] {
+    require(address != nullptr);
+    const auto block = live_blocks().find_base(reinterpret_cast<std::uintptr_t>(address));
+    require(block && block->is_registered, CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED);
+    synchronise_and_free(block->base, [](const memory_block& found) { return found.is_registered; });
   });
 }
 

@@ -11,7 +11,7 @@
 // Rows of one name stand in order of version.
 //
 // Source: <cudaTypedefs.h> of CUDA 13 for the versions; scope and capture were measured call by call on an H100,
-// driver 580.159.04, with no context current and in captures of all three modes, but for cuMemGetAccess, and what is
+// driver 580.159.04, with no context current and in captures of all three modes, but for cuMemGetAccess, the registration of host memory, and what is
 // about graphs, user objects, and other processes.
 
 SIM_ENTRY_POINT(cuInit, cuInit, 2000, anytime, allowed)
@@ -57,6 +57,8 @@ SIM_ENTRY_POINT(cuMemAllocManaged, cuMemAllocManaged, 6000, in_context, relaxed)
 SIM_ENTRY_POINT(cuMemHostAlloc, cuMemHostAlloc, 2020, in_context, relaxed)
 SIM_ENTRY_POINT(cuMemAllocHost_v2, cuMemAllocHost, 3020, in_context, relaxed)
 SIM_ENTRY_POINT(cuMemFreeHost, cuMemFreeHost, 2000, initialised, relaxed)
+SIM_ENTRY_POINT(cuMemHostRegister_v2, cuMemHostRegister, 6050, in_context, relaxed)
+SIM_ENTRY_POINT(cuMemHostUnregister, cuMemHostUnregister, 4000, in_context, relaxed)
 
 SIM_ENTRY_POINT(cuMemHostGetDevicePointer_v2, cuMemHostGetDevicePointer, 3020, in_context, allowed)
 SIM_ENTRY_POINT(cuMemGetAddressRange_v2, cuMemGetAddressRange, 3020, in_context, allowed)

@@ -41,6 +41,11 @@ std::vector<std::shared_ptr<memory_block>> block_map::covering(std::uintptr_t ad
   return {};
 }
 
+bool block_map::overlaps(std::uintptr_t address, std::size_t bytes) const {
+  const auto next = by_base_.lower_bound(address);
+  return (next != by_base_.end() && next->first < address + bytes) || find(address) != nullptr;
+}
+
 block_map& live_blocks() {
   static block_map* const blocks = new block_map;
   return *blocks;

@@ -38,7 +38,8 @@ struct memory_block {
   std::shared_ptr<physical_piece> physical;  ///< mapped blocks
   std::bitset<max_devices> open_to{};        ///< mapped blocks: cards whose work may touch it, by ordinal
   block_state state = block_state::live;
-  const char* ended_by = "";  ///< the call that freed, unmapped or sealed it
+  bool is_registered = false;  ///< pinned memory that is the host's own
+  const char* ended_by = "";   ///< the call that freed, unmapped or sealed it
   creation made = made_now();
 
   bool in_context() const {
@@ -64,6 +65,9 @@ class block_map {
 
   /// The blocks that cover the whole range, in order of address; empty where a byte of it is in no block.
   std::vector<std::shared_ptr<memory_block>> covering(std::uintptr_t address, std::size_t bytes) const;
+
+  /// Whether a byte of the range is in a block.
+  bool overlaps(std::uintptr_t address, std::size_t bytes) const;
 
   const map& all() const { return by_base_; }
   void clear() { by_base_.clear(); }

@@ -415,5 +415,23 @@ TEST_F(SimPool, handles_of_a_fabric_are_not_supported) {
   EXPECT_OK(cuMemPoolDestroy(pool));
 }
 
+TEST_F(SimMemory, host_memory_is_pinned_from_its_registration_to_its_end) {
+  std::vector<unsigned char> host(8 * KiB, 7);
+  const CUdeviceptr device = make_memory(8 * KiB);
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemHostRegister(nullptr, KiB, 0));
+  EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, cuMemHostRegister(host.data(), 0, 0));
+  ASSERT_OK(cuMemHostRegister(host.data(), 4 * KiB, CU_MEMHOSTREGISTER_PORTABLE));
+  EXPECT_EQ(CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED, cuMemHostRegister(host.data() + KiB, KiB, 0));
+  const CUstream stream = make_stream();
+  EXPECT_OK(cuMemcpyAsync(device, device_address(host.data()), 4 * KiB, stream));
+  host[0] = 9;  // read when the copy runs, as it is pinned
+  EXPECT_OK(cuStreamSynchronize(stream));
+  EXPECT_EQ(9, byte_at(device));
+  EXPECT_OK(cuMemHostUnregister(host.data()));
+  EXPECT_EQ(CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED, cuMemHostUnregister(host.data()));
+  EXPECT_OK(cuMemFree(device));
+  EXPECT_OK(cuStreamDestroy(stream));
+}
+
 }  // namespace
 }  // namespace cenote::sim_test
