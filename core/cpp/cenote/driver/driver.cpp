@@ -15,6 +15,7 @@
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/driver_info.hpp"
 #include "cenote/driver/peer_access.hpp"
+#include "cenote/driver/pinned_chunks.hpp"
 #include "cenote/ground/environment.hpp"
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/process.hpp"
@@ -221,6 +222,7 @@ void forget_driver() {
   outcome.store(nullptr, std::memory_order_release);  // the old one is leaked: a caller may still hold its table
   forget_primary_contexts();
   forget_devices_in_use();
+  pinned_chunks::get().forget();
 }
 
 bool driver_is_simulated() { return is_simulator(driver_library()); }
