@@ -321,7 +321,7 @@ def test_python_reads_variables_as_the_core_does(source: Path) -> None:
 
 @pytest.mark.parametrize("source", SOURCES, ids=name)
 def test_files_are_opened_for_writing_where_links_are_looked_at(source: Path) -> None:
-    if source.stem != "output_file":
+    if source.stem not in {"output_file", "file_parking"}:  # a file without a name, which no link can stand for
         opens = re.search(r"\b(fopen|freopen|creat|ofstream|O_WRONLY|O_RDWR)\b", COMMENT.sub("", source.read_text()))
         assert opens is None, "output_file and open_for_writing() open files"
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -183,9 +184,53 @@ def test_pinned_memory_is_kept_up_to_a_bound() -> None:
     for _ in range(2):
         cenote.pause("weights")
         cenote.resume("weights")
-    assert pausing.kept_pinned_nbytes() == 64 * MIB
-    assert pausing.keep_pinned("63 MiB") == 64 * MIB
+    assert pausing.kept_pinned_nbytes() == 32 * MIB
+    assert pausing.keep_pinned("31 MiB") == 32 * MIB
     cenote.pause("weights")
     cenote.resume("weights")
     assert pausing.kept_pinned_nbytes() == 0
     assert buffer.tobytes() == content
+
+
+@pytest.mark.parametrize("place", ["peer:1", "file:."])
+def test_contents_are_kept_by_another_device_or_a_file(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with cenote.region("on the first", 0) as region:
+        buffer, content = filled(40 * MIB)
+    cenote.pause(region, keep=place)
+    assert list(tmp_path.iterdir()) == []
+    cenote.resume(region)
+    assert buffer.tobytes() == content
+    with pytest.raises(RuntimeError, match="cannot be made: No such file"):
+        cenote.pause(region, keep="file:no/such/folder")
+    with pytest.raises(IndexError):
+        cenote.pause(region, keep="peer:63")
+
+
+def test_memory_pinned_before_a_reset_of_the_simulated_machine_is_not_used_after_it(
+    run_fresh: Callable[..., object],
+) -> None:
+    run_fresh(
+        """
+        import cenote
+        from cenote import pausing, sim
+
+        def cycle():
+            pool = cenote.mr.from_spec("pool")
+            buffer = cenote.DeviceBuffer(size=1000, mr=pool)
+            buffer.copy_from_host(b"x" * 1000)
+            cenote.pause(pool)
+            cenote.resume(pool)
+            assert buffer.tobytes() == b"x" * 1000
+            buffer.close()
+
+        cycle()
+        assert pausing.kept_pinned_nbytes() == 32 << 20
+        sim.reset()
+        assert pausing.kept_pinned_nbytes() == 0
+        cycle()
+        assert sim.violations() == []
+        """
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import threading
 from dataclasses import dataclass
 
@@ -13,16 +14,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 import cenote
-from cenote import mr, pausing, sim
+from cenote import mr, sim
 
 KIB = 1024
-NAMES = ("weights", "cache")
+NAMES = ("weights of the model", "cache of the model")
 CALLS = (
-    *("cuMemCreate", "cuMemMap", "cuMemSetAccess", "cuMemUnmap", "cuMemRelease", "cuMemcpyAsync", "cuMemHostAlloc"),
+    *("cuMemCreate", "cuMemMap", "cuMemSetAccess", "cuMemUnmap", "cuMemRelease", "cuMemcpyAsync", "cuMemHostRegister"),
     *("cuEventCreate", "cuEventRecord", "cuEventSynchronize", "cuStreamSynchronize", "cuCtxSynchronize"),
 )
 regions = st.sampled_from(NAMES)
-keeps = st.sampled_from(["host", "host", "nothing"])
+keeps = st.sampled_from(["host", "nothing", "peer:1", f"file:{tempfile.gettempdir()}"])
 sizes = st.one_of(st.integers(1, 4 * KIB), st.integers(1, 6 * KIB * KIB), st.sampled_from([2048 * KIB, 2050 * KIB]))
 
 
@@ -47,8 +48,9 @@ class Pausing(RuleBasedStateMachine):
         self.others: list[tuple[int, int]] = []
         self.source = mr.CudaMemoryResource()
         self.random = np.random.default_rng(20261129)
-        for name in NAMES:
-            with cenote.region(name):
+        self.regions = {name: cenote.region(name, 0) for name in NAMES}
+        for region in self.regions.values():
+            with region:
                 pass
 
     @rule(target=blocks, region=regions, size=sizes)
@@ -168,7 +170,7 @@ class Pausing(RuleBasedStateMachine):
 
     @invariant()
     def paused_is_what_was_paused(self) -> None:
-        for name, region in pausing.regions().items():
+        for name, region in self.regions.items():
             assert region.is_paused == (name in self.paused)
             assert not region.is_paused or region.nbytes == 0
 
@@ -184,7 +186,7 @@ class Pausing(RuleBasedStateMachine):
             self.resume(region)
         self.contents_are_there()
         self.live.clear()
-        for region in pausing.regions().values():
+        for region in self.regions.values():
             for pool in region.pools:
                 pool.trim()
         sim.clear_reports()

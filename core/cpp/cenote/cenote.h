@@ -224,9 +224,9 @@ CENOTE_API int cenote_begin_region(int device, const char* name);
 CENOTE_API int cenote_end_region(void);
 
 /* Gives the memory of a region back to its devices, or, for null, that of all regions and of the pools among the
- * current resources, and keeps every address. `keep`: "host", "nothing", "fill:BYTE". Work that is queued by now is
- * waited for; later work and graphs must not use the memory before it is resumed. Returns the bytes that were given
- * back, negative on failure: then nothing has changed. */
+ * current resources, and keeps every address. `keep`: "host", "peer:N", "file:FOLDER", "nothing", "fill:BYTE". Work
+ * that is queued by now is waited for; later work and graphs must not use the memory before it is resumed. Returns the
+ * bytes that were given back, negative on failure: then nothing has changed. */
 CENOTE_API int64_t cenote_pause(const char* region, const char* keep);
 
 /* Brings the memory back to the same addresses, with what it held. Returns the bytes, negative on failure: then it is

@@ -9,7 +9,6 @@ addresses stay, so that tensors, arrays and captured graphs are valid again once
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Literal
 
 from cenote import mr
 from cenote._core import pauses
@@ -122,7 +121,7 @@ def regions() -> dict[str, region]:
 
 def pause(
     region: str | region | mr.DeviceMemoryResource | None = None,
-    keep: Literal["host", "nothing"] | str = "host",
+    keep: str = "host",
     *,
     fill: int | None = None,
 ) -> int:
@@ -138,8 +137,10 @@ def pause(
         A region on all of its devices, or the pool over virtual memory in a resource. If not given, all regions and
         the current resources of all devices, as far as they are such pools and not paused already.
     keep : str, default "host"
-        Where the contents go: ``"host"``, into pinned memory, which is kept for the next pause (`keep_pinned`); or
-        ``"nothing"``, for what can be made again: after resuming, what the memory holds is not known.
+        Where the contents go: ``"host"``, into pinned memory, which is kept for the next pause (`keep_pinned`);
+        ``"peer:1"``, into free memory of that device; ``"file:FOLDER"``, into a file without a name in that folder,
+        which is gone with the process; or ``"nothing"``, for what can be made again: after resuming, what the memory
+        holds is not known.
     fill : int, optional
         With ``"nothing"``, the value that each byte has after resuming.
 
@@ -152,11 +153,14 @@ def pause(
     ------
     RuntimeError
         If it is paused already; if blocks are exported, registered or lent (`PoolMemoryResource.pins`), which the error
-        lists; while work is being captured into a graph. Nothing has changed then.
+        lists; while work is being captured into a graph; if the file cannot be made or written. Nothing has changed
+        then.
     ValueError
         If there is no such region, no pool over virtual memory, or no such place to keep contents.
+    IndexError
+        If there is no such device to keep contents.
     MemoryError
-        If the host has no memory for the contents. Nothing has changed then.
+        If the host, or the device that is to keep them, has no memory for the contents. Nothing has changed then.
     """
     if not isinstance(keep, str):
         raise TypeError(f"keep must be a str, not {type(keep).__name__}")

@@ -19,9 +19,9 @@ namespace {
 constexpr std::size_t paused_page_bytes = 2 * MiB;
 
 constexpr const char* calls_of_a_pause[] = {
-    "cuStreamCreate",     "cuCtxRecordEvent", "cuCtxSynchronize", "cuEventCreate",       "cuEventRecord",
-    "cuEventSynchronize", "cuMemcpyAsync",    "cuMemHostAlloc",   "cuStreamSynchronize", "cuMemUnmap",
-    "cuMemCreate",        "cuMemMap",         "cuMemSetAccess",   "cuEventQuery",        "cuMemRelease"};
+    "cuStreamCreate",     "cuCtxRecordEvent", "cuCtxSynchronize",  "cuEventCreate",       "cuEventRecord",
+    "cuEventSynchronize", "cuMemcpyAsync",    "cuMemHostRegister", "cuStreamSynchronize", "cuMemUnmap",
+    "cuMemCreate",        "cuMemMap",         "cuMemSetAccess",    "cuEventQuery",        "cuMemRelease"};
 
 class pauses : public simulated_device {
  protected:
@@ -123,7 +123,7 @@ TEST_F(pauses, keep_pinned_memory_for_the_next_one_up_to_a_bound) {
   pool_->pause();
   pool_->resume();
   EXPECT_EQ(pinned_chunks::get().kept_bytes(), pinned_chunks::chunk_bytes);
-  const call_count pinned("cuMemHostAlloc");
+  const call_count pinned("cuMemHostRegister");
   pool_->pause();
   pool_->resume();
   EXPECT_EQ(pinned.value(), 0);
@@ -235,64 +235,6 @@ TEST_F(pauses, take_what_lies_idle_in_other_pools_to_resume) {
   expect_contents();
 }
 
-TEST_F(pauses, leave_all_as_it_was_whichever_call_of_pausing_fails) {
-  hold_some();
-  captured_stderr quiet;
-  for (const char* const name : calls_of_a_pause) {
-    bool was_reached = true;
-    for (int nth = 1; was_reached; ++nth) {
-      cenote_sim_fail(name, nth, CUDA_ERROR_UNKNOWN);
-      const call_count made(name);
-      const std::string where = std::string(name) + ", call " + std::to_string(nth);
-      try {
-        pool_->pause();
-        was_reached = made.value() >= nth;
-        cenote_sim_fail(name, 0, 0);
-        ASSERT_TRUE(pool_->is_paused()) << where;
-        pool_->resume();
-      } catch (const cuda_error&) {
-        cenote_sim_fail(name, 0, 0);
-        ASSERT_FALSE(pool_->is_paused()) << where;
-        EXPECT_THROW(pool_->resume(), std::runtime_error);
-      }
-      pool_->check();
-      void* const block = pool_->allocate({}, 300);
-      pool_->deallocate({}, block, 300);
-      expect_contents();
-      ASSERT_FALSE(HasFailure()) << where;
-    }
-  }
-}
-
-TEST_F(pauses, stay_as_they_are_whichever_call_of_resuming_fails) {
-  hold_some();
-  pool_->pause();
-  captured_stderr quiet;
-  for (const char* const name : calls_of_a_pause) {
-    bool was_reached = true;
-    for (int nth = 1; was_reached; ++nth) {
-      cenote_sim_fail(name, nth, CUDA_ERROR_UNKNOWN);
-      const call_count made(name);
-      const std::string where = std::string(name) + ", call " + std::to_string(nth);
-      try {
-        pool_->resume();
-        was_reached = made.value() >= nth;
-        cenote_sim_fail(name, 0, 0);
-        expect_contents();
-        pool_->pause();
-      } catch (const cuda_error&) {
-        cenote_sim_fail(name, 0, 0);
-        EXPECT_EQ(mapped_bytes(), 0u) << where;
-      }
-      ASSERT_TRUE(pool_->is_paused()) << where;
-      pool_->check();
-      ASSERT_FALSE(HasFailure()) << where;
-    }
-  }
-  pool_->resume();
-  expect_contents();
-}
-
 TEST_F(pauses, that_can_neither_be_done_nor_undone_are_resumed_all_the_same) {
   hold_some();
   pool_->pause();
@@ -383,6 +325,106 @@ TEST_F(pauses, are_refused_while_work_is_being_captured) {
   EXPECT_FALSE(pool_->is_paused());
   pool_->pause();
   pool_->resume();
+  expect_contents();
+}
+
+/// Where contents go.
+class pauses_in : public pauses, public testing::WithParamInterface<std::string> {
+ protected:
+  void hold_some() {
+    if (GetParam() == "host") return pauses::hold_some();
+    for (const std::size_t bytes : {300ul, 3 * MiB, 80 * KiB}) hold(bytes);
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(each, pauses_in, testing::Values("host", "peer:1", "file:" + testing::TempDir()),
+                         [](const auto& tested) { return tested.param.substr(0, 4); });
+
+TEST_P(pauses_in, leave_all_as_it_was_whichever_call_of_pausing_fails) {
+  hold_some();
+  captured_stderr quiet;
+  for (const char* const name : calls_of_a_pause) {
+    bool was_reached = true;
+    for (int nth = 1; was_reached; ++nth) {
+      cenote_sim_fail(name, nth, CUDA_ERROR_UNKNOWN);
+      const call_count made(name);
+      const std::string where = std::string(name) + ", call " + std::to_string(nth);
+      try {
+        pool_->pause(GetParam());
+        was_reached = made.value() >= nth;
+        cenote_sim_fail(name, 0, 0);
+        ASSERT_TRUE(pool_->is_paused()) << where;
+        pool_->resume();
+      } catch (const cuda_error&) {
+        cenote_sim_fail(name, 0, 0);
+        ASSERT_FALSE(pool_->is_paused()) << where;
+        EXPECT_THROW(pool_->resume(), std::runtime_error);
+      }
+      pool_->check();
+      void* const block = pool_->allocate({}, 300);
+      pool_->deallocate({}, block, 300);
+      expect_contents();
+      ASSERT_FALSE(HasFailure()) << where;
+    }
+  }
+}
+
+TEST_P(pauses_in, stay_as_they_are_whichever_call_of_resuming_fails) {
+  hold_some();
+  pool_->pause(GetParam());
+  captured_stderr quiet;
+  for (const char* const name : calls_of_a_pause) {
+    bool was_reached = true;
+    for (int nth = 1; was_reached; ++nth) {
+      cenote_sim_fail(name, nth, CUDA_ERROR_UNKNOWN);
+      const call_count made(name);
+      const std::string where = std::string(name) + ", call " + std::to_string(nth);
+      try {
+        pool_->resume();
+        was_reached = made.value() >= nth;
+        cenote_sim_fail(name, 0, 0);
+        expect_contents();
+        pool_->pause(GetParam());
+      } catch (const cuda_error&) {
+        cenote_sim_fail(name, 0, 0);
+        EXPECT_EQ(pool_->pool_size(), 0u) << where;
+      }
+      ASSERT_TRUE(pool_->is_paused()) << where;
+      pool_->check();
+      ASSERT_FALSE(HasFailure()) << where;
+    }
+  }
+  pool_->resume();
+  expect_contents();
+}
+
+TEST_P(pauses_in, keep_contents_of_many_chunks) {
+  for (int i = 0; i < 9; ++i) hold(11 * MiB + 300);
+  hold(80 * MiB);
+  for (int cycle = 0; cycle < 2; ++cycle) {
+    pool_->pause(GetParam());
+    EXPECT_EQ(mapped_bytes(), GetParam() == "peer:1" ? 192 * MiB : 0);
+    pool_->deallocate({}, held_.back().at, held_.back().bytes);
+    held_.pop_back();
+    pool_->resume();
+    EXPECT_EQ(mapped_bytes(), pool_->pool_size());
+    expect_contents();
+    hold(80 * MiB);
+  }
+}
+
+TEST_F(pauses, refuse_places_that_are_not_there) {
+  hold_some();
+  EXPECT_THROW(pool_->pause("file:/no/such/folder"), std::runtime_error);
+  EXPECT_THROW(pool_->pause("peer:0"), std::invalid_argument);
+  EXPECT_THROW(pool_->pause("peer:63"), std::out_of_range);
+  for (const char* const wrong : {"file", "file:", "peer", "peer:", "peer:x", "peer:64", "host:1"}) {
+    EXPECT_THROW(pool_->pause(wrong), std::invalid_argument) << wrong;
+  }
+  void* const others = device_allocate(1, align_down(device_memory_info(1).free_bytes, paused_page_bytes));
+  EXPECT_THROW(pool_->pause("peer:1"), out_of_memory);
+  device_free(1, others);
+  EXPECT_FALSE(pool_->is_paused());
   expect_contents();
 }
 

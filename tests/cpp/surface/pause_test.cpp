@@ -107,6 +107,18 @@ TEST_F(paused_programs, pause_all_devices_of_a_region_or_none) {
   second->deallocate({}, block, MiB);
 }
 
+TEST_F(paused_programs, resume_a_region_that_was_paused_in_part) {
+  const auto first = get_region("weights", 0);
+  void* const block = first->allocate({}, MiB);
+  pause(first);
+  EXPECT_EQ(pause_region("weights"), 0u) << "the pool of the other device has no pages";
+  EXPECT_THROW(pause_region("weights"), std::runtime_error);
+  resume(get_region("weights", 1));
+  EXPECT_EQ(resume_region("weights"), 2 * MiB);
+  EXPECT_THROW(resume_region("weights"), std::runtime_error);
+  first->deallocate({}, block, MiB);
+}
+
 TEST_F(paused_programs, do_the_same_from_c) {
   const cenote_api* const c = cenote_get_api(CENOTE_ABI_VERSION);
   EXPECT_EQ(c->end_region(), CENOTE_INVALID_ARGUMENT);

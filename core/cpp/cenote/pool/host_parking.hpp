@@ -1,6 +1,6 @@
 // Contents of paused memory in pinned memory of the host.
 //
-//     offset   0 ........ 64 MiB ........ 128 MiB …      chunk by chunk, in the order in which it is saved
+//     offset   0 ........ 32 MiB ........ 64 MiB …      chunk by chunk, in the order in which it is saved
 //
 // A chunk is pinned when the first byte for it is saved, so that pinning one runs beside the copies into those before.
 //

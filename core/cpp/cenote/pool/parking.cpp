@@ -5,9 +5,12 @@
 #include <stdexcept>
 #include <string_view>
 
+#include "cenote/driver/device.hpp"
 #include "cenote/driver/memory.hpp"
 #include "cenote/ground/quoted.hpp"
+#include "cenote/pool/file_parking.hpp"
 #include "cenote/pool/host_parking.hpp"
+#include "cenote/pool/peer_parking.hpp"
 
 namespace cenote::inline v1::pool {
 namespace {
@@ -27,8 +30,9 @@ class no_parking final : public parking {
 };
 
 [[noreturn]] void refuse(const std::string& keep) {
-  throw std::invalid_argument("contents are kept in 'host', 'nothing' or 'fill:BYTE' (0 to 255), not in " +
-                              quoted(keep, ""));
+  throw std::invalid_argument(
+      "contents are kept in 'host', 'file:FOLDER', 'peer:DEVICE', 'nothing' or 'fill:BYTE' (0 to 255), not in " +
+      quoted(keep, ""));
 }
 
 int parse_number(std::string_view text, int most, const std::string& keep) {
@@ -41,12 +45,16 @@ int parse_number(std::string_view text, int most, const std::string& keep) {
 }  // namespace
 
 std::unique_ptr<parking> make_parking(const std::string& keep, int device) {
-  constexpr std::string_view fill = "fill:";
   if (keep == "host") return std::make_unique<host_parking>(device);
   if (keep == "nothing") return std::make_unique<no_parking>(std::nullopt, device);
-  if (!keep.starts_with(fill)) refuse(keep);
-  const int byte = parse_number(std::string_view(keep).substr(fill.size()), 255, keep);
-  return std::make_unique<no_parking>(static_cast<unsigned char>(byte), device);
+  const std::size_t colon = keep.find(':');
+  const std::string kind = keep.substr(0, colon);
+  const std::string value = colon == std::string::npos ? "" : keep.substr(colon + 1);
+  if (value.empty()) refuse(keep);
+  if (kind == "file") return std::make_unique<file_parking>(device, value);
+  if (kind == "peer") return std::make_unique<peer_parking>(device, parse_number(value, max_devices - 1, keep));
+  if (kind != "fill") refuse(keep);
+  return std::make_unique<no_parking>(static_cast<unsigned char>(parse_number(value, 255, keep)), device);
 }
 
 }  // namespace cenote::inline v1::pool

@@ -4,7 +4,7 @@
 //
 //     "host"       pinned memory of the host, in chunks that are kept for the next pause     host_parking
 //     "file:PATH"  a file without a name in the folder PATH, which is gone with the process  file_parking
-//     "peer:N"     free memory of device N                                                   peer_parking
+//     "peer:N"     free memory of device N, which this one reaches                           peer_parking
 //     "nothing"    nowhere: what the memory holds after resuming is not known
 //     "fill:B"     nowhere: each byte is B after resuming
 //

@@ -76,10 +76,10 @@ class pool_memory_resource final : public memory_resource {
   std::vector<pool_pin> pins() const;
 
   /// Gives all pages back to the device and keeps every address: the blocks in use, what they hold, and the graphs that
-  /// use them. `keep` says where the contents go meanwhile (pool/parking.hpp): "host", "nothing", "fill:BYTE". All work
-  /// that was queued before is waited for on the host; what is queued before resume() must not use the pool's memory,
-  /// and neither may a graph. Blocks may be freed meanwhile; to allocate or pin is an error (std::runtime_error).
-  /// Returns the bytes that the pool gave back.
+  /// use them. `keep` says where the contents go meanwhile (pool/parking.hpp): "host", "peer:N", "file:FOLDER",
+  /// "nothing", "fill:BYTE". All work that was queued before is waited for on the host; what is queued before resume()
+  /// must not use the pool's memory, and neither may a graph. Blocks may be freed meanwhile; to allocate or pin is an
+  /// error (std::runtime_error). Returns the bytes that the pool gave back.
   ///
   /// Throws, with nothing changed: std::logic_error for a pool that is not over virtual memory, std::invalid_argument
   /// for a wrong `keep`; std::runtime_error if the pool is paused, if a block is pinned as other than captured, or

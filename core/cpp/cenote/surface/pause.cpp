@@ -7,6 +7,7 @@
 
 #include "cenote/driver/pinned_chunks.hpp"
 #include "cenote/ground/error.hpp"
+#include "cenote/ground/quoted.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
 #include "cenote/surface/region.hpp"
 #include "cenote/surface/registry.hpp"
@@ -37,10 +38,19 @@ void add(pools& all, const std::shared_ptr<memory_resource>& resource) {
   if (pool && std::ranges::find(all, pool) == all.end()) all.push_back(std::move(pool));
 }
 
-pools of_region(const std::string& name) {
+/// Without those that are paused, or not, already; there must be others.
+pools only(pools all, bool are_paused, const std::string& if_none) {
+  std::erase_if(all, [=](const auto& each) { return each->is_paused() != are_paused; });
+  if (all.empty()) throw std::runtime_error(if_none);
+  return all;
+}
+
+/// Its pool on a device that it was first used on since may be running while the others are paused.
+pools of_region(const std::string& name, bool are_paused) {
   pools all;
   for (const auto& each : region_resources(name)) add(all, each);
-  return all;
+  const std::string what = "the region " + quoted(name, "");
+  return only(std::move(all), are_paused, what + (are_paused ? " is not paused" : " is paused already"));
 }
 
 pools of_everything(bool are_paused) {
@@ -49,9 +59,19 @@ pools of_everything(bool are_paused) {
     for (const auto& each : region_resources(name)) add(all, each);
   }
   for (const int device : devices_with_resource()) add(all, find_process_resource(device));
-  std::erase_if(all, [=](const auto& each) { return each->is_paused() != are_paused; });
-  if (all.empty()) throw std::runtime_error(are_paused ? "nothing is paused" : "there is nothing to pause");
-  return all;
+  return only(std::move(all), are_paused, are_paused ? "nothing is paused" : "there is nothing to pause");
+}
+
+/// Twice, if need be.
+template <class Undo>
+void put_back(pool_memory_resource& pool, Undo&& undo) noexcept {
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    try {
+      return static_cast<void>(undo(pool));
+    } catch (const std::exception& error) {
+      report_once("of several pools one could not be paused or resumed, nor one before it be put back: ", error.what());
+    }
+  }
 }
 
 /// Does one thing to all, and the other to those before the first one that fails.
@@ -65,14 +85,7 @@ std::size_t do_to_all(const pools& all, Do&& act, Undo&& undo) {
       ++done;
     }
   } catch (...) {
-    for (std::size_t i = 0; i < done; ++i) {
-      try {
-        undo(*all[i]);
-      } catch (const std::exception& error) {
-        report_once("of several pools one could not be paused or resumed, and one before it not put back: ",
-                    error.what());
-      }
-    }
+    for (std::size_t i = 0; i < done; ++i) put_back(*all[i], undo);
     throw;
   }
   return bytes;
@@ -99,10 +112,10 @@ std::size_t pause(const std::shared_ptr<memory_resource>& resource, const std::s
 std::size_t resume(const std::shared_ptr<memory_resource>& resource) { return require_pool(resource)->resume(); }
 
 std::size_t pause_region(const std::string& name, const std::string& keep) {
-  return pause_these(of_region(name), keep);
+  return pause_these(of_region(name, false), keep);
 }
 
-std::size_t resume_region(const std::string& name) { return resume_these(of_region(name)); }
+std::size_t resume_region(const std::string& name) { return resume_these(of_region(name, true)); }
 
 std::size_t pause_all(const std::string& keep) { return pause_these(of_everything(false), keep); }
 

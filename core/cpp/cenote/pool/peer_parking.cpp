@@ -1,0 +1,54 @@
+#include "cenote/pool/peer_parking.hpp"
+
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "cenote/driver/device.hpp"
+#include "cenote/driver/memory.hpp"
+#include "cenote/ground/bytes.hpp"
+#include "cenote/ground/error.hpp"
+#include "cenote/structures/page_map.hpp"
+
+namespace cenote::inline v1::pool {
+namespace {
+
+int checked_peer(int device, int peer) {
+  check_device(peer, "keeping paused memory: ");
+  if (peer != device) return peer;
+  throw std::invalid_argument("device " + std::to_string(device) + " cannot keep what it is to give back");
+}
+
+}  // namespace
+
+peer_parking::peer_parking(int device, int peer)
+    : device_(device),
+      peer_(checked_peer(device, peer)),
+      mappings_(peer, {.which = peer_devices::choice::named, .devices = {device}}) {}
+
+void peer_parking::make_room(std::size_t bytes) {
+  constexpr std::size_t page_bytes = page_map::max_page_bytes;
+  const std::size_t whole = align_up(bytes, page_bytes);
+  if (whole == 0) return;
+  const auto refuse = [&] {
+    memory_state figures;
+    figures.device_free = device_memory_info(peer_).free_bytes;
+    throw out_of_memory("device " + std::to_string(peer_) + ", to keep paused memory", whole, figures);
+  };
+  addresses_ = address_reservation::reserve(peer_, whole, page_bytes);
+  if (addresses_ == nullptr) refuse();
+  for (std::byte *at = addresses_->base(), *const end = at + whole; at != end; at += page_bytes) {
+    auto page = physical_page::create({.device = peer_}, page_bytes);
+    if (page == nullptr || !mappings_.map(std::move(page), addresses_, at, {})) refuse();
+  }
+}
+
+void peer_parking::save(std::size_t offset, const std::byte* from, std::size_t bytes, stream_ref stream) {
+  copy_async(addresses_->base() + offset, from, bytes, stream, device_);
+}
+
+void peer_parking::load(std::size_t offset, std::byte* to, std::size_t bytes, stream_ref stream) {
+  copy_async(to, addresses_->base() + offset, bytes, stream, device_);
+}
+
+}  // namespace cenote::inline v1::pool
