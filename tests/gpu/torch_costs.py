@@ -1,13 +1,15 @@
-"""What a tensor and its free cost on PyTorch's own allocator and on cenote: minima of many rounds, in turns.
+"""What a tensor and its free cost on PyTorch's own allocator and on cenote: many rounds, in turns.
 
     python torch_costs.py [OUTPUT.json]
 
-One process goes back and forth between the two, so that both meet the same clocks and caches.
+One process goes back and forth between the two, so that both meet the same clocks and caches. Printed are the minima,
+their ratio, and the median of the rounds' ratios.
 """
 
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -42,6 +44,7 @@ def cases() -> dict[str, Callable[[], Any]]:
         "torch.empty of 4 MiB": lambda: torch.empty(1 << 20, device="cuda"),
         "torch.empty of 64 MiB": lambda: torch.empty(1 << 24, device="cuda"),
         "raw allocation of 4 KB": lambda: give(take(4000, 0)),
+        "raw allocation of 64 MiB": lambda: give(take(1 << 26, 0)),
         "torch.empty, record_stream": recorded,
     }
 
@@ -69,20 +72,28 @@ def main() -> None:
     for allocator in ("native", "cenote"):
         choose(allocator)
         live += [torch.empty(1000, device="cuda") for _ in range(1000)]
-    best: dict[str, dict[str, list[float]]] = {name: {"native": [], "cenote": []} for name in measured}
+    seen: dict[str, dict[str, list[float]]] = {name: {"native": [], "cenote": []} for name in measured}
     for turn in range(ROUNDS):
-        for allocator in ("native", "cenote") if turn % 2 else ("cenote", "native"):
-            choose(allocator)
-            for name, call in measured.items():
-                best[name][allocator].append(1e9 * time_of(call))
+        for name, call in measured.items():
+            for allocator in ("native", "cenote") if turn % 2 else ("cenote", "native"):
+                choose(allocator)
+                seen[name][allocator].append(1e9 * time_of(call))
     results = {}
-    for name, times in best.items():
-        row = {allocator: min(each) for allocator, each in times.items()}
-        row["spread"] = sorted(times["native"])[ROUNDS // 2] / row["native"] - 1
-        results[name] = row
+    print(f"{'':28} {'PyTorch':>10} {'cenote':>10}   ratio  median of the ratios")
+    for name, times in seen.items():
+        native, ours = min(times["native"]), min(times["cenote"])
+        ratios = [mine / its for mine, its in zip(times["cenote"], times["native"], strict=True)]
+        results[name] = {
+            "native": native,
+            "cenote": ours,
+            "ratio": ours / native,
+            "median_ratio": statistics.median(ratios),
+            "spread": statistics.median(times["native"]) / native - 1,
+        }
+        row = results[name]
         print(
-            f"{name:28} PyTorch {row['native']:7.0f} ns  cenote {row['cenote']:7.0f} ns  "
-            f"{row['cenote'] / row['native']:.3f} (median of PyTorch's {1 + row['spread']:.3f} of its minimum)"
+            f"{name:28} {native:7.0f} ns {ours:7.0f} ns   {row['ratio']:.3f}  {row['median_ratio']:.3f} "
+            f"(PyTorch's own median is {1 + row['spread']:.3f} of its minimum)"
         )
     if len(sys.argv) > 1:
         Path(sys.argv[1]).write_text(json.dumps(results, indent=1))

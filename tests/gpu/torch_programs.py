@@ -2,18 +2,24 @@
 
     python torch_programs.py [--output RESULT.json] [--rounds 3] [PROGRAM …]
 
-Each program runs in one process, in turns: its model is made anew for each allocator. The losses, or what is
-generated, have to be the same bit for bit. Printed are the median times of a step beside PyTorch's own, how far apart
-the medians of PyTorch's own rounds lie, and the peak of reserved bytes. Needs transformers, peft and torchvision.
+Each program (torch_program_list.py) runs in one process, in turns: its model is made anew for each allocator.
+
+  1. All programs prepare, beside one another. Each runs a few steps with PyTorch's deterministic algorithms: twice on
+     PyTorch's own allocator, then on the others. What it computes is the same bit for bit, or DIFFERENT; or PyTorch's
+     own two runs differ already.
+  2. When all have done so, one after the other is timed, as users run it: rounds of a turn on each allocator.
+
+Printed are the median of the rounds' ratios to PyTorch's own, how far apart the medians of PyTorch's own rounds lie,
+and the peak of reserved bytes. The status is 1 where a program failed or is DIFFERENT.
 """
 
 from __future__ import annotations
 
 import argparse
-import fcntl
 import gc
 import json
 import os
+import select
 import statistics
 import subprocess
 import sys
@@ -21,237 +27,18 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from torch_program_list import DEVICE, PROGRAMS, Step, release_models
 
 ALLOCATORS = ("native", "expandable", "cenote")
+CHECKED = ("native", "native", "expandable", "cenote")
+CHECKED_STEPS = 5
 WARM_STEPS = 3
-DEVICE = os.environ.get("TORCH_PROGRAMS_DEVICE", "cuda")  # cpu: to try the programs themselves
+SECONDS_TO_PREPARE = 240
+SECONDS_TO_TIME = 120
 
-Step = Callable[[int], Any]
-"""Takes the number of the step; gives a loss, or anything that has to be the same."""
-
-PROGRAMS: dict[str, tuple[Callable[[], Callable[[], Step]], int]] = {}
-
-
-def program(steps: int) -> Callable[[Callable[[], Callable[[], Step]]], Callable[[], Callable[[], Step]]]:
-    """Register a function that prepares once, and gives a function that begins anew."""
-
-    def register(function: Callable[[], Callable[[], Step]]) -> Callable[[], Callable[[], Step]]:
-        PROGRAMS[function.__name__] = (function, steps)
-        return function
-
-    return register
-
-
-_on_device: list[Any] = []
-
-
-def on_device(model: Any, state: Any) -> None:
-    """Put the model's first state into memory of the allocator that is chosen now."""
-    model.load_state_dict(state)
-    model.to(DEVICE)
-    _on_device.append(model)
-
-
-def release_models() -> None:
-    """Leave nothing of the models on the device."""
-    for model in _on_device:
-        model.zero_grad(set_to_none=True)
-        model.cpu()
-    _on_device.clear()
-
-
-def copied(state: Any) -> Any:
-    return {name: value.clone() for name, value in state.items()}
-
-
-def gpt2(layers: int = 12) -> Any:
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    return GPT2LMHeadModel(GPT2Config(n_layer=layers, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0))
-
-
-def training_step(model: Any, optimizer: Any, loss: Callable[[int], Any]) -> Step:
-    def step(number: int) -> Any:
-        optimizer.zero_grad(set_to_none=True)
-        value = loss(number)
-        value.backward()
-        optimizer.step()
-        return value.detach()
-
-    return step
-
-
-def tokens(number: int, sizes: tuple[int, ...], lengths: tuple[int, ...]) -> Any:
-    """Draw a batch whose shape changes from step to step."""
-    import torch
-
-    generator = torch.Generator().manual_seed(number)
-    shape = (sizes[number % len(sizes)], lengths[number % len(lengths)])
-    return torch.randint(0, 50257, shape, generator=generator).to(DEVICE)
-
-
-@program(steps=16)
-def gpt2_training() -> Callable[[], Step]:
-    import torch
-
-    model = gpt2()
-    state = copied(model.state_dict())
-
-    def begin() -> Step:
-        on_device(model, state)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-
-        def loss(number: int) -> Any:
-            batch = tokens(number, (4, 8, 6), (512, 384, 640, 256))
-            with torch.autocast(DEVICE, torch.bfloat16):
-                return model(batch, labels=batch).loss
-
-        return training_step(model, optimizer, loss)
-
-    return begin
-
-
-@program(steps=16)
-def resnet_training_with_evaluation() -> Callable[[], Step]:
-    import torch
-    from torchvision.models import resnet50
-
-    model = resnet50()
-    state = copied(model.state_dict())
-
-    def begin() -> Step:
-        on_device(model, state)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-
-        def loss(number: int) -> Any:
-            generator = torch.Generator().manual_seed(number)
-            size = (32, 48)[number % 2], 3, *((224, 192, 256)[number % 3],) * 2
-            images = torch.randn(size, generator=generator).to(DEVICE)
-            return torch.nn.functional.cross_entropy(model(images), torch.zeros(size[0], dtype=torch.long).to(DEVICE))
-
-        train = training_step(model, optimizer, loss)
-
-        def step(number: int) -> Any:
-            model.train()
-            value = train(number)
-            if number % 4 == 3:
-                model.eval()
-                with torch.no_grad():
-                    value = value + loss(number + 1000)
-            return value
-
-        return step
-
-    return begin
-
-
-@program(steps=4)
-def generation_with_a_growing_cache() -> Callable[[], Step]:
-    import torch
-
-    model = gpt2().eval()
-    state = copied(model.state_dict())
-
-    def begin() -> Step:
-        on_device(model, state)
-
-        def step(number: int) -> Any:
-            batch = tokens(number, (8, 4, 16), (64, 128))
-            with torch.no_grad():
-                made = model.generate(
-                    batch,
-                    attention_mask=torch.ones_like(batch),
-                    max_new_tokens=32,
-                    do_sample=False,
-                    pad_token_id=50256,
-                )
-            return made.sum()
-
-        return step
-
-    return begin
-
-
-@program(steps=40)
-def graphed_inference_over_eight_batch_sizes() -> Callable[[], Step]:
-    import torch
-
-    layer = torch.nn.TransformerEncoderLayer(768, 12, 3072, dropout=0.0, batch_first=True)
-    model = torch.nn.TransformerEncoder(layer, 6, enable_nested_tensor=False).eval()
-    state = copied(model.state_dict())
-
-    def begin() -> Step:
-        on_device(model, state)
-        graphs = {}
-        with torch.no_grad():
-            for size in (64, 48, 32, 24, 16, 8, 4, 1):
-                x = torch.zeros(size, 128, 768, device=DEVICE)
-                model(x)
-                if DEVICE == "cpu":
-                    graphs[size] = (None, x, x)
-                    continue
-                torch.cuda.synchronize()
-                graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph):
-                    y = model(x)
-                graphs[size] = (graph, x, y)
-
-        def step(number: int) -> Any:
-            graph, x, y = list(graphs.values())[number % len(graphs)]
-            x.fill_(number / 100)
-            if graph is not None:
-                graph.replay()
-            return y.sum()
-
-        return step
-
-    return begin
-
-
-@program(steps=16)
-def lora_fine_tuning() -> Callable[[], Step]:
-    import torch
-    from peft import LoraConfig, get_peft_model
-
-    model = get_peft_model(gpt2(), LoraConfig(r=8, target_modules=["c_attn"], fan_in_fan_out=True, lora_dropout=0.0))
-    state = copied(model.state_dict())
-
-    def begin() -> Step:
-        on_device(model, state)
-        optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=1e-3)
-
-        def loss(number: int) -> Any:
-            batch = tokens(number, (8, 4), (384, 512, 256))
-            with torch.autocast(DEVICE, torch.bfloat16):
-                return model(input_ids=batch, labels=batch).loss
-
-        return training_step(model, optimizer, loss)
-
-    return begin
-
-
-@program(steps=24)
-def compiled_training() -> Callable[[], Step]:
-    import torch
-
-    layer = torch.nn.TransformerEncoderLayer(512, 8, 2048, dropout=0.0, batch_first=True)
-    model = torch.nn.TransformerEncoder(layer, 4, enable_nested_tensor=False)
-    compiled = torch.compile(model)
-    state = copied(model.state_dict())
-
-    def begin() -> Step:
-        on_device(model, state)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-
-        def loss(number: int) -> Any:
-            generator = torch.Generator().manual_seed(number)
-            x = torch.randn((16, 32)[number % 2], 256, 512, generator=generator).to(DEVICE)
-            return (compiled(x) - x).square().mean()
-
-        return training_step(model, optimizer, loss)
-
-    return begin
+Begin = Callable[[], Step]
 
 
 def choose(allocator: str) -> None:
@@ -277,7 +64,7 @@ def choose(allocator: str) -> None:
     torch.cuda.reset_peak_memory_stats()
 
 
-def run_turn(begin: Callable[[], Step], allocator: str, steps: int) -> dict[str, Any]:
+def run_turn(begin: Begin, allocator: str, steps: int) -> dict[str, Any]:
     """Run the program from its beginning on."""
     import torch
 
@@ -298,93 +85,157 @@ def run_turn(begin: Callable[[], Step], allocator: str, steps: int) -> dict[str,
     return {"allocator": allocator, "seen": seen, "times": times, "reserved": reserved}
 
 
-def run_program(name: str, rounds: int, lock: str) -> dict[str, Any]:
-    """Run a program with each allocator, in turns; alone on the device while it is timed."""
+def be_deterministic(wanted: bool) -> None:
+    """Have PyTorch take its deterministic algorithms, and of attention the one that is."""
     import torch
 
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    prepare, steps = PROGRAMS[name]
-    torch.manual_seed(0)
-    begin = prepare()
-    if name.startswith("compiled"):
-        run_turn(begin, "native", 2)  # compiles, beside others
-    with open(lock, "w") as alone:
-        fcntl.flock(alone, fcntl.LOCK_EX)
-        run_turn(begin, "native", 1)
-        turns = []
-        for number in range(rounds):
-            order = ALLOCATORS[number % 3 :] + ALLOCATORS[: number % 3]
-            turns += [run_turn(begin, allocator, steps) for allocator in order]
-    result: dict[str, Any] = {"program": name, "same": len({tuple(turn["seen"]) for turn in turns}) == 1}
+    torch.use_deterministic_algorithms(wanted, warn_only=True)
+    torch.backends.cudnn.deterministic = wanted
+    torch.backends.cuda.enable_flash_sdp(not wanted)
+    torch.backends.cuda.enable_mem_efficient_sdp(not wanted)
+    torch.backends.cuda.enable_cudnn_sdp(not wanted)
+
+
+def check(begin: Begin) -> dict[str, Any]:
+    """Compare what the program computes on each allocator."""
+    be_deterministic(True)
+    turns = [run_turn(begin, allocator, CHECKED_STEPS - WARM_STEPS) for allocator in CHECKED]
+    be_deterministic(False)
+    first, again, *others = [turn["seen"] for turn in turns]
+    if first != again:
+        verdict = "PyTorch's own differ"
+    else:
+        verdict = "same" if all(other == first for other in others) else "DIFFERENT"
+    return {"verdict": verdict, **{turn["allocator"]: {"reserved": turn["reserved"]} for turn in turns}}
+
+
+def run_rounds(begin: Begin, steps: int, rounds: int) -> dict[str, Any]:
+    """Time turns on each allocator, each of which is first once in three rounds."""
+    run_turn(begin, "native", 1)  # the clocks and caches that others have left
+    turns = []
+    for number in range(rounds):
+        order = ALLOCATORS[number % 3 :] + ALLOCATORS[: number % 3]
+        turns += [run_turn(begin, allocator, steps) for allocator in order]
+    result: dict[str, Any] = {}
     for allocator in ALLOCATORS:
         own = [turn for turn in turns if turn["allocator"] == allocator]
-        medians = [statistics.median(turn["times"]) for turn in own]
         result[allocator] = {
             "step_ms": 1e3 * statistics.median([each for turn in own for each in turn["times"]]),
-            "medians_ms": [1e3 * each for each in medians],
+            "medians_ms": [1e3 * statistics.median(turn["times"]) for turn in own],
             "reserved": max(turn["reserved"] for turn in own),
         }
-    native = result["native"]["medians_ms"]
-    result["ratio"] = result["cenote"]["step_ms"] / result["native"]["step_ms"]
+    native, ours = result["native"]["medians_ms"], result["cenote"]["medians_ms"]
+    result["ratios"] = [mine / its for mine, its in zip(ours, native, strict=True)]
+    result["ratio"] = statistics.median(result["ratios"])
     result["spread"] = max(native) / min(native) - 1
     return result
 
 
-def line_of(result: dict[str, Any]) -> str:
+def serve(name: str, rounds: int, threads: int) -> None:
+    """Prepare and check the program; time it when a line comes. Each is answered by a line of JSON."""
+    import torch
+
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    torch.set_num_threads(threads)  # while all prepare
+    program = PROGRAMS[name]
+    torch.manual_seed(0)
+    begin = program.prepare()
+    checked = check(begin)
+    if rounds > 0:
+        for allocator in ALLOCATORS:
+            run_turn(begin, allocator, 1)  # loads the kernels that it takes by default
+    print(json.dumps(checked), file=answers, flush=True)
+    if sys.stdin.readline():
+        torch.set_num_threads(os.cpu_count() or 1)
+        print(json.dumps(run_rounds(begin, program.steps, rounds)), file=answers, flush=True)
+
+
+class Child:
+    """The process of a program."""
+
+    def __init__(self, name: str, rounds: int, threads: int, folder: Path) -> None:
+        self.name = name
+        self.log = folder / f"{name}.txt"
+        command = [sys.executable, __file__, "--rounds", str(rounds), "--serve", str(threads), name]
+        environment = os.environ | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "TOKENIZERS_PARALLELISM": "false"}
+        with self.log.open("w") as noise:
+            self.process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=noise, text=True
+            )
+
+    def answer(self, seconds: float) -> dict[str, Any] | None:
+        """Wait for what it says next; None, and why is printed, if it says nothing."""
+        pipe: IO[str] | None = self.process.stdout
+        assert pipe is not None
+        is_there, _, _ = select.select([pipe], [], [], seconds)
+        if is_there and (line := pipe.readline()):
+            answer: dict[str, Any] = json.loads(line)
+            return answer
+        self.process.kill()
+        print(f"{self.name} {'failed' if is_there else 'took too long'}: {self.log.read_text()[-600:]}", flush=True)
+        return None
+
+    def go_on(self) -> None:
+        """Have it do what comes next."""
+        assert self.process.stdin is not None
+        print("go", file=self.process.stdin, flush=True)
+
+    def end(self) -> None:
+        """Wait for its end; it has nothing to do any more."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def line_of(name: str, result: dict[str, Any]) -> str:
     reserved = "  ".join(f"{result[allocator]['reserved'] / (1 << 20):8.0f}" for allocator in ALLOCATORS)
-    return (
-        f"{result['program']:42} {'same' if result['same'] else 'DIFFERENT':9} {result['native']['step_ms']:8.2f} ms  "
-        f"{result['ratio']:6.3f} ± {result['spread']:.3f}  MiB: {reserved}"
-    )
+    timed = ""
+    if "ratio" in result:
+        rounds = " ".join(f"{ratio:.3f}" for ratio in result["ratios"])
+        timed = f"{result['native']['step_ms']:8.2f} ms  {result['ratio']:.3f} ± {result['spread']:.3f} ({rounds})  "
+    return f"{name:42} {result['verdict']:20} {timed}MiB: {reserved}"
+
+
+def run_programs(names: list[str], rounds: int, output: Path | None) -> int:
+    """Prepare all, then time one after the other; give the number of those that failed."""
+    threads = max(1, (os.cpu_count() or 1) // max(1, len(names)))
+    results: dict[str, dict[str, Any]] = {}
+    print("program, losses, step; cenote beside PyTorch's own ± its spread; peak reserved: ", *ALLOCATORS, flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        children = [Child(name, rounds, threads, Path(folder)) for name in names]
+        until = time.monotonic() + SECONDS_TO_PREPARE
+        ready = []
+        for child in children:
+            if (checked := child.answer(max(0.0, until - time.monotonic()))) is not None:
+                results[child.name] = checked
+                ready.append(child)
+        for child in ready:
+            if rounds > 0:
+                child.go_on()
+                if (timed := child.answer(SECONDS_TO_TIME)) is None:
+                    results.pop(child.name)
+                    continue
+                results[child.name] |= timed
+            print(line_of(child.name, results[child.name]), flush=True)
+            child.end()
+            if output is not None:
+                output.write_text(json.dumps(results, indent=1))
+    return sum(name not in results or results[name]["verdict"] == "DIFFERENT" for name in names)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--one", nargs=2, metavar=("LOCK", "FILE"), help=argparse.SUPPRESS)
-    parser.add_argument("programs", nargs="*", default=list(PROGRAMS))
+    parser.add_argument("--rounds", type=int, default=3, help="0: compare what is computed, and time nothing")
+    parser.add_argument("--serve", type=int, metavar="THREADS", help=argparse.SUPPRESS)
+    usual = [name for name, program in PROGRAMS.items() if not program.only_by_name]
+    parser.add_argument("programs", nargs="*", default=usual, help=f"of {', '.join(PROGRAMS)}")
     given = parser.parse_args()
-    if given.one is not None:
-        Path(given.one[1]).write_text(json.dumps(run_program(given.programs[0], given.rounds, given.one[0])))
+    if given.serve is not None:
+        serve(given.programs[0], given.rounds, given.serve)
         return 0
-    environment = os.environ | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "TOKENIZERS_PARALLELISM": "false"}
-    results, failed = [], 0
-    print("program, losses, step; cenote beside PyTorch's own ± its spread; peak reserved: ", *ALLOCATORS, flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        children = {}
-        for name in given.programs:
-            file = Path(folder, f"{name}.json")
-            command = [
-                sys.executable,
-                __file__,
-                "--rounds",
-                str(given.rounds),
-                "--one",
-                f"{folder}/lock",
-                str(file),
-                name,
-            ]
-            log = Path(folder, f"{name}.txt")
-            with log.open("w") as noise:
-                child = subprocess.Popen(command, env=environment, stdout=noise, stderr=noise)
-            children[name] = (child, file, log)
-        while children:
-            for name, (child, file, log) in list(children.items()):
-                if child.poll() is None:
-                    continue
-                del children[name]
-                if child.returncode != 0:
-                    failed += 1
-                    print(f"{name} failed: {log.read_text()[-600:]}", flush=True)
-                    continue
-                results.append(json.loads(file.read_text()))
-                print(line_of(results[-1]), flush=True)
-                failed += not results[-1]["same"]
-                if given.output is not None:
-                    given.output.write_text(json.dumps(results, indent=1))
-            time.sleep(0.05)
-    return 1 if failed else 0
+    return 1 if run_programs(given.programs, given.rounds, given.output) else 0
 
 
 if __name__ == "__main__":
