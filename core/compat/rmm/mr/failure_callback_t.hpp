@@ -1,0 +1,14 @@
+// What an adaptor asks when memory has run out: of a size, whether to try again.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <rmm/detail/export.hpp>
+
+RMM_NAMESPACE_BEGIN
+namespace mr {
+
+using failure_callback_t = std::function<bool(std::size_t, void*)>;
+
+}  // namespace mr
+RMM_NAMESPACE_END
