@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -93,6 +94,13 @@ def test_alias_needs_no_rmm(run: RunFresh) -> None:
         report = cenote.install("pool", frameworks="rmm")
         assert report and "means cenote" in str(report), str(report)
     """)
+
+
+def test_the_wheel_has_what_is_compiled() -> None:
+    installed = {
+        path.name for path in metadata.files("cenote") or () if path.parts[:3] == ("cenote", "allocators", "rmm")
+    }
+    assert {"cenote_rmm.pyx", "current_resource.hpp", "extension_build.py"} <= installed
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
