@@ -66,6 +66,16 @@ class CenoteMemoryResource(MemoryResource):  # type: ignore[misc,unused-ignore]
         If there is no such device.
     """
 
+    # Attributes, which cuda.core asks of each buffer, as properties of Python's would take longer than an allocation.
+    device_id: int = -1
+    """The device whose memory this is."""
+    is_device_accessible: bool = True
+    """The device can read and write the memory of every resource."""
+    is_host_accessible: bool = False
+    """Whether the host can, too; False where the memory is that of whatever resource is current."""
+    is_managed: bool = False
+    """Whether the driver moves the memory between host and device; False as above."""
+
     def __init__(self, resource: cenote.mr.DeviceMemoryResource | None = None, device: int | None = None) -> None:
         if resource is not None:
             if not isinstance(resource, cenote.mr.DeviceMemoryResource):
@@ -78,11 +88,11 @@ class CenoteMemoryResource(MemoryResource):  # type: ignore[misc,unused-ignore]
         elif not 0 <= device < cenote.driver.device_count():
             raise IndexError(f"there is no device {device}: there are {cenote.driver.device_count()}")
         self._resource = resource
-        self._device = device
+        self._device = self.device_id = device
         words = resource.specification.split("|") if resource is not None else ["cuda"]
         # The current resource may change: all that it promises is memory of the device.
-        self._is_managed = words[-1].partition(":")[0].strip() in _MANAGED
-        self._is_host_accessible = resource is not None and resource.is_host_accessible
+        self.is_managed = words[-1].partition(":")[0].strip() in _MANAGED
+        self.is_host_accessible = resource is not None and resource.is_host_accessible
 
     def allocate(self, size: int, *, stream: Any) -> Buffer:
         """Allocate in the order of `stream`.
@@ -104,9 +114,9 @@ class CenoteMemoryResource(MemoryResource):  # type: ignore[misc,unused-ignore]
             There is no memory. It is a MemoryError.
         """
         if self._resource is not None:
-            address = self._resource.allocate(size, stream)
+            address = self._resource.allocate(size, _plain(stream))
         else:
-            address = _client.allocate(size, stream, self._device)
+            address = _client.allocate(size, _plain(stream), self._device)
         return Buffer.from_handle(address, size, mr=self, stream=stream)
 
     def deallocate(self, ptr: Any, size: int, *, stream: Any) -> None:
@@ -122,38 +132,23 @@ class CenoteMemoryResource(MemoryResource):  # type: ignore[misc,unused-ignore]
             Work queued on it so far may still use the memory.
         """
         if self._resource is not None:
-            self._resource.deallocate(int(ptr), size, stream)
+            self._resource.deallocate(int(ptr), size, _plain(stream))
         else:
-            _client.deallocate(int(ptr), stream)
+            _client.deallocate(int(ptr), _plain(stream))
 
     @property
     def resource(self) -> cenote.mr.DeviceMemoryResource:
         """The resource that the next buffer comes from."""
         return self._resource if self._resource is not None else cenote.mr.get_per_device_resource(self._device)
 
-    @property
-    def device_id(self) -> int:
-        """The device whose memory this is."""
-        return self._device
-
-    @property
-    def is_device_accessible(self) -> bool:
-        """True: the device can read and write the memory of every resource."""
-        return True
-
-    @property
-    def is_host_accessible(self) -> bool:
-        """Whether the host can, too; False where the memory is that of whatever resource is current."""
-        return self._is_host_accessible
-
-    @property
-    def is_managed(self) -> bool:
-        """Whether the driver moves the memory between host and device; False as above."""
-        return self._is_managed
-
     def __repr__(self) -> str:
         of = f"'{self._resource.specification}'" if self._resource is not None else "the current resource"
         return f"<cenote.allocators.cuda.CenoteMemoryResource of {of} on device {self._device}>"
+
+
+def _plain(stream: Any) -> Any:
+    """Give the handle of a stream of cuda.core's, which is sooner understood; any other stream as it is."""
+    return stream.__cuda_stream__()[1] if type(stream) is CoreStream else stream
 
 
 def from_cuda_core(resource: MemoryResource) -> cenote.mr.DeviceMemoryResource:

@@ -1,13 +1,14 @@
 """Calls that Numba makes of the driver about addresses, answered for memory of cenote's.
 
 Numba asks the driver for the extents of an allocation, and has it open and close what other processes have. The driver
-knows what lies under a pool, not the pool's blocks: so for these the three functions of Numba's driver object are
-answered here, and for all else by the driver.
+knows what lies under a pool, not the pool's blocks: so for these four functions of Numba's driver object are answered
+here, and for all else by the driver.
 """
 
 from __future__ import annotations
 
 import ctypes
+import threading
 from typing import Any
 
 import cenote
@@ -19,17 +20,18 @@ __all__ = ["answer_for_cenote", "extents_of_driver"]
 
 _asked: dict[str, Any] = {}
 """The driver's own functions, by name."""
+_installing = threading.Lock()
 _opened: dict[int, cenote.DeviceBuffer] = {}
 """By address."""
 
 
 def answer_for_cenote() -> None:
     """Put the answers in place. It may be called again."""
-    if _asked:
-        return
-    for answer in (cuMemGetAddressRange, cuIpcOpenMemHandle, cuIpcCloseMemHandle):
-        _asked[answer.__name__] = getattr(driver, answer.__name__)
-        setattr(driver, answer.__name__, answer)
+    answers = (cuMemGetAddressRange, cuMemHostGetDevicePointer, cuIpcOpenMemHandle, cuIpcCloseMemHandle)
+    with _installing:  # threads make their contexts at once
+        for answer in answers if not _asked else ():
+            _asked[answer.__name__] = getattr(driver, answer.__name__)
+            setattr(driver, answer.__name__, answer)
 
 
 def extents_of_driver(address: int) -> tuple[int, int]:
@@ -45,6 +47,13 @@ def cuMemGetAddressRange(address: Any) -> tuple[Any, int]:
         extents: tuple[Any, int] = _asked["cuMemGetAddressRange"](address)
         return extents
     return binding.CUdeviceptr(block.address), block.size
+
+
+def cuMemHostGetDevicePointer(address: Any, flags: int) -> Any:
+    """Where the device has memory of the host: pinned memory lies at one address for both."""
+    if find_block(int(address)) is None:
+        return _asked["cuMemHostGetDevicePointer"](address, flags)
+    return binding.CUdeviceptr(int(address))
 
 
 def cuIpcOpenMemHandle(handle: Any, flags: int) -> Any:
