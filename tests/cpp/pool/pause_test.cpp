@@ -413,6 +413,24 @@ TEST_P(pauses_in, keep_contents_of_many_chunks) {
   }
 }
 
+TEST_F(pauses, bring_small_pages_in_a_row_back_as_large_ones) {
+  hold_some();  // so that their ends are not those of a large page
+  void* const large = pool_->allocate({}, 2100 * MiB);
+  const std::size_t before = live_objects().handles;
+  pool_->pause("nothing");
+  pool_->resume();
+  pool_->check();
+  EXPECT_LE(live_objects().handles, before / 2 + 2);
+  for (const held& each : held_) fill_async(each.at, each.value, each.bytes, {}, 0);
+  pool_->deallocate({}, large, 2100 * MiB);
+  pool_->trim(0, true);
+  pool_->check();
+  EXPECT_LE(pool_->pool_size(), 32 * MiB);
+  pool_->pause();
+  pool_->resume();
+  expect_contents();
+}
+
 TEST_F(pauses, refuse_places_that_are_not_there) {
   hold_some();
   EXPECT_THROW(pool_->pause("file:/no/such/folder"), std::runtime_error);

@@ -1,6 +1,7 @@
 #include "cenote/pool/page_pause.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <string>
 #include <utility>
 
@@ -140,6 +141,7 @@ void page_pause::be_paused(std::vector<parked_page> parked, std::unique_ptr<park
 void page_pause::resume(mapped_pages& pages, const std::function<std::size_t(std::size_t)>& make_room) {
   drop_free_pages(pages);
   map_kept_memory(pages);
+  merge_pages();
   std::size_t brought = 0;
   std::size_t brought_bytes = 0;
   const cuda_stream stream(device(), cuda_stream::kind::non_blocking);
@@ -198,6 +200,56 @@ void page_pause::map_kept_memory(mapped_pages& pages) {
     if (!pages.show(place->memory, place->at.address)) refuse(0);
     parked_.erase(place);
   }
+}
+
+/// Has pages come again as larger ones.
+void page_pause::merge_pages() {
+  constexpr std::size_t pages_of_a_pool = 1024;
+  const std::size_t largest =
+      std::clamp(std::bit_ceil(bytes() / pages_of_a_pool), page_map::slot_bytes, page_map::max_page_bytes);
+  const shared_heap::section here(heap_);
+  std::vector<parked_page> fewer;
+  fewer.reserve(parked_.size());
+  for (std::size_t first = 0; first < parked_.size();) {
+    const std::size_t end = end_of_large_page(first, largest, here->range().pages().base());
+    fewer.push_back(merged(first, end));
+    first = end;
+  }
+  for (const parked_page& each : fewer) here->range().merge(each.at);
+  parked_ = std::move(fewer);
+}
+
+/// Behind the last of the pages that tile the largest page which may begin where the first one does.
+std::size_t page_pause::end_of_large_page(std::size_t first, std::size_t largest,
+                                          const std::byte* base) const noexcept {
+  std::byte* const begin = parked_[first].at.address;
+  for (std::size_t bytes = largest; bytes > parked_[first].at.bytes; bytes /= 2) {
+    if (static_cast<std::size_t>(begin - base) % bytes != 0) continue;
+    std::size_t end = first;
+    std::byte* at = begin;
+    for (; end < parked_.size() && at < begin + bytes && parked_[end].at.address == at; ++end) {
+      at += parked_[end].at.bytes;
+    }
+    if (at == begin + bytes) return end;
+  }
+  return first + 1;
+}
+
+/// The pages from `first` to `end` as one. What lies together, and is kept together, is one piece.
+auto page_pause::merged(std::size_t first, std::size_t end) const -> parked_page {
+  parked_page whole = parked_[first];
+  for (std::size_t i = first + 1; i < end; ++i) {
+    whole.at.bytes += parked_[i].at.bytes;
+    for (const extent& part : parked_[i].contents) {
+      extent* const last = whole.contents.empty() ? nullptr : &whole.contents.back();
+      if (last != nullptr && last->at + last->bytes == part.at && last->offset + last->bytes == part.offset) {
+        last->bytes += part.bytes;
+      } else {
+        whole.contents.push_back(part);
+      }
+    }
+  }
+  return whole;
 }
 
 void page_pause::copy_back(const parked_page& each, stream_ref stream) {

@@ -14,6 +14,9 @@
 //   3. Resuming makes page after page, and queues the copies into it meanwhile. A failure takes all new pages back;
 //      the copies are kept until the last one is there.
 //   4. A page that became wholly free while it was paused does not come again.
+//   5. Small pages that lie in a row come again as large ones, of about a five-hundredth of the pool: there are fewer
+//   of
+//      them to unmap and release the next time.
 //
 // Invariants
 //   I1  while paused, a page of the heap is mapped if and only if it is none of `parked_`
@@ -73,6 +76,9 @@ class page_pause {
   void be_paused(std::vector<parked_page> parked, std::unique_ptr<parking> where) noexcept;
   void drop_free_pages(mapped_pages& pages);
   void map_kept_memory(mapped_pages& pages);
+  void merge_pages();
+  parked_page merged(std::size_t first, std::size_t end) const;
+  std::size_t end_of_large_page(std::size_t first, std::size_t largest, const std::byte* base) const noexcept;
   void copy_back(const parked_page& each, stream_ref stream);
   [[noreturn]] void refuse(std::size_t brought) const;
   int device() const noexcept { return heap_.device(); }

@@ -393,6 +393,15 @@ void paged_range::was_unmapped(const page& gone) noexcept {
   }
 }
 
+void paged_range::merge(const page& whole) noexcept {
+  for (std::byte *at = whole.address, *const end = at + whole.bytes; at != end;) {
+    const page part = pages_.page_at(at);
+    pages_.remove(part);
+    at += part.bytes;
+  }
+  pages_.insert(whole);
+}
+
 bool paged_range::is_mapped(const std::byte* address, std::size_t bytes) const noexcept {
   for (const std::byte* at = address; at < address + bytes; at = end_of(page_or_slot(at))) {
     if (!pages_.is_mapped(at)) return false;

@@ -104,6 +104,9 @@ class paged_range {
   void pin(const std::byte* address, std::size_t bytes) noexcept { pages_.pin(address, bytes); }
   void unpin(const std::byte* address, std::size_t bytes) noexcept { pages_.unpin(address, bytes); }
 
+  /// One page lies where several lay, which tile it; it lies at a multiple of its size.
+  void merge(const page& whole) noexcept;
+
   /// Whether all the bytes have pages: those of a block that is in use, unless its plan is still open.
   bool is_mapped(const std::byte* address, std::size_t bytes) const noexcept;
 
