@@ -63,6 +63,27 @@ TEST_F(pool_over_pages, serves_a_large_request_from_free_pages_that_lie_apart) {
   pool->check();
 }
 
+TEST_F(pool_over_pages, breaks_no_whole_page_for_a_small_block_while_another_stream_has_a_piece_of_one) {
+  const auto pool = make_pool(4 * page_bytes, 4 * page_bytes);
+  const stream_of_ours a;
+  const stream_of_ours b;
+  void* const piece = pool->allocate(a.view(), MiB);
+  void* const beside = pool->allocate(a.view(), MiB);
+  void* whole = pool->allocate(b.view(), 3 * page_bytes);
+  use(piece, MiB, a.view());
+  pool->deallocate(a.view(), piece, MiB);
+  pool->deallocate(b.view(), whole, 3 * page_bytes);
+  void* const small = pool->allocate(b.view(), MiB);
+  EXPECT_EQ(small, piece);
+  use(small, MiB, b.view());
+  EXPECT_NE(whole = pool->try_allocate(b.view(), 3 * page_bytes), nullptr);
+  finish_all_work();
+  EXPECT_TRUE(violations().empty()) << "B has waited for A";
+  pool->deallocate(b.view(), whole, 3 * page_bytes);
+  pool->deallocate(b.view(), small, MiB);
+  pool->deallocate(a.view(), beside, MiB);
+}
+
 TEST_F(pool_over_pages, keeps_the_order_of_work_on_pages_that_move) {
   const auto pool = make_pool(8 * page_bytes);
   const stream_of_ours a;
@@ -318,6 +339,8 @@ TEST_P(repeated_phases, fit_again_if_they_fitted_once) {
 }
 
 INSTANTIATE_TEST_SUITE_P(seeds, repeated_phases, testing::Range(0u, check_level >= 1 ? 24u : 200u));
+// What did not fit again while a small block broke a whole page rather than wait for a piece of one.
+INSTANTIATE_TEST_SUITE_P(that_failed, repeated_phases, testing::Values(821u, 1259u, 1298u, 1553u));
 
 }  // namespace
 }  // namespace cenote::test

@@ -35,7 +35,8 @@ constexpr std::size_t least_to_spare = 240 * MiB;
 constexpr std::size_t shares_to_spare_if_sparing = 33;
 constexpr std::size_t least_to_spare_if_sparing = 16 * MiB;
 
-/// In a pool of at most so many bytes, a thousand of the smallest pages, a single page is worth a search.
+/// In a pool of at most so many bytes, a thousand of the smallest pages, a single page is worth a search, or a wait of
+/// a stream for another's piece of a page.
 constexpr std::size_t few_pages = 1024 * page_map::slot_bytes;
 
 /// Nothing is allocated from the heap while it lives, nor later if it `stays`.
@@ -74,7 +75,9 @@ page_backing::page_backing(shared_heap& heap, std::shared_ptr<memory_resource> u
 
 void page_backing::prepare(request& wanted) {
   make_whole(wanted);
-  wanted.is_planned = wanted.bytes >= page_map::slot_bytes && *maximum() < few_pages;
+  const bool are_few = *maximum() < few_pages;
+  wanted.is_planned = are_few && wanted.bytes >= page_map::slot_bytes;
+  wanted.is_sparing = are_few && wanted.bytes < page_map::slot_bytes;
 }
 
 void* page_backing::bring(request& wanted) {

@@ -60,8 +60,9 @@ void* shared_heap::take_or_borrow(request& wanted, bool may_borrow) {
   {
     section here(*this);
     meet(wanted.stream, wanted.id, here);
-    pointer = here->take(wanted);
-    if (pointer == nullptr && may_borrow) found = here->borrow(wanted);
+    if (may_borrow && wanted.is_sparing && !here->has_piece(wanted)) found = here->borrow(wanted, page_map::slot_bytes);
+    if (!found) pointer = here->take(wanted);
+    if (!found && pointer == nullptr && may_borrow) found = here->borrow(wanted);
   }
   if (pointer != nullptr) {
     if (caches().may_keep(wanted.bytes)) caches().open(wanted.id);

@@ -96,20 +96,36 @@ void stream_ordered_heap::restock(const request& wanted, owner_index from) noexc
   }
 }
 
-auto stream_ordered_heap::borrow(const request& wanted) -> std::optional<borrowed> {
+bool stream_ordered_heap::has_piece(const request& wanted) {
+  const auto is_piece = [&](block_index found) {
+    return found != no_block && heap_[found].bytes() < page_map::slot_bytes;
+  };
+  return is_piece(find(owner_of(wanted.id), wanted)) || (takes_ready(wanted) && is_piece(find(ready_, wanted)));
+}
+
+auto stream_ordered_heap::borrow(const request& wanted, std::size_t below) -> std::optional<borrowed> {
   if (is_held_ || is_closed_) return std::nullopt;
   const stream_timeline& mine = timelines_.meet(wanted.id, heap_);
+  block_index smallest = no_block;
+  stream_id of{};
+  mark awaited{};
   for (const auto& [id, lender] : timelines_) {
     if (id == wanted.id || id.is_capturing()) continue;
     const block_index found = find(lender.owner(), wanted);
-    if (found == no_block) continue;
+    if (found == no_block || heap_[found].bytes() >= below) continue;
     const stamp freed_at = heap_[found].freed_at;
-    const mark known{freed_at, nullptr};
-    const mark* const awaited = freed_at <= mine.known_of(id) ? &known : lender.covering(freed_at);
-    if (awaited == nullptr) continue;
-    return borrowed{take_found(found, wanted, counters_.from_other_stream), id, freed_at, *awaited};
+    const bool is_known = freed_at <= mine.known_of(id);
+    const mark* const covering = is_known ? nullptr : lender.covering(freed_at);
+    if (!is_known && covering == nullptr) continue;
+    smallest = found;
+    of = id;
+    awaited = is_known ? mark{freed_at, nullptr} : *covering;
+    below = heap_[found].bytes();
+    if (below == wanted.bytes) break;
   }
-  return std::nullopt;
+  if (smallest == no_block) return std::nullopt;
+  const stamp freed_at = heap_[smallest].freed_at;
+  return borrowed{take_found(smallest, wanted, counters_.from_other_stream), of, freed_at, std::move(awaited)};
 }
 
 void stream_ordered_heap::has_waited(const request& wanted, borrowed& found) {

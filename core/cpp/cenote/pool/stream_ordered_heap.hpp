@@ -92,8 +92,11 @@ class stream_ordered_heap {
   /// emptied for it. Brings more of a size that the thread keeps asking for into its cache.
   void* take(const request& wanted);
 
-  /// What another stream has freed, and a mark covers.
-  std::optional<borrowed> borrow(const request& wanted);
+  /// Whether the stream need break no whole page: a smaller block of its own, or a ready one, would do.
+  bool has_piece(const request& wanted);
+
+  /// The smallest block that another stream has freed, that a mark covers, and that has fewer bytes than `below`.
+  std::optional<borrowed> borrow(const request& wanted, std::size_t below = max_allocation);
   void has_waited(const request& wanted, borrowed& found);
   void give_back(borrowed returned) noexcept;
 
