@@ -1,0 +1,182 @@
+"""torch_memory_saver's names for `cenote.region`, `cenote.pause` and `cenote.resume`.
+
+::
+
+    from cenote.compat.torch_memory_saver import torch_memory_saver
+
+    with torch_memory_saver.region("kv_cache"):
+        cache = torch.zeros(...)
+    torch_memory_saver.pause("kv_cache")
+    torch_memory_saver.resume("kv_cache")
+
+PyTorch must be on cenote (`cenote.install`). A program that imports ``torch_memory_saver`` itself, such as SGLang, gets
+this with ``sys.modules["torch_memory_saver"] = cenote.compat.torch_memory_saver`` before. No library is preloaded.
+
+What differs: a wrong state is an error that changes nothing, where the original ends the process; regions nest; and
+`TorchMemorySaver.get_cpu_backup` is not there.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import cenote
+from cenote import mr
+
+__all__ = ["TorchMemorySaver", "torch_memory_saver"]
+
+
+class TorchMemorySaver:
+    """What memory is of which tag, and whether it is kept while it is paused."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards `_regions`
+        self._regions: dict[tuple[str, bool], cenote.region] = {}
+        self._thread = threading.local()
+        self._hook_mode = "preload"
+        self._memory_margin_bytes = 0
+
+    @contextmanager
+    def region(self, tag: str = "default", enable_cpu_backup: bool = False) -> Iterator[None]:
+        """Put what the block allocates onto pages of the tag's own.
+
+        Parameters
+        ----------
+        tag : str
+            What `pause` and `resume` name it by.
+        enable_cpu_backup : bool
+            Whether it keeps its contents, in pinned memory, while it is paused. Without, they are lost.
+        """
+        if not isinstance(tag, str):
+            raise TypeError(f"tag must be a str, not {type(tag).__name__}")
+        around = mr.get_current_device_resource()
+        with self._region_of(tag, bool(enable_cpu_backup)):
+            outside = self._outside()
+            outside.append(around)
+            try:
+                yield
+            finally:
+                outside.pop()
+
+    @contextmanager
+    def disable(self, dispose_mem_pool_after_use: bool = True) -> Iterator[None]:
+        """Inside of a region: what the block allocates is not of it."""
+        outside = self._outside()
+        if not outside:
+            raise RuntimeError("disable() is for the inside of a region")
+        with cenote.use(outside[0]):
+            yield
+
+    @contextmanager
+    def cuda_graph(
+        self,
+        cuda_graph: Any,
+        pool: Any = None,
+        stream: Any = None,
+        capture_error_mode: str = "global",
+        tag: str = "default",
+        enable_cpu_backup: bool = False,
+    ) -> Iterator[None]:
+        """As ``torch.cuda.graph``, with the graph's memory in the region."""
+        cuda = importlib.import_module("torch.cuda")
+        with (
+            cuda.graph(cuda_graph, pool=pool, stream=stream, capture_error_mode=capture_error_mode),
+            self.region(tag, enable_cpu_backup),
+        ):
+            yield
+
+    def pause(self, tag: str | None = None) -> None:
+        """Give the memory of a tag, or of all, back to the device, and keep its addresses.
+
+        A tag that nobody has used has none.
+
+        Raises
+        ------
+        RuntimeError
+            If it is paused already, and as `cenote.pause`. Nothing has changed then, but that contents without a
+            backup may be lost.
+        """
+        running, paused = self._regions_of(tag)
+        if paused and not running:
+            raise RuntimeError(f"{tag or 'everything'} is paused already")
+        done = []
+        try:
+            for region, is_kept in running:
+                cenote.pause(region, "host" if is_kept else "nothing")
+                done.append(region)
+        except BaseException:
+            for region in done:
+                cenote.resume(region)
+            raise
+
+    def resume(self, tag: str | None = None) -> None:
+        """Bring the memory of a tag, or of all that is paused, back to the same addresses.
+
+        Raises
+        ------
+        RuntimeError
+            If it is not paused.
+        MemoryError
+            If the device has not enough memory left. What is still paused can be resumed later.
+        """
+        running, paused = self._regions_of(tag)
+        if running and not paused:
+            raise RuntimeError(f"{tag or 'everything'} is not paused")
+        for region, _ in paused:
+            cenote.resume(region)
+
+    @property
+    def enabled(self) -> bool:
+        """Always so."""
+        return True
+
+    @property
+    def hook_mode(self) -> str:
+        """Takes what the original takes, and changes nothing: there is no hook."""
+        return self._hook_mode
+
+    @hook_mode.setter
+    def hook_mode(self, hook_mode: str) -> None:
+        if hook_mode not in ("preload", "torch"):
+            raise ValueError(f"hook_mode must be 'preload' or 'torch', not {hook_mode!r}")
+        self._hook_mode = hook_mode
+
+    @property
+    def memory_margin_bytes(self) -> int:
+        """Is kept, and changes nothing: `cenote.budget` bounds what a process takes."""
+        return self._memory_margin_bytes
+
+    @memory_margin_bytes.setter
+    def memory_margin_bytes(self, value: int) -> None:
+        self._memory_margin_bytes = int(value)
+
+    def get_cpu_backup(self, x: Any, zero_copy: bool = False) -> Any:
+        """Raise: what is paused cannot be read before it is resumed."""
+        raise NotImplementedError("what is paused cannot be read before it is resumed")
+
+    def _outside(self) -> list[mr.DeviceMemoryResource]:
+        """Give the resources around the thread's regions, the outermost one first."""
+        if not hasattr(self._thread, "outside"):
+            self._thread.outside = []
+        outside: list[mr.DeviceMemoryResource] = self._thread.outside
+        return outside
+
+    def _region_of(self, tag: str, is_kept: bool) -> cenote.region:
+        with self._lock:
+            name = f"torch_memory_saver {tag}" + (" with a backup" if is_kept else "")
+            return self._regions.setdefault((tag, is_kept), cenote.region(name))
+
+    def _regions_of(self, tag: str | None) -> tuple[list[tuple[cenote.region, bool]], list[tuple[cenote.region, bool]]]:
+        """Those that run, with a backup first, and those that are paused."""
+        with self._lock:
+            known = sorted(self._regions.items(), key=lambda item: not item[0][1])
+        wanted = [(region, is_kept) for (name, is_kept), region in known if tag is None or name == tag]
+        paused = [each for each in wanted if each[0].is_paused]
+        return [each for each in wanted if each not in paused], paused
+
+
+torch_memory_saver = TorchMemorySaver()

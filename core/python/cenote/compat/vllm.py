@@ -1,0 +1,103 @@
+"""Sleep mode of vLLM on `cenote.pause`: a backend that a program registers, and where its memory lies.
+
+::
+
+    from vllm.device_allocator.sleep_mode_backend import SleepModeBackendFactory
+
+    SleepModeBackendFactory.register_backend("cenote", "cenote.compat.vllm", "CenoteBackend")
+
+Nothing registers itself in vLLM's processes. vLLM must have the pluggable backends, and its PyTorch must be on cenote
+(`cenote.install`). What vLLM allocates under a tag is put into a region by `memory_pool_context`, which a worker of the
+program's own returns in the place of vLLM's allocator::
+
+    class Worker(vllm.v1.worker.gpu_worker.Worker):
+        def _maybe_get_memory_pool_context(self, tag):
+            return cenote.compat.vllm.memory_pool_context(tag)
+
+Its state is the regions': they are asked, not remembered.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import cenote
+from cenote.pausing import regions
+
+if TYPE_CHECKING:
+    _Backend = Any
+else:
+    from vllm.device_allocator.sleep_mode_backend import SleepModeBackend as _Backend
+
+__all__ = ["CenoteBackend", "memory_pool_context"]
+
+_PREFIX = "vllm "
+
+
+def memory_pool_context(tag: str) -> cenote.region:
+    """Give the region of a tag of vLLM's, such as ``"weights"`` or ``"kv_cache"``."""
+    return cenote.region(_PREFIX + tag)
+
+
+class CenoteBackend(_Backend):  # type: ignore[misc]  # vLLM is not there to be looked at
+    """vLLM's sleep and wake-up: level 1 keeps weights in pinned memory; level 2, and all other tags, keep nothing."""
+
+    def suspend(self, level: int = 1) -> None:
+        """Give the memory of all tags back. RuntimeError, with nothing changed, if all of them are suspended."""
+        running = {tag: region for tag, region in _by_tag().items() if not region.is_paused}
+        if not running and _by_tag():
+            raise RuntimeError("it is suspended already")
+        done = []
+        try:
+            for tag in sorted(running, key=lambda name: name != "weights"):
+                cenote.pause(running[tag], "host" if level == 1 and tag == "weights" else "nothing")
+                done.append(running[tag])
+        except BaseException:
+            for region in done:
+                cenote.resume(region)
+            raise
+
+    def resume(self, tags: list[str] | None = None) -> None:
+        """Bring the memory of some tags, or of all, back. MemoryError says how much is missing."""
+        for tag, region in _by_tag().items():
+            if region.is_paused and (tags is None or tag in tags):
+                cenote.resume(region)
+
+    def discard(self, tags: tuple[str, ...]) -> None:
+        """Give the memory of some tags back without its contents."""
+        for tag, region in _by_tag().items():
+            if tag in tags and not region.is_paused:
+                cenote.pause(region, "nothing")
+
+    def state(self) -> str:
+        """``"SUSPENDED"`` while any tag is."""
+        return "SUSPENDED" if any(region.is_paused for region in _by_tag().values()) else "RUNNING"
+
+    @classmethod
+    def is_supported(cls) -> bool:
+        """Say yes: where the device has no virtual memory, entering a region says so."""
+        return True
+
+    @classmethod
+    def preserves_communicators(cls) -> bool:
+        """Say yes: their memory is in no region."""
+        return True
+
+    @classmethod
+    def preserves_compiled_artifacts(cls) -> bool:
+        """Say yes: the process and its context go on."""
+        return True
+
+    @classmethod
+    def preserves_graphs_with_communicators(cls) -> bool:
+        """Say yes: graphs know addresses, which stay."""
+        return True
+
+    @classmethod
+    def supports_durable_storage(cls) -> bool:
+        """Say no: what is paused ends with the process."""
+        return False
+
+
+def _by_tag() -> dict[str, cenote.region]:
+    return {name.removeprefix(_PREFIX): it for name, it in regions().items() if name.startswith(_PREFIX)}

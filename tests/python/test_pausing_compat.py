@@ -1,0 +1,116 @@
+"""torch_memory_saver's interface and vLLM's sleep mode on regions and pauses, without the two and without PyTorch."""
+
+from __future__ import annotations
+
+import abc
+import importlib
+import importlib.util
+import sys
+from types import ModuleType
+
+import pytest
+
+import cenote
+from cenote import mr, pausing
+from cenote.compat.torch_memory_saver import TorchMemorySaver
+
+MIB = 1 << 20
+
+
+def filled() -> tuple[cenote.DeviceBuffer, bytes]:
+    content = bytes(range(256)) * 4096
+    return cenote.DeviceBuffer.to_device(content), content
+
+
+def test_a_tag_is_paused_with_or_without_a_backup() -> None:
+    saver = TorchMemorySaver()
+    with saver.region("weights", enable_cpu_backup=True):
+        weights, content = filled()
+    with saver.region("kv_cache"):
+        cache, _ = filled()
+    address = cache.ptr
+    saver.pause("kv_cache")
+    assert weights.tobytes() == content
+    with pytest.raises(RuntimeError, match="kv_cache is paused already"):
+        saver.pause("kv_cache")
+    saver.pause()
+    with pytest.raises(RuntimeError, match="everything is paused already"):
+        saver.pause()
+    with pytest.raises(RuntimeError, match="is paused"), saver.region("kv_cache"):
+        filled()
+    saver.resume("weights")
+    with pytest.raises(RuntimeError, match="weights is not paused"):
+        saver.resume("weights")
+    saver.resume()
+    assert (weights.tobytes(), cache.ptr) == (content, address)
+    saver.pause("nobody's")
+    saver.resume("nobody's")
+
+
+def test_disabling_is_for_the_inside_of_a_region() -> None:
+    saver = TorchMemorySaver()
+    outer = mr.get_current_device_resource()
+    with pytest.raises(RuntimeError, match="inside of a region"), saver.disable():
+        pass
+    with saver.region(), saver.region("another"):
+        assert mr.get_current_device_resource() is not outer
+        with saver.disable():
+            assert mr.get_current_device_resource() is outer
+
+
+def test_options_of_the_original_are_taken() -> None:
+    saver = TorchMemorySaver()
+    saver.hook_mode = "torch"
+    saver.memory_margin_bytes = 100
+    assert (saver.enabled, saver.hook_mode, saver.memory_margin_bytes) == (True, "torch", 100)
+    with pytest.raises(ValueError, match="hook_mode must be"):
+        saver.hook_mode = "another"
+    with pytest.raises(NotImplementedError):
+        saver.get_cpu_backup(None)
+    with pytest.raises(TypeError, match="tag must be a str"), saver.region(7):  # type: ignore[arg-type]
+        pass
+
+
+@pytest.fixture
+def vllm(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module, over a class that has the abstract methods which vLLM publishes."""
+
+    class SleepModeBackend(abc.ABC):
+        @abc.abstractmethod
+        def suspend(self, level: int = 1) -> None: ...
+
+        @abc.abstractmethod
+        def resume(self, tags: list[str] | None = None) -> None: ...
+
+    if importlib.util.find_spec("vllm") is None:
+        package = "vllm.device_allocator.sleep_mode_backend"
+        for depth in range(1, 4):
+            monkeypatch.setitem(sys.modules, ".".join(package.split(".")[:depth]), ModuleType(package))
+        monkeypatch.setattr(sys.modules[package], "SleepModeBackend", SleepModeBackend, raising=False)
+    monkeypatch.delitem(sys.modules, "cenote.compat.vllm", raising=False)
+    return importlib.import_module("cenote.compat.vllm")
+
+
+def test_vllm_sleeps_and_wakes_by_tags_and_levels(vllm: ModuleType) -> None:
+    backend = vllm.CenoteBackend()
+    assert backend.state() == "RUNNING"
+    with vllm.memory_pool_context("weights"):
+        weights, content = filled()
+    with vllm.memory_pool_context("kv_cache"):
+        cache, _ = filled()
+    backend.suspend(level=1)
+    assert backend.state() == "SUSPENDED"
+    with pytest.raises(RuntimeError, match="suspended already"):
+        backend.suspend()
+    backend.resume(["weights"])
+    assert (weights.tobytes(), backend.state()) == (content, "SUSPENDED")
+    backend.resume()
+    assert backend.state() == "RUNNING"
+    backend.discard(("kv_cache",))
+    assert [name for name, region in pausing.regions().items() if region.is_paused] == ["vllm kv_cache"]
+    backend.resume(None)
+    backend.suspend(level=2)
+    assert pausing.kept_pinned_nbytes() >= 0
+    backend.resume()
+    assert cache.size == weights.size
+    assert backend.is_supported() and backend.preserves_communicators() and not backend.supports_durable_storage()
