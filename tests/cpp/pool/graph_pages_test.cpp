@@ -5,6 +5,7 @@
 
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/memory.hpp"
+#include "cenote/driver/pinned_chunks.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
 #include "cenote/resources/virtual_memory_resource.hpp"
 #include "support/simulated.hpp"
@@ -202,6 +203,32 @@ TEST_F(graph_over_pages, replays_rightly_after_eager_work_has_moved_everything_a
   void* const all = pool_->allocate(eager_, 24 * graph_page_bytes);
   EXPECT_NE(all, nullptr);
   pool_->deallocate(eager_, all, 24 * graph_page_bytes);
+}
+
+TEST_F(graph_over_pages, is_launched_again_after_its_pool_was_paused) {
+  void* kept = nullptr;
+  begin();
+  kept = pool_->allocate(captured_, MiB);
+  void* const inner = pool_->allocate(captured_, MiB);
+  fill_async(inner, 4, MiB, captured_, 0);
+  copy_async(kept, inner, MiB, captured_, 0);
+  pool_->deallocate(captured_, inner, MiB);  // the graph uses it whenever it is launched
+  const CUgraphExec executable = end_and_instantiate();
+  launch(executable);
+  for (int cycle = 0; cycle < 2; ++cycle) {
+    EXPECT_GE(pool_->pause(), graph_page_bytes);
+    EXPECT_EQ(pool_->pool_size(), 0u);
+    pool_->resume();
+    pool_->check();
+    EXPECT_TRUE(holds(kept, 4, MiB));
+    fill_async(kept, 9, MiB, captured_, 0);
+    launch(executable);
+    synchronize(captured_, 0);
+    EXPECT_TRUE(holds(kept, 4, MiB));
+  }
+  pool_->deallocate(captured_, kept, MiB);
+  EXPECT_EQ(cuGraphExecDestroy(executable), CUDA_SUCCESS);
+  pinned_chunks::get().keep_at_most(0);
 }
 
 }  // namespace

@@ -130,11 +130,14 @@ TEST_F(paused_programs, do_the_same_from_c) {
   void* const block = c->allocate(client_, 0, MiB, nullptr);
   ASSERT_EQ(c->end_region(), CENOTE_OK);
   EXPECT_EQ(held("weights"), 2 * MiB);
+  set_per_device_resource(0, std::make_shared<pool_memory_resource>(std::make_shared<virtual_memory_resource>(0)));
+  EXPECT_EQ(c->pool_bytes(0), static_cast<int64_t>(2 * MiB)) << "of regions, too";
   EXPECT_EQ(c->pause("weights", nullptr), CENOTE_INVALID_ARGUMENT);
   EXPECT_EQ(c->pause("weights", "somewhere"), CENOTE_INVALID_ARGUMENT);
   EXPECT_EQ(c->pause("another", "host"), CENOTE_INVALID_ARGUMENT);
   EXPECT_EQ(c->pause("weights", "host"), static_cast<int64_t>(2 * MiB));
   EXPECT_EQ(c->pause("weights", "host"), CENOTE_FAILURE);
+  EXPECT_EQ(c->pool_bytes(0), 0);
   ASSERT_EQ(c->begin_region(0, "weights"), CENOTE_OK);
   EXPECT_EQ(c->allocate(client_, 0, MiB, nullptr), nullptr);
   EXPECT_EQ(c->last_status(), CENOTE_FAILURE);
