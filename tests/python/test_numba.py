@@ -5,6 +5,7 @@ What needs kernels is tested on a device, by tests/gpu.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -206,3 +207,48 @@ def test_handle_of_another_form_is_refused(run: RunFresh) -> None:
                 raise SystemExit(wrong)
         assert unpack_handle(bytes(64)) is None
     """)
+
+
+OWN = ("cudadrv.test_host_alloc", "cudadrv.test_cuda_memory", "cudadrv.test_pinned", "cudadrv.test_deallocations")
+OWN += ("cudadrv.test_cuda_ndarray", "cudapy.test_ipc")
+"""Modules of numba-cuda's own tests, with those of their tests that launch kernels."""
+KERNELS = {
+    "test_device_array_like_2d_f_transpose",
+    "test_device_array_like_2d_transpose",
+    "test_devicearray_transpose_T",
+    "test_devicearray_transpose_ok",
+    "test_kernel_with_buffer",
+    "test_kernel_with_strided_memory_view",
+    "test_recarray",
+}
+
+
+@pytest.mark.long
+def test_numbas_own_tests_without_kernels_pass_on_cenote(run_fresh: RunFresh, tmp_path: Path) -> None:
+    pytest.importorskip("filecheck")
+    driver = pytest.importorskip("cuda.bindings.driver")
+    (tmp_path / "libcuda.so.1").symlink_to(_library.find_library())
+    known = KERNELS if hasattr(driver.CUipcMemHandle, "reserved") else KERNELS | {"test_ipc_handle"}
+    done = run_fresh(
+        f"""
+        import subprocess, sys
+        modules = ["numba.cuda.tests." + name for name in {OWN!r}]
+        print(subprocess.run([sys.executable, "-m", "unittest", *modules], capture_output=True, text=True).stderr)
+        """,
+        LD_LIBRARY_PATH=str(tmp_path),
+        CENOTE_SIM="devices=2,memory=512MiB",
+        NUMBA_CUDA_MEMORY_MANAGER="cenote.allocators.numba",
+        CENOTE_RESOURCE="pool | virtual:ipc=true",
+    )
+    failed = set(re.findall(r"^(?:ERROR|FAIL): (\w+)", done.stdout, re.MULTILINE))
+    assert "Ran " in done.stdout and failed <= known, done.stdout
+
+
+def test_process_ends_quietly_with_arrays_of_every_kind(run: RunFresh) -> None:
+    done = run("""
+        use("pool | virtual")
+        kept = [make(100) for make in (cuda.device_array, cuda.pinned_array, cuda.mapped_array, cuda.managed_array)]
+        with on_stream(cuda.stream()):
+            kept.append(cuda.device_array(100))
+    """)
+    assert done.stdout == done.stderr == ""

@@ -217,6 +217,38 @@ CUresult cuMemcpyDtoH_v2(void* to, CUdeviceptr from, std::size_t bytes) {
   });
 }
 
+CUresult cuMemcpyDtoD_v2(CUdeviceptr to, CUdeviceptr from, std::size_t bytes) {
+  return call(entry_id::cuMemcpyDtoD_v2, [&] {
+    require_device_may_use(to, bytes);
+    require_device_may_use(from, bytes);
+    return copy(*stream_of(nullptr), to, from, bytes, copy_until::done);
+  });
+}
+
+CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr to, const void* from, std::size_t bytes, CUstream stream) {
+  return call(entry_id::cuMemcpyHtoDAsync_v2, [&] {
+    require_device_may_use(to, bytes);
+    return copy(*stream_of(stream), to, address_of(from), bytes, copy_until::queued);
+  });
+}
+
+CUresult cuMemcpyDtoHAsync_v2(void* to, CUdeviceptr from, std::size_t bytes, CUstream stream) {
+  return call(entry_id::cuMemcpyDtoHAsync_v2, [&] {
+    require_device_may_use(from, bytes);
+    return copy(*stream_of(stream), address_of(to), from, bytes, copy_until::queued);
+  });
+}
+
+CUresult cuMemsetD8_v2(CUdeviceptr address, unsigned char value, std::size_t bytes) {
+  return call(entry_id::cuMemsetD8_v2, [&] {
+    const auto on = stream_of(nullptr);
+    if (bytes > 0) {
+      queue_fill(*on, address, value, bytes);
+      advance(on->horizon());
+    }
+  });
+}
+
 CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, std::size_t bytes, CUstream stream) {
   return call(entry_id::cuMemcpyAsync, [&] { return copy(*stream_of(stream), to, from, bytes, copy_until::queued); });
 }

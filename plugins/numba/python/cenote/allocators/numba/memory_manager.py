@@ -18,7 +18,18 @@ from cenote.allocators.numba.blocks import Block, find_block
 from cenote.allocators.numba.raw_handle import RawHandle, pack_handle
 from cenote.stream import CudaStreamFlags, Stream
 from numba import cuda
-from numba.cuda.cudadrv.driver import IpcHandle, ManagedMemory, MappedMemory, PinnedMemory, binding, driver
+from numba.cuda.cudadrv.driver import (
+    Device,
+    IpcHandle,
+    ManagedMemory,
+    MappedMemory,
+    PinnedMemory,
+    _StagedIpcImpl,
+    binding,
+    device_to_host,
+    driver,
+    host_to_device,
+)
 
 __all__ = ["CenoteNumbaManager", "on_stream"]
 
@@ -65,6 +76,21 @@ class SharedIpcHandle(IpcHandle):  # type: ignore[misc,unused-ignore]
     def _rebuild(cls, raw: bytes, size: int, source_info: Any, offset: int) -> Any:
         driver_calls.answer_for_cenote()
         return cls(None, RawHandle(raw), size, source_info, offset)
+
+    def open_staged(self, context: Any) -> Any:
+        """Copy the memory of a device that the context's cannot reach, by way of the host."""
+        self._sentry_source_info()
+        if self._impl is not None:
+            raise ValueError("IpcHandle is already opened")
+        staged = bytearray(self.size)
+        with cuda.gpus[int(Device.from_identity(self.source_info).id)]:
+            there = self.open_direct(cuda.current_context())
+            device_to_host(staged, there, self.size)
+            self.close()
+        here = context.memalloc(self.size)
+        host_to_device(here, staged, self.size)
+        self._impl = _StagedIpcImpl(self, self.source_info)  # closes nothing
+        return here
 
 
 class CenoteNumbaManager(cuda.HostOnlyCUDAMemoryManager):
