@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import platform
+import re
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
@@ -49,7 +50,8 @@ def reason(case: ElementTree.Element) -> str:
 def row_of(case: ElementTree.Element, program: str) -> tuple[str, str]:
     """The test's name in words, and which row of its table this is."""
     if not program:
-        test, bracket, parameter = case.attrib["name"].removeprefix("test_").partition("[")
+        name = re.sub(r"@\w+$", "", case.attrib["name"])  # the group that pytest-xdist has put behind it
+        test, bracket, parameter = name.removeprefix("test_").partition("[")
     else:
         test, bracket, parameter = case.attrib["name"].partition("/")
         suite = case.attrib["classname"].rpartition("/")[2]

@@ -14,7 +14,8 @@ from .serving import TIMEOUT_SECONDS, Outcome, environment, run_forked
 def run_one(allocator: str, name: str) -> tuple[bool, str]:
     """Run a feature in a process of its own: whether it passed, and what it returned or why it failed."""
     try:
-        outcome = run_fresh(allocator, name) if name in FRESH else run_forked(allocator, name)
+        outcome = None if name in FRESH else run_forked(allocator, name)
+        outcome = outcome or run_fresh(allocator, name)
     except (subprocess.TimeoutExpired, RuntimeError) as error:
         return False, str(error)
     if outcome["status"] != 0:

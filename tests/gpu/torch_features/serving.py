@@ -4,7 +4,8 @@
                       ──fork──► feature 2 …
 
 An import of PyTorch costs more than most features. A feature is asked for by a line of JSON, and answered by another.
-A fork ends as a program does: the interpreter is torn down.
+A fork ends as a program does: the interpreter is torn down. The server's first line says whether it can: not where an
+import has opened the device already, as a fork cannot use it then.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class Server:
             text=True,
             env=environment(),
         )
+        assert self.process.stdout is not None
+        self.can_fork = self.process.stdout.readline() != "false\n"
 
     def run(self, allocator: str, name: str) -> Outcome:
         """Run one feature, in a fork."""
@@ -68,13 +71,13 @@ class Server:
 _of_thread = threading.local()
 
 
-def run_forked(allocator: str, name: str) -> Outcome:
-    """Run a feature in a fork of this thread's server, which is started where there is none."""
+def run_forked(allocator: str, name: str) -> Outcome | None:
+    """Run a feature in a fork of this thread's server, which is started where there is none; nothing if it cannot."""
     if getattr(_of_thread, "server", None) is None:
         _of_thread.server = Server()
     server: Server = _of_thread.server
     try:
-        return server.run(allocator, name)
+        return server.run(allocator, name) if server.can_fork else None
     except RuntimeError:
         _of_thread.server = None
         raise
@@ -104,6 +107,11 @@ def _become(output: Path, noise: Path) -> None:
         os.close(opened)
 
 
+def _has_opened_a_device() -> bool:
+    opened = Path("/proc/self/fd")
+    return any(os.readlink(each).startswith("/dev/nvidia") for each in opened.iterdir() if each.is_symlink())
+
+
 def serve() -> tuple[str, str] | None:
     """Answer until the client is gone: nothing. In a fork: the feature that it is to run, and then to end."""
     import torch
@@ -113,8 +121,8 @@ def serve() -> tuple[str, str] | None:
 
     import cenote.allocators.torch  # noqa: F401
 
-    assert not torch.cuda.is_initialized(), "a fork could not use CUDA"
     answers = os.fdopen(os.dup(1), "w")
+    print("false" if torch.cuda.is_initialized() or _has_opened_a_device() else "true", file=answers, flush=True)
     os.dup2(2, 1)
     folder = Path(tempfile.mkdtemp(prefix="features-"))
     output, noise = folder / "output", folder / "noise"
