@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -30,6 +31,9 @@ MODULE = "cenote_rmm"
 
 OLDEST = (26, 10)
 """Older ones have another interface."""
+
+_OLDEST_CCCL = 3_003_000
+"""RMM's headers want it; a CUDA toolkit may bring an older one."""
 
 _FLAGS = ("-std=c++20", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-w")
 
@@ -202,6 +206,16 @@ def _compiler() -> list[str]:
     )
 
 
+def _cccl_version(folder: Path) -> int:
+    """Give the version of the CCCL in a folder, as its macro has it; 0 where there is none."""
+    try:
+        text = (folder / "cuda" / "std" / "__cccl" / "version.h").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"define CCCL_VERSION (\d+)", text)
+    return int(found[1]) if found else 0
+
+
 def _include(rmm: RmmInstallation) -> list[Path]:
     """Find the headers of RMM and its logger, of Python, of CUDA's runtime, and of CCCL."""
     major = "12" if any(metadata.distributions(name="librmm-cu12")) else "13"
@@ -216,9 +230,11 @@ def _include(rmm: RmmInstallation) -> list[Path]:
     logger = _folder_of("rapids_logger")
     found = [rmm.librmm / "include", Path(sysconfig.get_path("include"))]
     found += [logger / "include"] if logger is not None else []
-    wanted = ("cuda_runtime_api.h", "crt/host_defines.h", "cuda/memory_resource")
+    wanted = ("cuda_runtime_api.h", "crt/host_defines.h")
     places = [next((each for each in candidates if (each / header).is_file()), None) for header in wanted]
-    missing = [header for header, place in zip(wanted, places, strict=True) if place is None]
+    places.append(next((each for each in candidates if _cccl_version(each) >= _OLDEST_CCCL), None))
+    names = (*wanted, "cuda/memory_resource of CCCL 3.3 or newer")
+    missing = [name for name, place in zip(names, places, strict=True) if place is None]
     if missing:
         packages = "nvidia-cuda-runtime nvidia-cuda-crt nvidia-cuda-cccl"
         if major == "12":
