@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -234,3 +237,16 @@ def test_memory_pinned_before_a_reset_of_the_simulated_machine_is_not_used_after
         assert sim.violations() == []
         """
     )
+
+
+def test_a_process_that_is_killed_while_it_is_paused_leaves_no_file(tmp_path: Path) -> None:
+    code = """
+import os, signal, sys, cenote
+pool = cenote.mr.from_spec("pool")
+buffer = cenote.DeviceBuffer(size=1 << 20, mr=pool)
+cenote.pause(pool, "file:" + sys.argv[1])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert list(tmp_path.iterdir()) == []

@@ -172,13 +172,12 @@ void page_pause::resume(mapped_pages& pages, const std::function<std::size_t(std
 /// What was freed since is everybody's: no work can have used it meanwhile. Pages that are still mapped are retired.
 void page_pause::drop_free_pages(mapped_pages& pages) {
   const shared_heap::section here(heap_);
+  pages.reserve_retired(here->range().pages().all().size());  // nothing below throws once pages are taken out
   here->make_ready(here->claims_upon_all());
-  const std::vector<page> free = here->take_ready_pages_out(max_allocation);
-  pages.reserve_retired(free.size());
-  for (const page& gone : free) {
+  for (const page& gone : here->take_ready_pages_out(max_allocation)) {
     const auto place =
-        std::ranges::find(parked_, gone.address, [](const parked_page& each) { return each.at.address; });
-    if (place == parked_.end()) {
+        std::ranges::lower_bound(parked_, gone.address, {}, [](const parked_page& each) { return each.at.address; });
+    if (place == parked_.end() || place->at.address != gone.address) {
       pages.retire(gone, nullptr);
       continue;
     }

@@ -84,7 +84,7 @@ class page_pause {
   int device() const noexcept { return heap_.device(); }
 
   shared_heap& heap_;
-  std::vector<parked_page> parked_;
+  std::vector<parked_page> parked_;  // in order of address
   std::unique_ptr<parking> where_;
   std::atomic<bool> is_paused_{false};
   std::atomic<std::size_t> bytes_{0};
