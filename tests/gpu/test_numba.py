@@ -137,7 +137,8 @@ FILECHECK = {"matcher": "Matcher", "options": "Options", "parser": "Parser, patt
 """What numba-cuda's tests import for those of compiled code."""
 
 
-@pytest.mark.parametrize("part", OWN)
+# Numba's tests give another process four seconds to start.
+@pytest.mark.parametrize("part", ["memory", "arrays", pytest.param("processes", marks=pytest.mark.alone)])
 def test_numbas_own_tests_pass_on_cenote(run, tmp_path, part):
     if importlib.util.find_spec("filecheck") is None:
         (tmp_path / "filecheck").mkdir()

@@ -547,3 +547,28 @@ def test_pending_work_can_be_drained() -> None:
         assert sim.pending() == 0
         resource.deallocate(pointer, 1000)
     """)
+
+
+def test_bytes_pass_through_every_copy_and_fill() -> None:
+    run_fresh("""
+        import ctypes
+        from cenote.sim import _library
+        driver = ctypes.CDLL(str(_library.find_library()))
+        allocate()
+        context = ctypes.c_void_p()
+        driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0)
+        driver.cuCtxSetCurrent(context)
+        resource = cenote.mr.CudaMemoryResource()
+        first, second = resource.allocate(100), resource.allocate(100)
+        address, size = ctypes.c_void_p, ctypes.c_size_t
+        given, got = ctypes.create_string_buffer(bytes(range(100))), ctypes.create_string_buffer(100)
+        assert driver.cuMemcpyHtoDAsync_v2(address(first), given, size(100), None) == 0
+        assert driver.cuMemcpyDtoD_v2(address(second), address(first), size(100)) == 0
+        assert driver.cuMemsetD8_v2(address(second), 7, size(50)) == 0
+        assert driver.cuMemcpyDtoHAsync_v2(got, address(second), size(100), None) == 0
+        assert driver.cuStreamSynchronize(None) == 0
+        assert got.raw == bytes([7]) * 50 + bytes(range(50, 100))
+        assert driver.cuMemcpyDtoD_v2(address(second), address(0x123), size(100)) != 0
+        resource.deallocate(first, 100)
+        resource.deallocate(second, 100)
+    """)
