@@ -170,12 +170,14 @@ void* full_allocator::allocate_on(std::size_t bytes, c10::DeviceIndex device, cu
     }
   }
 
-  const traced event{trace_entry::ALLOC, device, reinterpret_cast<std::size_t>(pointer),
-                     block.bytes,        stream, block.pool_id};
-  if (block.pool == nullptr) {
-    history_.record_allocation(event, stack);
-  } else {
-    history_.record(event, stack);
+  if (history_.is_enabled()) {
+    const traced event{trace_entry::ALLOC, device, reinterpret_cast<std::size_t>(pointer),
+                       block.bytes,        stream, block.pool_id};
+    if (block.pool == nullptr) {
+      history_.record_allocation(event, stack);
+    } else {
+      history_.record(event, stack);
+    }
   }
   device_state& its = of(device);
   const std::size_t allocated = its.counters.add(block);
