@@ -78,7 +78,8 @@ def run_forked(allocator: str, name: str) -> Outcome | None:
     server: Server = _of_thread.server
     try:
         return server.run(allocator, name) if server.can_fork else None
-    except RuntimeError:
+    except BaseException:  # also a test's timeout: its answer must not be taken for the next one's
+        server.process.kill()
         _of_thread.server = None
         raise
 
