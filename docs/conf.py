@@ -32,7 +32,7 @@ pygments_style = "friendly"
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]
 
-autodoc_mock_imports = ["torch", "cupy", "cupy_backends", "numba", "cuda", "dask", "distributed"]
+autodoc_mock_imports = ["torch", "cupy", "cupy_backends", "numba", "warp", "cuda", "dask", "distributed"]
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_member_order = "groupwise"
 autodoc_typehints = "signature"
