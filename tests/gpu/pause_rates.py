@@ -1,6 +1,6 @@
-"""How fast memory is paused and resumed, beside the rate of a plain copy to and from pinned memory in the same run.
+"""How fast memory is paused and resumed, beside the rate of plain copies to and from the same place in the same run.
 
-    python pause_rates.py [GIB]        20 GiB, or what the device and half of the host have
+    python pause_rates.py [GIB] [KEEP]        20 GiB, or what the device and half of the host have; "host" or "peer:1"
 
 Prints a line for each pause: GB/s of pausing and of resuming, and both as a share of the plain copies' rate.
 """
@@ -37,34 +37,43 @@ def size_to_take() -> int:
     return most // PART * PART
 
 
-def plain_rates(stream: cenote.Stream) -> tuple[float, float]:
-    """Bytes a second of copies between a device buffer and pinned memory, to the host and back; the best of five."""
-    device = cenote.DeviceBuffer(size=PART, stream=stream)
+def best_rate(stream: cenote.Stream, copy: Callable[[], object]) -> float:
+    """Bytes a second of copies of a part, the best of five times eight."""
+
+    def eight() -> None:
+        for _ in range(8):
+            copy()
+        stream.synchronize()
+
+    return 8 * PART / min(seconds(eight) for _ in range(5))
+
+
+def plain_rates(stream: cenote.Stream, keep: str) -> tuple[float, float]:
+    """Those of copies between a buffer and the place where contents are kept, out and back."""
+    buffer = cenote.DeviceBuffer(size=PART, stream=stream)
+    if keep.startswith("peer:"):
+        pool = mr.from_spec("pool | virtual:peers=all", int(keep.removeprefix("peer:")))
+        address = pool.allocate(PART)
+        out = best_rate(stream, lambda: copy_device_to_ptr(buffer.ptr, address, PART, stream))
+        back = best_rate(stream, lambda: copy_device_to_ptr(address, buffer.ptr, PART, stream))
+        pool.deallocate(address, PART)
+        return out, back
     pinned = mr.PinnedHostMemoryResource()
     address = pinned.allocate(PART, stream)
     host = (ctypes.c_ubyte * PART).from_address(address)
-
-    def to_host() -> None:
-        for _ in range(8):
-            copy_ptr_to_host(device.ptr, host, stream)
-        stream.synchronize()
-
-    def to_device() -> None:
-        for _ in range(8):
-            copy_host_to_ptr(host, device.ptr, stream)
-        stream.synchronize()
-
-    rates = tuple(8 * PART / min(seconds(copy) for _ in range(5)) for copy in (to_host, to_device))
+    out = best_rate(stream, lambda: copy_ptr_to_host(buffer.ptr, host, stream))
+    back = best_rate(stream, lambda: copy_host_to_ptr(host, buffer.ptr, stream))
     pinned.deallocate(address, PART, stream)
-    return rates[0], rates[1]
+    return out, back
 
 
 def main() -> None:
     size = size_to_take()
     stream = cenote.Stream(flags=cenote.CudaStreamFlags.NON_BLOCKING)
-    out, back = plain_rates(stream)
+    keep = sys.argv[2] if len(sys.argv) > 2 else "host"
+    out, back = plain_rates(stream, keep)
     print(
-        f"{cenote.driver.device_name(0)}, {size / GIB:.2f} GiB; plain copies {out / 1e9:.1f} GB/s out, "
+        f"{cenote.driver.device_name(0)}, {size / GIB:.2f} GiB, kept in {keep}; plain copies {out / 1e9:.1f} GB/s out, "
         f"{back / 1e9:.1f} GB/s back"
     )
     with cenote.region("rates") as region:
@@ -78,7 +87,7 @@ def main() -> None:
     addresses = [part.ptr for part in parts]
     for cycle in range(CYCLES):
         free = cenote.available_device_memory()[0]
-        pausing_seconds = seconds(lambda: cenote.pause("rates"))
+        pausing_seconds = seconds(lambda: cenote.pause("rates", keep))
         given = cenote.available_device_memory()[0] - free
         resuming_seconds = seconds(lambda: cenote.resume("rates"))
         rate, rate_back = size / pausing_seconds, size / resuming_seconds
