@@ -113,7 +113,7 @@ SIM_ENTRY_POINT(cuStreamGetCaptureInfo, cuStreamGetCaptureInfo, 10010, initialis
 SIM_ENTRY_POINT(cuStreamGetCaptureInfo_v2, cuStreamGetCaptureInfo, 11030, initialised, own)
 SIM_ENTRY_POINT(cuStreamGetCaptureInfo_v3, cuStreamGetCaptureInfo, 12030, initialised, own)
 SIM_ENTRY_POINT(cuThreadExchangeStreamCaptureMode, cuThreadExchangeStreamCaptureMode, 10010, initialised, allowed)
-SIM_ENTRY_POINT(cuGraphInstantiateWithFlags, cuGraphInstantiateWithFlags, 11040, initialised, allowed)
+SIM_ENTRY_POINT(cuGraphInstantiateWithFlags, cuGraphInstantiateWithFlags, 11040, in_context, allowed)
 SIM_ENTRY_POINT(cuGraphLaunch, cuGraphLaunch, 10000, initialised, own)
 SIM_ENTRY_POINT(cuGraphExecDestroy, cuGraphExecDestroy, 10000, initialised, allowed)
 SIM_ENTRY_POINT(cuGraphDestroy, cuGraphDestroy, 10000, initialised, allowed)

@@ -4,6 +4,8 @@
 
 #include "cenote/resources/cuda_async_memory_resource.hpp"
 #include "cenote/resources/cuda_memory_resource.hpp"
+#include "cenote/resources/managed_memory_resource.hpp"
+#include "cenote/resources/pinned_host_memory_resource.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
 #include "cenote/structures/block.hpp"
 #include "support/simulated.hpp"
@@ -98,6 +100,17 @@ TEST_F(pool, starts_with_half_of_the_free_memory_unless_told) {
   const auto resource = make_pool({});
   EXPECT_EQ(resource->pool_size(), align_down(free_before / 2, 256));
   EXPECT_EQ(resource->specification(), "pool");
+}
+
+TEST_F(pool, starts_with_nothing_over_memory_that_the_host_can_use) {
+  for (const std::shared_ptr<memory_resource>& upstream : std::initializer_list<std::shared_ptr<memory_resource>>{
+           std::make_shared<pinned_host_memory_resource>(), std::make_shared<managed_memory_resource>()}) {
+    pool_memory_resource resource(upstream);
+    EXPECT_EQ(resource.pool_size(), 0u) << upstream->specification();
+    void* const block = resource.allocate({}, 1);
+    EXPECT_EQ(resource.pool_size(), 2 * MiB);
+    resource.deallocate({}, block, 1);
+  }
 }
 
 TEST_F(pool, starts_with_its_maximum_where_half_of_the_free_memory_is_more) {

@@ -60,8 +60,8 @@ pool_memory_resource::pool_memory_resource(std::shared_ptr<memory_resource> upst
         "only a pool over virtual memory can be tight, or give back what is idle: take 'pool | virtual'");
   }
   if (spare.idle && spare.idle->count() <= 0) throw std::logic_error("a pool's idle time must be above 0");
-  if (is_virtual && !initial) {
-    initial = 0;  // it is there as soon as it is needed
+  if (!initial && (is_virtual || upstream->is_host_accessible())) {
+    initial = 0;  // pages are there as soon as they are needed; of the host's memory nobody expects half a device's worth
   }
   std::size_t first = initial ? *initial : half_of_free_memory(device());
   if (!initial && maximum) first = std::min(first, *maximum);

@@ -45,9 +45,10 @@ struct pool_spare {
 class pool_memory_resource final : public memory_resource {
  public:
   /// Sizes in bytes, multiples of 256; std::logic_error if they are not, or if `initial` is above `maximum`.
-  /// Without `initial` the pool starts with half of the device's free memory, and over virtual memory with nothing;
-  /// without `maximum` it grows while the upstream gives. std::logic_error if `spare` asks for what only a pool over
-  /// virtual memory has, or for no time; over virtual memory that the device does not have it is ignored.
+  /// Without `initial` the pool starts with half of the device's free memory, and with nothing over virtual memory or
+  /// what the host can use, which may be its own; without `maximum` it grows while the upstream gives. std::logic_error
+  /// if `spare` asks for what only a pool over virtual memory has, or for no time; over virtual memory that the device
+  /// does not have it is ignored.
   explicit pool_memory_resource(std::shared_ptr<memory_resource> upstream, std::optional<std::size_t> initial = {},
                                 std::optional<std::size_t> maximum = {}, pool_spare spare = {});
   ~pool_memory_resource() override;

@@ -49,8 +49,8 @@ cdef class PoolMemoryResource(UpstreamResourceAdaptor):
     upstream_mr : DeviceMemoryResource
         Where the memory comes from.
     initial_pool_size : int or str, optional
-        Bytes taken at once, a multiple of 256. If not given, half of the device's free memory; over a
-        `VirtualMemoryResource`, none.
+        Bytes taken at once, a multiple of 256. If not given, half of the device's free memory; none over a
+        `VirtualMemoryResource`, and over pinned, managed and other memory that the host can use.
     maximum_pool_size : int or str, optional
         Bytes that the pool never exceeds, a multiple of 256; as much as the upstream gives if not given.
     tight : bool, optional
