@@ -10,9 +10,9 @@
 //
 // Rows of one name stand in order of version.
 //
-// Source: <cudaTypedefs.h> of CUDA 13 for the versions; scope and capture were measured call by call on an H100,
-// driver 580.159.04, with no context current and in captures of all three modes, but for cuMemGetAccess, the registration of host memory, and what is
-// about graphs, user objects, and other processes.
+// Source: <cudaTypedefs.h> of CUDA 13 for the versions; scope and capture were measured call by call on an H100 and an
+// H200, driver 580.159.04, with no context current and in captures of all three modes. Not measured are the
+// registration of host memory, user objects, and captures beside cuMemGetAccess and what is for other processes.
 
 SIM_ENTRY_POINT(cuInit, cuInit, 2000, anytime, allowed)
 SIM_ENTRY_POINT(cuDriverGetVersion, cuDriverGetVersion, 2020, anytime, allowed)

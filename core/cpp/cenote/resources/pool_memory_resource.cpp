@@ -61,7 +61,7 @@ pool_memory_resource::pool_memory_resource(std::shared_ptr<memory_resource> upst
   }
   if (spare.idle && spare.idle->count() <= 0) throw std::logic_error("a pool's idle time must be above 0");
   if (!initial && (is_virtual || upstream->is_host_accessible())) {
-    initial = 0;  // pages are there as soon as they are needed; of the host's memory nobody expects half a device's worth
+    initial = 0;  // pages are there as soon as they are needed; half a device's worth of the host's memory is too much
   }
   std::size_t first = initial ? *initial : half_of_free_memory(device());
   if (!initial && maximum) first = std::min(first, *maximum);
