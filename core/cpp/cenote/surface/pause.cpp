@@ -15,7 +15,7 @@
 namespace cenote::inline v1 {
 namespace {
 
-using pools = std::vector<std::shared_ptr<pool_memory_resource>>;
+using pausable_pools = std::vector<std::shared_ptr<pool_memory_resource>>;
 
 /// The pool of a stack that can be paused; null if there is none.
 std::shared_ptr<pool_memory_resource> find_pool(std::shared_ptr<memory_resource> outermost) {
@@ -33,38 +33,38 @@ std::shared_ptr<pool_memory_resource> require_pool(const std::shared_ptr<memory_
                               "' has none");
 }
 
-void add(pools& all, const std::shared_ptr<memory_resource>& resource) {
+void add_pool(pausable_pools& all, const std::shared_ptr<memory_resource>& resource) {
   auto pool = find_pool(resource);
   if (pool && std::ranges::find(all, pool) == all.end()) all.push_back(std::move(pool));
 }
 
 /// Without those that are paused, or not, already; there must be others.
-pools only(pools all, bool are_paused, const std::string& if_none) {
+pausable_pools only(pausable_pools all, bool are_paused, const std::string& if_none) {
   std::erase_if(all, [=](const auto& each) { return each->is_paused() != are_paused; });
   if (all.empty()) throw std::runtime_error(if_none);
   return all;
 }
 
 /// Its pool on a device that it was first used on since may be running while the others are paused.
-pools of_region(const std::string& name, bool are_paused) {
-  pools all;
-  for (const auto& each : region_resources(name)) add(all, each);
+pausable_pools of_region(const std::string& name, bool are_paused) {
+  pausable_pools all;
+  for (const auto& each : region_resources(name)) add_pool(all, each);
   const std::string what = "the region " + quoted(name, "");
   return only(std::move(all), are_paused, what + (are_paused ? " is not paused" : " is paused already"));
 }
 
-pools of_everything(bool are_paused) {
-  pools all;
+pausable_pools of_everything(bool are_paused) {
+  pausable_pools all;
   for (const std::string& name : region_names()) {
-    for (const auto& each : region_resources(name)) add(all, each);
+    for (const auto& each : region_resources(name)) add_pool(all, each);
   }
-  for (const int device : devices_with_resource()) add(all, find_process_resource(device));
+  for (const int device : devices_with_resource()) add_pool(all, find_process_resource(device));
   return only(std::move(all), are_paused, are_paused ? "nothing is paused" : "there is nothing to pause");
 }
 
 /// Twice, if need be.
 template <class Undo>
-void put_back(pool_memory_resource& pool, Undo&& undo) noexcept {
+void undo_or_report(pool_memory_resource& pool, Undo&& undo) noexcept {
   for (int attempt = 0; attempt < 2; ++attempt) {
     try {
       return static_cast<void>(undo(pool));
@@ -76,7 +76,7 @@ void put_back(pool_memory_resource& pool, Undo&& undo) noexcept {
 
 /// Does one thing to all, and the other to those before the first one that fails.
 template <class Do, class Undo>
-std::size_t do_to_all(const pools& all, Do&& act, Undo&& undo) {
+std::size_t do_to_all(const pausable_pools& all, Do&& act, Undo&& undo) {
   std::size_t bytes = 0;
   std::size_t done = 0;
   try {
@@ -85,20 +85,20 @@ std::size_t do_to_all(const pools& all, Do&& act, Undo&& undo) {
       ++done;
     }
   } catch (...) {
-    for (std::size_t i = 0; i < done; ++i) put_back(*all[i], undo);
+    for (std::size_t i = 0; i < done; ++i) undo_or_report(*all[i], undo);
     throw;
   }
   return bytes;
 }
 
-std::size_t pause_these(const pools& all, const std::string& keep) {
+std::size_t pause_these(const pausable_pools& all, const std::string& keep) {
   return do_to_all(
       all, [&](pool_memory_resource& each) { return each.pause(keep); },
       [](pool_memory_resource& each) { each.resume(); });
 }
 
 /// Where undoing means to pause again, the contents are kept by the host.
-std::size_t resume_these(const pools& all) {
+std::size_t resume_these(const pausable_pools& all) {
   return do_to_all(
       all, [](pool_memory_resource& each) { return each.resume(); }, [](pool_memory_resource& each) { each.pause(); });
 }
