@@ -196,6 +196,7 @@ def test_a_dead_stream_is_never_touched(run):
             stream = cupy.cuda.Stream(non_blocking=True)
             with stream:
                 array = cupy.arange(100_000)
+            stream.synchronize()
             del stream
             total = int(array.sum())
             assert total == 4999950000
@@ -275,7 +276,7 @@ def test_out_of_memory_names_the_figures_and_leaves_the_pool_usable(run, program
             try:
                 exec({program!r})
             except Exception as raised:
-                text = f"{{type(raised).__name__}}: {{raised}}"
+                text = "\\n".join([f"{{type(raised).__name__}}: {{raised}}", *getattr(raised, "__notes__", [])])
                 assert {error!r} in text and "limit 64.00 MiB" in text, text
             else:
                 raise SystemExit("nothing was raised")
