@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "cenote/driver/capture.hpp"
+#include "cenote/driver/device.hpp"
 #include "cenote/driver/memory.hpp"
 #include "cenote/driver/pinned_chunks.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
@@ -46,6 +47,7 @@ class graph_over_pages : public simulated_device {
   CUgraphExec end_and_instantiate() {
     const CUgraph graph = end();
     CUgraphExec executable = nullptr;
+    const device_scope scope(0);  // an executable graph is made in the current context
     EXPECT_EQ(cuGraphInstantiate(&executable, graph, 0), CUDA_SUCCESS);
     EXPECT_EQ(cuGraphDestroy(graph), CUDA_SUCCESS);
     return executable;

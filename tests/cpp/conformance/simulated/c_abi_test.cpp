@@ -315,8 +315,12 @@ TEST_F(c_abi, gives_the_same_functions_as_one_struct) {
   EXPECT_SAME(unmap_page_set);
   EXPECT_SAME(trim_page_set);
   EXPECT_SAME(pool_bytes);
+  EXPECT_SAME(begin_region);
+  EXPECT_SAME(end_region);
+  EXPECT_SAME(pause);
+  EXPECT_SAME(resume);
 #undef EXPECT_SAME
-  constexpr std::size_t members = 33;
+  constexpr std::size_t members = 37;
   EXPECT_EQ(sizeof(cenote_api), 2 * sizeof(std::size_t) + members * sizeof(void*)) << "a member has no line above";
 }
 
