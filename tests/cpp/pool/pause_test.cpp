@@ -5,6 +5,7 @@
 #include <thread>
 #include <vector>
 
+#include "cenote/driver/capture.hpp"
 #include "cenote/driver/memory.hpp"
 #include "cenote/driver/pinned_chunks.hpp"
 #include "cenote/ground/error.hpp"
@@ -326,6 +327,34 @@ TEST_F(pauses, are_refused_while_work_is_being_captured) {
   pool_->pause();
   pool_->resume();
   expect_contents();
+}
+
+TEST_F(pauses, have_waited_for_all_work_however_captures_begin_beside_them) {
+  hold_some();
+  synchronize_device(0);
+  const cuda_stream stream(0, cuda_stream::kind::non_blocking);
+  std::atomic<bool> is_over{false};
+  std::thread captures([&] {
+    while (!is_over) {
+      capture_begins(0);
+      static_cast<void>(capture_ended(0));
+    }
+  });
+  int paused = 0;
+  for (int round = 0; round < 200; ++round) {
+    for (const held& each : held_) fill_async(each.at, each.value, each.bytes, stream, 0);
+    try {
+      pool_->pause("nothing");
+      ++paused;
+      EXPECT_EQ(cenote_sim_pending(), 0u);
+      pool_->resume();
+    } catch (const std::runtime_error&) {
+      stream.synchronize();
+    }
+  }
+  is_over = true;
+  captures.join();
+  EXPECT_GT(paused, 0);
 }
 
 /// Where contents go.

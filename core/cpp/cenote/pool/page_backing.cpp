@@ -222,10 +222,9 @@ bool page_backing::map_all(const paged_range::plan& planned, stream_ref stream) 
 /// The last step: waits, on the host, for all work of the device, after which each page that is free is everybody's,
 /// and may be exchanged for smaller ones.
 void* page_backing::wait_and_break(request& wanted) {
-  const bool is_forbidden = wanted.may_wait && is_capture_underway(device());
-  ladder::note(waiting, std::nullopt, !wanted.may_wait ? in_a_capture : is_forbidden ? beside_a_capture : "");
-  if (!wanted.may_wait || is_forbidden) return nullptr;
-  heap_.settle_after_all_work();
+  const bool has_waited = wanted.may_wait && heap_.settle_after_all_work();
+  ladder::note(waiting, std::nullopt, !wanted.may_wait ? in_a_capture : !has_waited ? beside_a_capture : "");
+  if (!has_waited) return nullptr;
   reap();
   if (void* p = heap_.take(wanted)) return p;
   constexpr means all{.may_move = true, .may_break = true};
@@ -323,9 +322,8 @@ void page_backing::wait_for_all_devices() {
   for (int other = 0; other < device_count(); ++other) {
     if (other != device() && is_in_use(other)) has_waited = synchronize_beside_captures(other) && has_waited;
   }
-  has_waited = !is_capture_underway(device()) && has_waited;
+  has_waited = has_waited && heap_.settle_after_all_work();
   if (!has_waited) throw std::runtime_error("a pool cannot be paused while work is being captured into a graph");
-  heap_.settle_after_all_work();
 }
 
 std::size_t page_backing::pause(const std::string& keep) {

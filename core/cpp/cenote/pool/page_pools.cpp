@@ -28,7 +28,7 @@ list& all() {
 std::size_t give_back_of(const listed_pool& pool, std::size_t bytes, bool may_wait) {
   const std::unique_lock lock(pool.memory->growth(), std::try_to_lock);
   if (!lock.owns_lock()) return 0;
-  if (may_wait) pool.heap->settle_after_all_work();
+  if (may_wait) static_cast<void>(pool.heap->settle_after_all_work());
   pool.heap->settle();
   const std::size_t held = pool.memory->held();
   return pool.memory->give_back(held - std::min(held, bytes));

@@ -333,13 +333,15 @@ auto shared_heap::settle_unmarked() -> pending {
   return {};
 }
 
-void shared_heap::settle_after_all_work() {
+bool shared_heap::settle_after_all_work() {
   std::vector<claim> claims;
   {
     const section here(*this);
     claims = here->claims_upon_all();
   }
-  if (synchronize_beside_captures(device_)) make_ready(claims);
+  if (!synchronize_beside_captures(device_)) return false;
+  make_ready(claims);
+  return true;
 }
 
 void shared_heap::make_ready(const std::vector<claim>& settled) {

@@ -138,8 +138,9 @@ class shared_heap {
   pending settle_unmarked();
   /// Passes the stream's own of these blocks to everybody if its work is done, which an event shows.
   bool settle_own(stream_ref stream, stream_id id, std::vector<claim>& blocks);
-  /// Passes all free blocks to everybody, after the host has waited for the work that may use them.
-  void settle_after_all_work();
+  /// Passes all free blocks to everybody, after the host has waited for the work that may use them. False, and nothing
+  /// was waited for, beside a capture.
+  bool settle_after_all_work();
   void make_ready(const std::vector<claim>& settled);
 
   // Captures.

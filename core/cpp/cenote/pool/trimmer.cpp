@@ -13,7 +13,7 @@ std::size_t trimmer::trim(std::size_t keep_bytes, bool wait) {
   const nvtx::trim_range range(keep_bytes);
   const relaxed_capture_scope relaxed;
   heap_.end_captures();
-  if (wait) heap_.settle_after_all_work();
+  if (wait) static_cast<void>(heap_.settle_after_all_work());
   heap_.settle();
   unfinished rest{keep_bytes, heap_.settle_unmarked()};
   // The legacy default stream is there at any time, and may be named.
