@@ -150,6 +150,7 @@ MADE_OF = {
     "pool/stream_timeline",
     "pool/stream_timelines",
     "pool/trimmer",
+    "resources/pools_held_still",
     "surface/allocation_ledger",
     "surface/allocation_table",
     "surface/block_handle",

@@ -107,6 +107,31 @@ TEST_F(paused_programs, pause_all_devices_of_a_region_or_none) {
   second->deallocate({}, block, MiB);
 }
 
+TEST_F(paused_programs, find_all_devices_of_a_region_paused_or_none_whoever_else_pauses_and_resumes_it) {
+  const auto first = get_region("weights", 0);
+  const auto second = get_region("weights", 1);
+  void* const one = first->allocate({}, 5 * MiB);
+  void* const other = second->allocate({}, 5 * MiB);
+  const auto attempt = [](auto&& action) {
+    try {
+      action();
+    } catch (const std::runtime_error&) {
+    }
+  };
+  for (int round = 0; round < 100; ++round) {
+    std::thread pausing([&] { attempt([] { pause_region("weights"); }); });
+    std::thread pausing_all([&] { attempt([] { pause_all(); }); });
+    attempt([] { resume_region("weights"); });
+    pausing.join();
+    pausing_all.join();
+    EXPECT_EQ(is_paused(first), is_paused(second));
+    attempt([] { resume_all(); });
+    EXPECT_FALSE(is_paused(first) || is_paused(second));
+  }
+  first->deallocate({}, one, 5 * MiB);
+  second->deallocate({}, other, 5 * MiB);
+}
+
 TEST_F(paused_programs, resume_a_region_that_was_paused_in_part) {
   const auto first = get_region("weights", 0);
   void* const block = first->allocate({}, MiB);

@@ -26,6 +26,10 @@
 #include "cenote/pool/pool_counters.hpp"
 #include "cenote/pool/pool_pin.hpp"
 
+namespace cenote::inline v1 {
+class pools_held_still;
+}  // namespace cenote::inline v1
+
 namespace cenote::inline v1::pool {
 class engine;
 class idle_trimmer;
@@ -115,6 +119,8 @@ class pool_memory_resource final : public memory_resource {
   void check() const override;
 
  private:
+  friend class pools_held_still;  // which pauses several as one
+
   void trim_idle(std::size_t keep_bytes) noexcept;
 
   void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;

@@ -9,10 +9,12 @@
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/quoted.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
+#include "cenote/resources/pools_held_still.hpp"
 #include "cenote/surface/region.hpp"
 #include "cenote/surface/registry.hpp"
 
 namespace cenote::inline v1 {
+
 namespace {
 
 using pausable_pools = std::vector<std::shared_ptr<pool_memory_resource>>;
@@ -38,28 +40,20 @@ void add_pool(pausable_pools& all, const std::shared_ptr<memory_resource>& resou
   if (pool && std::ranges::find(all, pool) == all.end()) all.push_back(std::move(pool));
 }
 
-/// Without those that are paused, or not, already; there must be others.
-pausable_pools only(pausable_pools all, bool are_paused, const std::string& if_none) {
-  std::erase_if(all, [=](const auto& each) { return each->is_paused() != are_paused; });
-  if (all.empty()) throw std::runtime_error(if_none);
+/// Its pool on a device that it was first used on since may be running while the others are paused.
+pausable_pools of_region(const std::string& name) {
+  pausable_pools all;
+  for (const auto& each : region_resources(name)) add_pool(all, each);
   return all;
 }
 
-/// Its pool on a device that it was first used on since may be running while the others are paused.
-pausable_pools of_region(const std::string& name, bool are_paused) {
-  pausable_pools all;
-  for (const auto& each : region_resources(name)) add_pool(all, each);
-  const std::string what = "the region " + quoted(name, "");
-  return only(std::move(all), are_paused, what + (are_paused ? " is not paused" : " is paused already"));
-}
-
-pausable_pools of_everything(bool are_paused) {
+pausable_pools of_everything() {
   pausable_pools all;
   for (const std::string& name : region_names()) {
     for (const auto& each : region_resources(name)) add_pool(all, each);
   }
   for (const int device : devices_with_resource()) add_pool(all, find_process_resource(device));
-  return only(std::move(all), are_paused, are_paused ? "nothing is paused" : "there is nothing to pause");
+  return all;
 }
 
 /// Twice, if need be.
@@ -91,16 +85,24 @@ std::size_t do_to_all(const pausable_pools& all, Do&& act, Undo&& undo) {
   return bytes;
 }
 
-std::size_t pause_these(const pausable_pools& all, const std::string& keep) {
+/// Those that are paused already stay as they are; there must be others.
+std::size_t pause_these(pausable_pools all, const std::string& keep, const std::string& if_none) {
+  const pools_held_still held(std::move(all));
+  const pausable_pools running = held.which(false);
+  if (running.empty()) throw std::runtime_error(if_none);
   return do_to_all(
-      all, [&](pool_memory_resource& each) { return each.pause(keep); },
+      running, [&](pool_memory_resource& each) { return each.pause(keep); },
       [](pool_memory_resource& each) { each.resume(); });
 }
 
 /// Where undoing means to pause again, the contents are kept by the host.
-std::size_t resume_these(const pausable_pools& all) {
+std::size_t resume_these(pausable_pools all, const std::string& if_none) {
+  const pools_held_still held(std::move(all));
+  const pausable_pools paused = held.which(true);
+  if (paused.empty()) throw std::runtime_error(if_none);
   return do_to_all(
-      all, [](pool_memory_resource& each) { return each.resume(); }, [](pool_memory_resource& each) { each.pause(); });
+      paused, [](pool_memory_resource& each) { return each.resume(); },
+      [](pool_memory_resource& each) { each.pause(); });
 }
 
 }  // namespace
@@ -112,14 +114,18 @@ std::size_t pause(const std::shared_ptr<memory_resource>& resource, const std::s
 std::size_t resume(const std::shared_ptr<memory_resource>& resource) { return require_pool(resource)->resume(); }
 
 std::size_t pause_region(const std::string& name, const std::string& keep) {
-  return pause_these(of_region(name, false), keep);
+  return pause_these(of_region(name), keep, "the region " + quoted(name, "") + " is paused already");
 }
 
-std::size_t resume_region(const std::string& name) { return resume_these(of_region(name, true)); }
+std::size_t resume_region(const std::string& name) {
+  return resume_these(of_region(name), "the region " + quoted(name, "") + " is not paused");
+}
 
-std::size_t pause_all(const std::string& keep) { return pause_these(of_everything(false), keep); }
+std::size_t pause_all(const std::string& keep) {
+  return pause_these(of_everything(), keep, "there is nothing to pause");
+}
 
-std::size_t resume_all() { return resume_these(of_everything(true)); }
+std::size_t resume_all() { return resume_these(of_everything(), "nothing is paused"); }
 
 bool is_paused(const std::shared_ptr<memory_resource>& resource) {
   const auto pool = find_pool(resource);
