@@ -107,6 +107,26 @@ TEST_F(paused_programs, pause_all_devices_of_a_region_or_none) {
   second->deallocate({}, block, MiB);
 }
 
+TEST_F(paused_programs, keep_contents_where_a_pause_that_keeps_none_fails_on_another_device) {
+  const auto first = get_region("weights", 0);
+  const auto second = std::dynamic_pointer_cast<pool_memory_resource>(get_region("weights", 1));
+  void* const one = first->allocate({}, 5 * MiB);
+  void* const other = second->allocate({}, MiB);
+  second->pin(other, pin_kind::registered);
+  for (const char* const keep : {"nothing", "fill:9", "host"}) {
+    fill_async(one, 7, 5 * MiB, {}, 0);
+    EXPECT_THROW(pause_region("weights", keep), std::runtime_error) << keep;
+    EXPECT_FALSE(is_paused(first)) << keep;
+    EXPECT_TRUE(all_are(read(one, 5 * MiB, {}), 7)) << keep;
+  }
+  second->unpin(other, pin_kind::registered);
+  EXPECT_EQ(pause_region("weights", "fill:9"), 8 * MiB);
+  EXPECT_EQ(resume_region("weights"), 8 * MiB);
+  EXPECT_TRUE(all_are(read(one, 5 * MiB, {}), 9));
+  first->deallocate({}, one, 5 * MiB);
+  second->deallocate({}, other, MiB);
+}
+
 TEST_F(paused_programs, find_all_devices_of_a_region_paused_or_none_whoever_else_pauses_and_resumes_it) {
   const auto first = get_region("weights", 0);
   const auto second = get_region("weights", 1);

@@ -328,6 +328,12 @@ void page_backing::wait_for_all_devices() {
 
 std::size_t page_backing::pause(const std::string& keep) {
   const std::lock_guard one_at_a_time(growth());
+  const std::size_t idle = hide(keep);
+  return idle + release();
+}
+
+std::size_t page_backing::hide(const std::string& keep) {
+  const std::lock_guard one_at_a_time(growth());
   if (pause_.is_paused()) {
     throw std::runtime_error("the pool on device " + std::to_string(device()) + " is paused already");
   }
@@ -342,7 +348,7 @@ std::size_t page_backing::pause(const std::string& keep) {
     give_back(0);
     if (pages_->has_retired()) throw std::runtime_error("a pool cannot be paused: some pages cannot be unmapped yet");
     try {
-      pause_.pause(*pages_, std::move(where));
+      pause_.hide(*pages_, std::move(where));
     } catch (...) {
       if (pause_.is_paused()) closed.stay();
       throw;
@@ -352,8 +358,14 @@ std::size_t page_backing::pause(const std::string& keep) {
     if (!pause_.is_paused()) size_changed();
     throw;
   }
+  return before - held();
+}
+
+std::size_t page_backing::release() noexcept {
+  const std::size_t before = held();
+  pause_.release(*pages_);
   const std::size_t given_back = before - held();
-  say_given_back(pause_.bytes());
+  say_given_back(given_back);
   return given_back;
 }
 

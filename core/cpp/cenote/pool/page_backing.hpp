@@ -54,6 +54,12 @@ class page_backing final : public backing {
   /// know its memory, or while something is being captured; what page_pause throws. Returns the bytes.
   std::size_t pause(const std::string& keep);
 
+  /// The two halves of it, for several pools that are paused together. hide() unmaps the pages and keeps their memory:
+  /// until release() lets it go, resume() takes the pause back, with all contents. growth() is held from the first to
+  /// the second. Each returns the bytes that were given back by it.
+  std::size_t hide(const std::string& keep);
+  std::size_t release() noexcept;
+
   /// Brings the pages back to the same addresses. std::runtime_error, with nothing changed, if the pool is not paused;
   /// out_of_memory, and it is paused as before, where the device has not enough. Returns the bytes.
   std::size_t resume();

@@ -33,7 +33,7 @@ void wait_before_giving_up(const cuda_stream& stream) noexcept {
 
 }  // namespace
 
-void page_pause::pause(mapped_pages& pages, std::unique_ptr<parking> where) {
+void page_pause::hide(mapped_pages& pages, std::unique_ptr<parking> where) {
   std::vector<parked_page> leaving = look_through();
   const cuda_stream stream(device(), cuda_stream::kind::non_blocking);
   try {
@@ -45,11 +45,15 @@ void page_pause::pause(mapped_pages& pages, std::unique_ptr<parking> where) {
     be_paused(std::move(leaving), std::move(where));
     throw;
   }
-  for (parked_page& each : leaving) {
+  be_paused(std::move(leaving), std::move(where));
+}
+
+void page_pause::release(mapped_pages& pages) noexcept {
+  for (parked_page& each : parked_) {
     pages.forget_hidden(each.at.bytes);
     each.memory = nullptr;
+    bytes_.fetch_add(each.at.bytes, std::memory_order_relaxed);
   }
-  be_paused(std::move(leaving), std::move(where));
 }
 
 /// All pages of the pool, in order of address, and what they hold.
@@ -130,11 +134,8 @@ void page_pause::map_again(std::vector<parked_page>& left, mapped_pages& pages) 
 }
 
 void page_pause::be_paused(std::vector<parked_page> parked, std::unique_ptr<parking> where) noexcept {
-  std::size_t bytes = 0;
-  for (const parked_page& each : parked) bytes += each.memory == nullptr ? each.at.bytes : 0;
   parked_ = std::move(parked);
   where_ = std::move(where);
-  bytes_.store(bytes, std::memory_order_relaxed);
   is_paused_.store(true, std::memory_order_release);
 }
 
@@ -191,13 +192,12 @@ void page_pause::drop_free_pages(mapped_pages& pages) {
   }
 }
 
-/// Where pausing had failed, and undoing it as well.
+/// Where pausing is taken back before memory was released, or had failed, and mapping again as well: then all parked
+/// pages have their memory.
 void page_pause::map_kept_memory(mapped_pages& pages) {
-  while (true) {
-    const auto place = std::ranges::find_if(parked_, [](const parked_page& each) { return each.memory != nullptr; });
-    if (place == parked_.end()) return;
-    if (!pages.show(place->memory, place->at.address)) refuse(0);
-    parked_.erase(place);
+  while (!parked_.empty() && parked_.back().memory != nullptr) {
+    if (!pages.show(parked_.back().memory, parked_.back().at.address)) refuse(0);
+    parked_.pop_back();
   }
 }
 

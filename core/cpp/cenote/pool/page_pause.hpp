@@ -1,7 +1,7 @@
 // A pause of a pool over pages: its pages go back to the device, its addresses stay, and what the pages held is kept
 // elsewhere until new ones come to the same addresses.
 //
-//     running ──pause──▶ [ copy out ▷ unmap ] ──▶ release ──▶ paused ──resume──▶ [ create ▷ map ▷ copy back ] ──▶
+//     running ──hide───▶ [ copy out ▷ unmap ] ──▶ release ──▶ paused ──resume──▶ [ create ▷ map ▷ copy back ] ──▶
 //     running
 //        ▲                      │ a call fails                  ▲                          │ a call fails, or
 //        └──── mapped again ◀───┘                               └── unmapped, released ◀───┘ memory is missing
@@ -11,6 +11,7 @@
 //      copied as one.
 //   2. Pausing queues all copies on a stream of its own, and unmaps pages group by group behind them. The pages'
 //      memory is released at the end, when nothing can fail any more: until then a failure maps the same pages again.
+//      Where several pools are paused together that is when all of them are unmapped (hide, then release).
 //   3. Resuming makes page after page, and queues the copies into it meanwhile. A failure takes all new pages back;
 //      the copies are kept until the last one is there.
 //   4. A page that became wholly free while it was paused does not come again.
@@ -49,8 +50,12 @@ class page_pause {
   std::size_t bytes() const noexcept { return bytes_.load(std::memory_order_relaxed); }
 
   /// The heap is closed, and its work done. If it throws, all is as it was, unless the driver refuses even to map pages
-  /// again that it had just unmapped: then the pool is paused, with these pages, and the error says so.
-  void pause(mapped_pages& pages, std::unique_ptr<parking> where);
+  /// again that it had just unmapped: then the pool is paused, with these pages, and the error says so. Afterwards it is
+  /// paused with the memory of all its pages: resume() maps the same ones again.
+  void hide(mapped_pages& pages, std::unique_ptr<parking> where);
+
+  /// After hide(): the memory is the device's again.
+  void release(mapped_pages& pages) noexcept;
 
   /// `make_room(bytes)` has others give back memory. If it throws, the pool is paused as before: out_of_memory says how
   /// much is missing.

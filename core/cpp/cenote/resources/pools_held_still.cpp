@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "cenote/pool/engine.hpp"
+#include "cenote/pool/page_backing.hpp"
 
 namespace cenote::inline v1 {
 
@@ -33,6 +34,14 @@ std::vector<std::shared_ptr<pool_memory_resource>> pools_held_still::which(bool 
     if (each->is_paused() == are_paused) found.push_back(each);
   }
   return found;
+}
+
+std::size_t pools_held_still::hide(pool_memory_resource& one, const std::string& keep) const {
+  return static_cast<pool::page_backing&>(one.engine_->memory()).hide(keep);
+}
+
+std::size_t pools_held_still::release(pool_memory_resource& one) const noexcept {
+  return static_cast<pool::page_backing&>(one.engine_->memory()).release();
 }
 
 }  // namespace cenote::inline v1

@@ -1,5 +1,8 @@
 // Several pools that are paused, or resumed, as one: no other thread pauses, resumes or grows any of them meanwhile.
 //
+//     lock all ──▶ hide, hide, … ──▶ release, release, … ──▶ unlock      a failure of one before release() is undone by
+//                                                                        resuming those that are hidden
+//
 // It has the growth locks of all. It takes them as std::lock does, and waits for one only while it has none: a thread
 // that grows a pool may pause others meanwhile, as where memory runs out the program is asked for some.
 //
@@ -9,6 +12,7 @@
 #include <cstddef>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <vector>
 
 #include "cenote/ground/mutex.hpp"
@@ -23,6 +27,10 @@ class pools_held_still {
 
   /// Those that are paused, or are not.
   std::vector<std::shared_ptr<pool_memory_resource>> which(bool are_paused) const;
+
+  /// The two halves of pausing one of them, as page_backing's: until release() its resume() brings all contents back.
+  std::size_t hide(pool_memory_resource& one, const std::string& keep) const;
+  std::size_t release(pool_memory_resource& one) const noexcept;
 
  private:
   std::size_t lock_all_from(std::size_t first);

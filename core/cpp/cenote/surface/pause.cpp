@@ -85,14 +85,17 @@ std::size_t do_to_all(const pausable_pools& all, Do&& act, Undo&& undo) {
   return bytes;
 }
 
-/// Those that are paused already stay as they are; there must be others.
+/// Those that are paused already stay as they are; there must be others. No memory is released before all are unmapped,
+/// so that what is put back has its contents, whatever is kept.
 std::size_t pause_these(pausable_pools all, const std::string& keep, const std::string& if_none) {
   const pools_held_still held(std::move(all));
   const pausable_pools running = held.which(false);
   if (running.empty()) throw std::runtime_error(if_none);
-  return do_to_all(
-      running, [&](pool_memory_resource& each) { return each.pause(keep); },
+  std::size_t bytes = do_to_all(
+      running, [&](pool_memory_resource& each) { return held.hide(each, keep); },
       [](pool_memory_resource& each) { each.resume(); });
+  for (const auto& each : running) bytes += held.release(*each);
+  return bytes;
 }
 
 /// Where undoing means to pause again, the contents are kept by the host.

@@ -5,7 +5,8 @@
 //   1. What is paused is a resource (the pool in its stack), a region on all of its devices, or all regions and the
 //      current resources of all devices.
 //   2. Several pools are paused, or resumed, one after the other, under the growth locks of all: no other thread finds
-//      some of them paused. If one fails, those before it are put back.
+//      some of them paused. If one fails, those before it are put back, with their contents: no memory is released
+//      before the pages of all are unmapped.
 //   3. `keep` says where contents go: "host", "peer:N", "file:FOLDER", "nothing", "fill:BYTE".
 //
 // Threads: any. Errors, with nothing changed: those of pool_memory_resource; std::invalid_argument where there is no
