@@ -156,7 +156,8 @@ def pause(
         lists; while work is being captured into a graph; if the file cannot be made or written. Nothing has changed
         then.
     ValueError
-        If there is no such region, no pool over virtual memory, or no such place to keep contents.
+        If there is no such region, no pool over virtual memory, one under a resource that keeps memory of it (another
+        pool, an arena, fixed sizes, bins), or no such place to keep contents.
     IndexError
         If there is no such device to keep contents.
     MemoryError

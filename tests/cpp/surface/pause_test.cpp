@@ -4,7 +4,11 @@
 #include <stdexcept>
 #include <thread>
 
+#include "cenote/adaptors/statistics_resource_adaptor.hpp"
 #include "cenote/cenote.h"
+#include "cenote/resources/arena_memory_resource.hpp"
+#include "cenote/resources/binning_memory_resource.hpp"
+#include "cenote/resources/fixed_size_memory_resource.hpp"
 #include "cenote/resources/virtual_memory_resource.hpp"
 #include "cenote/surface/region.hpp"
 #include "support/clients.hpp"
@@ -79,6 +83,26 @@ TEST_F(paused_programs, pause_the_pool_in_a_stack) {
   pool->deallocate({}, block, MiB);
   EXPECT_THROW(pause(std::make_shared<cuda_memory_resource>(0)), std::invalid_argument);
   EXPECT_THROW(pause(nullptr), std::invalid_argument);
+}
+
+TEST_F(paused_programs, refuse_a_pool_under_what_would_hand_out_its_memory) {
+  const auto pool = std::make_shared<pool_memory_resource>(std::make_shared<virtual_memory_resource>(0));
+  void* const block = pool->allocate({}, MiB);
+  const std::shared_ptr<memory_resource> keepers[] = {
+      std::make_shared<pool_memory_resource>(pool, 0), std::make_shared<arena_memory_resource>(pool, 4 * MiB),
+      std::make_shared<fixed_size_memory_resource>(pool), std::make_shared<binning_memory_resource>(pool, 10, 20)};
+  for (const auto& each : keepers) {
+    const auto outermost = std::make_shared<statistics_resource_adaptor>(each);
+    EXPECT_THROW(pause(outermost), std::invalid_argument) << each->kind();
+    set_per_device_resource(0, outermost);
+    pause_all();
+    EXPECT_FALSE(is_paused(pool)) << each->kind();
+    resume_all();
+  }
+  EXPECT_GT(pause(std::make_shared<statistics_resource_adaptor>(pool)), 0u);
+  resume(pool);
+  reset_resources();
+  pool->deallocate({}, block, MiB);
 }
 
 TEST_F(paused_programs, pause_everything_and_leave_what_is_paused) {

@@ -8,6 +8,7 @@
 #include "cenote/driver/pinned_chunks.hpp"
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/quoted.hpp"
+#include "cenote/resource_adaptor.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
 #include "cenote/resources/pools_held_still.hpp"
 #include "cenote/surface/region.hpp"
@@ -28,6 +29,16 @@ std::shared_ptr<pool_memory_resource> find_pool(std::shared_ptr<memory_resource>
   return nullptr;
 }
 
+/// What lies above the pool of a stack and is more than an adaptor, which only passes on: it has blocks of the pool's,
+/// and would hand out addresses without pages. Null if there is nothing of the kind.
+std::shared_ptr<memory_resource> find_keeper(std::shared_ptr<memory_resource> outermost) {
+  const auto pool = find_pool(outermost);
+  for (auto each = std::move(outermost); each && each != pool; each = each->upstream()) {
+    if (!std::dynamic_pointer_cast<resource_adaptor>(each)) return each;
+  }
+  return nullptr;
+}
+
 std::shared_ptr<pool_memory_resource> require_pool(const std::shared_ptr<memory_resource>& resource) {
   if (!resource) throw std::invalid_argument("a resource that is paused cannot be null");
   if (auto pool = find_pool(resource)) return pool;
@@ -35,7 +46,17 @@ std::shared_ptr<pool_memory_resource> require_pool(const std::shared_ptr<memory_
                               "' has none");
 }
 
+void require_no_keeper(const std::shared_ptr<memory_resource>& resource) {
+  const auto keeper = find_keeper(resource);
+  if (!keeper) return;
+  throw std::invalid_argument("a pool cannot be paused under '" + keeper->kind() +
+                              "', which keeps memory of it and would hand that out meanwhile: '" +
+                              resource->specification() + "'");
+}
+
+/// Nothing where require_no_keeper would refuse.
 void add_pool(pausable_pools& all, const std::shared_ptr<memory_resource>& resource) {
+  if (find_keeper(resource)) return;
   auto pool = find_pool(resource);
   if (pool && std::ranges::find(all, pool) == all.end()) all.push_back(std::move(pool));
 }
@@ -111,7 +132,9 @@ std::size_t resume_these(pausable_pools all, const std::string& if_none) {
 }  // namespace
 
 std::size_t pause(const std::shared_ptr<memory_resource>& resource, const std::string& keep) {
-  return require_pool(resource)->pause(keep);
+  const auto pool = require_pool(resource);
+  require_no_keeper(resource);
+  return pool->pause(keep);
 }
 
 std::size_t resume(const std::shared_ptr<memory_resource>& resource) { return require_pool(resource)->resume(); }

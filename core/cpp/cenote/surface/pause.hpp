@@ -10,8 +10,8 @@
 //   3. `keep` says where contents go: "host", "peer:N", "file:FOLDER", "nothing", "fill:BYTE".
 //
 // Threads: any. Errors, with nothing changed: those of pool_memory_resource; std::invalid_argument where there is no
-// such region, or no pool over virtual memory in the stack; std::runtime_error where there is nothing to pause, or to
-// resume.
+// such region, or no pool over virtual memory in the stack, or what stands on it keeps memory of it (another pool, an
+// arena, fixed sizes, bins); std::runtime_error where there is nothing to pause, or to resume.
 #pragma once
 
 #include <cstddef>
@@ -31,7 +31,7 @@ CENOTE_EXPORT std::size_t resume(const std::shared_ptr<memory_resource>& resourc
 CENOTE_EXPORT std::size_t pause_region(const std::string& name, const std::string& keep = "host");
 CENOTE_EXPORT std::size_t resume_region(const std::string& name);
 
-/// What is paused already, or was never paused, stays as it is.
+/// What is paused already, or was never paused, stays as it is, and so does a current resource that cannot be paused.
 CENOTE_EXPORT std::size_t pause_all(const std::string& keep = "host");
 CENOTE_EXPORT std::size_t resume_all();
 
