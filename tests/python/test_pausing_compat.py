@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 import cenote
-from cenote import mr, pausing
+from cenote import mr, pausing, sim
 from cenote.compat.torch_memory_saver import TorchMemorySaver
 
 MIB = 1 << 20
@@ -45,6 +45,23 @@ def test_a_tag_is_paused_with_or_without_a_backup() -> None:
     assert (weights.tobytes(), cache.ptr) == (content, address)
     saver.pause("nobody's")
     saver.resume("nobody's")
+
+
+def test_a_tag_whose_region_could_not_be_made_has_nothing_to_pause() -> None:
+    saver = TorchMemorySaver()
+    with saver.region("weights", enable_cpu_backup=True):
+        weights, content = filled()
+    with (
+        sim.failing("cuMemAddressReserve", 1, "CUDA_ERROR_UNKNOWN"),
+        pytest.raises(cenote.CudaError),
+        saver.region("never made"),
+    ):
+        pass
+    saver.pause()
+    saver.pause("never made")
+    saver.resume("never made")
+    saver.resume()
+    assert weights.tobytes() == content
 
 
 def test_disabling_is_for_the_inside_of_a_region() -> None:

@@ -171,10 +171,10 @@ class TorchMemorySaver:
             return self._regions.setdefault((tag, is_kept), cenote.region(name))
 
     def _regions_of(self, tag: str | None) -> tuple[list[tuple[cenote.region, bool]], list[tuple[cenote.region, bool]]]:
-        """Those that run, with a backup first, and those that are paused."""
+        """Those that run, with a backup first, and those that are paused; none that was never entered."""
         with self._lock:
             known = sorted(self._regions.items(), key=lambda item: not item[0][1])
-        wanted = [(region, is_kept) for (name, is_kept), region in known if tag is None or name == tag]
+        wanted = [(region, is_kept) for (name, is_kept), region in known if tag in (None, name) and region.pools]
         paused = [each for each in wanted if each[0].is_paused]
         return [each for each in wanted if each not in paused], paused
 
