@@ -255,6 +255,30 @@ TEST_F(pauses, that_can_neither_be_done_nor_undone_are_resumed_all_the_same) {
   expect_contents();
 }
 
+TEST_F(pauses, are_resumed_with_pages_that_could_not_be_taken_back_from_an_attempt_that_failed) {
+  for (int i = 0; i < 5; ++i) hold(2 * MiB);
+  pool_->pause();
+  const std::size_t needed = pool_->paused_bytes();
+  captured_stderr quiet;
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    cenote_sim_fail("cuMemCreate", attempt == 0 ? 4 : 2, CUDA_ERROR_UNKNOWN);
+    cenote_sim_fail_from("cuMemUnmap", 1, 4, CUDA_ERROR_UNKNOWN);
+    EXPECT_THROW(pool_->resume(), cuda_error);
+    cenote_sim_fail("cuMemUnmap", 0, 0);
+    cenote_sim_fail("cuMemCreate", 0, 0);
+    EXPECT_TRUE(pool_->is_paused());
+    EXPECT_EQ(pool_->pool_size(), 4 * MiB) << "two pages stay";
+    EXPECT_EQ(pool_->paused_bytes(), needed - 4 * MiB);
+    pool_->check();
+  }
+  pool_->deallocate({}, held_.front().at, held_.front().bytes);
+  held_.erase(held_.begin());
+  pool_->resume();
+  pool_->check();
+  EXPECT_EQ(mapped_bytes(), pool_->pool_size());
+  expect_contents();
+}
+
 TEST_F(pauses, of_two_threads_one_pauses_and_one_resumes) {
   hold_some();
   for (int round = 0; round < 10; ++round) {

@@ -152,15 +152,17 @@ void page_pause::resume(mapped_pages& pages, const std::function<std::size_t(std
   };
   try {
     for (const parked_page& each : parked_) {
-      if (!bring(each.at)) refuse(brought_bytes);
+      if (!each.is_mapped) {
+        if (!bring(each.at)) refuse(brought_bytes);
+        brought_bytes += each.at.bytes;
+      }
       ++brought;
-      brought_bytes += each.at.bytes;
       copy_back(each, stream);
     }
     stream.synchronize();
   } catch (...) {
     wait_before_giving_up(stream);
-    for (std::size_t i = 0; i < brought; ++i) pages.undo({parked_[i].at, nullptr});
+    take_back(brought, pages);
     where_->restart_loading();
     throw;
   }
@@ -182,12 +184,16 @@ void page_pause::drop_free_pages(mapped_pages& pages) {
       pages.retire(gone, nullptr);
       continue;
     }
-    if (place->memory == nullptr) {
-      bytes_.fetch_sub(gone.bytes, std::memory_order_relaxed);
+    if (place->is_mapped) {
+      pages.retire(gone, nullptr);
     } else {
-      pages.forget_hidden(gone.bytes);
+      if (place->memory == nullptr) {
+        bytes_.fetch_sub(gone.bytes, std::memory_order_relaxed);
+      } else {
+        pages.forget_hidden(gone.bytes);
+      }
+      here->range().was_unmapped(gone);
     }
-    here->range().was_unmapped(gone);
     parked_.erase(place);
   }
 }
@@ -221,12 +227,14 @@ void page_pause::merge_pages() {
 /// Behind the last of the pages that tile the largest page which may begin where the first one does.
 std::size_t page_pause::end_of_large_page(std::size_t first, std::size_t largest,
                                           const std::byte* base) const noexcept {
+  if (parked_[first].is_mapped) return first + 1;
   std::byte* const begin = parked_[first].at.address;
   for (std::size_t bytes = largest; bytes > parked_[first].at.bytes; bytes /= 2) {
     if (static_cast<std::size_t>(begin - base) % bytes != 0) continue;
     std::size_t end = first;
     std::byte* at = begin;
-    for (; end < parked_.size() && at < begin + bytes && parked_[end].at.address == at; ++end) {
+    for (; end < parked_.size() && at < begin + bytes && parked_[end].at.address == at && !parked_[end].is_mapped;
+         ++end) {
       at += parked_[end].at.bytes;
     }
     if (at == begin + bytes) return end;
@@ -253,6 +261,25 @@ auto page_pause::merged(std::size_t first, std::size_t end) const -> parked_page
 
 void page_pause::copy_back(const parked_page& each, stream_ref stream) {
   for (const extent& part : each.contents) where_->load(part.offset, part.at, part.bytes, stream);
+}
+
+/// Unmaps the first pages, and gives their memory back.
+void page_pause::take_back(std::size_t brought, mapped_pages& pages) noexcept {
+  for (std::size_t i = 0; i < brought; ++i) {
+    parked_page& each = parked_[i];
+    const bool was_mapped = std::exchange(each.is_mapped, true);
+    for (int attempt = 0; attempt < 2 && each.is_mapped; ++attempt) {
+      try {
+        static_cast<void>(pages.hide(each.at));
+        pages.forget_hidden(each.at.bytes);
+        each.is_mapped = false;
+      } catch (const std::exception& error) {
+        report_once("a page that a pool had before it failed to be resumed stays: ", error.what());
+      }
+    }
+    if (each.is_mapped && !was_mapped) bytes_.fetch_sub(each.at.bytes, std::memory_order_relaxed);
+    if (!each.is_mapped && was_mapped) bytes_.fetch_add(each.at.bytes, std::memory_order_relaxed);
+  }
 }
 
 void page_pause::refuse(std::size_t brought) const {

@@ -13,14 +13,15 @@
 //      memory is released at the end, when nothing can fail any more: until then a failure maps the same pages again.
 //      Where several pools are paused together that is when all of them are unmapped (hide, then release).
 //   3. Resuming makes page after page, and queues the copies into it meanwhile. A failure takes all new pages back;
-//      the copies are kept until the last one is there.
+//      the copies are kept until the last one is there. Those that the driver refuses to unmap, twice, stay mapped
+//      for the next attempt, which only copies into them.
 //   4. A page that became wholly free while it was paused does not come again.
 //   5. Small pages that lie in a row come again as large ones, of about a five-hundredth of the pool: there are fewer
 //   of
 //      them to unmap and release the next time.
 //
 // Invariants
-//   I1  while paused, a page of the heap is mapped if and only if it is none of `parked_`
+//   I1  while paused, a page of the heap is mapped if and only if it is none of `parked_`, or is_mapped there
 //   I2  the contents of a parked page are in its memory, if that is kept, or else in `where_`
 //
 // Threads: one at a time (the pool's growth lock); is_paused() and bytes() from any.
@@ -50,8 +51,8 @@ class page_pause {
   std::size_t bytes() const noexcept { return bytes_.load(std::memory_order_relaxed); }
 
   /// The heap is closed, and its work done. If it throws, all is as it was, unless the driver refuses even to map pages
-  /// again that it had just unmapped: then the pool is paused, with these pages, and the error says so. Afterwards it is
-  /// paused with the memory of all its pages: resume() maps the same ones again.
+  /// again that it had just unmapped: then the pool is paused, with these pages, and the error says so. Afterwards it
+  /// is paused with the memory of all its pages: resume() maps the same ones again.
   void hide(mapped_pages& pages, std::unique_ptr<parking> where);
 
   /// After hide(): the memory is the device's again.
@@ -73,6 +74,7 @@ class page_pause {
     page at;
     std::vector<extent> contents;
     std::shared_ptr<const physical_page> memory = nullptr;  // null once it is released
+    bool is_mapped = false;                                 // a new page, without the contents
   };
 
   std::vector<parked_page> look_through() const;
@@ -85,6 +87,7 @@ class page_pause {
   parked_page merged(std::size_t first, std::size_t end) const;
   std::size_t end_of_large_page(std::size_t first, std::size_t largest, const std::byte* base) const noexcept;
   void copy_back(const parked_page& each, stream_ref stream);
+  void take_back(std::size_t brought, mapped_pages& pages) noexcept;
   [[noreturn]] void refuse(std::size_t brought) const;
   int device() const noexcept { return heap_.device(); }
 
