@@ -43,7 +43,11 @@ class CenoteBackend(_Backend):  # type: ignore[misc]  # vLLM is not there to be 
     """vLLM's sleep and wake-up: level 1 keeps weights in pinned memory; level 2, and all other tags, keep nothing."""
 
     def suspend(self, level: int = 1) -> None:
-        """Give the memory of all tags back. RuntimeError, with nothing changed, if all of them are suspended."""
+        """Give the memory of all tags back. RuntimeError, with nothing changed, if all of them are suspended.
+
+        Weights go first. Where a later tag cannot be paused, those before it are resumed, and the error is raised: what
+        was not to be kept is lost then.
+        """
         running = {tag: region for tag, region in _by_tag().items() if not region.is_paused}
         if not running and _by_tag():
             raise RuntimeError("it is suspended already")
