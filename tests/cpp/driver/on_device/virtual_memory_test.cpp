@@ -197,7 +197,6 @@ TEST_F(virtual_memory_on_device, graph_keeps_addresses_and_no_pages) {
   fill_async(mapping.address(), 7, step_, stream.view(), 0);
   ASSERT_EQ(driver_function<decltype(cuStreamEndCapture)>("cuStreamEndCapture")(stream.view().value(), &graph),
             CUDA_SUCCESS);
-  const device_scope scope(0);  // an executable graph is made in the current context
   ASSERT_EQ(
       driver_function<decltype(cuGraphInstantiateWithFlags)>("cuGraphInstantiateWithFlags")(&executable, graph, 0),
       CUDA_SUCCESS);
