@@ -25,8 +25,8 @@ void backing::say(recorder::event event, const char* what, std::size_t bytes) co
       format_bytes(held()));
 }
 
-void backing::require_bounds(std::size_t at_least) const {
-  if (held() < at_least || held() > maximum().value_or(max_allocation)) {
+void backing::require_bounds(std::size_t held, std::size_t at_least) const {
+  if (held < at_least || held > maximum().value_or(max_allocation)) {
     throw std::logic_error("backing I1: the pool's size is wrong");
   }
 }

@@ -68,8 +68,8 @@ class backing {
 
   bool is_known_to_be_without_captures() const noexcept;
 
-  /// Throws std::logic_error unless held() is at least that much, and at most the maximum.
-  void require_bounds(std::size_t at_least) const;
+  /// Throws std::logic_error unless `held` is at least that much, and at most the maximum.
+  void require_bounds(std::size_t held, std::size_t at_least) const;
 
   shared_heap& heap_;
 

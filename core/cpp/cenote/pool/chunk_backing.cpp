@@ -202,7 +202,8 @@ void chunk_backing::end() {
 }
 
 void chunk_backing::check() const {
-  require_bounds(heap_.look([](const stream_ordered_heap& heap) {
+  const std::size_t before = held();  // chunks may go back meanwhile: first from the heap
+  require_bounds(before, heap_.look([](const stream_ordered_heap& heap) {
     heap.check();
     return heap.chunk_bytes();
   }));

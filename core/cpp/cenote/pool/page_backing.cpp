@@ -389,11 +389,12 @@ std::size_t page_backing::resume() {
 }
 
 void page_backing::check() const {
+  const std::size_t before = held();
   const std::size_t with_pages = heap_.look([](const stream_ordered_heap& heap) {
     heap.check();
     return heap.chunk_bytes();
   });
-  require_bounds(with_pages - std::min(with_pages, pause_.bytes()));
+  require_bounds(before, with_pages - std::min(with_pages, pause_.bytes()));
 }
 
 /// Pages are scarce where more than nine tenths of the most that the pool may hold is held.
