@@ -1,4 +1,4 @@
-// What an adaptor asks when memory has run out: of a size, whether to try again.
+// The function that an adaptor calls when memory has run out: it is told the size, and says whether to try again.
 #pragma once
 
 #include <cstddef>

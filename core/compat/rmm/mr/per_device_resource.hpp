@@ -18,7 +18,7 @@ RMM_NAMESPACE_BEGIN
 namespace mr {
 namespace detail {
 
-/// What references point to: the handles of the resources that were current last.
+/// Keeps the handles of the resources that were current last, as references point to them.
 struct RMM_EXPORT current_handles {
   static constexpr int max_devices = 64;
 

@@ -19,7 +19,7 @@ namespace {
 
 constexpr std::size_t part_bytes = pinned_chunks::chunk_bytes;
 
-/// Of direct writes and reads: sizes and places are multiples of it.
+/// Direct writes and reads need sizes and offsets that are multiples of this.
 constexpr std::size_t disk_block_bytes = 4096;
 
 /// A file with a name that is taken away at once, where the file system makes none without.

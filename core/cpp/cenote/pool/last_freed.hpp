@@ -9,9 +9,7 @@
 // How it works
 //   1. put() sets a block aside, if none is; take() gives it back for the same stream and size.
 //   2. Whoever locks the heap collects the block first, and frees it. So no user of the heap sees a difference.
-//   3. Only while the pool knows one stream, and is not paused: with more, a free may be worth a mark, which is placed
-//   at
-//      once.
+//   3. Only while the pool knows one stream, and is not paused: with more, a free may need a mark at once.
 //
 // Threads: any; `lock_` guards the block. put() and take() are called within the gate of a front cache, collect() under
 // the pool's lock. Cost: a spin lock each, and one read where there is nothing.

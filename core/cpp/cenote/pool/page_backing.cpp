@@ -302,7 +302,7 @@ void page_backing::require_running() const {
                            " is paused: nothing is allocated from it before it is resumed");
 }
 
-/// What graphs use may lie on other pages afterwards; what others know by its page may not.
+/// Throws if other processes or a network card know a page. A graph does not: its memory may get other pages.
 void page_backing::require_unknown_to_others() {
   constexpr std::size_t most_to_tell = 8;
   std::string told;

@@ -172,7 +172,7 @@ void page_pause::resume(mapped_pages& pages, const std::function<std::size_t(std
   is_paused_.store(false, std::memory_order_release);
 }
 
-/// What was freed since is everybody's: no work can have used it meanwhile. Pages that are still mapped are retired.
+/// Pages that were freed meanwhile go to all streams, as no work can have used them. Those still mapped are retired.
 void page_pause::drop_free_pages(mapped_pages& pages) {
   const shared_heap::section here(heap_);
   pages.reserve_retired(here->range().pages().all().size());  // nothing below throws once pages are taken out

@@ -47,7 +47,7 @@ class page_pause {
 
   bool is_paused() const noexcept { return is_paused_.load(std::memory_order_acquire); }
 
-  /// Of the pages that are not there.
+  /// The size of the pages that have been given back.
   std::size_t bytes() const noexcept { return bytes_.load(std::memory_order_relaxed); }
 
   /// The heap is closed, and its work done. If it throws, all is as it was, unless the driver refuses even to map pages

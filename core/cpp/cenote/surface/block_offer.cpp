@@ -58,7 +58,7 @@ class exported_pin {
   std::shared_ptr<pool_memory_resource> pool_;
 };
 
-/// What is kept here for one process that has the block open.
+/// Keeps the block for one process that has it open.
 struct block_use {
   block_use(std::shared_ptr<void> held, std::shared_ptr<event> written, std::shared_ptr<memory_resource> resource,
             const void* address)

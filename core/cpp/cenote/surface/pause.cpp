@@ -29,8 +29,8 @@ std::shared_ptr<pool_memory_resource> find_pool(std::shared_ptr<memory_resource>
   return nullptr;
 }
 
-/// What lies above the pool of a stack and is more than an adaptor, which only passes on: it has blocks of the pool's,
-/// and would hand out addresses without pages. Null if there is nothing of the kind.
+/// Finds a resource above the pool that keeps memory of the pool, as an arena does: it would hand out addresses without
+/// pages. Null if there are only adaptors, which pass each call on.
 std::shared_ptr<memory_resource> find_keeper(std::shared_ptr<memory_resource> outermost) {
   const auto pool = find_pool(outermost);
   for (auto each = std::move(outermost); each && each != pool; each = each->upstream()) {

@@ -26,7 +26,7 @@
 namespace CENOTE_EXPORT cenote {
 inline namespace v1 {
 
-/// What a region's pools are, unless something else is said.
+/// The resource of a region for which none was named.
 constexpr const char* default_region_specification = "pool | virtual";
 
 /// The region's pool on `device`, made if there is none yet: from `specification` where the region is new, and as its
