@@ -7,6 +7,7 @@ in Python, can be asked for memory. Buffers, and libraries over librmm, are test
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -118,3 +119,56 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setattr(extension_build, "_folder_of", lambda package: None)
     with pytest.raises(extension_build.BuildError, match="pip install rmm-cu13"):
         extension_build.build()
+
+
+def lay_headers(folder: Path, headers: tuple[str, ...] = (), cccl: str = "") -> None:
+    """Lay headers where a wheel has them, or a toolkit; `cccl` is a version of CCCL's."""
+    texts = dict.fromkeys(headers, "") | ({"cuda/std/__cccl/version.h": f"#define CCCL_VERSION {cccl}"} if cccl else {})
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+@pytest.fixture
+def only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder beside whose headers the path has none; its ``toolkit`` is the only one."""
+    others = [entry for entry in sys.path if not Path(entry, "nvidia").exists()]
+    monkeypatch.setattr("sys.path", [str(tmp_path / "other"), str(tmp_path), *others])
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "toolkit"))
+    monkeypatch.delenv("CUDA_PATH", raising=False)
+    monkeypatch.setattr(extension_build, "_TOOLKIT", tmp_path / "none")
+    return tmp_path
+
+
+RUNTIME = ("cuda_runtime_api.h", "crt/host_defines.h")
+
+
+def include_of(version: str = "26.10") -> list[Path]:
+    return extension_build._include(extension_build.RmmInstallation(Path("librmm"), version))
+
+
+def test_the_wheels_that_bring_the_missing_headers_are_named(only: Path) -> None:
+    with pytest.raises(extension_build.BuildError) as refused:
+        include_of()
+    assert "pip install nvidia-cuda-runtime nvidia-cuda-crt 'nvidia-cuda-cccl>=13.3'," in str(refused.value)
+    lay_headers(only / "toolkit" / "include", RUNTIME, cccl="")
+    lay_headers(only / "toolkit" / "include" / "cccl", cccl="3000002")
+    with pytest.raises(extension_build.BuildError) as refused:
+        include_of()
+    assert "CCCL 3.3 or newer" in str(refused.value) and "cccl has CCCL 3.0" in str(refused.value)
+    assert "pip install 'nvidia-cuda-cccl>=13.3'," in str(refused.value)
+
+
+def test_headers_are_found_wherever_pip_has_put_a_wheel(only: Path) -> None:
+    lay_headers(only / "toolkit" / "include", RUNTIME[:1])
+    lay_headers(only / "toolkit" / "include" / "cccl", cccl="3000002")
+    (only / "nvidia").mkdir()
+    (only / "nvidia" / "__init__.py").touch()  # hides the other folder from the import system
+    lay_headers(only / "nvidia" / "cu13" / "include", RUNTIME[1:])
+    lay_headers(only / "other" / "nvidia" / "cu13" / "include" / "cccl", cccl="3003001")
+    folders = include_of()
+    assert folders[:3] == [
+        only / "other" / "nvidia" / "cu13" / "include" / "cccl",
+        only / "toolkit" / "include",
+        only / "nvidia" / "cu13" / "include",
+    ]

@@ -35,6 +35,9 @@ OLDEST = (26, 10)
 _OLDEST_CCCL = 3_003_000
 """RMM's headers want it; a CUDA toolkit may bring an older one."""
 
+_TOOLKIT = Path("/usr/local/cuda")
+"""Where NVIDIA's packages install a toolkit."""
+
 _FLAGS = ("-std=c++20", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-w")
 
 
@@ -216,31 +219,55 @@ def _cccl_version(folder: Path) -> int:
     return int(found[1]) if found else 0
 
 
+def _spell_cccl(version: int) -> str:
+    return f"{version // 1_000_000}.{version // 1000 % 1000}"
+
+
 def _include(rmm: RmmInstallation) -> list[Path]:
     """Find the headers of RMM and its logger, of Python, of CUDA's runtime, and of CCCL."""
     major = "12" if any(metadata.distributions(name="librmm-cu12")) else "13"
-    candidates = [Path(home, "include") for name in ("CUDA_HOME", "CUDA_PATH") if (home := os.environ.get(name))]
-    nvidia = importlib.util.find_spec("nvidia")
-    for folder in (nvidia.submodule_search_locations or []) if nvidia is not None else []:
-        candidates += [
-            Path(folder, each, "include") for each in (f"cu{major}", "cuda_runtime", "cuda_nvcc", "cuda_cccl")
-        ]
-    candidates += [Path("/usr/local/cuda/include")]
-    candidates += [each / "cccl" for each in candidates]
-    logger = _folder_of("rapids_logger")
-    found = [rmm.librmm / "include", Path(sysconfig.get_path("include"))]
-    found += [logger / "include"] if logger is not None else []
-    wanted = ("cuda_runtime_api.h", "crt/host_defines.h")
-    places = [next((each for each in candidates if (each / header).is_file()), None) for header in wanted]
-    places.append(next((each for each in candidates if _cccl_version(each) >= _OLDEST_CCCL), None))
-    names = (*wanted, "cuda/memory_resource of CCCL 3.3 or newer")
-    missing = [name for name, place in zip(names, places, strict=True) if place is None]
+    homes = [Path(home) for name in ("CUDA_HOME", "CUDA_PATH") if (home := os.environ.get(name))]
+    of_wheels = _include_of_wheels()
+    others = "cu13" if major == "12" else "cu12"
+    cuda = [*(home / "include" for home in homes), *(each for each in of_wheels if each.parent.name != others)]
+    cuda.append(_TOOLKIT / "include")
+    cccl = [place for each in dict.fromkeys([*cuda, *of_wheels]) for place in (each, each / "cccl")]
+
+    def first_with(header: str) -> Path | None:
+        return next((each for each in cuda if (each / header).is_file()), None)
+
+    new_enough = next((each for each in cccl if _cccl_version(each) >= _OLDEST_CCCL), None)
+    runtime, language = first_with("cuda_runtime_api.h"), first_with("crt/host_defines.h")
+    of = f"-cu{major}" if major == "12" else ""
+    missing = {}
+    if runtime is None:
+        missing["cuda_runtime_api.h"] = f"nvidia-cuda-runtime{of}"
+    if language is None:
+        missing["crt/host_defines.h"] = "nvidia-cuda-nvcc-cu12" if major == "12" else "nvidia-cuda-crt"
+    if new_enough is None:
+        missing[f"CCCL {_spell_cccl(_OLDEST_CCCL)} or newer"] = "'nvidia-cuda-cccl>=13.3'"
     if missing:
-        packages = "nvidia-cuda-runtime nvidia-cuda-crt nvidia-cuda-cccl"
-        if major == "12":
-            packages = "nvidia-cuda-runtime-cu12 nvidia-cuda-nvcc-cu12 nvidia-cuda-cccl"
+        newest = max(cccl, key=_cccl_version)
+        is_old = new_enough is None and _cccl_version(newest) != 0
+        at_hand = f" ({newest} has CCCL {_spell_cccl(_cccl_version(newest))})" if is_old else ""
         raise BuildError(
-            f"headers of CUDA were not found ({', '.join(missing)}): pip install {packages}, or name a toolkit in "
-            "CUDA_HOME"
+            f"headers of CUDA were not found: {', '.join(missing)}{at_hand}. "
+            f"pip install {' '.join(missing.values())}, or name a toolkit that has them in CUDA_HOME"
         )
-    return list(dict.fromkeys([*(place for place in places if place is not None), *found]))
+    logger = _folder_of("rapids_logger")
+    # CCCL before CUDA's folders: a toolkit has one of its own in them.
+    places = [new_enough, runtime, language, rmm.librmm / "include", Path(sysconfig.get_path("include"))]
+    places += [logger / "include"] if logger is not None else []
+    return list(dict.fromkeys(place for place in places if place is not None))
+
+
+def _include_of_wheels() -> list[Path]:
+    """Give the folders of headers that NVIDIA's wheels have, on the whole path.
+
+    The import system would not do: where one of the folders ``nvidia`` has an ``__init__.py``, it knows that one alone.
+    """
+    return [
+        include
+        for entry in dict.fromkeys(sys.path)
+        for include in sorted(Path(entry or ".").glob("nvidia/*/include"), reverse=True)
+    ]
