@@ -4,7 +4,7 @@
 #define CENOTE_VERSION_H
 
 #define CENOTE_VERSION_MAJOR 0
-#define CENOTE_VERSION_MINOR 1
+#define CENOTE_VERSION_MINOR 2
 #define CENOTE_VERSION_PATCH 0
 
 /// One number to compare: 1 000 000 * major + 1 000 * minor + patch.
