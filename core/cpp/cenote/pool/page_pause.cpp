@@ -209,7 +209,7 @@ void page_pause::map_kept_memory(mapped_pages& pages) {
 
 /// Has pages come again as larger ones.
 void page_pause::merge_pages() {
-  constexpr std::size_t pages_of_a_pool = 1024;
+  constexpr std::size_t pages_of_a_pool = 256;  // each costs 0.1 ms to give back and to bring
   const std::size_t largest =
       std::clamp(std::bit_ceil(bytes() / pages_of_a_pool), page_map::slot_bytes, page_map::max_page_bytes);
   const shared_heap::section here(heap_);

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "cenote/driver/cuda_stream.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/driver.hpp"
 #include "cenote/driver/event.hpp"
@@ -139,6 +140,14 @@ struct opened_memory_resource::mapped {
     address = pool_block->address();
   }
 
+  /// An event of another process orders work of its own device: a stream there passes it on to one of another device.
+  void order_after_writing(stream_ref stream) const {
+    if (device_of_stream(stream, device) == device) return wait(stream, *written, device);
+    const cuda_stream there(device, cuda_stream::kind::non_blocking);
+    wait(there, *written, device);
+    wait(stream, *event::record(there, device), device);
+  }
+
   void let_go() noexcept {
     address = nullptr;
     written.reset();
@@ -171,7 +180,7 @@ void* opened_memory_resource::do_allocate(stream_ref stream, std::size_t bytes, 
     mapped_->is_taken = false;
     return nullptr;
   }
-  wait(stream, *mapped_->written, mapped_->device);
+  mapped_->order_after_writing(stream);
   return block;
 }
 

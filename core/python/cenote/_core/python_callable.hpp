@@ -18,15 +18,10 @@
 //
 // Threads: any, with or without the GIL, which is taken here: call under no lock that a holder of the GIL may wait for.
 // After Python has started to end nothing of it is called or released any more: a function that frees does nothing
-// then, and any other throws std::runtime_error.
-// A thread that has or wants the GIL at that moment is unwound by Python up to 3.13 (pthread_exit). The core's frames
-// cannot be: some throw nothing, and Cython takes what passes for an error. Such a thread stays where it is until the
-// process ends, as Python itself has it from 3.14 on.
+// then, and any other throws std::runtime_error. A thread that wants the GIL by then stays where it is (gil.hpp).
 #pragma once
 
 #include <Python.h>
-#include <cxxabi.h>
-#include <unistd.h>
 
 #include <exception>
 #include <functional>
@@ -38,38 +33,9 @@
 
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/foreign_exception.hpp"
+#include "gil.hpp"
 
 namespace cenote {
-
-inline bool python_is_alive() noexcept {
-#if PY_VERSION_HEX >= 0x030D0000
-  return Py_IsInitialized() != 0 && Py_IsFinalizing() == 0;
-#else
-  return Py_IsInitialized() != 0 && _Py_IsFinalizing() == 0;
-#endif
-}
-
-/// Runs `body`, which Python may end the thread in: then it does not return.
-template <class Body>
-auto stay_if_ended(const Body& body) {
-  try {
-    return body();
-  } catch (const abi::__forced_unwind&) {
-    for (;;) pause();
-  }
-}
-
-/// Holds the GIL while it lives. Python must be alive.
-class gil_scope {
- public:
-  gil_scope() noexcept : state_(stay_if_ended(PyGILState_Ensure)) {}
-  ~gil_scope() { PyGILState_Release(state_); }
-  gil_scope(const gil_scope&) = delete;
-  gil_scope& operator=(const gil_scope&) = delete;
-
- private:
-  PyGILState_STATE state_;
-};
 
 /// A reference to a Python object that C++ owns.
 class python_object {
