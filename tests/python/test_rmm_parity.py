@@ -1,4 +1,4 @@
-"""``docs/rmm-parity.md`` says what became of every name of RMM: each row is looked up, and no name lacks a row."""
+"""``docs/results/rmm-names.md`` says what became of every name of RMM: each row is looked up, and no name lacks one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from subprocess import CompletedProcess
 
 from cenote.compat.rmm_names import MODULES
 
-TABLE = Path(__file__).parents[2] / "docs" / "rmm-parity.md"
+TABLE = Path(__file__).parents[2] / "docs" / "results" / "rmm-names.md"
 STATES = ("same", "more", "differs")
 
 

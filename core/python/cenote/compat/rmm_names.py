@@ -1,7 +1,7 @@
 """The modules of RMM's Python package, the names in them, and where cenote has each: ``"module:name"``.
 
 The API is that of RMM 26.10, with those names that the releases of the year before had in addition. What cenote does
-not have under any name is in `cenote.compat.rmm_only`; ``docs/rmm-parity.md`` says of each name how it compares.
+not have under any name is in `cenote.compat.rmm_only`; ``docs/results/rmm-names.md`` says of each name how it compares.
 """
 
 from __future__ import annotations
