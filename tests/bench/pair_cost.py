@@ -157,7 +157,7 @@ def describe_machine() -> dict[str, str]:
 
 
 def as_markdown(costs: list[Cost], empty: list[float], machine: dict[str, str], rounds: int) -> str:
-    """The page ``docs/results/pair-cost.md``."""
+    """The page ``pair-cost.md``."""
     simulated = (
         "**On the simulated device: these figures say nothing about a GPU.**\n\n" if driver.is_simulated() else ""
     )
