@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -172,3 +175,11 @@ def test_cupy_and_numba_use_each_devices_own_resource(run: Run) -> None:
         usage = cenote.usage()
         assert usage["cupy"].allocations >= 3 and usage["numba"].allocations >= 1, usage
     """)
+
+
+@pytest.mark.alone  # is timed
+def test_blocks_of_another_process_go_from_device_to_device() -> None:
+    program = Path(__file__).with_name("peer_rates.py")
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=120, check=False)
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr

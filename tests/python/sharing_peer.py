@@ -72,6 +72,18 @@ def open_block(handle: Any, name: str = "block", device: int | None = None) -> t
     return _opened[name].size, _opened[name].device
 
 
+def copy_to_device(handle: Any, device: int) -> bytes:
+    """The contents of a block, copied by a stream of that device, which it is opened on."""
+    import cenote
+
+    cenote.driver.set_device(device)
+    stream = cenote.Stream(flags=cenote.CudaStreamFlags.NON_BLOCKING)
+    theirs = cenote.open_shared(handle, stream=stream)
+    mine = cenote.DeviceBuffer(size=theirs.size, stream=stream)
+    mine.copy_from_device(theirs, stream=stream)
+    return mine.tobytes(stream)
+
+
 def read_by_c(handle: str) -> bytes:
     """The contents of a block, opened and closed by the C ABI."""
     import ctypes

@@ -119,6 +119,14 @@ def test_opener_comes_after_the_work_that_was_queued_when_the_block_was_shared(
     peer.ask("let_go", "again")
 
 
+@pytest.mark.parametrize("spec", [SHAREABLE, "async:ipc=true"])
+def test_a_stream_of_another_device_comes_after_the_work_of_the_owner(peer: Peer, spec: str) -> None:
+    stream = Stream(flags=CudaStreamFlags.NON_BLOCKING)
+    buffer = DeviceBuffer(size=MIB, stream=stream, mr=mr.from_spec(spec))
+    buffer.copy_from_host(pattern(6, MIB), stream=stream)
+    assert peer.ask("copy_to_device", buffer.share(), 1) == pattern(6, MIB)
+
+
 def test_what_cannot_be_opened_says_why(pool: mr.PoolMemoryResource, peer: Peer) -> None:
     buffer = filled(6, MIB, pool)
     handle = buffer.share()

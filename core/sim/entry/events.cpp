@@ -61,6 +61,8 @@ CUresult cuStreamWaitEvent(CUstream stream, CUevent handle, unsigned int flags) 
     require(flags == CU_EVENT_WAIT_DEFAULT || flags == CU_EVENT_WAIT_EXTERNAL);
     const auto waiting = stream_of(stream);
     const auto event = event_of(handle);
+    // Driver 580.159.04 reads what is not mapped, and ends the process.
+    require(!event->is_foreign() || &event->context == &waiting->context, CUDA_ERROR_INVALID_CONTEXT);
     if (flags == CU_EVENT_WAIT_EXTERNAL) {
       require(waiting->capture != nullptr, CUDA_ERROR_ILLEGAL_STATE);
       waiting->capture->record(*waiting, [event](simulated_stream& on) { wait_for_event(on, *event); });
