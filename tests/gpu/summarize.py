@@ -1,4 +1,4 @@
-"""Prints what docs/results/gpu-tests.md holds: date, device, versions, and each test with its outcome.
+"""Prints a run of the tests on a GPU as a page: date, device, versions, and each test with its outcome.
 
 Tests with many rows, such as the conformance suite's, are one line each, with the number of their rows. tests.xml and
 alone.xml are pytest's; the others are GoogleTest's, one for each suite of a program: conformance.of_container.xml.
