@@ -35,7 +35,7 @@ def down(axes: Axes, x: float, y: float, to: float) -> None:
 
 def remark(axes: Axes, y: float, text: str) -> None:
     """Write what a station does, to the right of it."""
-    axes.text(7.15, y, text, va="center", color=STONE, fontsize=9)
+    axes.text(7.15, y, text, va="center", color=INK, fontsize=9)
 
 
 def allocation() -> None:
