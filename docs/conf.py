@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ast
 import builtins
+import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import FunctionType
@@ -25,6 +27,8 @@ copyright = "the cenote authors"
 version = release = cenote.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "cpp_reference"]
+if importlib.util.find_spec("sphinx_copybutton"):  # without it, blocks of code have no button
+    extensions.append("sphinx_copybutton")
 exclude_patterns = ["_build"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 pygments_style = "friendly"
@@ -41,13 +45,23 @@ default_role = "py:obj"  # a name in single backticks becomes a link where it is
 
 html_theme = "pydata_sphinx_theme"
 html_title = "cenote"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_theme_options = {
+    "github_url": "https://github.com/cenote-gpu/cenote",
+    "header_links_before_dropdown": 6,  # all sections
     "show_toc_level": 2,
     "navigation_with_keys": False,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": ["theme-version"],
 }
+if versions := os.environ.get("CENOTE_SITE_VERSIONS"):  # set where the site is published: .github/workflows/site.yml
+    html_theme_options |= {
+        "switcher": {"json_url": versions, "version_match": os.environ["CENOTE_SITE_VERSION"]},
+        "check_switcher": False,
+        "navbar_end": ["version-switcher", "theme-switcher", "navbar-icon-links"],
+    }
 html_show_sourcelink = False
 
 
