@@ -77,6 +77,18 @@ def test_what_a_process_holds_is_shown_while_it_runs(folder: Path, capsys: pytes
     assert {path.stat().st_mode & 0o777 for path in (folder, *folder.iterdir())} == {0o700, 0o600}
 
 
+def test_command_is_shown_in_part_if_it_is_a_whole_program(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    with process(HOLDS) as running:
+        for only in ([], [str(running.pid)]):
+            assert main(["top", "--once", *only]) == 0
+            lines = capsys.readouterr().out.splitlines()
+            (shown,) = [line for line in lines if " -c import os, sys, cenote from cenote import mr" in line]
+            assert shown.rstrip().endswith("…")
+
+
 def test_files_of_processes_that_have_ended_are_removed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with process(HOLDS) as killed:
         killed.send_signal(signal.SIGKILL)

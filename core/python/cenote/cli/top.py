@@ -21,6 +21,9 @@ _FIRST_LOOK_SECONDS = 0.2
 _MOST_NAMES = 12
 """Clients and tags that are shown of one process."""
 
+_LONGEST_COMMAND = 60
+"""Characters that are shown of a command."""
+
 
 @dataclass(frozen=True)
 class _Look:
@@ -107,7 +110,7 @@ def _tables(now: _Look, before: _Look, only: int | None) -> Iterator[Table]:
             rows.append(("" if at else str(number), str(device), *_cells(has), rate))
     columns = (" process", " device", " in use", " held", " most held", " unused", " rate")
     yield Table(f"processes that use cenote: {len(now.processes):,}", columns, rows)
-    names = [(str(number), _most(each.clients), _most(each.tags), each.command) for number, each in by_size]
+    names = [(str(number), _most(each.clients), _most(each.tags), _in_a_line(each.command)) for number, each in by_size]
     yield Table("who of them holds most", (" process", "client", "tag", "command"), names)
 
 
@@ -131,6 +134,12 @@ def _most(figures: dict[str, Figures]) -> str:
     return "" if has is None or not has.bytes else f"{name} {format_bytes(has.bytes)}"
 
 
+def _in_a_line(command: str) -> str:
+    """Put a command into one short line: what follows ``python -c`` may be a whole program."""
+    line = " ".join(command.split())
+    return line if len(line) <= _LONGEST_COMMAND else f"{line[: _LONGEST_COMMAND - 1]}…"
+
+
 def _rate(now: _Look, before: _Look, number: int) -> float:
     """Allocations a second between two looks."""
     earlier = before.processes.get(number)
@@ -142,7 +151,7 @@ def _rate(now: _Look, before: _Look, number: int) -> float:
 def _tables_of(process: Process, rate: float) -> Iterator[Table]:
     devices = [(str(device), *_cells(has), f"{has.growths:,}") for device, has in process.devices.items()]
     yield Table(
-        f"process {process.number}: {process.command}",
+        f"process {process.number}: {_in_a_line(process.command)}",
         (" device", " in use", " held", " most held", " unused", " growths"),
         devices,
     )
