@@ -382,5 +382,27 @@ def test_help_shows_examples(tmp_path: Path, arguments: tuple[str, ...]) -> None
     assert "examples:" in done.stdout
 
 
-def test_no_command_is_exit_status_2(tmp_path: Path) -> None:
-    assert cenote(cwd=tmp_path).returncode == 2
+def test_no_command_shows_the_help_with_exit_status_2(tmp_path: Path) -> None:
+    done = cenote(cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == cenote("--help", cwd=tmp_path).stdout
+
+
+def test_page_that_is_no_html_is_refused_before_the_recording_is_read(tmp_path: Path) -> None:
+    done = cenote("report", "page.pdf", "--recording", "none.rec", cwd=tmp_path)
+    assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
+    assert "'page.pdf' is no page of HTML: write a name that ends with .html" in done.stderr
+
+
+def test_replay_takes_the_recording_that_a_run_has_left(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(
+        "import cenote\n"
+        "cenote.mr.set_current_device_resource(cenote.mr.from_spec('pool'))\n"
+        "kept = [cenote.DeviceBuffer(size=1 << 20) for _ in range(7)]\n"
+    )
+    environment = {**os.environ, "CENOTE_CUDA_DRIVER": "sim", "CENOTE_RECORDER_FILE": "run.rec"}
+    subprocess.run([sys.executable, "program.py"], cwd=tmp_path, env=environment, check=True)
+    for options in ([], ["--resource", "cuda", "--resource", "pool"], ["--capacity", "min", "--resource", "pool"]):
+        done = cenote("replay", "run.dev0.rec", "--simulate", *options, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "7.00 MiB" in done.stdout

@@ -29,14 +29,20 @@ _EPILOG = """\
 examples:
   cenote demo                          see one pool at work, on the GPU or on a simulated one
   cenote info                          what driver, devices and frameworks there are
-  cenote replay run.csv --limit 8GiB   would this recorded workload fit into 8 GiB?
-  cenote replay run.csv --capacity min with how little would it do?
   cenote top                           who holds GPU memory on this machine
+  cenote replay run.rec --limit 8GiB   would this recorded workload fit into 8 GiB?
+  cenote replay run.rec --capacity min with how little would it do?
+  cenote advise run.rec                it ran out of memory: what would have helped?
   cenote build torch                   have PyTorch's statistics, snapshots and graphs answered by cenote
 
+to record a run, without changing the program:
+  CENOTE_RECORDER_FILE=run.rec python train.py      its last allocations and frees, in run.dev0.rec
+
 environment:
-  CENOTE_CUDA_DRIVER   the driver's library; "sim" is the simulated device
-  CENOTE_SIM           what is simulated, such as "devices=2,memory=80GiB"
+  CENOTE_RESOURCE       where memory comes from, such as "pool:max=8GiB"
+  CENOTE_RECORDER_FILE  a file that keeps the last allocations and frees, also of a process that is killed
+  CENOTE_CUDA_DRIVER    the driver's library; "sim" is the simulated device
+  CENOTE_SIM            what is simulated, such as "devices=2,memory=80GiB"
 """
 
 _DEMO = """\
@@ -71,8 +77,9 @@ examples:
 
 _REPLAY = """\
 Makes the allocations and frees of a recorded trace, to see how much a resource holds and whether the workload fits. A
-trace is a CSV file as the logging adaptors of cenote and RMM write it, or one compressed with gzip. Where a killed
-process left the last line unfinished, the rest is replayed. Recorded streams and threads are kept apart: each has one
+trace is a log as the logging adaptors of cenote and RMM write it (CSV), a recording of the flight recorder, or a memory
+snapshot of PyTorch's; logs and snapshots may be compressed with gzip. Where a killed process left the last line of a
+log unfinished, the rest is replayed. Recorded streams and threads are kept apart: each has one
 of its own, and the events keep the order of the trace. With --threads the threads work at the same time instead, each
 in the order of its own events. Several --resource are shown side by side.
 
@@ -125,11 +132,12 @@ Nothing is compiled unless this command is run.
 _EXPLAIN = """\
 Says who holds memory at the end of a recording, or of a log, who has only grown, and what was asked for in vain. A
 recording is what cenote.recorder saved, or what a process, also one that was killed, has left under
-CENOTE_RECORDER_FILE.
+CENOTE_RECORDER_FILE. A log is what cenote.enable_logging wrote.
 """
 
 _EXPLAIN_EPILOG = """\
 examples:
+  CENOTE_RECORDER_FILE=run.%p.rec python train.py   leaves run.4711.dev0.rec
   cenote explain run.4711.dev0.rec
   cenote explain run.csv.gz --json
 """
@@ -137,10 +145,10 @@ examples:
 _ADVISE = """\
 Tries changes on the simulated device, and names those with which the recorded run passes.
 
-Of a run that ran out of memory, a recording of the flight recorder or a log that ends with the failure, it tries:
-giving back what others hold, freeing what only grows, another resource in the same memory, a higher limit, a larger
-device. The first line is the advice. Of a run that did not fail, it measures the sensible resources as --capacity min
-of replay does, and says which to take, or that nothing would be gained.
+Of a run that ran out of memory, a recording (CENOTE_RECORDER_FILE=run.rec in the program's environment leaves one) or a
+log that ends with the failure, it tries: giving back what others hold, freeing what only grows, another resource in the
+same memory, a higher limit, a larger device. The first line is the advice. Of a run that did not fail, it measures the
+sensible resources as --capacity min of replay does, and says which to take, or that nothing would be gained.
 """
 
 _ADVISE_EPILOG = """\
@@ -219,8 +227,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
+    parser = _parser()
+    if not (sys.argv[1:] if argv is None else argv):
+        parser.print_help(sys.stderr)
+        return EXIT_BAD_INPUT
     try:
-        args = _parser().parse_args(argv)
+        args = parser.parse_args(argv)
     except SystemExit as end:  # after --help, --version and what is wrong with the arguments
         return int(end.code or 0)
     with warnings.catch_warnings():
@@ -288,7 +300,9 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("--json", action="store_true", help="write JSON with stable keys, sizes in bytes")
 
     replay = add("replay", "replay a recorded trace on any resource", _REPLAY, _REPLAY_EPILOG)
-    replay.add_argument("file", type=arguments.path, metavar="TRACE", help="a CSV file, or one compressed with gzip")
+    replay.add_argument(
+        "file", type=arguments.path, metavar="TRACE", help="a log, a recording, or a snapshot of PyTorch's"
+    )
     replay.add_argument("--capacity", choices=("min",), help="find the smallest memory that is enough")
     chosen = replay.add_mutually_exclusive_group()
     chosen.add_argument(
@@ -352,7 +366,7 @@ def _parser() -> argparse.ArgumentParser:
     top.add_argument("--json", action="store_true", help="write it once as JSON, sizes in bytes")
 
     report = add("report", "write a recording or a log as a page", _REPORT, _REPORT_EPILOG)
-    report.add_argument("page", type=arguments.path, metavar="FILE.html", help="what to write")
+    report.add_argument("page", type=arguments.page, metavar="FILE.html", help="what to write")
     report.add_argument(
         "--recording", dest="file", type=arguments.path, metavar="FILE", required=True, help="a recording, or a log"
     )

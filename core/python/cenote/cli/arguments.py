@@ -25,6 +25,14 @@ def path(text: str) -> Path:
     return Path(text)
 
 
+def page(text: str) -> Path:
+    """Read the name of a page of HTML."""
+    name = path(text)
+    if name.suffix not in (".html", ".htm"):
+        raise ArgumentTypeError(f"{_shown(text)} is no page of HTML: write a name that ends with .html")
+    return name
+
+
 def picture(text: str) -> Path:
     """Read the name of a picture, whose ending says its kind."""
     name = path(text)

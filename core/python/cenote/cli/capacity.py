@@ -17,11 +17,12 @@ from cenote.cli.capacity_chart import draw
 from cenote.cli.capacity_measurement import Measurement, measure
 from cenote.cli.device import choose_device
 from cenote.cli.limited_resource import LimitedResource, Way
+from cenote.cli.recordings import read_trace
 from cenote.cli.replay import DEFAULT_RESOURCE, remarks, require_writable
 from cenote.cli.simulated_machine import SimulatedMachine
 from cenote.cli.terminal import Terminal, open_terminal
 from cenote.logs.floor import PageFloor, page_floor
-from cenote.logs.trace import Trace, read
+from cenote.logs.trace import Trace
 from cenote.units import format_bytes
 
 DEFAULT_RESOURCES = (DEFAULT_RESOURCE, "async", "cuda")
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
         require_writable(args.output)
     if args.json:
         terminal = open_terminal(sys.stderr or io.StringIO())
-    recorded = read(args.file)
+    recorded = read_trace(args.file)
     floor = _floor(args.file, recorded)
     device = choose_device(args.device, args.simulate)
     with ExitStack() as stack:

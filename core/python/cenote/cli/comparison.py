@@ -16,11 +16,12 @@ from cenote import driver, mr, sim
 from cenote.cli.comparison_chart import Curves, draw
 from cenote.cli.device import Device, choose_device
 from cenote.cli.limited_resource import bytes_held_by
+from cenote.cli.recordings import read_trace
 from cenote.cli.simulated_machine import SimulatedMachine
 from cenote.cli.terminal import Terminal, open_terminal
 from cenote.logs.floor import PageFloor, page_floor
 from cenote.logs.replay import ReplayOutOfMemoryError, ReplayResult, first_line_of, replay
-from cenote.logs.trace import Trace, read
+from cenote.logs.trace import Trace
 from cenote.units import format_bytes
 
 PROGRESS_EVERY = 256
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     """
     if args.json:
         terminal = open_terminal(sys.stderr or io.StringIO())
-    recorded = read(args.file)
+    recorded = read_trace(args.file)
     try:
         floor = page_floor(recorded)
     except ValueError as error:

@@ -13,11 +13,12 @@ from cenote import mr
 from cenote._core.memory_resource import first_in_stack
 from cenote.cli import comparison
 from cenote.cli.device import Device, choose_device
+from cenote.cli.recordings import read_trace
 from cenote.cli.terminal import Terminal
 from cenote.logs.floor import page_floor
 from cenote.logs.replay import ReplayResult, replay
 from cenote.logs.timeline import Steps, draw, from_trace
-from cenote.logs.trace import Trace, read
+from cenote.logs.trace import Trace
 from cenote.units import format_bytes
 
 DEFAULT_RESOURCE = "pool"
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
         return comparison.run(args, terminal)
     if args.json:
         raise ValueError("--json goes with --capacity min, or with several --resource")
-    recorded = read(args.file)
+    recorded = read_trace(args.file)
     device = choose_device(args.device, args.simulate)
     device.announce(terminal)
     limited = DEFAULT_RESOURCE if args.limit is None else f"{DEFAULT_RESOURCE}:max={args.limit}"
