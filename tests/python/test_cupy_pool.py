@@ -14,6 +14,7 @@ import pytest
 import cenote
 from cenote import mr
 from cenote.allocators.cupy import CenoteMemoryPool, pinned_allocator
+from cenote.allocators.cupy.memory_pool import lift_limit_of_environment, set_limit_of_environment
 from cenote.registry import Client
 
 cupy = Client("cupy")
@@ -88,6 +89,23 @@ def test_limit_is_the_budget_of_the_current_device(pool: mr.DeviceMemoryResource
     for wrong in ({"size": -1}, {"fraction": 1.5}, {"fraction": -0.1}):
         with pytest.raises(ValueError):
             shown.set_limit(**wrong)
+
+
+def test_limit_of_cupys_variable_holds_on_each_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set_limit_of_environment() == ""
+    monkeypatch.setenv("CUPY_GPU_MEMORY_LIMIT", "25%")
+    try:
+        assert set_limit_of_environment() == "25%"
+        for device in range(cenote.driver.device_count()):
+            assert cenote.get_budget(device).limit == cenote.driver.memory_info(device)[1] // 4
+        with pytest.raises(MemoryError, match="set by CUPY_GPU_MEMORY_LIMIT"):
+            cupy.allocate(3 << 30)
+        monkeypatch.setenv("CUPY_GPU_MEMORY_LIMIT", "much")
+        with pytest.raises(ValueError, match="'much' is no budget"):
+            set_limit_of_environment()
+    finally:
+        lift_limit_of_environment()
+    assert cenote.get_budget().limit is None
 
 
 def test_pinned_memory_comes_from_the_resource_and_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:

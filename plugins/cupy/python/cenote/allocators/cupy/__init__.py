@@ -116,16 +116,22 @@ def install() -> str:
     ------
     ImportError
         CuPy is not installed, or too old.
+    ValueError
+        ``CUPY_GPU_MEMORY_LIMIT`` is neither bytes nor a share.
     """
     allocator = _make_allocator()
     import cupy
+    from cenote.allocators.cupy.memory_pool import set_limit_of_environment
+
+    limit = set_limit_of_environment()
 
     global _replaced
     current = cupy.cuda.get_allocator()
     if current is not allocator:
         _replaced = current
     cupy.cuda.set_allocator(allocator)
-    return f"cupy {cupy.__version__}: arrays come from the current resource of their device"
+    bound = f", bounded by CUPY_GPU_MEMORY_LIMIT={limit}" if limit else ""
+    return f"cupy {cupy.__version__}: arrays come from the current resource of their device{bound}"
 
 
 def uninstall() -> str:
@@ -140,6 +146,9 @@ def uninstall() -> str:
 
     if cupy.cuda.get_allocator() is not _make_allocator():
         return f"cupy {cupy.__version__}: was on an allocator of its own already"
+    from cenote.allocators.cupy.memory_pool import lift_limit_of_environment
+
+    lift_limit_of_environment()
     cupy.cuda.set_allocator(_replaced or cupy.get_default_memory_pool().malloc)
     return f"cupy {cupy.__version__}: new arrays come from the allocator of before"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import cenote.budgets
@@ -106,3 +107,31 @@ class CenoteMemoryPool:
     def get_limit(self) -> int:
         """Bytes that the process may hold of the current device; 0 where there is no limit."""
         return cenote.budgets.get_budget().limit or 0
+
+
+LIMIT_VARIABLE = "CUPY_GPU_MEMORY_LIMIT"
+
+
+def set_limit_of_environment() -> str:
+    """Have CuPy's variable bound each device as `CenoteMemoryPool.set_limit` would: bytes, or a share such as ``50%``.
+
+    Returns
+    -------
+    str
+        What it says; empty where it is not set.
+
+    Raises
+    ------
+    ValueError
+        It is neither.
+    """
+    limit = os.environ.get(LIMIT_VARIABLE, "")
+    for device in range(cenote.driver.device_count()) if limit else ():
+        set_budget_by(LIMIT_VARIABLE, device, limit)
+    return limit
+
+
+def lift_limit_of_environment() -> None:
+    """Take that bound away again."""
+    for device in range(cenote.driver.device_count()):
+        set_budget_by(LIMIT_VARIABLE, device, "")
