@@ -1,27 +1,36 @@
-"""How fast memory is paused and resumed, beside the rate of plain copies to and from the same place in the same run.
+"""How fast memory is paused and resumed, beside what plain copies and the driver's page calls take in the same run.
 
     python pause_rates.py [GIB] [KEEP]        20 GiB, or what the device and half of the host have; "host" or "peer:1"
 
-Prints a line for each pause: GB/s of pausing and of resuming, and both as a share of the plain copies' rate.
+Prints two lines for each pause, of pausing and of resuming: the time, the rate and its share of the plain copies' rate;
+then the time of as many plain copies and of the driver's calls for as many pages, and their sum as a share of the time.
+A sum above 100 % means that calls ran beside copies. The calls are those of the device, which gives its pages back, and
+of the neighbour, which gets pages for the contents. The first pause to the host also pins memory: the rate of pinning
+stands in the first line.
 """
 
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import random
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import cenote
-from cenote import mr, pausing
+from cenote import mr, pausing, sim
 from cenote.device_buffer import copy_device_to_ptr, copy_host_to_ptr, copy_ptr_to_host
 
 MIB, GIB = 1 << 20, 1 << 30
 PART = 256 * MIB
 TILE = 8 * MIB
 CYCLES = 5
+DEVICE_PAGE = 32 * MIB  # of a pool of 4 GiB and more, once it was resumed
+NEIGHBOUR_PAGE = 256 * MIB
 
 
 def seconds(action: Callable[[], object]) -> float:
@@ -67,6 +76,71 @@ def plain_rates(stream: cenote.Stream, keep: str) -> tuple[float, float]:
     return out, back
 
 
+@dataclass
+class PageCalls:
+    """Seconds of the driver's calls for as many pages as are paused."""
+
+    make: float  # create, map, set access
+    give_back: float  # unmap, release
+
+
+def page_calls(specification: str, device: int, size: int, page: int) -> PageCalls:
+    """Those of blocks of one page each: all are made, then all are given back. The best of three times."""
+    resource = mr.from_spec(specification, device)
+    count = -(-size // page)
+    blocks: list[int] = []
+
+    def make() -> None:
+        blocks.extend(resource.allocate(page) for _ in range(count))
+
+    def give_back() -> None:
+        while blocks:
+            resource.deallocate(blocks.pop(), page)
+
+    times = [(seconds(make), seconds(give_back)) for _ in range(3)]
+    return PageCalls(min(made for made, _ in times), min(given for _, given in times))
+
+
+def pinning_rate() -> float:
+    """Bytes a second of pinning as pauses do it: several threads find huge pages, which the driver then registers."""
+    size, threads = 4 * GIB, 8
+    driver, libc = ctypes.CDLL("libcuda.so.1"), ctypes.CDLL(None)
+    context = ctypes.c_void_p()
+    assert driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0) == 0
+    assert driver.cuCtxPushCurrent_v2(context) == 0
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    begin = ctypes.addressof(ctypes.c_ubyte.from_buffer(memory))
+
+    def populate(number: int) -> None:
+        share = size // threads
+        at = ctypes.c_void_p(begin + number * share)
+        if libc.madvise(at, ctypes.c_size_t(share), 23) != 0:  # MADV_POPULATE_WRITE, which older kernels do not know
+            ctypes.memset(at, 0, share)
+
+    def pin() -> None:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(populate, range(threads)))
+        assert driver.cuMemHostRegister_v2(ctypes.c_void_p(begin), ctypes.c_size_t(size), 1) == 0
+
+    took = seconds(pin)
+    assert driver.cuMemHostUnregister(ctypes.c_void_p(begin)) == 0
+    return size / took
+
+
+def report(what: str, size: int, took: float, plain_rate: float, device_calls: float, neighbour_calls: float) -> None:
+    copies = size / plain_rate
+    bound = copies + device_calls + neighbour_calls
+    calls = f"page calls {1e3 * device_calls:.1f}"
+    if neighbour_calls:
+        calls += f" and the neighbour's {1e3 * neighbour_calls:.1f}"
+    print(
+        f"{what} {1e3 * took:6.1f} ms, {size / took / 1e9:5.1f} GB/s ({copies / took:4.0%} of plain copies); "
+        f"copies {1e3 * copies:.1f} ms, {calls}, together {1e3 * bound:.1f} ms ({bound / took:.0%} of it)",
+        flush=True,
+    )
+
+
 def main() -> None:
     size = size_to_take()
     stream = cenote.Stream(flags=cenote.CudaStreamFlags.NON_BLOCKING)
@@ -75,7 +149,12 @@ def main() -> None:
     print(
         f"{cenote.driver.device_name(0)}, {size / GIB:.2f} GiB, kept in {keep}; plain copies {out / 1e9:.1f} GB/s out, "
         f"{back / 1e9:.1f} GB/s back"
+        + (f"; pinning {pinning_rate() / 1e9:.1f} GB/s" if keep == "host" and not sim.is_active() else "")
     )
+    neighbour = PageCalls(0, 0)
+    if keep.startswith("peer:"):
+        neighbour = page_calls("virtual:peers=0", int(keep.removeprefix("peer:")), size, NEIGHBOUR_PAGE)
+    device = page_calls("virtual", 0, size, DEVICE_PAGE)
     with cenote.region("rates") as region:
         parts = [cenote.DeviceBuffer(size=PART, stream=stream) for _ in range(size // PART)]
     tiles = [random.Random(number).randbytes(TILE) for number in range(len(parts))]
@@ -90,12 +169,9 @@ def main() -> None:
         pausing_seconds = seconds(lambda: cenote.pause("rates", keep))
         given = cenote.available_device_memory()[0] - free
         resuming_seconds = seconds(lambda: cenote.resume("rates"))
-        rate, rate_back = size / pausing_seconds, size / resuming_seconds
-        print(
-            f"pause {cycle + 1}: {rate / 1e9:5.1f} GB/s ({rate / out:4.0%}), resume {rate_back / 1e9:5.1f} GB/s "
-            f"({rate_back / back:4.0%}); the device got {given / GIB:.3f} GiB of {region.nbytes / GIB:.3f}",
-            flush=True,
-        )
+        report(f"pause {cycle + 1}:", size, pausing_seconds, out, device.give_back, neighbour.make)
+        report("resume: ", size, resuming_seconds, back, device.make, neighbour.give_back)
+        assert given >= region.nbytes * 0.99, (given, region.nbytes)
     found = bytearray(TILE)
     for part, tile, address in zip(parts, tiles, addresses, strict=True):
         assert part.ptr == address
@@ -103,7 +179,7 @@ def main() -> None:
             copy_ptr_to_host(part.ptr + at, found, stream)
             stream.synchronize()
             assert found == tile, "contents are lost"
-    print(f"contents are the same; {pausing.kept_pinned_nbytes() / GIB:.2f} GiB of pinned memory are kept")
+    print(f"the device got all back, and contents are the same; {pausing.kept_pinned_nbytes() / GIB:.2f} GiB of pinned memory are kept")
 
 
 if __name__ == "__main__":
