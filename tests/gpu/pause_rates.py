@@ -179,7 +179,8 @@ def main() -> None:
             copy_ptr_to_host(part.ptr + at, found, stream)
             stream.synchronize()
             assert found == tile, "contents are lost"
-    print(f"the device got all back, and contents are the same; {pausing.kept_pinned_nbytes() / GIB:.2f} GiB of pinned memory are kept")
+    kept = pausing.kept_pinned_nbytes()
+    print(f"the device got all back, and contents are the same; {kept / GIB:.2f} GiB of pinned memory are kept")
 
 
 if __name__ == "__main__":

@@ -145,31 +145,29 @@ def test_a_loop_of_learning_computes_the_same_with_and_without_pauses() -> None:
     run_on_the_full_allocator("CYCLES = 100\n" + LEARNING)
 
 
-@pytest.mark.alone  # looks at what the device has left
-def test_two_hundred_cycles_leave_the_device_as_it_was(run) -> None:
-    run(
-        """
-        import cenote
-        with cenote.region("cycles") as region:
-            buffers = [cenote.DeviceBuffer(size=32 << 20) for _ in range(8)]
-        free = []
-        for _ in range(200):
-            cenote.pause("cycles")
-            free.append(cenote.available_device_memory()[0])
-            cenote.resume("cycles")
-        assert min(free[1:]) >= free[1] - (8 << 20), (free[1], min(free))
-        """
-    )
-
-
-@pytest.mark.alone  # is timed
-def test_rates_of_pausing_are_shown_beside_those_of_copying() -> None:
+def run_program(name: str, *arguments: str) -> None:
     done = subprocess.run(
-        [sys.executable, os.path.join(os.path.dirname(__file__), "pause_rates.py")],
+        [sys.executable, os.path.join(os.path.dirname(__file__), name), *arguments],
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
+        env={name: value for name, value in os.environ.items() if name != "CENOTE_CUDA_DRIVER"},
     )
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.alone  # is timed
+def test_rates_of_pausing_are_shown_beside_those_of_copying() -> None:
+    run_program("pause_rates.py")
+
+
+@pytest.mark.alone  # is timed, and looks at what the device has left
+def test_tensors_of_three_frameworks_and_eight_graphs_are_paused_without_drift() -> None:
+    for module in ("torch", "cupy", "numba_cuda"):
+        pytest.importorskip(module)
+    from cenote.allocators.torch import full_build
+
+    full_build.build()
+    run_program("pause_scene.py")
