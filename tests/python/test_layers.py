@@ -191,7 +191,7 @@ PACKAGE_KNOWS: dict[str, set[str]] = {
     "_doors": set(),
     "frameworks": {"_core", "_doors", "_local_device", "driver", "mr", "registry", "sim"},
     "scopes": {"_core", "mr"},
-    "allocators": set(),
+    "allocators": {"__init__"},
     "compat": {"__init__", "mr", "pausing", "stream"},
 }
 PACKAGE_KNOWS["__init__"] = set(PACKAGE_KNOWS) - {"compat"}
@@ -307,8 +307,8 @@ READERS_OF_THE_ENVIRONMENT = {
     "pytest_cenote/__init__.py": {"CENOTE_SIM"},
     "dask/worker_device.py": {"CUDA_VISIBLE_DEVICES"},
     "torch/__init__.py": {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"},  # PyTorch's
-    "rmm/extension_build.py": {"XDG_CACHE_HOME", "CXX"},
-    "torch/full_build.py": {"XDG_CACHE_HOME", "CXX"},  # where things are on this machine
+    "allocators/compiling.py": {"XDG_CACHE_HOME", "CXX"},  # where things are on this machine
+    "cupy/memory_pool.py": {"CUPY_GPU_MEMORY_LIMIT"},  # CuPy's
 }
 
 

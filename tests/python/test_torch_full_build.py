@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from cenote.allocators.compiling import sources_of
 from cenote.allocators.torch import full_build
 
 COMPILER = shlex.split(os.environ.get("CXX", "c++"))
@@ -141,14 +142,14 @@ def test_the_command_says_why_it_fails(fake_torch: Path) -> None:
 
 
 def test_every_source_is_compiled() -> None:
-    sources = {path.stem for path in full_build._sources().glob("*.cpp")}
+    sources = {path.stem for path in sources_of("torch").glob("*.cpp")}
     assert sources == set(full_build._UNITS)
 
 
 @pytest.mark.build
 @pytest.mark.skipif(shutil.which(COMPILER[0]) is None, reason="needs a C++ compiler")
 def test_a_private_pool_does_as_a_simple_model(tmp_path: Path) -> None:
-    sources = full_build._sources()
+    sources = sources_of("torch")
     program = tmp_path / "history"
     command = [*COMPILER, "-std=c++20", "-O1", f"-I{sources}", str(POOL_TEST), str(sources / "private_pool.cpp")]
     done = subprocess.run([*command, "-o", str(program)], capture_output=True, text=True, check=False)

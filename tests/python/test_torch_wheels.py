@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from cenote.allocators.compiling import sources_of
 from cenote.allocators.torch import full_build
 
 pytestmark = [
@@ -86,7 +87,7 @@ def test_the_sources_compile_and_each_symbol_that_they_need_is_in_the_wheel(
 ) -> None:
     """Layouts are the compiler's matter: a function or a member that is another one now does not compile."""
     library = tmp_path / "full.so"
-    units = "".join(f'#include "{full_build._sources() / unit}.cpp"\n' for unit in full_build._UNITS)
+    units = "".join(f'#include "{sources_of("torch") / unit}.cpp"\n' for unit in full_build._UNITS)
     try:
         command = full_build._command(wheel, library)
     except full_build.BuildError as error:  # no headers of CUDA

@@ -109,7 +109,7 @@ class CenoteMemoryPool:
         return cenote.budgets.get_budget().limit or 0
 
 
-LIMIT_VARIABLE = "CUPY_GPU_MEMORY_LIMIT"
+_LIMIT_SETTER = "CUPY_GPU_MEMORY_LIMIT"
 
 
 def set_limit_of_environment() -> str:
@@ -125,13 +125,13 @@ def set_limit_of_environment() -> str:
     ValueError
         It is neither.
     """
-    limit = os.environ.get(LIMIT_VARIABLE, "")
+    limit = os.environ.get("CUPY_GPU_MEMORY_LIMIT", "")
     for device in range(cenote.driver.device_count()) if limit else ():
-        set_budget_by(LIMIT_VARIABLE, device, limit)
+        set_budget_by(_LIMIT_SETTER, device, limit)
     return limit
 
 
 def lift_limit_of_environment() -> None:
     """Take that bound away again."""
     for device in range(cenote.driver.device_count()):
-        set_budget_by(LIMIT_VARIABLE, device, "")
+        set_budget_by(_LIMIT_SETTER, device, "")

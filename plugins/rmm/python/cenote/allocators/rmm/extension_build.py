@@ -8,13 +8,10 @@ Nothing is compiled unless it is asked for, and RMM is not imported for it.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import re
-import shlex
 import shutil
-import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -22,7 +19,15 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-import cenote
+from cenote.allocators.compiling import (
+    BuildError,
+    alone_in,
+    cached_path,
+    compile_by,
+    compiler,
+    package_folder,
+    sources_of,
+)
 
 __all__ = ["MODULE", "BuildError", "RmmInstallation", "build", "built_extension", "extension_path", "find_rmm", "found"]
 
@@ -39,10 +44,6 @@ _TOOLKIT = Path("/usr/local/cuda")
 """Where NVIDIA's packages install a toolkit."""
 
 _FLAGS = ("-std=c++20", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-w")
-
-
-class BuildError(RuntimeError):
-    """The module cannot be compiled here; the text says what to do."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +83,7 @@ def find_rmm() -> RmmInstallation:
 
 def extension_path(rmm: RmmInstallation) -> Path:
     """Say where the module for that RMM lies once it is built."""
-    checksum = hashlib.sha256()
-    for source in sorted(_sources().iterdir()):
-        checksum.update(source.read_bytes())
-    checksum.update(str(rmm.librmm).encode())
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    python = sys.implementation.cache_tag
-    name = f"rmm-{rmm.version}-{python}-cenote-{cenote.__version__}-{checksum.hexdigest()[:12]}.so"
-    return Path(base, "cenote", name)
+    return cached_path("rmm", rmm.librmm, f"rmm-{rmm.version}-{sys.implementation.cache_tag}")
 
 
 def built_extension(rmm: RmmInstallation) -> Path | None:
@@ -137,46 +131,36 @@ def build(force: bool = False) -> Path:
         return path
     if importlib.util.find_spec("Cython") is None:
         raise BuildError("Cython was not found: pip install 'cython>=3.1'")
-    compiler, include = _compiler(), _include(rmm)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Under another name first: two processes may build at once, and an interrupted one leaves nothing that is loaded.
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        unit, target = Path(folder, f"{MODULE}.cpp"), Path(folder, f"{MODULE}.so")
-        source = Path(shutil.copy(_sources() / f"{MODULE}.pyx", folder))
-        _run([sys.executable, "-m", "cython", "--cplus", str(source), "-o", str(unit)], path, rmm)
-        libraries = [_package_folder("lib"), rmm.librmm / "lib64"]
-        _run(
-            [
-                *compiler,
-                *_FLAGS,
-                f"-I{_package_folder('include')}",
-                f"-I{_sources()}",
-                *(option for each in include for option in ("-isystem", str(each))),
-                str(unit),
-                "-o",
-                str(target),
-                *(f"-L{each}" for each in libraries),
-                "-lcenote",
-                "-lrmm",
-                "-Wl,--allow-shlib-undefined",
-            ],
-            path,
-            rmm,
-        )
-        os.replace(target, path)
+    with alone_in(path.parent):
+        if force or not path.is_file():
+            _compile(rmm, path)
     return path
 
 
-def _run(command: list[str], path: Path, rmm: RmmInstallation) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        first = next((line for line in done.stderr.splitlines() if "rror" in line), done.stderr.strip())
-        log = path.with_suffix(".log")
-        log.write_text(done.stderr)
-        raise BuildError(
-            f"the compiler refuses the resource for RMM {rmm.version}. cenote.install() takes RMM's callbacks. The "
-            f"first error, all of them in {log}: {first}"
-        )
+def _compile(rmm: RmmInstallation, path: Path) -> None:
+    refused = f"the compiler refuses the resource for RMM {rmm.version}. cenote.install() takes RMM's callbacks."
+    program, sources, include = compiler(), sources_of("rmm"), _include(rmm)
+    # Under another name first: an interrupted build leaves nothing that is loaded.
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        unit, target = Path(folder, f"{MODULE}.cpp"), Path(folder, f"{MODULE}.so")
+        source = Path(shutil.copy(sources / f"{MODULE}.pyx", folder))
+        compile_by([sys.executable, "-m", "cython", "--cplus", str(source), "-o", str(unit)], path, refused)
+        command = [
+            *program,
+            *_FLAGS,
+            f"-I{package_folder('include')}",
+            f"-I{sources}",
+            *(option for each in include for option in ("-isystem", str(each))),
+            str(unit),
+            "-o",
+            str(target),
+            *(f"-L{each}" for each in (package_folder("lib"), rmm.librmm / "lib64")),
+            "-lcenote",
+            "-lrmm",
+            "-Wl,--allow-shlib-undefined",
+        ]
+        compile_by(command, path, refused)
+        os.replace(target, path)
 
 
 def _folder_of(package: str) -> Path | None:
@@ -184,29 +168,6 @@ def _folder_of(package: str) -> Path | None:
     if found is None or not found.submodule_search_locations:
         return None
     return Path(found.submodule_search_locations[0])
-
-
-def _package_folder(*parts: str) -> Path:
-    """Give a folder of the package, which in an editable install is two."""
-    for folder in cenote.__path__:
-        if (path := Path(folder, *parts)).is_dir():
-            return path
-    raise BuildError(f"{'/'.join(parts)} is missing from the package: install cenote again")
-
-
-def _sources() -> Path:
-    return _package_folder("allocators", "rmm", "sources")
-
-
-def _compiler() -> list[str]:
-    wanted = shlex.split(os.environ.get("CXX", ""))
-    for command in [wanted] if wanted else [["c++"], ["g++"], ["clang++"]]:
-        if shutil.which(command[0]) is not None:
-            return command
-    raise BuildError(
-        f"no C++ compiler{' ' + wanted[0] if wanted else ''} was found: install g++ 11 or newer (Debian and Ubuntu: "
-        "apt install g++; conda: conda install gxx), or name one in CXX"
-    )
 
 
 def _cccl_version(folder: Path) -> int:

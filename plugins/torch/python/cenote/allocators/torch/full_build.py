@@ -9,20 +9,21 @@ Nothing is compiled unless it is asked for, and PyTorch is not imported for it.
 from __future__ import annotations
 
 import ast
-import contextlib
-import fcntl
-import hashlib
 import importlib.util
 import os
-import shlex
-import shutil
-import subprocess
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cenote
+from cenote.allocators.compiling import (
+    BuildError,
+    alone_in,
+    cached_path,
+    compile_by,
+    compiler,
+    package_folder,
+    sources_of,
+)
 
 __all__ = ["BuildError", "TorchInstallation", "build", "built_library", "find_torch", "found", "library_path"]
 
@@ -56,10 +57,6 @@ _UNITS = (
 _FLAGS = ("-std=c++20", "-O2", "-fPIC", "-shared", "-fvisibility=hidden")
 
 _CUDA_HEADERS = ("cuda_runtime_api.h", "crt/host_defines.h")
-
-
-class BuildError(RuntimeError):
-    """The full allocator cannot be compiled here; the text says what to do."""
 
 
 @dataclass(frozen=True)
@@ -107,27 +104,9 @@ def _constants(source: str) -> dict[str, str | None]:
     return facts
 
 
-def _package_folder(*parts: str) -> Path:
-    """Give a folder of the package, which in an editable install is two."""
-    for folder in cenote.__path__:
-        if (path := Path(folder, *parts)).is_dir():
-            return path
-    raise BuildError(f"{'/'.join(parts)} is missing from the package: install cenote again")
-
-
-def _sources() -> Path:
-    return _package_folder("allocators", "torch", "sources")
-
-
 def library_path(torch: TorchInstallation) -> Path:
     """Say where the library for that PyTorch lies once it is built."""
-    checksum = hashlib.sha256()
-    for source in sorted(_sources().iterdir()):
-        checksum.update(source.read_bytes())
-    checksum.update(str(torch.folder).encode())
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    name = f"torch-{torch.version}-cenote-{cenote.__version__}-{checksum.hexdigest()[:12]}.so"
-    return Path(base, "cenote", name)
+    return cached_path("torch", torch.folder, f"torch-{torch.version}")
 
 
 def built_library(torch: TorchInstallation) -> Path | None:
@@ -149,17 +128,6 @@ def found() -> tuple[str, bool]:
     """
     torch = find_torch()
     return torch.version, built_library(torch) is not None
-
-
-def _compiler() -> list[str]:
-    wanted = shlex.split(os.environ.get("CXX", ""))
-    for command in [wanted] if wanted else [["c++"], ["g++"], ["clang++"]]:
-        if shutil.which(command[0]) is not None:
-            return command
-    raise BuildError(
-        f"no C++ compiler{' ' + wanted[0] if wanted else ''} was found: install g++ 10 or newer (Debian and Ubuntu: "
-        "apt install g++; conda: conda install gxx), or name one in CXX"
-    )
 
 
 def _cuda_include(torch: TorchInstallation) -> list[Path]:
@@ -198,34 +166,22 @@ def _command(torch: TorchInstallation, target: Path) -> list[str]:
     system = [include, include / "torch" / "csrc" / "api" / "include", *_cuda_include(torch)]
     number = "".join(f"{part:02}" for part in (*torch.release, 0, 0)[:3]).lstrip("0")
     return [
-        *_compiler(),
+        *compiler(),
         *_FLAGS,
         f"-DCENOTE_TORCH_VERSION={number}",
-        f"-I{_package_folder('include')}",
+        f"-I{package_folder('include')}",
         *(option for folder in system for option in ("-isystem", str(folder))),
         "-x",
         "c++",
         "-",
         "-o",
         str(target),
-        f"-L{_package_folder('lib')}",
+        f"-L{package_folder('lib')}",
         "-lcenote",
         f"-L{torch.folder / 'lib'}",
         "-lc10",
         "-lc10_cuda",
     ]
-
-
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Keep other processes from compiling meanwhile; where a file system has no locks, they compile it, too."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):
-            fcntl.flock(opened, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(opened)
 
 
 def build(force: bool = False) -> Path:
@@ -251,26 +207,21 @@ def build(force: bool = False) -> Path:
     path = library_path(torch)
     if path.is_file() and not force:
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _alone_in(path.parent):  # the ranks of a job may all ask for it at once
+    with alone_in(path.parent):  # the ranks of a job may all ask for it at once
         if force or not path.is_file():
             _compile(torch, path)
     return path
 
 
 def _compile(torch: TorchInstallation, path: Path) -> None:
-    units = "".join(f'#include "{_sources() / unit}.cpp"\n' for unit in _UNITS)
+    units = "".join(f'#include "{sources_of("torch") / unit}.cpp"\n' for unit in _UNITS)
+    known = "" if torch.release[:2] <= NEWEST else " cenote does not know this version of PyTorch yet."
+    refused = (
+        f"the compiler refuses the full allocator for PyTorch {torch.version}.{known} cenote.install() takes the "
+        "pluggable allocator."
+    )
     # Under another name first: an interrupted build leaves nothing that is loaded.
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         target = Path(folder, "full.so")
-        done = subprocess.run(_command(torch, target), input=units, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            first = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
-            log = path.with_suffix(".log")
-            log.write_text(done.stderr)
-            known = "" if torch.release[:2] <= NEWEST else " cenote does not know this version of PyTorch yet."
-            raise BuildError(
-                f"the compiler refuses the full allocator for PyTorch {torch.version}.{known} cenote.install() takes "
-                f"the pluggable allocator. The first error, all of them in {log}: {first}"
-            )
+        compile_by(_command(torch, target), path, refused, units)
         os.replace(target, path)
