@@ -15,12 +15,13 @@ namespace cenote::test {
 namespace {
 
 constexpr std::size_t large = 4 * MiB;  // far above what a front cache of these pools keeps
+constexpr std::size_t maximum = 512 * MiB;
 
 class pool_last_freed : public simulated_device {
  public:
   void SetUp() override {
     simulated_device::SetUp();
-    pool_ = std::make_shared<pool_memory_resource>(std::make_shared<virtual_memory_resource>(0), 0);
+    pool_ = std::make_shared<pool_memory_resource>(std::make_shared<virtual_memory_resource>(0), 0, maximum);
     a_.emplace(0, cuda_stream::kind::non_blocking);
     b_.emplace(0, cuda_stream::kind::non_blocking);
     pool_->deallocate(a(), pool_->allocate(a(), 8 * large), 8 * large);  // grows, and meets the stream
@@ -105,6 +106,43 @@ TEST_F(pool_last_freed, is_none_while_there_are_several_streams) {
   const call_count id_calls("cuStreamGetId");
   use();
   EXPECT_EQ(id_calls.value(), 2) << "the free goes to the heap, which asks whose it is";
+}
+
+/// Pairs until nobody has used any of 256 marks.
+class pool_with_unused_marks : public pool_last_freed {
+ public:
+  void SetUp() override {
+    pool_last_freed::SetUp();
+    pool_->deallocate(b(), pool_->allocate(b(), large), large);
+    use(300);
+  }
+
+  void use(int pairs) {
+    for (int i = 0; i < pairs; ++i) pool_->deallocate(a(), pool_->allocate(a(), large), large);
+  }
+};
+
+TEST_F(pool_with_unused_marks, sets_blocks_aside_though_there_are_several_streams) {
+  const auto events = pool_->counters().events;
+  const call_count records("cuEventRecord");
+  use(100);
+  EXPECT_EQ(records.value(), 0);
+  EXPECT_EQ(pool_->counters().events, events);
+}
+
+TEST_F(pool_with_unused_marks, marks_every_thirty_second_free_all_the_same) {
+  const auto events = pool_->counters().events;
+  std::vector<void*> blocks;
+  for (int i = 0; i < 2 * 32; ++i) blocks.push_back(pool_->allocate(a(), large));
+  for (void* const each : blocks) pool_->deallocate(a(), each, large);
+  EXPECT_GE(pool_->counters().events, events + 2);
+}
+
+TEST_F(pool_with_unused_marks, marks_large_blocks_again_once_a_stream_went_without) {
+  pool_->deallocate(b(), pool_->allocate(b(), maximum), maximum);  // no mark covers what was set aside
+  const auto events = pool_->counters().events;
+  use(10);
+  EXPECT_GE(pool_->counters().events, events + 9);
 }
 
 TEST_F(pool_last_freed, is_none_while_the_pool_is_paused) {

@@ -36,25 +36,31 @@ void* engine::allocate(stream_ref stream, std::size_t bytes, std::size_t alignme
   const std::size_t rounded = align_up(bytes, block_granularity);
   caches_.meet(stream, id);
   if (alignment == default_alignment) {
-    void* const kept = caches_.keeps(rounded) ? caches_.take(id, rounded, unasked_of(bytes))
-                                              : caches_.take_back(id, rounded, unasked_of(bytes));
-    if (kept != nullptr) return kept;
+    if (void* const kept = take_from_caches(id, bytes)) return kept;
   }
   void* const pointer = take_from_heap({stream, id, rounded, alignment, unasked_of(bytes)});
   if (is_over_pages_) trimmer_.finish(stream, id);
   return pointer;
 }
 
+/// What a thread has just freed on a stream, or what was set aside; null if neither has that size.
+inline void* engine::take_from_caches(stream_id id, std::size_t bytes) noexcept {
+  const std::size_t rounded = align_up(bytes, block_granularity);
+  return caches_.keeps(rounded) ? caches_.take(id, rounded, unasked_of(bytes))
+                                : caches_.take_back(id, rounded, unasked_of(bytes));
+}
+
 void* engine::allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) {
-  if (alignment != default_alignment || !caches_.keeps(bytes)) return nullptr;
+  if (alignment != default_alignment || !caches_.may_keep(bytes)) return nullptr;
   const stream_id id = identify(stream, device_);
   caches_.meet(stream, id);
-  return caches_.take(id, align_up(bytes, block_granularity), unasked_of(bytes));
+  return take_from_caches(id, bytes);
 }
 
 bool engine::deallocate_at_once(stream_ref stream, void* pointer, std::size_t bytes) {
-  if (!caches_.keeps(bytes)) return false;
-  const std::size_t asked = caches_.give(recognise(stream).id, pointer, nullptr);
+  if (!caches_.may_keep(bytes)) return false;
+  const stream_id id = recognise(stream).id;
+  const std::size_t asked = caches_.keeps(bytes) ? caches_.give(id, pointer, nullptr) : caches_.set_aside(id, pointer);
   if (asked == 0) return false;
   compare_sizes(pointer, bytes, asked);
   return true;

@@ -65,6 +65,7 @@ class engine {
     bool is_certain;
   };
 
+  void* take_from_caches(stream_id id, std::size_t bytes) noexcept;
   void* take_from_heap(request wanted);
   sighting recognise(stream_ref stream) const;
   sighting recognise_or_report(stream_ref stream) const noexcept;

@@ -3,13 +3,14 @@
 //     free ─► set aside ─► the same stream asks for that size: no lock of the heap, no index
 //                      └─► the heap is used for anything else: freed there first
 //
-// A front cache keeps small blocks. The heap, for the others, costs several times as much; but a program of one stream
-// mostly asks for a size that it has just freed.
+// A front cache keeps small blocks. The heap, for the others, costs several times as much; but a stream mostly asks for
+// a size that it has just freed.
 //
 // How it works
 //   1. put() sets a block aside, if none is; take() gives it back for the same stream and size.
 //   2. Whoever locks the heap collects the block first, and frees it. So no user of the heap sees a difference.
-//   3. Only while the pool knows one stream, and is not paused: with more, a free may need a mark at once.
+//   3. Only while the pool knows one stream, or its streams make no use of one another's marks, and is not paused:
+//      else a free may need a mark at once.
 //
 // Threads: any; `lock_` guards the block. put() and take() are called within the gate of a front cache, collect() under
 // the pool's lock. Cost: a spin lock each, and one read where there is nothing.

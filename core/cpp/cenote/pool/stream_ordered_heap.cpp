@@ -258,6 +258,7 @@ void stream_ordered_heap::make_ready(const std::vector<claim>& settled) {
     heap_.reown(timeline->owner(), upto.epoch, ready_, 0);
     timelines_.forget_marks(*timeline, upto.epoch);
   }
+  if (!settled.empty()) timelines_.need_marks();
   if constexpr (check_level >= 2) heap_.check();
 }
 

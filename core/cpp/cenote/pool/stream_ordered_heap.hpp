@@ -79,7 +79,9 @@ class stream_ordered_heap {
   void collect_last_freed() noexcept;
 
   /// Says whether one may be set aside. To be called when the lock is let go.
-  void allow_last_freed() noexcept { caches_.last().allow(timelines_.size() == 1 && !is_closed_); }
+  void allow_last_freed() noexcept {
+    caches_.last().allow((timelines_.size() == 1 || timelines_.are_marks_unused()) && !is_closed_);
+  }
 
   bool knows(stream_id id) noexcept { return timelines_.find(id) != nullptr; }
 

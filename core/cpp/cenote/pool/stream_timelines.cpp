@@ -1,6 +1,7 @@
 #include "cenote/pool/stream_timelines.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <new>
 #include <utility>
 
@@ -88,9 +89,10 @@ auto stream_timelines::close_if_worth_a_mark(stream_timeline& timeline, std::siz
   if (!is_marked(timeline)) return std::nullopt;
   if (frees_to_mark_ != 0) {
     --frees_to_mark_;
-  } else if (!timeline.is_worth_a_mark(pool_bytes)) {
+  } else if (!timeline.is_worth_a_mark(are_marks_unused() ? std::numeric_limits<std::size_t>::max() : pool_bytes)) {
     return std::nullopt;
   }
+  ++unused_marks_;
   return close(timeline);
 }
 
@@ -98,9 +100,13 @@ auto stream_timelines::close(stream_timeline& timeline) noexcept -> due_mark {
   return {timeline.close_epoch(), spares_.take()};
 }
 
-void stream_timelines::mark_at_once() noexcept { frees_to_mark_ = frees_marked_at_once; }
+void stream_timelines::mark_at_once() noexcept {
+  need_marks();
+  frees_to_mark_ = frees_marked_at_once;
+}
 
 void stream_timelines::was_awaited() noexcept {
+  need_marks();
   if (frees_to_mark_ != 0) frees_to_mark_ = frees_marked_at_once;
 }
 

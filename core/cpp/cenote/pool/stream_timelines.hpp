@@ -6,7 +6,8 @@
 //   2. A stream of which no free block is left may be dropped. A later timeline starts above every epoch of those that
 //      were dropped, so that what others know of the earlier one says nothing of the later.
 //   3. A mark is due where a timeline's open epoch holds enough; or, after a stream went without what others had freed,
-//      for the next few frees at once, and for as many more after each mark that somebody has waited for.
+//      for the next few frees at once, and for as many more after each mark that somebody has waited for. Where
+//      nobody has used any of the last 256, the number of frees alone makes one due, whatever their bytes.
 //   4. Streams that are gone leave what they freed last, in the heap or in caches. When they may have become a crowd,
 //      one event marks all of it, and what an event covers is made ready.
 //   5. The event of a mark that nobody needs any more serves a later one (spare_events).
@@ -85,6 +86,12 @@ class stream_timelines {
   /// Somebody has waited for a mark.
   void was_awaited() noexcept;
 
+  /// Somebody went without what others had freed, or a mark has told that it is ready.
+  void need_marks() noexcept { unused_marks_ = 0; }
+
+  /// Whether so many marks in a row were of no use to anybody that fewer will do.
+  bool are_marks_unused() const noexcept { return unused_marks_ >= many_unused_marks; }
+
   /// Places a mark if its stream is still known. Throws std::bad_alloc.
   void place(stream_id id, mark placed);
 
@@ -95,6 +102,7 @@ class stream_timelines {
 
  private:
   static constexpr std::size_t least_crowd = 1024;
+  static constexpr std::size_t many_unused_marks = 256;  // 100 µs of events: about what doing without them once costs
 
   bool is_marked(const stream_timeline& timeline) const noexcept;
 
@@ -104,6 +112,7 @@ class stream_timelines {
   stamp first_epoch_ = 1;
   std::size_t captures_ = 0;  // timelines of captures: they stay
   std::size_t frees_to_mark_ = 0;
+  std::size_t unused_marks_ = 0;
   std::size_t met_ = 0;  // since the last time that they may have been a crowd
   std::size_t crowd_ = least_crowd;
   spare_events spares_;
