@@ -93,6 +93,14 @@ def test_an_interrupt_of_an_allocate_function_is_the_callers(stack: str, interru
     resource.check()
 
 
+def test_base_exception_itself_is_an_error_like_any_other() -> None:
+    program = Program()
+    raised = program.raised_by_allocate = BaseException("text")
+    with pytest.raises(RuntimeError, match="text") as caught:
+        program.resource.allocate(100)
+    assert caught.value.__cause__ is raised
+
+
 @pytest.mark.parametrize("interrupt", INTERRUPTS)
 def test_an_interrupt_of_a_failure_callback_is_the_callers(interrupt: type[BaseException]) -> None:
     raised = interrupt("text")

@@ -62,8 +62,12 @@ class python_object {
   PyObject* object_;
 };
 
-/// Whether it is no Exception: `except Exception:` lets it pass, and so does all that is here.
-inline bool is_interrupt(PyObject* raised) { return PyErr_GivenExceptionMatches(raised, PyExc_Exception) == 0; }
+/// Whether it is no Exception: `except Exception:` lets it pass, and so does all that is here. BaseException itself is
+/// an error like any other, as RMM has it.
+inline bool is_interrupt(PyObject* raised) {
+  return PyErr_GivenExceptionMatches(raised, PyExc_Exception) == 0 &&
+         reinterpret_cast<PyObject*>(Py_TYPE(raised)) != PyExc_BaseException;
+}
 
 /// Raises an exception that was taken, with the context that it had.
 inline void raise_taken(PyObject* raised) {
