@@ -714,8 +714,11 @@ cdef extern from "cenote/surface/blocks_by_address.hpp" namespace "cenote" nogil
 
 
 cdef extern from "cenote/surface/allocation_ledger.hpp" namespace "cenote" nogil:
-    void* client_allocate(int client, int device, size_t bytes, stream_ref stream) except +raise_python_error
-    bool client_deallocate(void* pointer, stream_ref stream)
+    cdef cppclass caller_lock:
+        caller_lock()
+    void* client_allocate(int client, int device, size_t bytes, stream_ref stream,
+                          caller_lock held) except +raise_python_error
+    bool client_deallocate(void* pointer, stream_ref stream, caller_lock held) noexcept
     void client_holds(int client, int device, const void* pointer, size_t bytes, stream_ref stream) noexcept
     void client_lets_go(int client, int device, const void* pointer, size_t bytes) noexcept
     cdef cppclass held_block:
@@ -728,3 +731,7 @@ cdef extern from "cenote/surface/allocation_ledger.hpp" namespace "cenote" nogil
     vector[held_block] held_blocks(optional[int] device) except +raise_python_error
     void client_record_stream(void* pointer, stream_ref stream) except +raise_python_error
     void client_share(void* pointer)
+
+
+cdef extern from "python_lock.hpp" namespace "cenote":
+    caller_lock interpreter_lock() noexcept

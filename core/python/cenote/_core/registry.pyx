@@ -8,7 +8,7 @@ from libcpp.vector cimport vector
 from cenote._core cimport libcenote as lib
 from cenote._core.arguments cimport address_argument, bytes_argument, count_argument, device_argument, text_argument
 from cenote._core.memory_resource cimport DeviceMemoryResource, resource_argument, wrap
-from cenote._core.stream cimport Stream, as_stream
+from cenote._core.stream cimport Stream, as_stream, stream_argument
 
 from cenote._core.sharing import BlockHandle
 from cenote._core.specification import specification_words
@@ -383,18 +383,18 @@ cdef class Client:
 
     def allocate(self, nbytes, stream=DEFAULT_STREAM, device=None) -> int:
         """Allocate `nbytes` from the current resource of `device` (the current one if not given); the address."""
-        cdef Stream on = as_stream(stream)
-        cdef bint given = device is not None
-        cdef int where = device_argument(device) if given else 0
+        cdef lib.stream_ref on = stream_argument(stream)
+        cdef int where = device_argument(device) if device is not None else 0
         cdef size_t bytes = bytes_argument("nbytes", nbytes)
         cdef void* pointer
         cdef lib.interrupt_scope interrupts
         self.require_made()
-        with nogil:
-            pointer = lib.client_allocate(self._index, where if given else lib.current_device(), bytes,
-                                          on._handle)
-            if interrupts.has_interrupt():
-                lib.client_deallocate(pointer, on._handle)
+        if device is None:
+            with nogil:
+                where = lib.current_device()
+        pointer = lib.client_allocate(self._index, where, bytes, on, lib.interpreter_lock())
+        if interrupts.has_interrupt():
+            lib.client_deallocate(pointer, on, lib.interpreter_lock())
         interrupts.end()
         return <uintptr_t> pointer
 
@@ -413,12 +413,11 @@ cdef class Client:
         -----
         An address that no client was given, or that was freed already, is reported once on stderr and ignored.
         """
-        cdef Stream on = as_stream(stream)
+        cdef lib.stream_ref on = stream_argument(stream)
         cdef uintptr_t pointer = address_argument("ptr", ptr)
         cdef lib.interrupt_scope interrupts
         self.require_made()
-        with nogil:
-            lib.client_deallocate(<void*> pointer, on._handle)
+        lib.client_deallocate(<void*> pointer, on, lib.interpreter_lock())
         interrupts.end()
 
     def record_stream(self, ptr, stream) -> None:

@@ -15,4 +15,5 @@ cdef class Stream:
 
 
 cdef Stream as_stream(object obj)
+cdef lib.stream_ref stream_argument(object obj) except *
 cdef int flags_argument(object flags) except -1

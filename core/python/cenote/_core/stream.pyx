@@ -213,6 +213,14 @@ cdef Stream as_stream(object obj):
     return Stream(obj)
 
 
+cdef lib.stream_ref stream_argument(object obj) except *:
+    """The stream that `obj` is, for a call during which the caller holds `obj`; raises as `as_stream`."""
+    if isinstance(obj, Stream) or obj is None:
+        return as_stream(obj)._handle
+    cdef uintptr_t handle = address_argument("a stream's handle", stream_handle(obj))
+    return lib.stream_ref(<lib.CUstream_st*> handle)
+
+
 DEFAULT_STREAM = Stream(0)
 LEGACY_DEFAULT_STREAM = Stream(1)
 PER_THREAD_DEFAULT_STREAM = Stream(2)
