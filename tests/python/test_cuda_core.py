@@ -224,3 +224,59 @@ def test_wrong_arguments_are_named(run: RunFresh) -> None:
         fails(TypeError, lambda: from_cuda_core(mr.CudaMemoryResource()), "CudaMemoryResource")
         assert "current resource" in repr(CenoteMemoryResource()) and "device 1" in repr(CenoteMemoryResource(device=1))
     """)
+
+
+def test_other_calls_and_failures_are_those_of_the_methods_in_python(run: RunFresh) -> None:
+    run("""
+        import pickle
+        ours = CenoteMemoryResource()
+        same = pickle.loads(pickle.dumps(ours))
+        assert same.device_id == ours.device_id == 0
+        fails(TypeError, lambda: ours.allocate(stream=stream), "'size'")
+        fails(TypeError, lambda: ours.allocate(1000), "'stream'")
+        fails(TypeError, lambda: ours.allocate(1.5, stream=stream), "not float")
+        fails(OverflowError, lambda: ours.allocate(-1, stream=stream))
+        fails(MemoryError, lambda: ours.allocate(1 << 40, stream=stream), "1.00 TiB")
+        for other in (ours.allocate(size=1000, stream=stream), ours.allocate(1000, stream=device.default_stream)):
+            assert other.size == 1000 and cenote.usage()["cuda.core"].bytes >= 1000
+            other.close()
+
+        class Counting(CenoteMemoryResource):
+            calls = 0
+
+            def allocate(self, size, *, stream):
+                self.calls += 1
+                return super().allocate(size, stream=stream)
+
+        device.memory_resource = counting = Counting()
+        device.allocate(1000, stream=stream).close()
+        assert counting.calls == 1 and cenote.usage()["cuda.core"].allocations == 0
+        """)
+
+
+def test_what_a_function_under_the_resource_raises_is_raised_once(run: RunFresh) -> None:
+    run("""
+        base, raised = mr.CudaMemoryResource(), []
+
+        def allocate(size, stream):
+            if raised:
+                calls.append(size)
+                raise raised[0]
+            return base.allocate(size, stream)
+
+        calls = []
+        mr.set_current_device_resource(mr.CallbackMemoryResource(allocate, base.deallocate))
+        device.memory_resource = CenoteMemoryResource()
+        device.allocate(1000, stream=stream).close()
+        for error in (KeyboardInterrupt(), ZeroDivisionError("text"), MemoryError("text")):
+            raised[:], calls[:] = [error], []
+            try:
+                device.allocate(1000, stream=stream)
+            except BaseException as caught:
+                assert caught is error or caught.__cause__ is error, caught
+            else:
+                raise SystemExit("nothing was raised")
+            assert len(set(calls)) == 1 and (len(calls) == 1 or isinstance(error, MemoryError)), calls
+        raised.clear()
+        assert cenote.usage()["cuda.core"].allocations == 0
+        """)

@@ -37,6 +37,8 @@ except ImportError as error:
 if not hasattr(Buffer, "set_deallocation_stream"):  # without it a buffer is freed on the default stream
     raise ImportError(f"cuda.core {_version} is too old, its buffers know no stream: pip install 'cuda-core>=1.2'")
 
+from cenote.allocators.cuda import _buffers
+
 __all__ = ["CenoteMemoryResource", "from_cuda_core", "install", "uninstall"]
 
 _client = Client("cuda.core")
@@ -89,6 +91,11 @@ class CenoteMemoryResource(MemoryResource):  # type: ignore[misc,unused-ignore]
             raise IndexError(f"there is no device {device}: there are {cenote.driver.device_count()}")
         self._resource = resource
         self._device = self.device_id = device
+        if resource is None and type(self) is CenoteMemoryResource:  # whose methods nobody has replaced
+            methods = CenoteMemoryResource.allocate.__get__(self), CenoteMemoryResource.deallocate.__get__(self)
+            self.allocate, self.deallocate = _buffers.make_functions(
+                self, *methods, device, CoreStream, Buffer.from_handle
+            )
         words = resource.specification.split("|") if resource is not None else ["cuda"]
         # The current resource may change: all that it promises is memory of the device.
         self.is_managed = words[-1].partition(":")[0].strip() in _MANAGED
@@ -140,6 +147,9 @@ class CenoteMemoryResource(MemoryResource):  # type: ignore[misc,unused-ignore]
     def resource(self) -> cenote.mr.DeviceMemoryResource:
         """The resource that the next buffer comes from."""
         return self._resource if self._resource is not None else cenote.mr.get_per_device_resource(self._device)
+
+    def __reduce__(self) -> tuple[type, tuple[cenote.mr.DeviceMemoryResource | None, int | None]]:
+        return type(self), (self._resource, self._device if self._resource is None else None)
 
     def __repr__(self) -> str:
         of = f"'{self._resource.specification}'" if self._resource is not None else "the current resource"
