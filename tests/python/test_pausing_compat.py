@@ -131,3 +131,43 @@ def test_vllm_sleeps_and_wakes_by_tags_and_levels(vllm: ModuleType) -> None:
     backend.resume()
     assert cache.size == weights.size
     assert backend.is_supported() and backend.preserves_communicators() and not backend.supports_durable_storage()
+
+
+def test_a_tag_that_others_know_leaves_all_tags_of_vllm_as_they_were(vllm: ModuleType) -> None:
+    backend = vllm.CenoteBackend()
+    with vllm.memory_pool_context("kv_cache"):
+        cache, content = filled()
+    with vllm.memory_pool_context("weights"):
+        weights, _ = filled()
+    with vllm.memory_pool_context("mapped by others"):
+        lent, _ = filled()
+    pool = cenote.region("vllm mapped by others").pools[0]
+    assert isinstance(pool, mr.PoolMemoryResource)
+    pool.pin(lent.ptr)
+    for give_back in (lambda: backend.suspend(2), lambda: backend.discard(("kv_cache", "mapped by others"))):
+        with pytest.raises(RuntimeError, match="others know its memory"):
+            give_back()
+        assert backend.state() == "RUNNING"
+        assert cache.tobytes() == weights.tobytes() == lent.tobytes() == content
+    pool.unpin(lent.ptr)
+
+
+def test_a_tag_of_vllm_that_fails_has_those_before_it_resumed(vllm: ModuleType) -> None:
+    backend = vllm.CenoteBackend()
+    with vllm.memory_pool_context("kv_cache"):
+        cache, content = filled()
+    with vllm.memory_pool_context("weights"):
+        weights, _ = filled()
+    with sim.failing("cuMemUnmap", 2, "CUDA_ERROR_UNKNOWN"), pytest.raises(cenote.CudaError):
+        backend.suspend()
+    assert backend.state() == "RUNNING"
+    assert cache.tobytes() == weights.tobytes() == content
+    with (
+        sim.failing("cuMemUnmap", 2, "CUDA_ERROR_UNKNOWN"),
+        sim.failing("cuMemCreate", 1, "CUDA_ERROR_UNKNOWN", times=None),
+        pytest.raises(cenote.CudaError) as raised,
+    ):
+        backend.suspend()
+    assert "the region 'vllm weights' stays paused" in raised.value.__notes__[0]
+    backend.resume()
+    assert weights.tobytes() == content

@@ -26,6 +26,7 @@ from typing import Any
 
 import cenote
 from cenote import mr
+from cenote.pausing import pause_together
 
 __all__ = ["TorchMemorySaver", "torch_memory_saver"]
 
@@ -103,15 +104,7 @@ class TorchMemorySaver:
         running, paused = self._regions_of(tag)
         if paused and not running:
             raise RuntimeError(f"{tag or 'everything'} is paused already")
-        done = []
-        try:
-            for region, is_kept in running:
-                cenote.pause(region, "host" if is_kept else "nothing")
-                done.append(region)
-        except BaseException:
-            for region in done:
-                cenote.resume(region)
-            raise
+        pause_together((region, "host" if is_kept else "nothing") for region, is_kept in running)
 
     def resume(self, tag: str | None = None) -> None:
         """Bring the memory of a tag, or of all that is paused, back to the same addresses.
@@ -171,9 +164,9 @@ class TorchMemorySaver:
             return self._regions.setdefault((tag, is_kept), cenote.region(name))
 
     def _regions_of(self, tag: str | None) -> tuple[list[tuple[cenote.region, bool]], list[tuple[cenote.region, bool]]]:
-        """Those that run, with a backup first, and those that are paused; none that was never entered."""
+        """Those that run, and those that are paused; none that was never entered."""
         with self._lock:
-            known = sorted(self._regions.items(), key=lambda item: not item[0][1])
+            known = list(self._regions.items())
         wanted = [(region, is_kept) for (name, is_kept), region in known if tag in (None, name) and region.pools]
         paused = [each for each in wanted if each[0].is_paused]
         return [each for each in wanted if each not in paused], paused

@@ -22,7 +22,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import cenote
-from cenote.pausing import regions
+from cenote.pausing import pause_together, regions
 
 if TYPE_CHECKING:
     _Backend = Any
@@ -45,33 +45,28 @@ class CenoteBackend(_Backend):  # type: ignore[misc]  # vLLM is not there to be 
     def suspend(self, level: int = 1) -> None:
         """Give the memory of all tags back. RuntimeError, with nothing changed, if all of them are suspended.
 
-        Weights go first. Where a later tag cannot be paused, those before it are resumed, and the error is raised: what
-        was not to be kept is lost then.
+        Where a tag cannot be paused, those before it are resumed, and the error is raised. Weights that the host keeps
+        go first, so that a host without memory for them loses nothing.
         """
         running = {tag: region for tag, region in _by_tag().items() if not region.is_paused}
         if not running and _by_tag():
             raise RuntimeError("it is suspended already")
-        done = []
-        try:
-            for tag in sorted(running, key=lambda name: name != "weights"):
-                cenote.pause(running[tag], "host" if level == 1 and tag == "weights" else "nothing")
-                done.append(running[tag])
-        except BaseException:
-            for region in done:
-                cenote.resume(region)
-            raise
+        pause_together(
+            (region, "host" if level == 1 and tag == "weights" else "nothing") for tag, region in running.items()
+        )
 
     def resume(self, tags: list[str] | None = None) -> None:
-        """Bring the memory of some tags, or of all, back. MemoryError says how much is missing."""
+        """Bring the memory of some tags, or of all, back. MemoryError says how much is missing.
+
+        Tags that were resumed before it stay so; the others can be resumed later.
+        """
         for tag, region in _by_tag().items():
             if region.is_paused and (tags is None or tag in tags):
                 cenote.resume(region)
 
     def discard(self, tags: tuple[str, ...]) -> None:
-        """Give the memory of some tags back without its contents."""
-        for tag, region in _by_tag().items():
-            if tag in tags and not region.is_paused:
-                cenote.pause(region, "nothing")
+        """Give the memory of some tags back without its contents; if one cannot be paused, resume those before it."""
+        pause_together((region, "nothing") for tag, region in _by_tag().items() if tag in tags and not region.is_paused)
 
     def state(self) -> str:
         """``"SUSPENDED"`` while any tag is."""
