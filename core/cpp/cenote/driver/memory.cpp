@@ -36,6 +36,12 @@ bool may_move(const void* pointer, int device) {
   return kind == memory_kind::managed || (kind == memory_kind::pageable && device_has_pageable_memory_access(device));
 }
 
+/// As check_driver, for a copy or a fill. To the driver an address without memory is an invalid value.
+void check_access(const char* call, CUresult result) {
+  if (result != CUDA_ERROR_INVALID_VALUE) return check_driver(call, result);
+  throw cuda_error(call, result, "CUDA_ERROR_INVALID_VALUE", "at an address is no memory: it is paused, or was freed");
+}
+
 constexpr const char* block_is_leaked = "a block is leaked, as freeing it failed: ";
 
 /// Whether the stream may have work that is no part of a graph, and that a wait for `device` does not cover.
@@ -120,13 +126,14 @@ void pinned_free(int device, void* pointer) noexcept {
 void copy_async(void* to, const void* from, std::size_t bytes, stream_ref stream, int device) {
   if (bytes == 0) return;
   const device_scope scope(device);
-  CENOTE_DRIVER_CALL(cuMemcpyAsync, device_pointer(to), device_pointer(from), bytes, stream.value());
+  check_access("cuMemcpyAsync",
+               driver().cuMemcpyAsync(device_pointer(to), device_pointer(from), bytes, stream.value()));
 }
 
 void fill_async(void* to, unsigned char value, std::size_t bytes, stream_ref stream, int device) {
   if (bytes == 0) return;
   const device_scope scope(device);
-  CENOTE_DRIVER_CALL(cuMemsetD8Async, device_pointer(to), value, bytes, stream.value());
+  check_access("cuMemsetD8Async", driver().cuMemsetD8Async(device_pointer(to), value, bytes, stream.value()));
 }
 
 void prefetch_async(const void* pointer, std::size_t bytes, int location, stream_ref stream, int device) {
