@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cenote
-from cenote import mr, pausing, sim
+from cenote import mr, pausing
 from cenote.device_buffer import copy_device_to_ptr, copy_host_to_ptr, copy_ptr_to_host
 
 MIB, GIB = 1 << 20, 1 << 30
@@ -146,10 +146,11 @@ def main() -> None:
     stream = cenote.Stream(flags=cenote.CudaStreamFlags.NON_BLOCKING)
     keep = sys.argv[2] if len(sys.argv) > 2 else "host"
     out, back = plain_rates(stream, keep)
+    is_pinning = keep == "host" and os.environ.get("CENOTE_CUDA_DRIVER") != "sim"
+    pinning = f", pinning {pinning_rate() / 1e9:.1f} GB/s" if is_pinning else ""
     print(
         f"{cenote.driver.device_name(0)}, {size / GIB:.2f} GiB, kept in {keep}; plain copies {out / 1e9:.1f} GB/s out, "
-        f"{back / 1e9:.1f} GB/s back"
-        + (f"; pinning {pinning_rate() / 1e9:.1f} GB/s" if keep == "host" and not sim.is_active() else "")
+        f"{back / 1e9:.1f} GB/s back{pinning}"
     )
     neighbour = PageCalls(0, 0)
     if keep.startswith("peer:"):
