@@ -72,6 +72,7 @@ class Scene:
         torch.cuda.synchronize()
         self.addresses = self.find_addresses()
         self.nbytes = part * count + sum(each.nbytes for _, *arrays in self.graphs for each in arrays)
+        assert self.region.nbytes >= self.nbytes, "not all of it lies in the region"
 
     def find_addresses(self) -> list[int]:
         arrays = [*self.parts, *(each for _, *pair in self.graphs for each in pair)]
@@ -170,7 +171,8 @@ def show_drift(keep: str) -> None:
 
 def main() -> None:
     keep = sys.argv[2] if len(sys.argv) > 2 else "host"
-    cenote.install("pool", frameworks=["torch", "cupy", "numba"], torch_mode="full")
+    report = cenote.install("pool", frameworks=["torch", "cupy", "numba"], torch_mode="full")
+    assert report, report
     size = size_to_take()
     warm = Scene("warm-up", PART, 3)  # loads the kernels, whose code the device keeps
     warm.pause_and_resume(keep)
