@@ -28,7 +28,7 @@ from cenote._core.memory_resource import first_in_stack
 from cenote.logs.trace import Action, bytes_in_use, read
 
 TRACES = Path(__file__).parents[1] / "traces"
-CAUSES = ("leak", "cache", "process", "holes", "limit", "need", "pin", "graph")
+CAUSES = ("leak", "cache", "process", "holes", "limit", "need", "pin", "graph", "stream")
 MIB = 1024**2
 LONGEST = 12_000  # events of a trace that are played
 
@@ -51,6 +51,8 @@ class Incident:
         Blocks of a page that are pinned and then freed, at the beginning, between others that stay.
     graphs : int
         Bytes that graphs have, from the beginning.
+    captured : int
+        Bytes that the work takes while it is captured into a graph on a stream of its own, at the end.
     """
 
     cause: str
@@ -62,6 +64,7 @@ class Incident:
     leak: tuple[int, int] | None = None
     pins: int = 0
     graphs: int = 0
+    captured: int = 0
 
 
 def trace_of(choose: random.Random) -> tuple[list[tuple[int, int, int]], int]:
@@ -119,6 +122,14 @@ def incident_of(seed: int) -> Incident:
     if cause == "graph":
         graphs = (room - int(peak * choose.uniform(0.75, 0.95))) // page * page
         return Incident(cause, events, peak, f"pool:max={room // MIB}MiB", 64 << 30, graphs=graphs)
+    if cause == "stream":
+        live = {block: nbytes for action, block, nbytes in events if action == Action.ALLOCATE}
+        for action, block, _ in events:
+            if action == Action.FREE:
+                live.pop(block, None)
+        events += [(int(Action.FREE), block, nbytes) for block, nbytes in live.items()]
+        captured = min(room - peak + int(peak * choose.uniform(0.3, 0.7)), int(room * 0.9)) // page * page
+        return Incident(cause, events, peak, f"pool:max={room // MIB}MiB", 64 << 30, captured=captured)
     if cause == "limit":
         return Incident(cause, events, peak, f"statistics | pool:max={short // MIB}MiB", 64 << 30)
     return Incident(cause, events, peak, "pool", short)
@@ -136,15 +147,17 @@ def make_holes(count: int, is_pinned: bool) -> None:
         client.deallocate(address)
 
 
-def capture_graphs(nbytes: int) -> None:
-    """Capture work that uses so much memory, and frees it within, into graphs that stay."""
+def capture_graphs(parts: list[int]) -> None:
+    """Capture work that uses so much memory, and frees it within, into a graph each, which stays."""
     driver = ctypes.CDLL(os.fspath(Path(cenote.__file__).parent / "lib" / "libcenote_sim.so"))
     client, stream = registry.Client("torch"), cenote.Stream(flags=cenote.CudaStreamFlags.NON_BLOCKING)
-    for part in (nbytes // 2, nbytes - nbytes // 2):
+    for part in parts:
         assert driver.cuStreamBeginCapture_v2(ctypes.c_void_p(stream.handle), 2) == 0
         with cenote.tag("the work"):
             for _ in range(2):
-                client.deallocate(client.allocate(part, stream), stream)
+                pieces = [client.allocate(size, stream) for size in (part // 4, part - part // 4)]
+                for piece in pieces:
+                    client.deallocate(piece, stream)
         graph = ctypes.c_void_p()
         assert driver.cuStreamEndCapture(ctypes.c_void_p(stream.handle), ctypes.byref(graph)) == 0
 
@@ -160,7 +173,7 @@ def play(incident: Incident, specification: str, device_bytes: int, outside_byte
     if incident.pins:
         make_holes(incident.pins, is_pinned=without != "pin")
     if incident.graphs and without != "graph":
-        capture_graphs(incident.graphs)
+        capture_graphs([incident.graphs // 2, incident.graphs - incident.graphs // 2])
     work, library = registry.Client("torch"), registry.Client("library")
     live: dict[int, int] = {}
     lost = []
@@ -173,6 +186,10 @@ def play(incident: Incident, specification: str, device_bytes: int, outside_byte
                 live[block] = work.allocate(nbytes)
         elif block in live:
             work.deallocate(live.pop(block))
+    if incident.captured:
+        if without == "stream":
+            mr.get_current_device_resource().trim(0, True)
+        capture_graphs([incident.captured])
 
 
 def explain(incident: Incident) -> dict[str, Any]:

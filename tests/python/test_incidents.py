@@ -24,6 +24,7 @@ RIGHT = {
     "need": {"memory", "resource"},
     "pin": {"pin"},
     "graph": {"graph"},
+    "stream": {"stream"},
 }
 
 

@@ -45,9 +45,9 @@ class Holder:
     Attributes
     ----------
     kind : str
-        ``"client"`` or ``"tag"``.
+        ``"client"``, ``"tag"`` or ``"site"``: a line of the program, where `cenote.sample_sites` samples them.
     name : str
-        Of the client or tag; empty for what has no tag.
+        Of the client or tag, or the line; empty for what has no tag, or was not sampled.
     bytes : int
         As requested.
     blocks : int
@@ -105,8 +105,8 @@ class OutOfMemoryError(MemoryError):
     resource : str
         The specification of the whole stack of resources; empty where it is not known.
     holders : tuple of Holder
-        Who holds the device's memory: clients, then tags, the largest first. Each block is a client's, and is counted
-        for its tag as well.
+        Who holds the device's memory: clients, then tags, then call sites, the largest first. Each block is a
+        client's, and is counted for its tag and its call site as well.
     steps : tuple of ReliefStep
         What was tried.
     """
@@ -141,7 +141,7 @@ class OutOfMemoryError(MemoryError):
         self.stream = stream
         self.resource = resource
         self.holders = tuple(
-            Holder("tag" if is_tag else "client", name, nbytes, blocks) for is_tag, name, nbytes, blocks in holders
+            Holder(_KINDS_OF_HOLDERS[kind], name, nbytes, blocks) for kind, name, nbytes, blocks in holders
         )
         self.steps = tuple(ReliefStep(*step) for step in steps)
 
@@ -160,6 +160,8 @@ class OutOfMemoryError(MemoryError):
             "steps": [asdict(step) for step in self.steps],
         }
 
+
+_KINDS_OF_HOLDERS = ("client", "tag", "site")
 
 _FIGURES = (
     *("requested", "rounded", "device", "stream", "resource", "in_use", "held", "limit", "largest_free"),

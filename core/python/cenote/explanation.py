@@ -24,8 +24,10 @@ from typing import Any
 import numpy as np
 
 from cenote import recorder
-from cenote._core.registry import find_per_device_resource
-from cenote.driver import memory_info
+from cenote._beside import bytes_of_libraries, bytes_of_processes
+from cenote._core.registry import find_per_device_resource, holding_at_sites
+from cenote.budgets import get_budget
+from cenote.driver import is_simulated, memory_info
 from cenote.errors import CudaError, Holder, OutOfMemoryError, ReliefStep
 from cenote.logs.trace import path_argument
 from cenote.recorder import Event, Recording
@@ -33,11 +35,32 @@ from cenote.units import format_bytes
 
 __all__ = ["Advice", "Explanation", "Growth", "Part", "explain"]
 
+KINDS_OF_HOLDERS = (
+    ("client", "client", ""),
+    ("tag", "tag", "(no tag)"),
+    ("site", "call site", "(not sampled)"),
+)
+"""What holders there are, what people call them, and those that have no name."""
+
 _SHOWN = 5
 
+_OF_CLIENTS = "held by clients"
+_HELD = "held by the resource"
+_UNUSED = "held by the resource, unused"
+_FREE = "free"
+_NOT_SAMPLED = "(not sampled)"
+
 _WITHOUT_CLIENT = "in use without a client, and what rounding adds"
+_OF_THE_RESOURCE = (_OF_CLIENTS, _WITHOUT_CLIENT, _UNUSED, _HELD, _FREE)
 _OTHER_PROCESSES = "other processes"
+_OTHER_RESOURCES = "held by other resources of cenote"
+_OF_THE_PROCESS = "contexts, modules and libraries of this process beside cenote"
 _REST = "the rest: contexts, libraries beside cenote, and what nobody tells"
+_WITH_CONTEXTS = (_OF_THE_PROCESS, _REST)
+_LARGEST_CONTEXT = 2 << 30
+"""Bytes. What is held beside cenote may be a context as far as that, and advice does not count on it; contexts of the
+simulated device take none."""
+_REST_BESIDE_NVML = "the rest: what the driver keeps, and nobody tells"
 
 
 @dataclass(frozen=True)
@@ -86,8 +109,9 @@ class Advice:
     ----------
     kind : str
         ``"process"``: another process holds the memory. ``"cache"``: it is held beside cenote in this one.
-        ``"leak"``: it is not freed. ``"pin"``: freed blocks are pinned. ``"graph"``: graphs hold it. ``"resource"``:
-        another resource, in the same memory. ``"limit"``: a higher limit. ``"memory"``: nothing but a larger device.
+        ``"leak"``: it is not freed. ``"pin"``: freed blocks are pinned. ``"stream"``: other streams have freed it,
+        and a capture cannot wait for them. ``"graph"``: graphs hold it. ``"resource"``: another resource, in the same memory.
+        ``"limit"``: a higher limit, or budget. ``"memory"``: nothing but a larger device.
     text : str
         One sentence with its figures.
     specification : str
@@ -123,7 +147,7 @@ class Explanation:
     account : tuple of Part
         How the device's memory is divided up. Empty where nobody can tell.
     holders : tuple of Holder
-        Clients, then tags, the largest first.
+        Clients, then tags, then call sites where they are sampled (`cenote.sample_sites`), the largest first.
     growing : tuple of Growth
         Those that have only grown while they were recorded: tags, then clients, the largest growth
         first.
@@ -185,8 +209,8 @@ class Explanation:
         if self.account:
             lines += ["", f"The memory of device {self.device}:"]
             lines += [f"  {format_bytes(part.bytes):>12}  {part.name}" for part in self.account]
-        for kind in ("client", "tag"):
-            lines += self._lines_of(kind)
+        for kind, heading, nameless in KINDS_OF_HOLDERS:
+            lines += self._lines_of(kind, heading, nameless)
         if self.growing:
             lines += ["", "Only growing while it was recorded:"]
             for each in self.growing[:_SHOWN]:
@@ -199,14 +223,14 @@ class Explanation:
             lines += ["", "Tried on the simulated device:", *(f"  {each.text}" for each in self.advice)]
         return "\n".join(lines)
 
-    def _lines_of(self, kind: str) -> list[str]:
+    def _lines_of(self, kind: str, heading: str, nameless: str) -> list[str]:
         holders = [each for each in self.holders if each.kind == kind]
         if not holders:
             return []
-        lines = ["", f"Held by {kind}:"]
+        lines = ["", f"Held by {heading}:"]
         for each in holders[:_SHOWN]:
             blocks = "1 block" if each.blocks == 1 else f"{each.blocks:,} blocks"
-            lines.append(f"  {format_bytes(each.bytes):>12}  {each.name or '(no tag)'}, {blocks}")
+            lines.append(f"  {format_bytes(each.bytes):>12}  {each.name or nameless}, {blocks}")
         if rest := holders[_SHOWN:]:
             lines.append(f"  {format_bytes(sum(each.bytes for each in rest)):>12}  {len(rest)} others")
         return lines
@@ -269,6 +293,7 @@ def explain(
         explanation = _of_error(error, number, recording)
         return replace(explanation, advice=_advice_for(explanation, error)) if advice else explanation
     explanation = _of_recording(recording, what is not None)
+    explanation = replace(explanation, holders=(*explanation.holders, *_sites(number)))
     if what is None:
         resource = find_per_device_resource(number)
         return _with_account(explanation, number, "" if resource is None else resource.specification)
@@ -309,16 +334,23 @@ def _advice_for(explanation: Explanation, error: OutOfMemoryError) -> tuple[Advi
         return ()
     parts = {part.name: part.bytes for part in explanation.account}
     processes = parts.get(_OTHER_PROCESSES, 0)
-    outside = processes + parts.get(_REST, 0)
+    sizes = {
+        "memory": error.device_total,
+        "outside": sum(nbytes for name, nbytes in parts.items() if name not in _OF_THE_RESOURCE),
+        "processes": processes,
+        "contexts": 0 if is_simulated() else min(_LARGEST_CONTEXT, sum(parts.get(name, 0) for name in _WITH_CONTEXTS)),
+        "budget": _budget(explanation.device, error.held),
+    }
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "failed.rec"
         recording.save(file)
         told = subprocess.run(
             [
                 *(sys.executable, "-m", "cenote", "advise", str(file), "--json", "--resource", explanation.resource),
-                *("--memory", str(error.device_total), "--outside", str(outside), "--processes", str(processes)),
+                *(f"--{name}={nbytes}" for name, nbytes in sizes.items() if nbytes is not None),
             ],
-            env={**os.environ, "CENOTE_CUDA_DRIVER": "sim", "CENOTE_SIM": "", "CENOTE_RECORDER": "off"},
+            env={**os.environ, "CENOTE_CUDA_DRIVER": "sim", "CENOTE_SIM": "", "CENOTE_RECORDER": "off"}
+            | {"CENOTE_BUDGET": ""},
             capture_output=True,
             text=True,
             check=False,
@@ -326,6 +358,14 @@ def _advice_for(explanation: Explanation, error: OutOfMemoryError) -> tuple[Advi
     if told.returncode != 0:
         raise RuntimeError(f"the advice failed: {told.stderr.strip()}")
     return tuple(Advice(**each) for each in json.loads(told.stdout)["advice"])
+
+
+def _budget(device: int, held: int | None) -> int | None:
+    """Give what a resource may hold under the budget of the process; None where there is none."""
+    budget = get_budget(device)
+    if budget.limit is None:
+        return None
+    return max(0, budget.limit - (budget.shared - budget.held) - max(0, budget.held - (held or 0)))
 
 
 def _of_recording(recording: Recording, is_failure: bool = True) -> Explanation:
@@ -368,6 +408,11 @@ def _why(error: OutOfMemoryError) -> str:
         return f"{asked} is more than the device has: {format_bytes(total)}."
     if limit is not None and need > limit:
         return f"{asked} is more than the resource may hold: its limit is {format_bytes(limit)}."
+    if (free := _free_beside_a_capture(error)) is not None and free >= need:
+        return (
+            f"{format_bytes(free)} are free, but other streams have freed them, and beside a capture into a graph "
+            "nothing may be waited for."
+        )
     if limit is not None and in_use is not None and (total is None or limit <= total):
         if in_use + need > limit:
             short = format_bytes(in_use + need - limit)
@@ -393,6 +438,16 @@ def _why(error: OutOfMemoryError) -> str:
     return f"The resource had no {asked} to give."
 
 
+def _free_beside_a_capture(error: OutOfMemoryError) -> int | None:
+    """Give what is free in the resource and on the device; None where no step was skipped for the sake of a capture."""
+    if error.in_use is None or error.held is None or not any("captured" in step.why_not for step in error.steps):
+        return None
+    room = error.device_free or 0
+    if error.limit is not None:
+        room = min(room, error.limit - error.held)
+    return error.held - error.in_use + max(0, room)
+
+
 def _account(
     device: int,
     free: int | None,
@@ -410,38 +465,40 @@ def _account(
     ours = used if held is None else min(held, used)
     if held is not None and in_use is not None:
         counted = min(sum(each.bytes for each in clients), in_use, ours)
-        parts.append(Part("held by clients", counted))
+        parts.append(Part(_OF_CLIENTS, counted))
         parts.append(Part(_WITHOUT_CLIENT, min(in_use, ours) - counted))
-        parts.append(Part("held by the resource, unused", ours - min(in_use, ours)))
+        parts.append(Part(_UNUSED, ours - min(in_use, ours)))
     elif held is not None:
-        parts.append(Part("held by the resource", ours))
-    rest = used - sum(part.bytes for part in parts)
-    other = min(_bytes_of_other_processes(device) or 0, rest)
-    if other:
-        parts.append(Part(_OTHER_PROCESSES, other))
-    parts.append(Part(_REST, rest - other))
-    parts.append(Part("free", free))
-    return tuple(part for part in parts if part.bytes or part.name == "free")
+        parts.append(Part(_HELD, ours))
+    others = _beside(device, used - sum(part.bytes for part in parts), ours)
+    parts += [*others, Part(_FREE, free)]
+    return tuple(part for part in parts if part.bytes or part.name == _FREE)
+
+
+def _beside(device: int, unknown: int, ours: int) -> list[Part]:
+    """Divide up what the device has in use beside a resource, as far as somebody tells."""
+    parts: list[Part] = []
+
+    def take(name: str, nbytes: int) -> None:
+        nonlocal unknown
+        taken = max(0, min(nbytes, unknown))
+        parts.append(Part(name, taken))
+        unknown -= taken
+
+    take(_OTHER_RESOURCES, get_budget(device).held - ours)
+    for name, nbytes in bytes_of_libraries(device).items():
+        take(name, nbytes)
+    in_process = ours + sum(part.bytes for part in parts)
+    take(_OTHER_PROCESSES, _bytes_of_other_processes(device) or 0)
+    if (processes := bytes_of_processes(device)) is not None:
+        take(_OF_THE_PROCESS, processes[0] - in_process)
+        return [*parts, Part(_REST_BESIDE_NVML, unknown)]
+    return [*parts, Part(_REST, unknown)]
 
 
 def _bytes_of_other_processes(device: int) -> int | None:
-    """Ask NVML, where its Python package is installed and the device is a real one."""
-    try:
-        import pynvml  # type: ignore[import-not-found,import-untyped,unused-ignore]
-    except ImportError:
-        return None
-    from cenote.driver import is_simulated
-
-    if is_simulated():
-        return None
-    try:
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(device)
-        processes = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
-        return sum(each.usedGpuMemory or 0 for each in processes if each.pid != os.getpid())
-    except Exception as error:  # whatever NVML lacks here, the account does without it
-        print(f"cenote: NVML tells nothing of other processes: {error}", file=sys.stderr)
-        return None
+    processes = bytes_of_processes(device)
+    return None if processes is None else processes[1]
 
 
 def _holders_in(recording: Recording) -> tuple[Holder, ...]:
@@ -450,6 +507,14 @@ def _holders_in(recording: Recording) -> tuple[Holder, ...]:
         for kind in ("client", "tag")
     )
     return (*clients, *(tags if any(tag.name for tag in tags) else ()))
+
+
+def _sites(device: int) -> list[Holder]:
+    """Give what each line of the program holds now, as far as they are sampled."""
+    return [
+        Holder("site", "" if name == _NOT_SAMPLED else name, each.bytes, each.allocations)
+        for name, each in holding_at_sites(device).items()
+    ]
 
 
 def _growing(recording: Recording) -> tuple[Growth, ...]:

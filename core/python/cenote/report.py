@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cenote.explanation import Explanation, text_of_step
+from cenote.explanation import KINDS_OF_HOLDERS, Explanation, text_of_step
 from cenote.logs._output_file import write_whole
 from cenote.logs._picture import GRID, INK, MUTED, STONE, WATER, dress
 from cenote.logs.trace import path_argument
@@ -32,6 +32,7 @@ __all__ = ["table_of", "write_report"]
 _MOST_CURVES = 7
 _MOST_POINTS = 600
 _MOST_EVENTS = 40
+_MOST_HOLDERS = 20
 _OF_CLIENTS = (Event.ALLOCATE, Event.FREE, Event.FAILURE)
 _COLOURS = (WATER, STONE, "#e3a72f", "#5b7b3a", "#7d5ba6", "#3e6fb0", "#b0588a", MUTED)
 
@@ -148,11 +149,17 @@ def _account(explanation: Explanation) -> str:
 
 def _holders(explanation: Explanation) -> str:
     pieces = []
-    for kind in ("client", "tag"):
+    for kind, heading, nameless in KINDS_OF_HOLDERS:
         holders = [each for each in explanation.holders if each.kind == kind]
-        rows = [(each.name or "(no tag)", format_bytes(each.bytes), f"{each.blocks:,}") for each in holders]
+        rows = [
+            (each.name or nameless, format_bytes(each.bytes), f"{each.blocks:,}") for each in holders[:_MOST_HOLDERS]
+        ]
+        if rest := holders[_MOST_HOLDERS:]:
+            blocks = sum(each.blocks for each in rest)
+            rows.append((f"{len(rest):,} others", format_bytes(sum(each.bytes for each in rest)), f"{blocks:,}"))
         if rows:
-            pieces.append(f"<section><h2>Held by {kind}</h2>{_table((kind, ' bytes', ' blocks'), rows)}</section>")
+            table = _table((heading, " bytes", " blocks"), rows)
+            pieces.append(f"<section><h2>Held by {heading}</h2>{table}</section>")
     return f"<div class=columns>{''.join(pieces)}</div>"
 
 

@@ -29,7 +29,8 @@ std::string out_of_memory_text(const std::string& resource, std::size_t requeste
          resource + "'" + (figures.empty() ? "" : ": " + figures);
 }
 
-void append_holders(std::string& text, const char* heading, memory_holder::kind kind, const shortage& known) {
+void append_holders(std::string& text, const char* heading, memory_holder::kind kind, const char* nameless,
+                    const shortage& known) {
   constexpr std::size_t most = 5;
   std::size_t told = 0, left_out = 0, bytes_left_out = 0;
   std::string line;
@@ -41,7 +42,7 @@ void append_holders(std::string& text, const char* heading, memory_holder::kind 
       continue;
     }
     ++told;
-    line += (line.empty() ? "" : ", ") + (each.name.empty() ? std::string("(no tag)") : each.name) + " " +
+    line += (line.empty() ? "" : ", ") + (each.name.empty() ? std::string(nameless) : each.name) + " " +
             format_bytes(each.bytes) + " in " + std::to_string(each.blocks) + (each.blocks == 1 ? " block" : " blocks");
   }
   if (left_out != 0) line += ", " + std::to_string(left_out) + " others " + format_bytes(bytes_left_out);
@@ -63,8 +64,9 @@ std::string shortage_text(std::size_t requested, const shortage& known) {
     if (known.rounded != requested) text += ", " + std::to_string(known.rounded) + " bytes when rounded";
   }
   if (!known.limited_by.empty()) text += "\n  the limit is " + known.limited_by;
-  append_holders(text, "held by client", memory_holder::kind::client, known);
-  append_holders(text, "held by tag", memory_holder::kind::tag, known);
+  append_holders(text, "held by client", memory_holder::kind::client, "", known);
+  append_holders(text, "held by tag", memory_holder::kind::tag, "(no tag)", known);
+  append_holders(text, "held by call site", memory_holder::kind::site, "(not sampled)", known);
   std::string steps;
   for (const relief_step& each : known.steps) steps += (steps.empty() ? "" : ", ") + text_of_step(each);
   if (!steps.empty()) text += "\n  tried: " + steps;

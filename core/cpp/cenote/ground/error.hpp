@@ -33,11 +33,11 @@ struct memory_state {
   std::optional<std::size_t> device_total;
 };
 
-/// Bytes that one client, or one tag, holds.
+/// Bytes that one client, one tag or one call site holds.
 struct memory_holder {
-  enum class kind { client, tag };
+  enum class kind { client, tag, site };
   kind of = kind::client;
-  std::string name;  ///< empty: what has no tag
+  std::string name;  ///< empty: what has no tag, or was not sampled
   std::size_t bytes = 0;
   std::size_t blocks = 0;
 };
@@ -57,7 +57,7 @@ struct shortage {
   std::string resource;                 ///< the specification of the stack
   std::string limited_by;               ///< what the limit is, and who has set it, where it is not a resource's own
   bool knows_holders = false;           ///< whether `holders` are all there are
-  std::vector<memory_holder> holders;   ///< on that device: clients, then tags, the largest first
+  std::vector<memory_holder> holders;   ///< on that device: clients, tags, sites, each the largest first
   std::vector<relief_step> steps;
 };
 
@@ -114,4 +114,4 @@ void report_once(const Parts&... parts) noexcept {
 }
 
 }  // namespace v1
-}  // namespace CENOTE_EXPORT cenote
+}  // namespace cenote

@@ -3,11 +3,16 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <cstdint>
+#include <map>
 #include <new>
+#include <string>
+#include <unordered_map>
 #include <utility>
 
 #include "cenote/ground/flight_recorder.hpp"
 #include "cenote/surface/allocation_ledger.hpp"
+#include "cenote/surface/call_site.hpp"
 #include "cenote/surface/tag.hpp"
 
 namespace cenote::inline v1 {
@@ -21,12 +26,35 @@ void append_by_size(std::vector<memory_holder>& to, std::vector<memory_holder> e
   to.insert(to.end(), std::make_move_iterator(each.begin()), std::make_move_iterator(each.end()));
 }
 
+/// Empty if none of the blocks was sampled.
+std::vector<memory_holder> sites_of(const std::vector<held_block>& blocks) {
+  std::unordered_map<std::uintptr_t, std::string> of_block;
+  for (sampled_block& each : sampled_blocks()) of_block.emplace(each.address, std::move(each.site));
+  if (of_block.empty()) return {};
+  std::map<std::string, memory_holder> found;
+  for (const held_block& block : blocks) {
+    const auto known = of_block.find(block.address);
+    memory_holder& holder = found[known == of_block.end() ? std::string() : known->second];
+    holder.bytes += block.bytes;
+    ++holder.blocks;
+  }
+  std::vector<memory_holder> sites;
+  for (auto& [name, holder] : found) {
+    holder.of = memory_holder::kind::site;
+    holder.name = name;
+    sites.push_back(std::move(holder));
+  }
+  const bool is_none_sampled = sites.size() == 1 && sites.front().name.empty();
+  return is_none_sampled ? std::vector<memory_holder>() : sites;
+}
+
 }  // namespace
 
 std::vector<memory_holder> holders_of(int device) {
   const std::vector<client_usage> names = usage();
+  const std::vector<held_block> blocks = held_blocks(device);
   std::vector<memory_holder> clients(names.size()), tags(1);
-  for (const held_block& block : held_blocks(device)) {
+  for (const held_block& block : blocks) {
     if (tags.size() <= block.tag) tags.resize(block.tag + std::size_t{1});
     for (memory_holder* holder : {&clients.at(static_cast<std::size_t>(block.client)), &tags[block.tag]}) {
       holder->bytes += block.bytes;
@@ -41,6 +69,7 @@ std::vector<memory_holder> holders_of(int device) {
   std::vector<memory_holder> all;
   append_by_size(all, std::move(clients));
   if (tags.size() > 1) append_by_size(all, std::move(tags));
+  append_by_size(all, sites_of(blocks));
   return all;
 }
 

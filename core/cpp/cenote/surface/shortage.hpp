@@ -1,4 +1,4 @@
-// What a failed allocation is told of the clients and tags: who holds the device's memory.
+// What a failed allocation is told of the clients, tags and call sites: who holds the device's memory.
 //
 // Threads: any. Cost: a walk over all that is held, 30 ns a block, when memory has run out.
 #pragma once
@@ -12,7 +12,8 @@
 
 namespace cenote::inline v1 {
 
-/// Who holds what of a device: clients, then tags, the largest first. Without tags, if nothing held has one.
+/// Who holds what of a device: clients, then tags, then call sites, each the largest first. Without tags if nothing
+/// held has one, and without call sites if nothing held was sampled.
 CENOTE_EXPORT std::vector<memory_holder> holders_of(int device);
 
 /// The error with the holders in it, which the flight recorder notes too. One that has them, or knows no device, is

@@ -46,12 +46,12 @@ inline PyObject* figure(const std::optional<std::size_t>& bytes) {
   Py_RETURN_NONE;
 }
 
-/// [(is_tag, name, bytes, blocks), …]
+/// [(kind, name, bytes, blocks), …]
 inline PyObject* list_of(const std::vector<memory_holder>& holders) {
   PyObject* const list = PyList_New(0);
   for (const memory_holder& each : holders) {
-    PyObject* const item = Py_BuildValue("(iNNN)", each.of == memory_holder::kind::tag ? 1 : 0,
-                                         text_of(each.name.c_str()), figure(each.bytes), figure(each.blocks));
+    PyObject* const item = Py_BuildValue("(iNNN)", static_cast<int>(each.of), text_of(each.name.c_str()),
+                                         figure(each.bytes), figure(each.blocks));
     if (list == nullptr || item == nullptr || PyList_Append(list, item) != 0) PyErr_Clear();
     Py_XDECREF(item);
   }

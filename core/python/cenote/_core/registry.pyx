@@ -271,14 +271,13 @@ cdef dict holding_by_stream():
     return {name_of_stream(device, stream): Holding(*held) for (device, stream), held in sorted(sums.items())}
 
 
-cdef dict holding_by_site():
+cdef dict holding_by_site(optional[int] device):
     cdef vector[lib.held_block] blocks
     cdef vector[lib.sampled_block] sampled
-    cdef optional[int] of_all
     cdef size_t i
     with nogil:
         sampled = lib.sampled_blocks()
-        blocks = lib.held_blocks(of_all)
+        blocks = lib.held_blocks(device)
     sites = {sampled[i].address: sampled[i].site.decode(errors="replace") for i in range(sampled.size())}
     sums = {}
     for i in range(blocks.size()):
@@ -287,6 +286,13 @@ cdef dict holding_by_site():
         held[1] += 1
     by_size = sorted(sums.items(), key=lambda item: -item[1][0])
     return {site: Holding(*held) for site, held in by_size}
+
+
+def holding_at_sites(int device) -> dict[str, Holding]:
+    """What each call site holds of a device, as ``usage(by="site")`` tells of all; empty where none was sampled."""
+    cdef optional[int] of_one = device
+    sites = holding_by_site(of_one)
+    return {} if sites.keys() == {"(not sampled)"} else sites
 
 
 def sample_sites(every=1) -> None:
@@ -345,7 +351,7 @@ def usage(by="client") -> dict[str, Usage] | dict[str, Holding]:
     if by == "stream":
         return holding_by_stream()
     if by == "site":
-        return holding_by_site()
+        return holding_by_site(optional[int]())
     if not isinstance(by, str):
         raise TypeError(f"by must be a str, not {type(by).__name__}")
     raise ValueError(f"by must be 'client', 'tag', 'stream' or 'site', not {by!r}")

@@ -355,6 +355,8 @@ def _parser() -> argparse.ArgumentParser:
         ("memory", "memory of the device (default: of the simulated one, 80 GiB)"),
         ("outside", "what is held of it beside cenote, other processes included (default: nothing)"),
         ("processes", "what other processes hold of it (default: nothing)"),
+        ("contexts", "what nobody can give back of it, such as contexts (default: nothing)"),
+        ("budget", "what the process may hold of it in all (default: no bound)"),
     ):
         advise.add_argument(f"--{name}", type=arguments.size, metavar="SIZE", help=what)
     advise.add_argument("--json", action="store_true", help="write JSON, sizes in bytes")

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     Parameters
     ----------
     args : argparse.Namespace
-        ``file``, ``resource``, ``memory``, ``outside``, ``processes``, ``failure`` and ``json``.
+        ``file``, ``resource``, ``memory``, ``outside``, ``processes``, ``contexts``, ``budget`` and ``json``.
     terminal : Terminal
         Where to report; with ``json`` everything for people goes to standard error.
 
@@ -69,8 +69,10 @@ def _after_failure(
         terminal.line("No advice: the recording has wrapped past its beginning, and what was held then is not known.")
         return {"advice": [], "reproduced": False}
     memory = machine.device_bytes if args.memory is None else parse_bytes(args.memory)
-    outside, processes = (0 if size is None else parse_bytes(size) for size in (args.outside, args.processes))
-    situation = situation_of(recording, resource, memory, outside, processes)
+    sizes = (args.outside, args.processes, args.contexts)
+    outside, processes, contexts = (0 if size is None else parse_bytes(size) for size in sizes)
+    budget = None if args.budget is None else parse_bytes(args.budget)
+    situation = situation_of(recording, resource, memory, outside, processes, contexts, budget)
     with terminal.progress(f"Replaying {args.file.name} with one change at a time", 1):
         found = advice_for(situation, machine)
     terminal.line()

@@ -3,7 +3,8 @@
 A recording of a run that ran out of memory is replayed as it was, which must fail in the replay too, and then with one
 change at a time. Only a change with which the replay passes is advice. They are tried in this order, and the first that
 passes is the first advice: what others hold of the device is given back; what only grows is freed; pins of blocks that
-are not in use are taken back; graphs are destroyed; another resource, in the same memory; a higher limit; more memory.
+are not in use are taken back; what other streams have freed is given back before a capture, in which nothing can be
+waited for; graphs are destroyed; another resource, in the same memory; a higher limit or budget; more memory.
 
 What came after the failure is not in the recording. A proposed size is therefore a quarter above the smallest that
 passes.
@@ -18,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from cenote import mr
+from cenote import budgets, mr
 from cenote._core.memory_resource import first_in_stack
 from cenote._core.specification import specification_words
-from cenote.cli.simulated_machine import LARGEST_BYTES, SimulatedMachine
+from cenote.cli.simulated_machine import LARGEST_BYTES, SimulatedMachine, begin_capture, end_capture
 from cenote.cli.situation import Change, Situation
 from cenote.cli.smallest_capacity import smallest_capacity
 from cenote.cli.specification_limits import (
@@ -34,7 +35,7 @@ from cenote.cli.specification_limits import (
 )
 from cenote.logs.floor import page_floor
 from cenote.logs.replay import replay
-from cenote.logs.trace import Action, Trace
+from cenote.logs.trace import Action, Trace, bytes_in_use
 from cenote.units import format_bytes
 
 __all__ = ["CANDIDATES", "Advice", "advice_for", "passes"]
@@ -63,7 +64,8 @@ class Advice:
     Attributes
     ----------
     kind : str
-        ``"process"``, ``"cache"``, ``"leak"``, ``"pin"``, ``"graph"``, ``"resource"``, ``"limit"`` or ``"memory"``.
+        ``"process"``, ``"cache"``, ``"leak"``, ``"pin"``, ``"stream"``, ``"graph"``, ``"resource"``, ``"limit"`` or
+        ``"memory"``.
     text : str
         One sentence with its figures.
     change : Change
@@ -88,34 +90,65 @@ def passes(trace: Trace, change: Change, machine: SimulatedMachine) -> bool:
     if change.device_bytes - change.outside_bytes <= 0:
         return False
     machine.resize(change.device_bytes - change.outside_bytes)
+    budgets.budget(change.budget_bytes)
     words = [word for word in specification_words(change.specification) if kind_of(word) not in _NOT_REPLAYED]
     kept = np.ones(len(trace), dtype=bool)
     kept[[at for at in change.without if at < len(trace)]] = False
     try:
         resource: Any = mr.from_spec(" | ".join(words), 0)
-        if change.pinned:
-            is_made = kept & (trace["action"] == Action.ALLOCATE) & (trace["bytes"] > 0)
-            resource = _Pinning(resource, (np.cumsum(is_made) - 1)[sorted(change.pinned)].tolist())
-        replay(trace[kept], resource)
+        is_made = kept & (trace["action"] == Action.ALLOCATE) & (trace["bytes"] > 0)
+        before = np.cumsum(is_made) - is_made  # how many are made before each event
+        captured = None if change.captured_from is None else int(before[change.captured_from])
+        with _Retold(resource, before[sorted(change.pinned)].tolist(), captured, change.trims) as retold:
+            replay(trace[kept], retold)
     except (MemoryError, RuntimeError):
         return False
+    finally:
+        budgets.budget(None)
     return True
 
 
-class _Pinning:
-    """A resource that pins some of its blocks, by their number, in the first pool of its stack."""
+class _Retold:
+    """A resource that does what a trace does not tell: it pins some of its blocks, and has a stream captured.
 
-    def __init__(self, resource: mr.DeviceMemoryResource, numbers: list[int]) -> None:
-        self._allocate = resource.allocate
+    Parameters
+    ----------
+    resource : DeviceMemoryResource
+        Any.
+    pinned : list of int
+        The allocations, by their numbers, whose blocks the first pool of its stack pins.
+    captured : int or None
+        The allocation with which the capture of its stream begins.
+    trims : bool
+        Whether all that is free is given back before that.
+    """
+
+    def __init__(self, resource: mr.DeviceMemoryResource, pinned: list[int], captured: int | None, trims: bool) -> None:
+        self._resource = resource
         self.deallocate = resource.deallocate
         self.device = resource.device
         self._pool = first_in_stack(resource, mr.PoolMemoryResource)
-        self._numbers = frozenset(numbers)
+        self._pinned = frozenset(pinned)
+        self._captured = captured
+        self._trims = trims
         self._made = 0
+        self._stream: Any = None
+
+    def __enter__(self) -> _Retold:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._stream is not None:
+            end_capture(self._stream)
 
     def allocate(self, nbytes: int, stream: Any) -> int:
-        address = self._allocate(nbytes, stream)
-        if self._made in self._numbers and self._pool is not None:
+        if self._made == self._captured:
+            if self._trims:
+                self._resource.trim(0, True)
+            begin_capture(stream)
+            self._stream = stream
+        address = self._resource.allocate(nbytes, stream)
+        if self._made in self._pinned and self._pool is not None:
             self._pool.pin(address)
         self._made += 1
         return address
@@ -152,12 +185,13 @@ def advice_for(
         *_without_others(situation, tried),
         *_without_growth(situation, tried),
         *_without_pins(situation, tried),
+        *_trimmed_before_the_capture(situation, tried),
         *_without_graphs(situation, tried),
         *_other_resource(situation, tried),
     ]
-    limit = _higher_limit(situation, tried)
-    if limit is not None:
-        found.append(limit)
+    higher = _higher_budget(situation, tried) or _higher_limit(situation, tried)
+    if higher is not None:
+        found.append(higher)
     if not found:
         found += _more_memory(situation, tried)
     return found
@@ -165,16 +199,17 @@ def advice_for(
 
 def _without_others(situation: Situation, tried: Callable[[Change], bool]) -> Iterator[Advice]:
     outside, processes = situation.outside_bytes, min(situation.process_bytes, situation.outside_bytes)
+    cached = max(0, outside - processes - situation.fixed_bytes)
     if processes and tried(change := replace(situation.as_it_was, outside_bytes=outside - processes)):
         yield Advice(
             "process",
             f"Other processes hold {format_bytes(processes)} of the device: without them this run would have passed.",
             change,
         )
-    elif outside - processes and tried(change := replace(situation.as_it_was, outside_bytes=processes)):
+    elif cached and tried(change := replace(situation.as_it_was, outside_bytes=outside - cached)):
         yield Advice(
             "cache",
-            f"{format_bytes(outside - processes)} of the device are held beside cenote, as by a library's own cache: "
+            f"{format_bytes(cached)} of the device are held beside cenote, as by a library's own cache: "
             "given back, as by a pressure handler, this run would have passed.",
             change,
         )
@@ -204,6 +239,19 @@ def _without_pins(situation: Situation, tried: Callable[[Change], bool]) -> Iter
         )
 
 
+def _trimmed_before_the_capture(situation: Situation, tried: Callable[[Change], bool]) -> Iterator[Advice]:
+    if situation.captured_from is None or not tried(change := replace(situation.as_it_was, trims=True)):
+        return
+    in_use = bytes_in_use(situation.trace[: situation.captured_from])
+    free = int(in_use.max(initial=0)) - (int(in_use[-1]) if len(in_use) else 0)
+    yield Advice(
+        "stream",
+        f"{format_bytes(free)} were freed before the graph was captured, but on streams whose work a capture cannot "
+        "wait for: given back before it, with trim(wait=True) of the resource, this run would have passed.",
+        change,
+    )
+
+
 def _without_graphs(situation: Situation, tried: Callable[[Change], bool]) -> Iterator[Advice]:
     if situation.of_graphs and tried(change := replace(situation.as_it_was, without=situation.of_graphs)):
         nbytes = int(situation.trace["bytes"][sorted(situation.of_graphs)].sum())
@@ -223,6 +271,7 @@ def _other_resource(situation: Situation, tried: Callable[[Change], bool]) -> It
     limit = limit_of(situation.specification)
     is_limited = limit is not None and limiting_kind(words) != "limiting"
     have = limit if limit is not None and is_limited else situation.device_bytes - situation.outside_bytes
+    have = min(have, situation.budget_bytes or have)
     peak = page_floor(situation.trace).peak_bytes
     for candidate in CANDIDATES:
         kinds = [kind_of(word) for word in specification_words(candidate)]
@@ -255,6 +304,30 @@ def _passes_within(tried: Callable[[Change], bool], within: Callable[[int], Chan
     return tried(within(nbytes))
 
 
+def _higher_budget(situation: Situation, tried: Callable[[Change], bool]) -> Advice | None:
+    budget = situation.budget_bytes
+    most = situation.device_bytes - situation.outside_bytes
+    if budget is None or budget >= most:
+        return None
+
+    def within(nbytes: int) -> Change:
+        return replace(situation.as_it_was, budget_bytes=nbytes)
+
+    found = smallest_capacity(lambda nbytes: tried(within(nbytes)), budget, min(2 * budget, most), most)
+    if found is None:
+        return None
+    proposed = min(rounded_up(int(found.nbytes * _MARGIN)), most)
+    if not tried(change := within(proposed)):
+        change = within(proposed := found.nbytes)
+    return Advice(
+        "limit",
+        f"With a budget of {format_bytes(proposed)} this run would have passed: the smallest that does is "
+        f"{format_bytes(found.nbytes)}, {format_bytes(found.nbytes - budget)} above the present one.",
+        change,
+        found.nbytes,
+    )
+
+
 def _higher_limit(situation: Situation, tried: Callable[[Change], bool]) -> Advice | None:
     limit = limit_of(situation.specification)
     most = situation.device_bytes - situation.outside_bytes
@@ -285,7 +358,9 @@ def _more_memory(situation: Situation, tried: Callable[[Change], bool]) -> Itera
     specification = " | ".join([*adaptors, CANDIDATES[0]])
 
     def on(nbytes: int) -> Change:
-        return replace(situation.as_it_was, specification=specification, device_bytes=nbytes + situation.outside_bytes)
+        device_bytes = nbytes + situation.outside_bytes
+        was = replace(situation.as_it_was, budget_bytes=None)
+        return replace(was, specification=specification, device_bytes=device_bytes)
 
     floor = page_floor(situation.trace)
     found = smallest_capacity(lambda nbytes: tried(on(nbytes)), floor.peak_bytes, 2 * floor.nbytes, LARGEST_BYTES)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+from typing import Any
 
 from cenote import driver, sim
+from cenote.sim._library import load_library
+from cenote.stream import Stream
+
+_RELAXED = 2
+"""The mode of a capture that forbids no call."""
 
 SETTINGS_VARIABLE = "CENOTE_SIM"
 
@@ -54,3 +61,22 @@ class SimulatedMachine:
 
 def _key(setting: str) -> str:
     return setting.partition("=")[0].strip()
+
+
+def begin_capture(stream: Stream) -> None:
+    """Have a stream captured into a graph, beside which other streams may do anything."""
+    _call("cuStreamBeginCapture_v2", ctypes.c_void_p(stream.handle), _RELAXED)
+
+
+def end_capture(stream: Stream) -> None:
+    """Take the graph of a captured stream, and drop it."""
+    graph = ctypes.c_void_p()
+    _call("cuStreamEndCapture", ctypes.c_void_p(stream.handle), ctypes.byref(graph))
+    if graph.value is not None:
+        _call("cuGraphDestroy", graph)
+
+
+def _call(name: str, *arguments: Any) -> None:
+    code = getattr(load_library(), name)(*arguments)
+    if code != 0:
+        raise RuntimeError(f"the simulated driver refuses {name}: error {code}")

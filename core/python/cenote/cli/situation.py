@@ -20,6 +20,7 @@ from cenote.recorder._streams import FIRST_CAPTURED, FIRST_STREAM
 __all__ = ["Change", "Situation", "situation_of"]
 
 _POINTERS_OF_GRAPHS = 1 << 20  # below any address of a device
+_FIRST_CAPTURED = np.uint64(FIRST_CAPTURED + FIRST_STREAM)  # of a trace
 
 _FEWEST_EVENTS = 256
 _WINDOWS = 8
@@ -41,6 +42,12 @@ class Change:
         Events whose blocks are freed at once.
     pinned : frozenset of int
         Events whose blocks are pinned, also after they are freed.
+    budget_bytes : int or None
+        What the process may hold in all.
+    captured_from : int or None
+        The event before which the stream of the failure begins to be captured.
+    trims : bool
+        Whether all that is free is given back before that.
     """
 
     specification: str
@@ -48,6 +55,9 @@ class Change:
     outside_bytes: int
     without: frozenset[int] = frozenset()
     pinned: frozenset[int] = frozenset()
+    budget_bytes: int | None = None
+    captured_from: int | None = None
+    trims: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,10 @@ class Situation:
         What others hold of it: libraries beside cenote, contexts, other processes.
     process_bytes : int
         The part of that which other processes hold, as far as it is known.
+    fixed_bytes : int
+        The part of that which nobody can give back, such as contexts.
+    budget_bytes : int or None
+        What the process may hold in all, where it has a budget.
     growing : tuple of (str, frozenset of int)
         Who only grows, in words, and the events of the blocks that stayed.
     of_graphs : frozenset of int
@@ -74,6 +88,8 @@ class Situation:
         How many these are.
     pinned : frozenset of int
         Events whose blocks are pinned and not in use any more.
+    captured_from : int or None
+        The first event of the stream on which it failed, where that was being captured into a graph.
     """
 
     trace: Trace
@@ -81,19 +97,35 @@ class Situation:
     device_bytes: int
     outside_bytes: int = 0
     process_bytes: int = 0
+    fixed_bytes: int = 0
+    budget_bytes: int | None = None
     growing: tuple[tuple[str, frozenset[int]], ...] = ()
     of_graphs: frozenset[int] = frozenset()
     graphs: int = 0
     pinned: frozenset[int] = frozenset()
+    captured_from: int | None = None
 
     @property
     def as_it_was(self) -> Change:
         """No change."""
-        return Change(self.specification, self.device_bytes, self.outside_bytes, pinned=self.pinned)
+        return Change(
+            self.specification,
+            self.device_bytes,
+            self.outside_bytes,
+            pinned=self.pinned,
+            budget_bytes=self.budget_bytes,
+            captured_from=self.captured_from,
+        )
 
 
 def situation_of(
-    recording: Recording, specification: str, device_bytes: int, outside_bytes: int = 0, process_bytes: int = 0
+    recording: Recording,
+    specification: str,
+    device_bytes: int,
+    outside_bytes: int = 0,
+    process_bytes: int = 0,
+    fixed_bytes: int = 0,
+    budget_bytes: int | None = None,
 ) -> Situation:
     """Make a situation of a recording that ends with a failure, and of what its error says.
 
@@ -103,32 +135,55 @@ def situation_of(
         The last event that failed is the failure.
     specification : str
         The resource that had no memory.
-    device_bytes, outside_bytes, process_bytes : int
+    device_bytes, outside_bytes, process_bytes, fixed_bytes, budget_bytes : int
         As in `Situation`.
     """
     whole = recording.to_trace()
     offset = len(whole) - _played(recording)
     growing = tuple(_growing(recording, offset))
     trace = _with_failure(whole)
-    of_graphs, graphs = _keep_for_graphs(trace, recording)
-    pinned = _pinned_and_freed(recording, offset)
+    captured_from = _captured_from(trace)
+    of_graphs, graphs = _keep_for_graphs(trace, recording, captured_from)
     return Situation(
-        trace, specification, device_bytes, outside_bytes, process_bytes, growing, of_graphs, graphs, pinned
+        trace,
+        specification,
+        device_bytes,
+        outside_bytes,
+        process_bytes,
+        fixed_bytes,
+        budget_bytes,
+        growing=growing,
+        of_graphs=of_graphs,
+        graphs=graphs,
+        pinned=_pinned_and_freed(recording, offset),
+        captured_from=captured_from,
     )
 
 
-def _keep_for_graphs(trace: Trace, recording: Recording) -> tuple[frozenset[int], int]:
-    """Have each capture whose graph is there still keep the most that it used; gives those events and their number."""
+def _captured_from(trace: Trace) -> int | None:
+    """Find the first event of the stream of the last one; None where that was not being captured."""
+    if not len(trace) or trace["stream"][-1] < _FIRST_CAPTURED:
+        return None
+    return int((trace["stream"] == trace["stream"][-1]).argmax())
+
+
+def _keep_for_graphs(trace: Trace, recording: Recording, captured_from: int | None) -> tuple[frozenset[int], int]:
+    """Have each capture whose graph is there still keep the most that it used; gives those events and their number.
+
+    The one that failed is left as it was: it is a capture in the replay, too.
+    """
     holds = recording.events[recording.events["event"] == Event.HOLD]
     gone = set(holds["stream"][holds["address"] == 0].tolist())
-    first = np.uint64(FIRST_CAPTURED + FIRST_STREAM)
-    captured = np.flatnonzero(trace["stream"] >= first)
+    is_captured = trace["stream"] >= _FIRST_CAPTURED
+    if captured_from is not None:
+        is_captured &= trace["stream"] != trace["stream"][captured_from]
+    captured = np.flatnonzero(is_captured)
     kept: set[int] = set()
     used: dict[int, list[int]] = {}  # by stream: bytes in use, and at the most
     live: dict[int, tuple[int, int]] = {}
     for at in captured.tolist():
         _, _, action, pointer, nbytes, stream = trace[at].item()
-        if stream - FIRST_STREAM in gone or nbytes == 0 or (at == len(trace) - 1 and action == Action.ALLOCATE):
+        if stream - FIRST_STREAM in gone or nbytes == 0:
             continue
         now = used.setdefault(stream, [0, 0])
         if action == Action.ALLOCATE:
