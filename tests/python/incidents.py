@@ -28,7 +28,7 @@ from cenote._core.memory_resource import first_in_stack
 from cenote.logs.trace import Action, bytes_in_use, read
 
 TRACES = Path(__file__).parents[1] / "traces"
-CAUSES = ("leak", "cache", "process", "holes", "limit", "need", "pin", "graph", "stream")
+CAUSES = ("leak", "cache", "process", "holes", "limit", "need", "pin", "graph", "stream", "budget")
 MIB = 1024**2
 LONGEST = 12_000  # events of a trace that are played
 
@@ -45,14 +45,16 @@ class Incident:
         The resource in force.
     device_bytes, outside_bytes : int
         The device, and what others hold of it.
-    leak : tuple of (int, int)
-        Bytes that are leaked, and after how many events each.
+    leak : tuple of (int, int, int)
+        Bytes that are leaked, after how many events each, and the event from which on.
     pins : int
         Blocks of a page that are pinned and then freed, at the beginning, between others that stay.
     graphs : int
         Bytes that graphs have, from the beginning.
     captured : int
         Bytes that the work takes while it is captured into a graph on a stream of its own, at the end.
+    budget : int
+        What the process may hold in all; 0 for no bound.
     """
 
     cause: str
@@ -61,10 +63,11 @@ class Incident:
     specification: str
     device_bytes: int
     outside_bytes: int = 0
-    leak: tuple[int, int] | None = None
+    leak: tuple[int, int, int] | None = None
     pins: int = 0
     graphs: int = 0
     captured: int = 0
+    budget: int = 0
 
 
 def trace_of(choose: random.Random) -> tuple[list[tuple[int, int, int]], int]:
@@ -107,8 +110,10 @@ def incident_of(seed: int) -> Incident:
     short = max(page, int(peak * choose.uniform(0.86, 0.96)) // page * page)
     if cause == "leak":
         every = choose.randrange(8, 24)
-        leaked = max(512, int((room - 0.5 * peak) * choose.uniform(1.2, 2.0)) // (len(events) // every))
-        return Incident(cause, events, peak, f"pool:max={room // MIB}MiB", 64 << 30, leak=(leaked, every))
+        begin = choose.choice((0, 0, len(events) * 2 // 5))
+        times = (len(events) - begin) // every
+        leaked = max(512, int((room - 0.5 * peak) * choose.uniform(1.2, 2.0)) // times)
+        return Incident(cause, events, peak, f"pool:max={room // MIB}MiB", 64 << 30, leak=(leaked, every, begin))
     if cause in ("cache", "process"):
         device = room + 64 * MIB
         return Incident(cause, events, peak, "pool", device, outside_bytes=device - short)
@@ -130,6 +135,8 @@ def incident_of(seed: int) -> Incident:
         events += [(int(Action.FREE), block, nbytes) for block, nbytes in live.items()]
         captured = min(room - peak + int(peak * choose.uniform(0.3, 0.7)), int(room * 0.9)) // page * page
         return Incident(cause, events, peak, f"pool:max={room // MIB}MiB", 64 << 30, captured=captured)
+    if cause == "budget":
+        return Incident(cause, events, peak, "pool", 64 << 30, budget=short)
     if cause == "limit":
         return Incident(cause, events, peak, f"statistics | pool:max={short // MIB}MiB", 64 << 30)
     return Incident(cause, events, peak, "pool", short)
@@ -169,6 +176,7 @@ def play(incident: Incident, specification: str, device_bytes: int, outside_byte
     others = mr.CudaMemoryResource()
     if outside_bytes:
         others.allocate(outside_bytes // 512 * 512)
+    cenote.budget(incident.budget or None)
     mr.set_current_device_resource(mr.from_spec(specification))
     if incident.pins:
         make_holes(incident.pins, is_pinned=without != "pin")
@@ -178,9 +186,11 @@ def play(incident: Incident, specification: str, device_bytes: int, outside_byte
     live: dict[int, int] = {}
     lost = []
     for at, (action, block, nbytes) in enumerate(incident.events):
-        if incident.leak is not None and without != "leak" and at % incident.leak[1] == 0:
-            with cenote.tag("leaky cache"):
-                lost.append(library.allocate(incident.leak[0]))
+        if incident.leak is not None and without != "leak":
+            nbytes_leaked, every, begin = incident.leak
+            if at >= begin and at % every == 0:
+                with cenote.tag("leaky cache"):
+                    lost.append(library.allocate(nbytes_leaked))
         if action == Action.ALLOCATE:
             with cenote.tag("the work"):
                 live[block] = work.allocate(nbytes)
@@ -215,6 +225,8 @@ def apply(incident: Incident, advice: dict[str, Any]) -> bool:
         outside = 0
     elif advice["kind"] == "memory":
         device = int(advice["needed_bytes"] * 1.25) + outside
+    elif incident.budget:
+        incident.budget = int(advice["needed_bytes"] * 1.25)
     try:
         play(incident, advice["specification"], device, outside, advice["kind"])
     except MemoryError:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,7 +16,8 @@ from pathlib import Path
 import pytest
 
 import cenote
-from cenote import mr, recorder, registry
+from cenote import mr, recorder, registry, sim
+from cenote.cli.simulated_machine import begin_capture, end_capture
 from cenote.explanation import Explanation
 
 MIB = 1024**2
@@ -68,16 +72,172 @@ def explained_or_none(nbytes: int) -> Explanation | None:
     return None
 
 
-def test_others_on_the_device_are_told_apart_from_the_resource() -> None:
+def taken_beside_cenote(nbytes: int) -> None:
+    """Take memory of device 0 as a library would that does not allocate from cenote; it stays taken."""
+    driver = ctypes.CDLL(str(Path(cenote.__file__).parent / "lib" / "libcenote_sim.so"))
+    context, address = ctypes.c_void_p(), ctypes.c_void_p()
+    assert driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0) == 0
+    assert driver.cuCtxPushCurrent_v2(context) == 0
+    assert driver.cuMemAlloc_v2(ctypes.byref(address), ctypes.c_size_t(nbytes)) == 0
+    assert driver.cuCtxPopCurrent_v2(ctypes.byref(context)) == 0
+
+
+@pytest.fixture
+def device() -> Iterator[None]:
+    """A simulated device that is made anew afterwards, with whatever is left on it."""
+    yield
+    mr.set_current_device_resource(mr.CudaMemoryResource())
+    sim.reset()
+
+
+REST = "the rest: contexts, libraries beside cenote, and what nobody tells"
+
+
+def test_others_on_the_device_are_told_apart_from_the_resource(device: None) -> None:
     mr.set_current_device_resource(mr.from_spec("pool"))
     others = mr.CudaMemoryResource()
-    block = others.allocate(8000 * MIB)
+    block = others.allocate(7000 * MIB)
+    taken_beside_cenote(1000 * MIB)
     explanation = explained(500 * MIB)
     assert "are taken by others" in explanation.why
-    assert {part.name: part.bytes for part in explanation.account}[
-        "the rest: contexts, libraries beside cenote, and what nobody tells"
-    ] >= 8000 * MIB
-    others.deallocate(block, 8000 * MIB)
+    parts = {part.name: part.bytes for part in explanation.account}
+    assert parts["held by other resources of cenote"] == 7000 * MIB
+    assert parts[REST] == 1000 * MIB
+    others.deallocate(block, 7000 * MIB)
+
+
+class FakeNVML(types.ModuleType):
+    """NVML as its package has it, for one device of whose processes a test knows."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, uuid: str, processes: dict[int, int | None]) -> None:
+        super().__init__("pynvml")
+        self.uuid, self.processes = uuid, processes
+
+    def nvmlInit(self) -> None:
+        pass
+
+    nvmlShutdown = nvmlInit
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+        if uuid != self.uuid:
+            raise self.NVMLError(f"there is no {uuid}")
+        return uuid
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[object]:
+        assert handle == self.uuid
+        return [types.SimpleNamespace(pid=pid, usedGpuMemory=held) for pid, held in self.processes.items()]
+
+    def nvmlDeviceGetGraphicsRunningProcesses(self, handle: str) -> list[object]:
+        return self.nvmlDeviceGetComputeRunningProcesses(handle)[:1]
+
+
+def parts_with(monkeypatch: pytest.MonkeyPatch, processes: dict[int, int | None]) -> dict[str, int]:
+    monkeypatch.setitem(sys.modules, "pynvml", FakeNVML(sim.uuids()[0], processes))
+    explanation = cenote.explain()
+    assert sum(part.bytes for part in explanation.account) == cenote.driver.memory_info(0)[1]
+    return {part.name: part.bytes for part in explanation.account}
+
+
+def test_nvml_tells_other_processes_and_the_contexts_of_this_one_apart(
+    device: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    buffer = cenote.DeviceBuffer(size=10 * MIB)
+    taken_beside_cenote(1000 * MIB)
+    held = mr.get_current_device_resource().state()["held"]
+    own = os.getpid()
+    parts = parts_with(monkeypatch, {own: held + 400 * MIB, own + 1: 200 * MIB, own + 2: 300 * MIB, own + 3: None})
+    assert parts["held by clients"] == 10 * MIB
+    assert parts["other processes"] == 500 * MIB
+    assert parts["contexts, modules and libraries of this process beside cenote"] == 400 * MIB
+    assert parts["the rest: what the driver keeps, and nobody tells"] == 100 * MIB
+    buffer.close()
+
+
+def test_nvml_that_does_not_know_this_process_by_its_number_tells_nothing(
+    device: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken_beside_cenote(1000 * MIB)
+    assert parts_with(monkeypatch, {os.getpid() + 1: 500 * MIB})[REST] == 1000 * MIB
+
+
+def test_memory_of_libraries_own_allocators_has_their_name(device: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken_beside_cenote(1000 * MIB)
+    cuda = types.SimpleNamespace(
+        is_initialized=lambda: True,
+        get_allocator_backend=lambda: "native",
+        memory_reserved=lambda device: 300 * MIB,
+    )
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=cuda))
+    monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace())  # half imported: it tells nothing
+    parts = {part.name: part.bytes for part in cenote.explain().account}
+    assert (parts["PyTorch's own allocator"], parts[REST]) == (300 * MIB, 700 * MIB)
+    cuda.get_allocator_backend = lambda: "pluggable"
+    assert {part.name: part.bytes for part in cenote.explain().account}[REST] == 1000 * MIB
+
+
+def test_clients_of_a_resource_without_figures_are_told() -> None:
+    mr.set_current_device_resource(mr.from_spec("cuda"))
+    buffer = cenote.DeviceBuffer(size=10 * MIB)
+    assert {part.name: part.bytes for part in cenote.explain().account}["held by clients"] == 10 * MIB
+    buffer.close()
+
+
+def test_lines_of_the_program_are_told_where_they_are_sampled() -> None:
+    unknown = cenote.DeviceBuffer(size=MIB)
+    cenote.sample_sites()
+    try:
+        line = sys._getframe().f_lineno + 1
+        many = [cenote.DeviceBuffer(size=2 * MIB) for _ in range(5)]
+        explanation = explained(60 * MIB)
+        sites = [each for each in explanation.holders if each.kind == "site"]
+        assert f"test_explanation.py:{line} " in sites[0].name
+        assert (sites[0].bytes, sites[0].blocks) == (10 * MIB, 5)
+        assert (sites[1].name, sites[1].bytes) == ("", MIB)
+        assert "\n  held by call site: " in explanation.message
+        assert "(not sampled) 1.00 MiB in 1 block" in explanation.message
+        assert "Held by call site:" in str(explanation)
+        assert [each for each in cenote.explain().holders if each.kind == "site"] == sites
+        assert f"test_explanation.py:{line} " in explanation._repr_html_()
+        for each in many:
+            each.close()
+        assert not [each for each in cenote.explain().holders if each.kind == "site"], "nothing sampled is held"
+    finally:
+        cenote.sample_sites(0)
+    unknown.close()
+
+
+@pytest.mark.parametrize("size", [256 << 10, 3 * MIB, 30 * MIB])
+@pytest.mark.parametrize("specification", ["pool:max=64MiB", "pool:max=64MiB | cuda", "arena:size=64MiB | cuda"])
+def test_what_other_streams_have_freed_is_out_of_reach_in_a_capture_alone(
+    specification: str, size: int, device: None
+) -> None:
+    mr.set_current_device_resource(mr.from_spec(specification))
+    client = registry.Client("tests of explanations")
+    freeing, asking, captured, later = (cenote.Stream(flags=cenote.CudaStreamFlags.NON_BLOCKING) for _ in range(4))
+    count = 60 * MIB // size
+
+    def use(stream: cenote.Stream) -> None:
+        buffers = [cenote.DeviceBuffer(size=size, stream=stream) for _ in range(count)]
+        buffers[0].copy_from_host(bytes(size), stream)  # which is pending while the block is freed
+        for buffer in buffers:
+            buffer.close()
+
+    use(freeing)
+    use(asking)
+    begin_capture(captured)
+    with pytest.raises(cenote.OutOfMemoryError) as caught:
+        for _ in range(count):
+            client.allocate(size, captured)
+    assert "beside a capture into a graph nothing may be waited for" in cenote.explain(caught.value).why
+    end_capture(captured)
+    if not specification.startswith("arena"):  # which keeps what it has
+        mr.get_current_device_resource().trim(0, True)
+        begin_capture(later)
+        client.deallocate(client.allocate(size, later), later)
+        end_capture(later)
 
 
 GROWS = """

@@ -25,6 +25,7 @@ RIGHT = {
     "pin": {"pin"},
     "graph": {"graph"},
     "stream": {"stream"},
+    "budget": {"limit"},
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +26,23 @@ def test_content_of_one_of_many_writers_is_there_whole(tmp_path: Path) -> None:
         for _ in range(10):
             list(threads.map(lambda content: write_whole(tmp_path / "file", content), contents))
             assert (tmp_path / "file").read_bytes() in contents
+
+
+def test_full_disk_is_an_error_with_the_files_name() -> None:
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        write_whole("/dev/full", b"content")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small disk")
+def test_full_disk_keeps_no_part_of_the_content(tmp_path: Path) -> None:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], check=False).returncode != 0:
+        pytest.skip("nothing can be mounted here")
+    try:
+        with pytest.raises(OSError, match=r"No space left on device: .*page"):
+            write_whole(tmp_path / "page", bytes(1 << 20))
+        assert (tmp_path / "page").stat().st_size == 0
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
 
 
 def test_own_link_is_followed(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ KINDS_OF_HOLDERS = (
 _SHOWN = 5
 
 _OF_CLIENTS = "held by clients"
-_HELD = "held by the resource"
+_HELD = "held by the resource beside that"
 _UNUSED = "held by the resource, unused"
 _FREE = "free"
 _NOT_SAMPLED = "(not sampled)"
@@ -110,8 +110,8 @@ class Advice:
     kind : str
         ``"process"``: another process holds the memory. ``"cache"``: it is held beside cenote in this one.
         ``"leak"``: it is not freed. ``"pin"``: freed blocks are pinned. ``"stream"``: other streams have freed it,
-        and a capture cannot wait for them. ``"graph"``: graphs hold it. ``"resource"``: another resource, in the same memory.
-        ``"limit"``: a higher limit, or budget. ``"memory"``: nothing but a larger device.
+        and a capture cannot wait for them. ``"graph"``: graphs hold it. ``"resource"``: another resource, in the same
+        memory. ``"limit"``: a higher limit, or budget. ``"memory"``: nothing but a larger device.
     text : str
         One sentence with its figures.
     specification : str
@@ -460,16 +460,15 @@ def _account(
     if free is None or total is None:
         return ()
     used = total - free
-    clients = [each for each in holders if each.kind == "client"]
-    parts = []
-    ours = used if held is None else min(held, used)
-    if held is not None and in_use is not None:
-        counted = min(sum(each.bytes for each in clients), in_use, ours)
-        parts.append(Part(_OF_CLIENTS, counted))
-        parts.append(Part(_WITHOUT_CLIENT, min(in_use, ours) - counted))
-        parts.append(Part(_UNUSED, ours - min(in_use, ours)))
-    elif held is not None:
-        parts.append(Part(_HELD, ours))
+    of_clients = sum(each.bytes for each in holders if each.kind == "client")
+    ours = min(of_clients if held is None else held, used)
+    taken = ours if in_use is None else min(in_use, ours)
+    counted = min(of_clients, taken)
+    parts = [Part(_OF_CLIENTS, counted)]
+    if in_use is not None:
+        parts += [Part(_WITHOUT_CLIENT, taken - counted), Part(_UNUSED, ours - taken)]
+    else:
+        parts.append(Part(_HELD, ours - counted))
     others = _beside(device, used - sum(part.bytes for part in parts), ours)
     parts += [*others, Part(_FREE, free)]
     return tuple(part for part in parts if part.bytes or part.name == _FREE)
@@ -485,13 +484,12 @@ def _beside(device: int, unknown: int, ours: int) -> list[Part]:
         parts.append(Part(name, taken))
         unknown -= taken
 
+    take(_OTHER_PROCESSES, _bytes_of_other_processes(device) or 0)
     take(_OTHER_RESOURCES, get_budget(device).held - ours)
     for name, nbytes in bytes_of_libraries(device).items():
         take(name, nbytes)
-    in_process = ours + sum(part.bytes for part in parts)
-    take(_OTHER_PROCESSES, _bytes_of_other_processes(device) or 0)
     if (processes := bytes_of_processes(device)) is not None:
-        take(_OF_THE_PROCESS, processes[0] - in_process)
+        take(_OF_THE_PROCESS, processes[0] - ours - sum(part.bytes for part in parts[1:]))
         return [*parts, Part(_REST_BESIDE_NVML, unknown)]
     return [*parts, Part(_REST, unknown)]
 

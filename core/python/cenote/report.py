@@ -49,6 +49,7 @@ th, td {{ text-align: left; padding: .25rem .75rem .25rem 0; border-bottom: 1px 
 th {{ color: {MUTED}; font-weight: normal; }}
 td.n, th.n {{ text-align: right; white-space: nowrap; padding-right: 1.5rem; }}
 td:last-child, th:last-child {{ padding-right: 0; }} td {{ overflow-wrap: break-word; }}
+td:first-child {{ overflow-wrap: anywhere; min-width: 8rem; }}
 summary {{ cursor: pointer; font-size: 1.1rem; font-weight: bold; margin: 2rem 0 .5rem; }}
 .bar {{ display: flex; height: 1.6rem; border-radius: 4px; overflow: hidden; }} .bar span {{ min-width: 1px; }}
 .key {{ display: inline-block; width: .8rem; height: .8rem; border-radius: 2px; margin-right: .4rem; }}
@@ -179,10 +180,11 @@ def _steps(explanation: Explanation) -> str:
 
 
 def _advice(explanation: Explanation) -> str:
-    pieces = [
-        f"<p class=advice>{escape(each.text)}<br><code>{escape(each.specification)}</code></p>"
-        for each in explanation.advice
-    ]
+    pieces = []
+    for each in explanation.advice:
+        is_another = each.specification != explanation.resource
+        paste = f"<br><code>{escape(each.specification)}</code>" if is_another else ""
+        pieces.append(f"<p class=advice>{escape(each.text)}{paste}</p>")
     return f"<h2>What would have helped, tried on the simulated device</h2>{''.join(pieces)}" if pieces else ""
 
 

@@ -52,11 +52,12 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     recording = read_recording(args.file)
     choose_device(0, simulate=True)
     resource = args.resource or DEFAULT_RESOURCE
+    has_failed = (recording.events["event"] == Event.FAILURE).any()
     with SimulatedMachine() as machine:
-        if (recording.events["event"] == Event.FAILURE).any():
-            told = _after_failure(args, recording, resource, machine, terminal)
-        else:
-            told = _before_failure(args, recording, resource, machine, terminal)
+        try:
+            told = (_after_failure if has_failed else _before_failure)(args, recording, resource, machine, terminal)
+        except ValueError as error:  # of its events
+            raise ValueError(f"{args.file}: {error}") from error
     if args.json:
         print(json.dumps(told, indent=2))
     return 0
@@ -110,7 +111,7 @@ def _before_failure(
     recorded = recording.to_trace()
     floor = page_floor(recorded)
     if floor.peak_bytes == 0:
-        raise ValueError(f"{args.file}: nothing is allocated in it, so that any resource does")
+        raise ValueError("nothing is allocated in it, so that any resource does")
     recorded["thread"] = 1
     names = [resource, *(each for each in CANDIDATES if _same(each) != _same(resource))]
     measured = [measure(LimitedResource(each, 0, machine), recorded, floor, terminal) for each in names]

@@ -216,12 +216,12 @@ def _without_others(situation: Situation, tried: Callable[[Change], bool]) -> It
 
 
 def _without_growth(situation: Situation, tried: Callable[[Change], bool]) -> Iterator[Advice]:
-    for who, events in situation.growing:
+    for what, events in situation.growing:
         if tried(change := replace(situation.as_it_was, without=events)):
             nbytes = int(situation.trace["bytes"][[at for at in events if at < len(situation.trace)]].sum())
             yield Advice(
                 "leak",
-                f"What the {who} allocates is not freed: it has grown by {format_bytes(nbytes)} in {len(events):,} "
+                f"What {what} is not freed: it has grown by {format_bytes(nbytes)} in {len(events):,} "
                 "blocks all along. With these freed this run would have passed.",
                 change,
             )

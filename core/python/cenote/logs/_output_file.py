@@ -24,11 +24,19 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     Raises
     ------
     OSError
-        If the file cannot be opened or written.
+        If the file cannot be opened or written, with its name. A part of the content is not left in it.
     """
     descriptor, is_inherited = open_for_writing(path)
-    with os.fdopen(descriptor, "ab") as file:
-        if stat.S_ISREG(os.fstat(descriptor).st_mode) and not is_inherited:
+    with os.fdopen(descriptor, "ab", buffering=0) as file:
+        is_own = stat.S_ISREG(os.fstat(descriptor).st_mode) and not is_inherited
+        if is_own:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.truncate(0)
-        file.write(content)
+        rest = memoryview(content)
+        try:
+            while rest:
+                rest = rest[file.write(rest) :]
+        except OSError as error:
+            if is_own:
+                file.truncate(0)
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
