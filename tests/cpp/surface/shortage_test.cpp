@@ -4,6 +4,7 @@
 #include <string>
 
 #include "cenote/ground/pressure.hpp"
+#include "cenote/surface/call_site.hpp"
 #include "support/clients.hpp"
 #include "support/simulated.hpp"
 
@@ -40,6 +41,26 @@ TEST_F(shortages, name_the_clients_and_tags_that_hold_memory_of_the_device) {
   client_lets_go(client_, 0, &plain, 4 * MiB);
   for (void* block : {plain, elsewhere, tagged}) client_deallocate(block, {});
   EXPECT_TRUE(holders_of(0).empty());
+}
+
+TEST_F(shortages, name_the_call_sites_where_they_are_sampled) {
+  const auto pool = use_pool(64 * MiB);
+  void* const before = client_allocate(client_, 0, MiB, {});
+  const auto sites = [] {
+    std::vector<memory_holder> found = holders_of(0);
+    std::erase_if(found, [](const memory_holder& each) { return each.of != memory_holder::kind::site; });
+    return found;
+  };
+  sample_call_sites(1, [] { return std::string("here.py:1"); });
+  EXPECT_TRUE(sites().empty()) << "nothing that is held was sampled";
+  void* const sampled = client_allocate(client_, 0, 2 * MiB, {});
+  ASSERT_EQ(sites().size(), 2);
+  EXPECT_EQ(sites()[0].name, "here.py:1");
+  EXPECT_EQ(sites()[0].bytes, 2 * MiB);
+  EXPECT_EQ(sites()[1].name, "") << "what was not sampled";
+  EXPECT_EQ(sites()[1].bytes, MiB);
+  sample_call_sites(0, nullptr);
+  for (void* block : {before, sampled}) client_deallocate(block, {});
 }
 
 TEST_F(shortages, are_told_with_what_was_tried) {

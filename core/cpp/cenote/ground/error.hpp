@@ -114,4 +114,4 @@ void report_once(const Parts&... parts) noexcept {
 }
 
 }  // namespace v1
-}  // namespace cenote
+}  // namespace CENOTE_EXPORT cenote
