@@ -21,6 +21,7 @@ from cenote.units import format_bytes
 __all__ = ["Change", "Situation", "situation_of"]
 
 _POINTERS_OF_GRAPHS = 1 << 20  # below any address of a device
+_PAGE = 2 << 20  # bytes: a graph has pages of its own
 _FIRST_CAPTURED = np.uint64(FIRST_CAPTURED + FIRST_STREAM)  # of a trace
 
 # What grows: tuned on the traces of tests/traces with leaks of many kinds, and without.
@@ -199,7 +200,7 @@ def _keep_for_graphs(trace: Trace, recording: Recording, captured_from: int | No
         if action == Action.ALLOCATE:
             live[pointer] = (stream, nbytes)
             now[0] += nbytes
-            more = max(0, now[0] - now[1])
+            more = max(0, -(-now[0] // _PAGE) * _PAGE - now[1])
             now[1] += more
             trace["bytes"][at] = more
             trace["pointer"][at] = _POINTERS_OF_GRAPHS + at
