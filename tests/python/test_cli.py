@@ -394,6 +394,7 @@ def test_page_that_is_no_html_is_refused_before_the_recording_is_read(tmp_path: 
     assert "'page.pdf' is no page of HTML: write a name that ends with .html" in done.stderr
 
 
+@pytest.mark.slow
 def test_replay_takes_the_recording_that_a_run_has_left(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(
         "import cenote\n"

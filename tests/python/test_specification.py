@@ -71,6 +71,23 @@ def test_error_names_the_wrong_word_and_the_known_ones(text: str, words: list[st
         assert word in str(caught.value)
 
 
+def made_by_a_program() -> Iterator[tuple[mr.DeviceMemoryResource, str]]:
+    cuda = mr.CudaMemoryResource()
+    yield mr.CallbackMemoryResource(lambda nbytes, stream: 0, lambda *_: None), "calls functions of the program"
+    yield mr.FailureCallbackResourceAdaptor(cuda, lambda nbytes: False), "calls a function of the program"
+    yield mr.CudaAsyncViewMemoryResource(mr.CudaAsyncMemoryResource().pool_handle()), "a pool that the program has made"
+    for exponents in ((), (18, 20)):
+        binning = mr.BinningMemoryResource(cuda, *exponents)
+        binning.add_bin(16 << 20)
+        yield binning, "bins that a program has added"
+
+
+def test_specification_of_what_only_a_program_makes_says_so_when_it_is_read() -> None:
+    for resource, why in made_by_a_program():
+        with pytest.raises(ValueError, match=why):
+            mr.from_spec(resource.specification)
+
+
 def test_wrong_specification_takes_nothing_from_the_device() -> None:
     before = sim.live()
     for text in ("cuda | pool:initial=1GiB", "lake | pool:initial=1GiB", "pool:initial=1GiB,depth=3"):

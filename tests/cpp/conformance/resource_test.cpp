@@ -47,7 +47,8 @@ TEST_P(resource, says_itself_in_text_that_makes_it_again) {
     void* const block = again->allocate(stream(), 1000);
     again->deallocate(stream(), block, 1000);
   } else {
-    EXPECT_THROW(make_resource(text, 0), std::invalid_argument) << "functions and handles are no text";
+    EXPECT_THROW(make_resource(text, 0), std::invalid_argument)
+        << "functions, handles and bins that were added are no text";
   }
 }
 

@@ -123,7 +123,7 @@ const std::vector<part>& overs() {
          return std::make_shared<fixed_size_memory_resource>(std::move(upstream), largest, 0);
        },
        true},
-      {"binning", "binning", make_bins, true},
+      {"binning", "binning", make_bins, true, {}, false},
       {"binning_without_bins", "binning", over<binning_memory_resource>},
       {"statistics", "statistics", over<statistics_resource_adaptor>},
       {"logging", "logging",

@@ -93,6 +93,11 @@ TEST_F(specification, a_refusal_names_the_wrong_word_and_the_known_ones) {
   const row rows[] = {
       {"pol", {"'pol' is not a known resource", "cuda, managed, pinned, async, async_managed, virtual, system"}},
       {"Pool", {"'Pool' is not a known resource"}},
+      {"callback", {"'callback' cannot be made from a text, as it calls functions of the program"}},
+      {"statistics | failure_callback:max_tries=64 | cuda", {"'failure_callback' cannot be made from a text"}},
+      {"pool | async_view", {"'async_view' cannot be made from a text, as it is a view of a pool"}},
+      {"binning:min=18,max=20,added=1 | cuda",
+       {"bins that a program has added to 'binning' cannot be made from a text"}},
       {"", {"a resource is missing", "known are: cuda"}},
       {"statistics | ", {"a resource is missing"}},
       {"| cuda", {"a resource is missing"}},

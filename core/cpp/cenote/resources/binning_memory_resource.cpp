@@ -121,9 +121,17 @@ std::size_t binning_memory_resource::bin_count() const {
 }
 
 std::string binning_memory_resource::specification() const {
-  if (!exponents_) return kind();
-  return spell_specification(kind(),
-                             {"min=" + std::to_string(exponents_->first), "max=" + std::to_string(exponents_->second)});
+  std::string min;
+  std::string max;
+  std::size_t added = bin_count();
+  if (exponents_) {
+    const auto [smallest, largest] = *exponents_;
+    min = "min=" + std::to_string(smallest);
+    max = "max=" + std::to_string(largest);
+    added -= static_cast<std::size_t>(largest - smallest + 1);
+  }
+  // No text makes bins that a program has added: specification.cpp says so of one that has this.
+  return spell_specification(kind(), {min, max, added == 0 ? "" : "added=" + std::to_string(added)});
 }
 
 memory_state binning_memory_resource::state() const {

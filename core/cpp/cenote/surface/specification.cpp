@@ -341,6 +341,19 @@ const std::vector<kind>& kinds() {
 [[maybe_unused]] const std::vector<kind>& kinds_made_while_there_is_one_thread =
     kinds();  // none waits in a forked child for it to be made
 
+/// What a resource calls itself that no text can make, and why not; null for all other names.
+const char* why_not_from_a_text(std::string_view name) {
+  for (const auto& [made_by_programs, why] : {
+           std::pair{"callback", "it calls functions of the program"},
+           std::pair{"failure_callback", "it calls a function of the program"},
+           std::pair{"async_view", "it is a view of a pool that the program has made"},
+           std::pair{"opened", "it is memory of another process"},
+       }) {
+    if (name == made_by_programs) return why;
+  }
+  return nullptr;
+}
+
 const kind& find_kind(std::string_view name) {
   std::vector<std::string> known;
   for (const kind& k : kinds()) {
@@ -348,6 +361,9 @@ const kind& find_kind(std::string_view name) {
     known.emplace_back(k.name);
   }
   if (name.empty()) throw std::invalid_argument("a resource is missing; known are: " + joined(known));
+  if (const char* const why = why_not_from_a_text(name)) {
+    throw std::invalid_argument(in_quotes(name) + " cannot be made from a text, as " + why);
+  }
   throw std::invalid_argument(in_quotes(name) + " is not a known resource; known are: " + joined(known));
 }
 
@@ -359,6 +375,9 @@ const parameter& find_parameter(const kind& of, const std::string& name) {
   for (const parameter& p : of.takes) {
     if (p.name == name) return p;
     known.push_back(p.name);
+  }
+  if (name == "added" && std::string_view(of.name) == "binning") {
+    throw std::invalid_argument("bins that a program has added to 'binning' cannot be made from a text");
   }
   throw std::invalid_argument(in_quotes(name) + " is not a parameter of '" + of.name + "'; " +
                               (known.empty() ? "it has none" : "known are: " + joined(known)));

@@ -29,7 +29,8 @@ def from_spec(str text not None, device=None) -> DeviceMemoryResource:
     Raises
     ------
     ValueError
-        Names the word that is wrong and the words that are known.
+        Names the word that is wrong and the words that are known. What `DeviceMemoryResource.specification` says of
+        a resource can be passed here, but for what a program alone can make: callbacks, views, bins that were added.
     IndexError
         There is no such device.
     """
