@@ -18,6 +18,7 @@ from cenote.sim import _library
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 snippets = runpy.run_path(str(DOCS / "snippets.py"))
+pytest.importorskip("sphinx")
 cpp_reference = runpy.run_path(str(DOCS / "cpp_reference.py"))
 
 PROGRAMS = snippets["programs"]()

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 import readme_of_release
-import yaml
+
+yaml = pytest.importorskip("yaml")
 
 ROOT = Path(__file__).parents[2]
 FORGE = ROOT / ".github"
