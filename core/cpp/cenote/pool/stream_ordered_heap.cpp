@@ -184,7 +184,7 @@ auto stream_ordered_heap::free(stream_id id, const void* pointer) -> std::option
   stream_timeline& mine = timelines_.meet(id, heap_);
   freed_block outcome{heap_[freed].bytes(), heap_[freed].asked_bytes(), std::nullopt};
   give(mine, freed);
-  outcome.due = timelines_.close_if_worth_a_mark(mine, chunk_bytes());
+  outcome.due = timelines_.close_if_worth_a_mark(mine, bytes_that_share_marks());
   return outcome;
 }
 
@@ -203,7 +203,7 @@ auto stream_ordered_heap::free_spilled(stream_id id, block_index spilled, bool m
   }
   stream_timeline& mine = *timelines_.find(id);
   for_each_spilled([&](block_index freed) { give(mine, freed); });
-  return may_be_marked ? timelines_.close_if_worth_a_mark(mine, chunk_bytes()) : std::nullopt;
+  return may_be_marked ? timelines_.close_if_worth_a_mark(mine, bytes_that_share_marks()) : std::nullopt;
 }
 
 /// Frees a taken block, which may be cached, to a stream.
@@ -240,6 +240,11 @@ void stream_ordered_heap::place(stream_id id, mark recorded) noexcept {
     timelines_.place(id, std::move(recorded));
   } catch (const std::bad_alloc&) {  // of the host's memory: a later mark covers what this one would have
   }
+}
+
+/// Of so many bytes a thirty-second is worth a mark. Where marks are spared, only the number of frees counts.
+std::size_t stream_ordered_heap::bytes_that_share_marks() const noexcept {
+  return spares_marks() ? std::numeric_limits<std::size_t>::max() : chunk_bytes();
 }
 
 std::vector<std::pair<stream_id, std::deque<mark>>> stream_ordered_heap::marks() {

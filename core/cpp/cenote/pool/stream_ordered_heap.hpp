@@ -79,9 +79,7 @@ class stream_ordered_heap {
   void collect_last_freed() noexcept;
 
   /// Says whether one may be set aside. To be called when the lock is let go.
-  void allow_last_freed() noexcept {
-    caches_.last().allow((timelines_.size() == 1 || timelines_.are_marks_unused()) && !is_closed_);
-  }
+  void allow_last_freed() noexcept { caches_.last().allow((timelines_.size() == 1 || spares_marks()) && !is_closed_); }
 
   bool knows(stream_id id) noexcept { return timelines_.find(id) != nullptr; }
 
@@ -236,6 +234,9 @@ class stream_ordered_heap {
   void give(stream_timeline& to, block_index freed) noexcept;
   void absorb(stream_timeline& to, block_index beside) noexcept;
   bool empty_caches(std::optional<stream_id> only);
+  std::size_t bytes_that_share_marks() const noexcept;
+  /// Whether streams use none of one another's marks, and need not: who finds nothing gets new pages.
+  bool spares_marks() const noexcept { return range_ && !is_tight() && timelines_.are_marks_unused(); }
 
   block_heap heap_;
   front_caches caches_{heap_};

@@ -1,7 +1,6 @@
 #include "cenote/pool/stream_timelines.hpp"
 
 #include <algorithm>
-#include <limits>
 #include <new>
 #include <utility>
 
@@ -89,7 +88,7 @@ auto stream_timelines::close_if_worth_a_mark(stream_timeline& timeline, std::siz
   if (!is_marked(timeline)) return std::nullopt;
   if (frees_to_mark_ != 0) {
     --frees_to_mark_;
-  } else if (!timeline.is_worth_a_mark(are_marks_unused() ? std::numeric_limits<std::size_t>::max() : pool_bytes)) {
+  } else if (!timeline.is_worth_a_mark(pool_bytes)) {
     return std::nullopt;
   }
   ++unused_marks_;

@@ -6,8 +6,8 @@
 //   2. A stream of which no free block is left may be dropped. A later timeline starts above every epoch of those that
 //      were dropped, so that what others know of the earlier one says nothing of the later.
 //   3. A mark is due where a timeline's open epoch holds enough; or, after a stream went without what others had freed,
-//      for the next few frees at once, and for as many more after each mark that somebody has waited for. Where
-//      nobody has used any of the last 256, the number of frees alone makes one due, whatever their bytes.
+//      for the next few frees at once, and for as many more after each mark that somebody has waited for. It is known
+//      whether anybody has used any of the last 256.
 //   4. Streams that are gone leave what they freed last, in the heap or in caches. When they may have become a crowd,
 //      one event marks all of it, and what an event covers is made ready.
 //   5. The event of a mark that nobody needs any more serves a later one (spare_events).
