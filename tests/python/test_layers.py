@@ -48,6 +48,12 @@ PUBLIC = {"cenote/cenote.h", "cenote/ground/error.hpp", "cenote/ground/foreign_e
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.MULTILINE)
 COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 
+
+@pytest.fixture(autouse=True)
+def device_left_as_it_was() -> None:
+    """Nothing here uses one, and looking after it would take most of the time."""
+
+
 SOURCES = sorted(path for path in CORE.rglob("*") if path.suffix in {".cpp", ".hpp", ".h"})
 SIM_SOURCES = sorted(path for path in SIM.rglob("*") if path.suffix in {".cpp", ".hpp", ".h"})
 PLUGIN_SOURCES = sorted((ROOT / "plugins").rglob("*.cpp"))
