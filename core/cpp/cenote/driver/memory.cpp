@@ -5,6 +5,7 @@
 #include "cenote/driver/device_budget.hpp"
 #include "cenote/driver/driver.hpp"
 #include "cenote/driver/driver_pools.hpp"
+#include "cenote/driver/paused_addresses.hpp"
 #include "cenote/driver/stream_id.hpp"
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/free_correction.hpp"
@@ -34,12 +35,6 @@ void* asked(const char* call, int device, std::size_t bytes, stream_ref stream, 
 bool may_move(const void* pointer, int device) {
   const memory_kind kind = kind_of(pointer, device);
   return kind == memory_kind::managed || (kind == memory_kind::pageable && device_has_pageable_memory_access(device));
-}
-
-/// As check_driver, for a copy or a fill. To the driver an address without memory is an invalid value.
-void check_access(const char* call, CUresult result) {
-  if (result != CUDA_ERROR_INVALID_VALUE) return check_driver(call, result);
-  throw cuda_error(call, result, "CUDA_ERROR_INVALID_VALUE", "at an address is no memory: it is paused, or was freed");
 }
 
 constexpr const char* block_is_leaked = "a block is leaked, as freeing it failed: ";
@@ -125,15 +120,24 @@ void pinned_free(int device, void* pointer) noexcept {
 
 void copy_async(void* to, const void* from, std::size_t bytes, stream_ref stream, int device) {
   if (bytes == 0) return;
+  paused_addresses::refuse(to, from);
+  copy_pages_async(to, from, bytes, stream, device);
+}
+
+void copy_pages_async(void* to, const void* from, std::size_t bytes, stream_ref stream, int device) {
   const device_scope scope(device);
-  check_access("cuMemcpyAsync",
-               driver().cuMemcpyAsync(device_pointer(to), device_pointer(from), bytes, stream.value()));
+  CENOTE_DRIVER_CALL(cuMemcpyAsync, device_pointer(to), device_pointer(from), bytes, stream.value());
 }
 
 void fill_async(void* to, unsigned char value, std::size_t bytes, stream_ref stream, int device) {
   if (bytes == 0) return;
+  paused_addresses::refuse(to, nullptr);
+  fill_pages_async(to, value, bytes, stream, device);
+}
+
+void fill_pages_async(void* to, unsigned char value, std::size_t bytes, stream_ref stream, int device) {
   const device_scope scope(device);
-  check_access("cuMemsetD8Async", driver().cuMemsetD8Async(device_pointer(to), value, bytes, stream.value()));
+  CENOTE_DRIVER_CALL(cuMemsetD8Async, device_pointer(to), value, bytes, stream.value());
 }
 
 void prefetch_async(const void* pointer, std::size_t bytes, int location, stream_ref stream, int device) {

@@ -86,7 +86,7 @@ void file_parking::save(std::size_t offset, const std::byte* from, std::size_t b
       write_out(filled);
       filled.part = part;
     }
-    copy_async(filled.memory.at() + place, from + done, count, stream, device_);
+    copy_pages_async(filled.memory.at() + place, from + done, count, stream, device_);
     filled.used = event::record(stream, device_);
     done += count;
   }
@@ -116,7 +116,7 @@ void file_parking::load(std::size_t offset, std::byte* to, std::size_t bytes, st
     const std::size_t count = std::min(bytes - done, part_bytes - place);
     window& wanted = window_of(part);
     if (wanted.part != part) read_in(wanted, part);
-    copy_async(to + done, wanted.memory.at() + place, count, stream, device_);
+    copy_pages_async(to + done, wanted.memory.at() + place, count, stream, device_);
     wanted.used = event::record(stream, device_);
     done += count;
   }

@@ -28,13 +28,13 @@ void host_parking::save(std::size_t offset, const std::byte* from, std::size_t b
       if (!fresh) throw out_of_memory("pinned memory of the host", pinned_chunks::chunk_bytes, {});
       chunks_.push_back(std::move(fresh));
     }
-    copy_async(chunks_[index].at() + place, from + done, part, stream, device_);
+    copy_pages_async(chunks_[index].at() + place, from + done, part, stream, device_);
   });
 }
 
 void host_parking::load(std::size_t offset, std::byte* to, std::size_t bytes, stream_ref stream) {
   for_each_part(offset, bytes, [&](std::size_t index, std::size_t place, std::size_t done, std::size_t part) {
-    copy_async(to + done, chunks_[index].at() + place, part, stream, device_);
+    copy_pages_async(to + done, chunks_[index].at() + place, part, stream, device_);
   });
 }
 

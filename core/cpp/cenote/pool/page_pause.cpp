@@ -36,12 +36,16 @@ void wait_before_giving_up(const cuda_stream& stream) noexcept {
 void page_pause::hide(mapped_pages& pages, std::unique_ptr<parking> where) {
   std::vector<parked_page> leaving = look_through();
   const cuda_stream stream(device(), cuda_stream::kind::non_blocking);
+  addresses_.emplace(pages.base(), pages.range_bytes());
   try {
     copy_out_and_unmap(leaving, pages, *where, stream);
   } catch (...) {
     wait_before_giving_up(stream);
     map_again(leaving, pages);
-    if (leaving.empty()) throw;
+    if (leaving.empty()) {
+      addresses_.reset();
+      throw;
+    }
     be_paused(std::move(leaving), std::move(where));
     throw;
   }
@@ -168,6 +172,7 @@ void page_pause::resume(mapped_pages& pages, const std::function<std::size_t(std
   }
   parked_.clear();
   where_ = nullptr;
+  addresses_.reset();
   bytes_.store(0, std::memory_order_relaxed);
   is_paused_.store(false, std::memory_order_release);
 }

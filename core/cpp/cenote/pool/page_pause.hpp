@@ -32,9 +32,11 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "cenote/driver/cuda_stream.hpp"
+#include "cenote/driver/paused_addresses.hpp"
 #include "cenote/pool/mapped_pages.hpp"
 #include "cenote/pool/parking.hpp"
 #include "cenote/pool/shared_heap.hpp"
@@ -94,6 +96,7 @@ class page_pause {
   shared_heap& heap_;
   std::vector<parked_page> parked_;  // in order of address
   std::unique_ptr<parking> where_;
+  std::optional<paused_addresses> addresses_;
   std::atomic<bool> is_paused_{false};
   std::atomic<std::size_t> bytes_{0};
 };

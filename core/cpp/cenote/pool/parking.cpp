@@ -21,7 +21,7 @@ class no_parking final : public parking {
 
   void save(std::size_t, const std::byte*, std::size_t, stream_ref) override {}
   void load(std::size_t, std::byte* to, std::size_t bytes, stream_ref stream) override {
-    if (fill_) fill_async(to, *fill_, bytes, stream, device_);
+    if (fill_) fill_pages_async(to, *fill_, bytes, stream, device_);
   }
 
  private:

@@ -57,11 +57,11 @@ void peer_parking::refuse(std::size_t bytes) const {
 
 void peer_parking::save(std::size_t offset, const std::byte* from, std::size_t bytes, stream_ref stream) {
   make_pages(offset + bytes);
-  copy_async(addresses_->base() + offset, from, bytes, stream, device_);
+  copy_pages_async(addresses_->base() + offset, from, bytes, stream, device_);
 }
 
 void peer_parking::load(std::size_t offset, std::byte* to, std::size_t bytes, stream_ref stream) {
-  copy_async(to, addresses_->base() + offset, bytes, stream, device_);
+  copy_pages_async(to, addresses_->base() + offset, bytes, stream, device_);
 }
 
 }  // namespace cenote::inline v1::pool

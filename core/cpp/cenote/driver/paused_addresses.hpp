@@ -1,0 +1,28 @@
+// Addresses whose memory is away: those of pools that are paused.
+//
+// The driver takes an address that it does not know for one of the host's: a copy from there ends the process (H200,
+// driver 580.159.04). So cenote's own copies look here first.
+//
+// Threads: any. Cost: one read while nothing is paused.
+#pragma once
+
+#include <cstddef>
+
+namespace cenote::inline v1 {
+
+class paused_addresses {
+ public:
+  /// From now on, until the object ends. Throws std::bad_alloc.
+  paused_addresses(const std::byte* base, std::size_t bytes);
+  ~paused_addresses();
+  paused_addresses(const paused_addresses&) = delete;
+  paused_addresses& operator=(const paused_addresses&) = delete;
+
+  /// Throws std::runtime_error where one of the two is among them; either may be null.
+  static void refuse(const void* one, const void* other);
+
+ private:
+  const std::byte* const base_;
+};
+
+}  // namespace cenote::inline v1
