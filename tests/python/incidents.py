@@ -84,7 +84,8 @@ def holes_of(choose: random.Random) -> tuple[list[tuple[int, int, int]], int]:
     events = [(Action.ALLOCATE, i, block) for i in range(count)]
     events += [(Action.FREE, i, block) for i in range(0, count, 2)]
     large = block * choose.randrange(4, 8)
-    asked = max(1, count // 2 * block * 8 // 10 // large)
+    whole_pages = block // (2 * MIB) * 2 * MIB  # in a hole, which is what pages can be brought together from
+    asked = max(1, count // 2 * whole_pages * 8 // 10 // large)
     events += [(Action.ALLOCATE, count + i, large) for i in range(asked)]
     events += [(Action.FREE, count + i, large) for i in range(asked)]
     events += [(Action.FREE, i, block) for i in range(1, count, 2)]
@@ -118,7 +119,7 @@ def incident_of(seed: int) -> Incident:
         device = room + 64 * MIB
         return Incident(cause, events, peak, "pool", device, outside_bytes=device - short)
     if cause == "holes":
-        limit = (peak // page + 8) * page
+        limit = (int(peak * 1.01) // page + 8) * page
         return Incident(cause, events, peak, f"pool:initial={limit // MIB}MiB,max={limit // MIB}MiB | cuda", 64 << 30)
     if cause == "pin":
         pins = int(peak * choose.uniform(0.2, 0.35)) // page

@@ -20,9 +20,10 @@ constinit thread_local std::size_t allocations_since_sample = 0;
 constinit thread_local bool is_describing = false;  // what describes a site may allocate
 
 struct site_table {
-  process_mutex mutex;                                           // guards all below
-  std::unordered_map<std::string, std::size_t> numbers;          // of sites
-  std::unordered_map<const void*, const std::string*> of_block;  // the keys of `numbers` stay where they are
+  process_mutex mutex;  // guards all below
+  using numbered = std::unordered_map<std::string, std::size_t>;
+  numbered numbers;                                                       // of sites
+  std::unordered_map<const void*, const numbered::value_type*> of_block;  // what is in `numbers` stays where it is
 };
 
 site_table& sites() noexcept {
@@ -36,7 +37,7 @@ void enter(const void* pointer, const std::string& site) {
   site_table& table = sites();
   const std::lock_guard lock(table.mutex);
   const auto known = table.numbers.try_emplace(site, table.numbers.size()).first;
-  table.of_block[pointer] = &known->first;
+  table.of_block[pointer] = &*known;
   blocks_sampled.store(table.of_block.size(), std::memory_order_relaxed);
 }
 
@@ -82,11 +83,28 @@ void forget_call_site(const void* pointer) noexcept {
   blocks_sampled.store(table.of_block.size(), std::memory_order_relaxed);
 }
 
+known_sites sites_of(const std::vector<std::uintptr_t>& addresses) {
+  known_sites found;
+  if (blocks_sampled.load(std::memory_order_relaxed) == 0) return found;
+  site_table& table = sites();
+  const std::lock_guard lock(table.mutex);
+  found.names.resize(table.numbers.size());
+  for (const auto& [name, number] : table.numbers) found.names[number] = name;
+  found.of_block.reserve(addresses.size());
+  for (const std::uintptr_t address : addresses) {
+    const auto known = table.of_block.find(reinterpret_cast<const void*>(address));
+    found.of_block.push_back(known == table.of_block.end() ? known_sites::no_site : known->second->second);
+  }
+  return found;
+}
+
 std::vector<sampled_block> sampled_blocks() {
   std::vector<sampled_block> all;
   site_table& table = sites();
   const std::lock_guard lock(table.mutex);
-  for (const auto& [pointer, site] : table.of_block) all.push_back({reinterpret_cast<std::uintptr_t>(pointer), *site});
+  for (const auto& [pointer, site] : table.of_block) {
+    all.push_back({reinterpret_cast<std::uintptr_t>(pointer), site->first});
+  }
   return all;
 }
 

@@ -32,4 +32,12 @@ struct sampled_block {
 /// The blocks held that were sampled.
 CENOTE_EXPORT std::vector<sampled_block> sampled_blocks();
 
+/// The sites of the blocks at these addresses, by the number of the site in `names`; no_site where none was sampled.
+struct known_sites {
+  static constexpr std::size_t no_site = std::size_t(-1);
+  std::vector<std::string> names;
+  std::vector<std::size_t> of_block;
+};
+known_sites sites_of(const std::vector<std::uintptr_t>& addresses);
+
 }  // namespace cenote::inline v1

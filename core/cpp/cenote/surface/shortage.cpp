@@ -4,10 +4,8 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <new>
 #include <string>
-#include <unordered_map>
 #include <utility>
 
 #include "cenote/ground/flight_recorder.hpp"
@@ -27,25 +25,22 @@ void append_by_size(std::vector<memory_holder>& to, std::vector<memory_holder> e
 }
 
 /// Empty if none of the blocks was sampled.
-std::vector<memory_holder> sites_of(const std::vector<held_block>& blocks) {
-  std::unordered_map<std::uintptr_t, std::string> of_block;
-  for (sampled_block& each : sampled_blocks()) of_block.emplace(each.address, std::move(each.site));
-  if (of_block.empty()) return {};
-  std::map<std::string, memory_holder> found;
-  for (const held_block& block : blocks) {
-    const auto known = of_block.find(block.address);
-    memory_holder& holder = found[known == of_block.end() ? std::string() : known->second];
-    holder.bytes += block.bytes;
+std::vector<memory_holder> by_site(const std::vector<held_block>& blocks) {
+  std::vector<std::uintptr_t> addresses;
+  addresses.reserve(blocks.size());
+  for (const held_block& block : blocks) addresses.push_back(block.address);
+  known_sites known = sites_of(addresses);
+  std::vector<memory_holder> sites(known.names.size() + 1);  // the last one is of what was not sampled
+  for (std::size_t i = 0; i < known.of_block.size(); ++i) {
+    memory_holder& holder = sites[std::min(known.of_block[i], known.names.size())];
+    holder.bytes += blocks[i].bytes;
     ++holder.blocks;
   }
-  std::vector<memory_holder> sites;
-  for (auto& [name, holder] : found) {
-    holder.of = memory_holder::kind::site;
-    holder.name = name;
-    sites.push_back(std::move(holder));
-  }
-  const bool is_none_sampled = sites.size() == 1 && sites.front().name.empty();
-  return is_none_sampled ? std::vector<memory_holder>() : sites;
+  const bool is_none_sampled = sites.back().blocks == known.of_block.size();
+  if (is_none_sampled) return {};
+  for (memory_holder& holder : sites) holder.of = memory_holder::kind::site;
+  for (std::size_t i = 0; i < known.names.size(); ++i) sites[i].name = std::move(known.names[i]);
+  return sites;
 }
 
 }  // namespace
@@ -69,7 +64,7 @@ std::vector<memory_holder> holders_of(int device) {
   std::vector<memory_holder> all;
   append_by_size(all, std::move(clients));
   if (tags.size() > 1) append_by_size(all, std::move(tags));
-  append_by_size(all, sites_of(blocks));
+  append_by_size(all, by_site(blocks));
   return all;
 }
 
