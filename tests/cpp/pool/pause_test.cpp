@@ -172,6 +172,23 @@ TEST_F(pauses, name_the_blocks_that_others_know) {
   expect_contents();
 }
 
+TEST_F(pauses, refuse_copies_until_the_memory_is_there_again) {
+  hold(3 * MiB);
+  const auto other = make_pool();
+  auto* const elsewhere = static_cast<std::byte*>(other->allocate({}, KiB));
+  pool_->pause();
+  std::byte* const paused = held_.back().at + MiB;
+  EXPECT_THROW(copy_async(elsewhere, paused, 100, {}, 0), std::runtime_error);
+  EXPECT_THROW(copy_async(paused, elsewhere, 100, {}, 0), std::runtime_error);
+  EXPECT_THROW(fill_async(paused, 7, 100, {}, 0), std::runtime_error);
+  fill_async(elsewhere, 7, 100, {}, 0);
+  copy_async(elsewhere + 200, elsewhere, 100, {}, 0);
+  pool_->resume();
+  copy_async(elsewhere, paused, 100, {}, 0);
+  expect_contents();
+  other->deallocate({}, elsewhere, KiB);
+}
+
 TEST_F(pauses, refuse_allocations_take_frees_and_leave_other_pools_alone) {
   hold_some();
   hold(8 * MiB);
