@@ -178,6 +178,23 @@ def test_memory_of_libraries_own_allocators_has_their_name(device: None, monkeyp
     assert {part.name: part.bytes for part in cenote.explain().account}[REST] == 1000 * MIB
 
 
+@pytest.mark.slow
+def test_account_of_a_process_with_all_libraries_adds_up(tmp_path: Path) -> None:
+    """As far as they are here: the rest of the program is for a real device."""
+    program = Path(__file__).parents[1] / "gpu" / "account.py"
+    done = subprocess.run(
+        [sys.executable, program, tmp_path / "account.json"],
+        env={**os.environ, "CENOTE_CUDA_DRIVER": "sim", "CENOTE_SIM": "devices=2,memory=8GiB"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = json.loads((tmp_path / "account.json").read_text()).values()
+    assert first["used"] == sum(first["parts"].values()) >= first["clients"]["cenote"] == 64 * MIB
+    assert second["used"] == sum(second["parts"].values())
+
+
 def test_clients_of_a_resource_without_figures_are_told() -> None:
     mr.set_current_device_resource(mr.from_spec("cuda"))
     buffer = cenote.DeviceBuffer(size=10 * MIB)
