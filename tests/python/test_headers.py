@@ -101,6 +101,7 @@ MADE_OF = {
     "driver/mapping_table",
     "driver/page_mapping",
     "driver/page_set",
+    "driver/paused_addresses",
     "driver/peer_access",
     "driver/physical_page",
     "driver/pinned_chunks",
