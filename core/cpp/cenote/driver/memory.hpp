@@ -36,10 +36,6 @@ CENOTE_EXPORT void copy_async(void* to, const void* from, std::size_t bytes, str
 /// Sets each byte in stream order. Throws as copy_async does.
 CENOTE_EXPORT void fill_async(void* to, unsigned char value, std::size_t bytes, stream_ref stream, int device);
 
-/// The same for who pauses memory and brings it back: pages that are paused for everybody else.
-void copy_pages_async(void* to, const void* from, std::size_t bytes, stream_ref stream, int device);
-void fill_pages_async(void* to, unsigned char value, std::size_t bytes, stream_ref stream, int device);
-
 /// Where memory that moves between host and devices is wanted: a device's number, or the host.
 constexpr int host_location = -1;  // CU_DEVICE_CPU
 

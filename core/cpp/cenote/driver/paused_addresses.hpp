@@ -8,6 +8,8 @@
 
 #include <cstddef>
 
+#include "cenote/driver/stream_ref.hpp"
+
 namespace cenote::inline v1 {
 
 class paused_addresses {
@@ -24,5 +26,9 @@ class paused_addresses {
  private:
   const std::byte* const base_;
 };
+
+/// As copy_async and fill_async, for who pauses memory and brings it back.
+void copy_pages_async(void* to, const void* from, std::size_t bytes, stream_ref stream, int device);
+void fill_pages_async(void* to, unsigned char value, std::size_t bytes, stream_ref stream, int device);
 
 }  // namespace cenote::inline v1

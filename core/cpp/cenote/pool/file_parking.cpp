@@ -10,7 +10,7 @@
 #include <stdexcept>
 #include <utility>
 
-#include "cenote/driver/memory.hpp"
+#include "cenote/driver/paused_addresses.hpp"
 #include "cenote/ground/bytes.hpp"
 #include "cenote/ground/error.hpp"
 

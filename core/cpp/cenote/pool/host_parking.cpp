@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "cenote/driver/memory.hpp"
+#include "cenote/driver/paused_addresses.hpp"
 #include "cenote/ground/error.hpp"
 
 namespace cenote::inline v1::pool {

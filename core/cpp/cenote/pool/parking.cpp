@@ -6,7 +6,7 @@
 #include <string_view>
 
 #include "cenote/driver/device.hpp"
-#include "cenote/driver/memory.hpp"
+#include "cenote/driver/paused_addresses.hpp"
 #include "cenote/ground/quoted.hpp"
 #include "cenote/pool/file_parking.hpp"
 #include "cenote/pool/host_parking.hpp"

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "cenote/driver/device.hpp"
-#include "cenote/driver/memory.hpp"
+#include "cenote/driver/paused_addresses.hpp"
 #include "cenote/ground/bytes.hpp"
 #include "cenote/ground/error.hpp"
 #include "cenote/structures/page_map.hpp"
