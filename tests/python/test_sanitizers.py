@@ -7,6 +7,8 @@ folder. The invariants after each step are checked by the same suites without sa
 
 from __future__ import annotations
 
+import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -26,7 +28,8 @@ def require_sanitizer(sanitize: str, folder: Path) -> None:
     """Skips where the compiler has no such sanitizer; fails where programs that it made do not start."""
     source, program = folder / "probe.cpp", folder / "probe"
     source.write_text("int main() { return 0; }\n")
-    compiled = run_build("c++", f"-fsanitize={sanitize}", str(source), "-o", str(program))
+    compiler = shlex.split(os.environ.get("CXX", "c++"))  # CMake's choice
+    compiled = run_build(*compiler, f"-fsanitize={sanitize}", str(source), "-o", str(program))
     if compiled.returncode != 0:
         pytest.skip(f"the compiler has no -fsanitize={sanitize}: {compiled.stderr[-500:]}")
     started = subprocess.run([str(program)], capture_output=True, text=True, check=False)
