@@ -31,7 +31,7 @@ def build(code: str, folder: Path, *options: str) -> Path:
     if shutil.which(COMPILER[0]) is None:
         pytest.skip("needs a C compiler")
     source, program = folder / "program.c", folder / "program"
-    source.write_text(code, encoding="utf-8")
+    source.write_text(code.rstrip() + "\n", encoding="utf-8")
     command = [*COMPILER, "-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", f"-I{PACKAGE / 'include'}"]
     done = subprocess.run(
         [*command, str(source), "-o", str(program), *options], capture_output=True, text=True, check=False

@@ -60,6 +60,11 @@ class shortage {
   host_memory_shortage state_;
 };
 
+struct two_streams {
+  cuda_stream a{0, cuda_stream::kind::non_blocking};
+  cuda_stream b{0, cuda_stream::kind::non_blocking};
+};
+
 class host_memory_shortages : public clients {
  protected:
   void SetUp() override {
@@ -103,10 +108,6 @@ class host_memory_shortages : public clients {
     }
   }
 
-  struct two_streams {
-    cuda_stream a{0, cuda_stream::kind::non_blocking};
-    cuda_stream b{0, cuda_stream::kind::non_blocking};
-  };
   stream_ref a() const { return streams_->a.view(); }
   stream_ref b() const { return streams_->b.view(); }
 
