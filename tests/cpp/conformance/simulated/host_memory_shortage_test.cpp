@@ -60,7 +60,7 @@ class shortage {
   host_memory_shortage state_;
 };
 
-struct two_streams {
+struct pair_of_streams {
   cuda_stream a{0, cuda_stream::kind::non_blocking};
   cuda_stream b{0, cuda_stream::kind::non_blocking};
 };
@@ -112,7 +112,7 @@ class host_memory_shortages : public clients {
   stream_ref b() const { return streams_->b.view(); }
 
  private:
-  std::optional<two_streams> streams_;
+  std::optional<pair_of_streams> streams_;
 };
 
 struct held_block {
