@@ -16,11 +16,13 @@
 #include "cenote/ground/export.hpp"
 #include "cenote/memory_resource.hpp"
 
-namespace CENOTE_EXPORT cenote {
-inline namespace v1 {
-
+namespace cenote::inline v1 {  // not for programs: what is first declared in an exported namespace is exported
 class resource_place;
 struct scope_place;
+}  // namespace cenote::inline v1
+
+namespace CENOTE_EXPORT cenote {
+inline namespace v1 {
 
 class CENOTE_EXPORT resource_scope {
  public:
