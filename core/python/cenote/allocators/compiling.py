@@ -50,11 +50,11 @@ def cached_path(plugin: str, library: Path, versions: str) -> Path:
     Parameters
     ----------
     plugin : str
-        Whose sources are compiled.
+        Name of the plugin, such as ``torch``.
     library : Path
         Where the library lies that they are compiled for.
     versions : str
-        What the name begins with.
+        Beginning of the file's name.
 
     Returns
     -------
@@ -115,11 +115,11 @@ def compile_by(command: Sequence[str], path: Path, refused: str, source: str = "
     command : sequence of str
         The compiler and its arguments.
     path : Path
-        Beside it lies what the compiler has said, if it refuses.
+        The result. If the compiler refuses, its messages are written to a ``.log`` beside it.
     refused : str
-        What the error says first.
+        Beginning of the error's text.
     source : str, optional
-        What the compiler reads from its input.
+        Text for the compiler's input.
 
     Raises
     ------
