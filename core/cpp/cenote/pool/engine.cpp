@@ -43,7 +43,7 @@ void* engine::allocate(stream_ref stream, std::size_t bytes, std::size_t alignme
   return pointer;
 }
 
-/// What a thread has just freed on a stream, or what was set aside; null if neither has that size.
+/// A block that this thread has just freed on the stream, or the one set aside; null if neither has that size.
 inline void* engine::take_from_caches(stream_id id, std::size_t bytes) noexcept {
   const std::size_t rounded = align_up(bytes, block_granularity);
   return caches_.keeps(rounded) ? caches_.take(id, rounded, unasked_of(bytes))

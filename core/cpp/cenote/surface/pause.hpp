@@ -31,7 +31,8 @@ CENOTE_EXPORT std::size_t resume(const std::shared_ptr<memory_resource>& resourc
 CENOTE_EXPORT std::size_t pause_region(const std::string& name, const std::string& keep = "host");
 CENOTE_EXPORT std::size_t resume_region(const std::string& name);
 
-/// What is paused already, or was never paused, stays as it is, and so does a current resource that cannot be paused.
+/// Regions that are paused already, or were never paused, stay as they are. So do current resources that cannot be
+/// paused.
 CENOTE_EXPORT std::size_t pause_all(const std::string& keep = "host");
 CENOTE_EXPORT std::size_t resume_all();
 

@@ -1,4 +1,4 @@
-// What a failed allocation is told of the clients, tags and call sites: who holds the device's memory.
+// The clients, tags and call sites that hold the device's memory, as an allocation that fails reports them.
 //
 // Threads: any. Cost: a walk over all that is held, 30 ns a block, when memory has run out.
 #pragma once

@@ -341,7 +341,7 @@ const std::vector<kind>& kinds() {
 [[maybe_unused]] const std::vector<kind>& kinds_made_while_there_is_one_thread =
     kinds();  // none waits in a forked child for it to be made
 
-/// What a resource calls itself that no text can make, and why not; null for all other names.
+/// The reason why no text can make a resource of this name; null for all other names.
 const char* why_not_from_a_text(std::string_view name) {
   for (const auto& [made_by_programs, why] : {
            std::pair{"callback", "it calls functions of the program"},

@@ -24,7 +24,7 @@ _POINTERS_OF_GRAPHS = 1 << 20  # below any address of a device
 _PAGE = 2 << 20  # bytes: a graph has pages of its own
 _FIRST_CAPTURED = np.uint64(FIRST_CAPTURED + FIRST_STREAM)  # of a trace
 
-# What grows: tuned on the traces of tests/traces with leaks of many kinds, and without.
+# Limits for calling growth a leak: tuned on the traces of tests/traces with leaks of many kinds, and without.
 _FEWEST_EVENTS = 256
 _FEWEST_BLOCKS = 4
 _KEPT = 0.9
@@ -54,7 +54,7 @@ class Change:
     pinned : frozenset of int
         Events whose blocks are pinned, also after they are freed.
     budget_bytes : int or None
-        What the process may hold in all.
+        The most bytes that the process may hold in all.
     captured_from : int or None
         The event before which the stream of the failure begins to be captured.
     trims : bool
@@ -90,7 +90,7 @@ class Situation:
     fixed_bytes : int
         The part of that which nobody can give back, such as contexts.
     budget_bytes : int or None
-        What the process may hold in all, where it has a budget.
+        The most bytes that the process may hold in all, where it has a budget.
     growing : tuple of (str, frozenset of int)
         What only grows, in words, and the events of the blocks that stayed.
     of_graphs : frozenset of int
