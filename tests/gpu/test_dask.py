@@ -1,0 +1,84 @@
+"""Clusters of dask-cuda: a worker for each device, on the pool, whose arrays and buffers go to another worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+for module in ("dask_cuda", "cupy"):
+    pytest.importorskip(module)
+
+CLUSTER = """
+import os
+import cenote
+from cenote.dask import CenotePlugin
+from dask_cuda import LocalCUDACluster
+from distributed import Client
+
+MIB = 1 << 20
+COUNT = cenote.driver.device_count()
+
+def place():
+    import cupy
+    array = cupy.ones(1000, dtype="u1")
+    return os.environ["CUDA_VISIBLE_DEVICES"].split(",")[0], cenote.usage()["cupy"].bytes, cenote.driver.device_count()
+
+def make(value):
+    import cupy
+    return cupy.full(64 * MIB, value, dtype="u1")
+
+def is_right(array, value):
+    return bool((array == value).all())
+
+def random_bytes(seed):
+    import numpy
+    return numpy.random.default_rng(seed).bytes(256 * MIB)
+
+def make_buffer(seed):
+    return cenote.DeviceBuffer.to_device(random_bytes(seed))
+
+def is_same(buffer, seed):
+    assert isinstance(buffer, cenote.DeviceBuffer), buffer
+    return buffer.tobytes() == random_bytes(seed)
+
+def clients():
+    return {{client: used.bytes for client, used in cenote.usage().items()}}
+
+async def send(dask_worker):
+    await dask_worker.heartbeat()
+
+def pairs(client, make, check, count):
+    # What one worker makes is looked at on the next one.
+    workers = list(client.scheduler_info()["workers"])
+    made = [client.submit(make, i, workers=[workers[i % COUNT]], pure=False) for i in range(count)]
+    found = [client.submit(check, each, i, workers=[workers[(i + 1) % COUNT]], pure=False)
+             for i, each in enumerate(made)]
+    assert client.gather(found) == [True] * count
+    return made
+
+with LocalCUDACluster(protocol={protocol!r}, dashboard_address=":0") as cluster, Client(cluster) as client:
+    client.register_plugin(CenotePlugin("pool:max=8GiB", frameworks={frameworks!r}))
+    places = list(client.run(place).values())
+    assert len({{device for device, _, _ in places}}) == COUNT == len(places), places
+    assert {{used for _, used, _ in places}} == {{1000}}, places
+    arrays = pairs(client, make, is_right, 16)
+    buffers = pairs(client, make_buffer, is_same, 2)
+    print(client.run(clients))
+    client.run(send)
+    for each in client.scheduler_info()["workers"].values():
+        metrics = each["metrics"]["cenote"]
+        assert metrics["used"] and metrics["used"] % (64 * MIB) == 0, metrics
+        assert metrics["limit"] == 8 << 30
+"""
+
+
+def test_arrays_and_buffers_go_to_another_worker_through_the_host(run: Callable[..., str]) -> None:
+    run(CLUSTER.format(protocol="tcp", frameworks="cupy"))
+
+
+def test_arrays_and_buffers_go_to_another_worker_over_ucx(run: Callable[..., str]) -> None:
+    """What UCX receives into is RMM's, which is on the pool."""
+    for module in ("distributed_ucxx", "rmm.pylibrmm"):
+        pytest.importorskip(module)
+    run(CLUSTER.format(protocol="ucxx", frameworks=["cupy", "rmm"]))
