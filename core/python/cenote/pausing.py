@@ -214,28 +214,13 @@ _region = region
 
 
 def pause_together(plan: Iterable[tuple[_region, str]]) -> None:
-    """Pause several regions, each with its `keep`. If one cannot be paused, those before it are resumed.
+    """Pause several regions as one, each with its `keep`. If one cannot be paused, all are as before, contents too.
 
-    Regions that others know the memory of, which are refused, come first, and then those whose contents are kept: so a
-    failure of either loses nothing. Where a region cannot be resumed, a note of the error says so.
+    Regions without memory are left out; where no other is left, nothing happens.
     """
-
-    def order(each: tuple[_region, str]) -> tuple[bool, bool]:
-        pools = (pool for pool in each[0].pools if isinstance(pool, mr.PoolMemoryResource))
-        return not any(pin.kind != "captured" for pool in pools for pin in pool.pins()), each[1] == "nothing"
-
-    done = []
-    try:
-        for each, keep in sorted(plan, key=order):
-            pause(each, keep)
-            done.append(each)
-    except BaseException as error:
-        for each in done:
-            try:
-                resume(each)
-            except Exception as another:
-                error.add_note(f"the region {each.name!r} stays paused: {another}")
-        raise
+    named = [(each.name, keep) for each, keep in plan if each.pools]
+    if named:
+        pauses.pause_regions(named)
 
 
 def _name_of(named: object) -> str:

@@ -62,7 +62,7 @@ TEST_F(spare_memory, is_given_back_beside_threads_that_use_the_pool) {
       for (int i = 0; i < 400; ++i) {
         const std::size_t bytes = static_cast<std::size_t>(1 + (i * 7 + t) % 23) * MiB;
         void* const block = pool.allocate(own.view(), bytes);
-        fill_async(block, t, bytes, own.view(), 0);
+        fill_async(block, t, KiB, own.view(), 0);
         pool.deallocate(own.view(), block, bytes);
       }
     });

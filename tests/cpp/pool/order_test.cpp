@@ -14,7 +14,7 @@ namespace cenote::test {
 namespace {
 
 constexpr std::size_t small_pool_bytes = 1 * MiB;
-constexpr int operations = check_level >= 2 ? 4'000 : check_level == 1 ? 10'000 : 40'000;
+constexpr int operations = check_level >= 1 ? 4'000 : 40'000;
 constexpr std::array injected_calls = {"cuEventCreate",    "cuEventRecord", "cuEventQuery",       "cuStreamWaitEvent",
                                        "cuCtxRecordEvent", "cuStreamGetId", "cuStreamIsCapturing"};
 

@@ -371,7 +371,7 @@ TEST_F(pauses, are_refused_while_work_is_being_captured) {
 }
 
 TEST_F(pauses, have_waited_for_all_work_however_captures_begin_beside_them) {
-  hold_some();
+  for (const std::size_t bytes : {300ul, 3 * MiB}) hold(bytes);
   synchronize_device(0);
   const cuda_stream stream(0, cuda_stream::kind::non_blocking);
   std::atomic<bool> is_over{false};

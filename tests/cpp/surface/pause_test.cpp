@@ -3,6 +3,7 @@
 
 #include <stdexcept>
 #include <thread>
+#include <vector>
 
 #include "cenote/adaptors/statistics_resource_adaptor.hpp"
 #include "cenote/cenote.h"
@@ -151,11 +152,38 @@ TEST_F(paused_programs, keep_contents_where_a_pause_that_keeps_none_fails_on_ano
   second->deallocate({}, other, MiB);
 }
 
+TEST_F(paused_programs, pause_several_regions_each_with_its_own_keep_or_none_of_them) {
+  const auto weights = get_region("weights", 0);
+  const auto cache = std::dynamic_pointer_cast<pool_memory_resource>(get_region("cache", 0));
+  void* const one = weights->allocate({}, 5 * MiB);
+  void* const other = cache->allocate({}, MiB);
+  fill_async(one, 7, 5 * MiB, {}, 0);
+  fill_async(other, 8, MiB, {}, 0);
+  const std::vector<region_pause> plan{{"weights", "nothing"}, {"cache", "host"}, {"weights", "host"}};
+  cache->pin(other, pin_kind::exported);
+  EXPECT_THROW(pause_regions(plan), std::runtime_error);
+  EXPECT_FALSE(is_paused(weights) || is_paused(cache));
+  cache->unpin(other, pin_kind::exported);
+  EXPECT_THROW(pause_regions({{"cache", "host"}, {"weights", "elsewhere"}}), std::invalid_argument);
+  EXPECT_THROW(pause_regions({{"cache", "host"}, {"another", "host"}}), std::invalid_argument);
+  EXPECT_FALSE(is_paused(weights) || is_paused(cache));
+  EXPECT_TRUE(all_are(read(one, 5 * MiB, {}), 7));
+  EXPECT_TRUE(all_are(read(other, MiB, {}), 8));
+  EXPECT_EQ(pause_regions(plan), 8 * MiB);
+  EXPECT_THROW(pause_regions(plan), std::runtime_error);
+  EXPECT_EQ(kept_pinned_bytes(), 0u);  // all of it is in use: the cache's
+  resume_region("weights");
+  resume_region("cache");
+  EXPECT_TRUE(all_are(read(other, MiB, {}), 8));
+  weights->deallocate({}, one, 5 * MiB);
+  cache->deallocate({}, other, MiB);
+}
+
 TEST_F(paused_programs, find_all_devices_of_a_region_paused_or_none_whoever_else_pauses_and_resumes_it) {
   const auto first = get_region("weights", 0);
   const auto second = get_region("weights", 1);
-  void* const one = first->allocate({}, 5 * MiB);
-  void* const other = second->allocate({}, 5 * MiB);
+  void* const one = first->allocate({}, MiB);
+  void* const other = second->allocate({}, MiB);
   const auto attempt = [](auto&& action) {
     try {
       action();
@@ -172,8 +200,8 @@ TEST_F(paused_programs, find_all_devices_of_a_region_paused_or_none_whoever_else
     attempt([] { resume_all(); });
     EXPECT_FALSE(is_paused(first) || is_paused(second));
   }
-  first->deallocate({}, one, 5 * MiB);
-  second->deallocate({}, other, 5 * MiB);
+  first->deallocate({}, one, MiB);
+  second->deallocate({}, other, MiB);
 }
 
 TEST_F(paused_programs, resume_a_region_that_was_paused_in_part) {

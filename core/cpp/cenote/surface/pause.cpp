@@ -106,17 +106,32 @@ std::size_t do_to_all(const pausable_pools& all, Do&& act, Undo&& undo) {
   return bytes;
 }
 
+struct pool_pause {
+  std::shared_ptr<pool_memory_resource> pool;
+  std::string keep;
+};
+
 /// Those that are paused already stay as they are; there must be others. No memory is released before all are unmapped,
 /// so that what is put back has its contents, whatever is kept.
-std::size_t pause_these(pausable_pools all, const std::string& keep, const std::string& if_none) {
+std::size_t pause_these(const std::vector<pool_pause>& plan, const std::string& if_none) {
+  pausable_pools all;
+  for (const pool_pause& each : plan) all.push_back(each.pool);
   const pools_held_still held(std::move(all));
   const pausable_pools running = held.which(false);
   if (running.empty()) throw std::runtime_error(if_none);
-  std::size_t bytes = do_to_all(
-      running, [&](pool_memory_resource& each) { return held.hide(each, keep); },
-      [](pool_memory_resource& each) { each.resume(); });
+  const auto hide = [&](pool_memory_resource& one) {
+    const auto planned = std::ranges::find(plan, &one, [](const pool_pause& each) { return each.pool.get(); });
+    return held.hide(one, planned->keep);
+  };
+  std::size_t bytes = do_to_all(running, hide, [](pool_memory_resource& each) { each.resume(); });
   for (const auto& each : running) bytes += held.release(*each);
   return bytes;
+}
+
+std::vector<pool_pause> with_keep(pausable_pools pools, const std::string& keep) {
+  std::vector<pool_pause> plan;
+  for (auto& each : pools) plan.push_back({std::move(each), keep});
+  return plan;
 }
 
 /// Where undoing means to pause again, the contents are kept by the host.
@@ -140,7 +155,17 @@ std::size_t pause(const std::shared_ptr<memory_resource>& resource, const std::s
 std::size_t resume(const std::shared_ptr<memory_resource>& resource) { return require_pool(resource)->resume(); }
 
 std::size_t pause_region(const std::string& name, const std::string& keep) {
-  return pause_these(of_region(name), keep, "the region " + quoted(name, "") + " is paused already");
+  return pause_these(with_keep(of_region(name), keep), "the region " + quoted(name, "") + " is paused already");
+}
+
+std::size_t pause_regions(const std::vector<region_pause>& regions) {
+  std::vector<pool_pause> plan;
+  for (const region_pause& each : regions) {
+    for (pool_pause& one : with_keep(of_region(each.region), each.keep)) {
+      if (std::ranges::find(plan, one.pool, &pool_pause::pool) == plan.end()) plan.push_back(std::move(one));
+    }
+  }
+  return pause_these(plan, "the regions are paused already, or have no memory");
 }
 
 std::size_t resume_region(const std::string& name) {
@@ -148,7 +173,7 @@ std::size_t resume_region(const std::string& name) {
 }
 
 std::size_t pause_all(const std::string& keep) {
-  return pause_these(of_everything(), keep, "there is nothing to pause");
+  return pause_these(with_keep(of_everything(), keep), "there is nothing to pause");
 }
 
 std::size_t resume_all() { return resume_these(of_everything(), "nothing is paused"); }

@@ -17,6 +17,7 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "cenote/ground/export.hpp"
 #include "cenote/memory_resource.hpp"
@@ -30,6 +31,15 @@ CENOTE_EXPORT std::size_t resume(const std::shared_ptr<memory_resource>& resourc
 
 CENOTE_EXPORT std::size_t pause_region(const std::string& name, const std::string& keep = "host");
 CENOTE_EXPORT std::size_t resume_region(const std::string& name);
+
+struct region_pause {
+  std::string region;
+  std::string keep;
+};
+
+/// Pauses several regions as one, each keeping its contents elsewhere, or not at all. Those that are paused already
+/// stay as they are; of a region that is named twice the first `keep` holds.
+CENOTE_EXPORT std::size_t pause_regions(const std::vector<region_pause>& regions);
 
 /// Regions that are paused already, or were never paused, stay as they are. So do current resources that cannot be
 /// paused.

@@ -632,6 +632,10 @@ cdef extern from "cenote/surface/pause.hpp" namespace "cenote" nogil:
         const shared_ptr[memory_resource]& resource, const string& keep) except +raise_python_error
     size_t resume_resource "cenote::resume"(const shared_ptr[memory_resource]& resource) except +raise_python_error
     size_t pause_region(const string& name, const string& keep) except +raise_python_error
+    cppclass region_pause:
+        string region
+        string keep
+    size_t pause_regions(const vector[region_pause]& regions) except +raise_python_error
     size_t resume_region(const string& name) except +raise_python_error
     size_t pause_all(const string& keep) except +raise_python_error
     size_t resume_all() except +raise_python_error

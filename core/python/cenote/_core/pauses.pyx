@@ -65,6 +65,20 @@ def pause_region(str name not None, str keep not None) -> int:
     return freed
 
 
+def pause_regions(list plan not None) -> int:
+    """Pause several regions as one; the plan has a name and a place to keep contents for each."""
+    cdef vector[lib.region_pause] regions
+    cdef lib.region_pause one
+    cdef size_t freed = 0
+    for name, keep in plan:
+        one.region = text_argument("region", name)
+        one.keep = text_argument("keep", keep)
+        regions.push_back(one)
+    with nogil:
+        freed = lib.pause_regions(regions)
+    return freed
+
+
 def resume_region(str name not None) -> int:
     """Resume a region on all devices."""
     cdef lib.string text = text_argument("region", name)

@@ -98,8 +98,7 @@ class TorchMemorySaver:
         Raises
         ------
         RuntimeError
-            If it is paused already, and as `cenote.pause`. Nothing has changed then, but that contents without a
-            backup may be lost.
+            If it is paused already, and as `cenote.pause`. Nothing has changed then.
         """
         running, paused = self._regions_of(tag)
         if paused and not running:

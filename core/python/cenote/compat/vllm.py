@@ -45,8 +45,7 @@ class CenoteBackend(_Backend):  # type: ignore[misc]  # vLLM is not there to be 
     def suspend(self, level: int = 1) -> None:
         """Give the memory of all tags back. RuntimeError, with nothing changed, if all of them are suspended.
 
-        Where a tag cannot be paused, those before it are resumed, and the error is raised. Weights that the host keeps
-        go first, so that a host without memory for them loses nothing.
+        Where a tag cannot be paused, all are as before, contents too, and the error is raised.
         """
         running = {tag: region for tag, region in _by_tag().items() if not region.is_paused}
         if not running and _by_tag():
@@ -65,7 +64,7 @@ class CenoteBackend(_Backend):  # type: ignore[misc]  # vLLM is not there to be 
                 cenote.resume(region)
 
     def discard(self, tags: tuple[str, ...]) -> None:
-        """Give the memory of some tags back without its contents; if one cannot be paused, resume those before it."""
+        """Give the memory of some tags back without its contents; if one cannot be paused, all are as before."""
         pause_together((region, "nothing") for tag, region in _by_tag().items() if tag in tags and not region.is_paused)
 
     def state(self) -> str:
