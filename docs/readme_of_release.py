@@ -24,8 +24,13 @@ def absolute_links(text: str, source: str, tag: str) -> str:
     return LINK.sub(absolute, text)
 
 
+def from_the_index(text: str) -> str:
+    """Return a page whose first command installs from the index, as its reader has no checkout."""
+    return text.replace("'.[cli]'", "'cenote[cli]'")
+
+
 def dynamic_metadata(settings: Mapping[str, Any], project: Mapping[str, Any]) -> dict[str, Any]:
     """Return the field, for scikit-build-core."""
-    text = Path("README.md").read_text(encoding="utf-8")
-    source = project["urls"]["Source"]
-    return {"readme": {"content-type": "text/markdown", "text": absolute_links(text, source, f"v{project['version']}")}}
+    text = from_the_index(Path("README.md").read_text(encoding="utf-8"))
+    text = absolute_links(text, project["urls"]["Source"], f"v{project['version']}")
+    return {"readme": {"content-type": "text/markdown", "text": text}}

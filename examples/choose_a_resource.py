@@ -19,7 +19,7 @@ print(copy.tobytes().decode())
 del water
 counts = resource.allocation_counts
 print(f"now {counts.current_bytes} bytes in {counts.current_count} blocks, at most {counts.peak_bytes} bytes")
-print(f"the pool holds {pool.state()['held']:,} bytes of the device")
+print(f"the pool holds {pool.state().held:,} bytes of the device")
 
 try:
     cenote.DeviceBuffer(size=2 * 1024**3)

@@ -17,4 +17,4 @@ print(f"{len(events):,} events, at most {trace.bytes_in_use(events).max():,} byt
 for specification in ("pool", "async"):
     resource = cenote.mr.from_spec(specification)
     result = replay(events, resource)
-    print(f"{specification:<22} holds {resource.state()['held']:>14,} bytes; {result.allocations:,} allocations")
+    print(f"{specification:<22} holds {resource.state().held:>14,} bytes; {result.allocations:,} allocations")

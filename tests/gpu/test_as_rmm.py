@@ -39,7 +39,7 @@ def test_cupy_allocates_from_the_current_resource(run):
         + """
 import cenote
 assert isinstance(buffer, rmm.DeviceBuffer) and isinstance(array.data.mem._owner, rmm.DeviceBuffer)
-assert mr.state()["in_use"] >= 1024 + array.nbytes, mr.state()
+assert mr.state().in_use >= 1024 + array.nbytes, mr.state()
 assert cenote.usage()["cenote"].bytes == 1024 + array.nbytes, cenote.usage()
 assert float(array.sum()) == 0.0
 with cp.cuda.Stream():
@@ -62,7 +62,7 @@ def test_torch_allocates_from_the_current_resource(run):
 import cenote
 tensor = torch.arange(1000, device="cuda", dtype=torch.float32)
 assert cenote.usage()["torch"].bytes >= 4000, cenote.usage()
-assert mr.state()["in_use"] >= 4000, mr.state()
+assert mr.state().in_use >= 4000, mr.state()
 assert float(tensor.sum()) == 499500.0
 del tensor
 assert cenote.usage()["torch"].bytes == 0

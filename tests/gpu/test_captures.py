@@ -158,6 +158,6 @@ def test_the_drivers_managed_pool_keeps_what_is_freed_over_a_synchronisation(run
         for _ in range(3):
             resource.deallocate(resource.allocate(64 << 20, stream), 64 << 20, stream)
             stream.synchronize()
-        assert resource.state()["held"] >= 64 << 20
+        assert resource.state().held >= 64 << 20
         """
     )

@@ -179,7 +179,7 @@ def test_a_block_freed_on_one_stream_serves_another_in_order(run):
                 del second
             torch.cuda.synchronize()
         assert reused > 0
-        assert pool.counters()["waits"] > 0, pool.counters()
+        assert pool.counters().waits > 0, pool.counters()
         pool.check()
         """
     )

@@ -54,7 +54,7 @@ streams = [cupy.cuda.Stream(non_blocking=True) for _ in range(4)]
 rng = random.Random(1)
 live = []
 steps = 0
-while pool.counters()["pages_moved"] < 10_000:
+while pool.counters().pages_moved < 10_000:
     steps += 1
     assert steps < 200_000, pool.counters()
     stream = rng.choice(streams)
@@ -97,7 +97,7 @@ blocks = [pool.allocate(2 * MIB, stream) for _ in range(30)]  # grows
 for block in blocks[::2]:
     pool.deallocate(block, 2 * MIB, stream)
 large = pool.allocate(28 * MIB, stream)  # moves
-assert pool.counters()["pages_moved"] > 0
+assert pool.counters().pages_moved > 0
 pool.deallocate(large, 28 * MIB, stream)
 for block in blocks[1::2]:
     pool.deallocate(block, 2 * MIB, stream)

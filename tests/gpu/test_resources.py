@@ -90,7 +90,7 @@ def test_threads_share_one_pool(run):
         threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
         [t.start() for t in threads]; [t.join() for t in threads]
         assert not errors, errors
-        assert pool.state()["in_use"] == 0
+        assert pool.state().in_use == 0
         pool.check()
         """
     )

@@ -72,7 +72,7 @@ assert len(os.listdir("/proc/self/fd")) <= descriptors + 2
 del buffer
 pool.trim(0, wait=True)
 state = pool.state()
-assert state["in_use"] == 0 and state["held"] == 0, state
+assert state.in_use == 0 and state.held == 0, state
 child.stdin.close()
 child.wait()
 print("shared", ROUNDS, "blocks, and killed", kills, "processes")

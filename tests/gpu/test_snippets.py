@@ -38,7 +38,7 @@ def test_cupy_allocates_from_the_current_resource(run):
         + """
 assert cenote.usage()["cupy"].bytes == array.nbytes, cenote.usage()
 assert cenote.usage()["cenote"].bytes == 1024
-assert mr.state()["in_use"] >= 1024 + array.nbytes, mr.state()
+assert mr.state().in_use >= 1024 + array.nbytes, mr.state()
 assert float(array.sum()) == 0.0
 del array
 assert cenote.usage()["cupy"].bytes == 0

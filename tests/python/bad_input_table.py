@@ -279,7 +279,9 @@ TABLE: dict[str, dict[str, tuple[Any, Refused]]] = {
             refuse(ValueError, 0, -1, 1e-9, float("nan"), float("inf"), 1e12) + refuse(TypeError, [], {}),
         ),
     },
+    "mr.MemoryState": {field.name: (0, ANYTHING) for field in dataclasses.fields(mr.MemoryState)},
     "mr.Pin": {field.name: (0, ANYTHING) for field in dataclasses.fields(mr.Pin)},
+    "mr.PoolCounters": {field.name: (0, ANYTHING) for field in dataclasses.fields(mr.PoolCounters)},
     "mr.PoolMemoryResource.pin": {
         "ptr": (Later(lambda: kept.address), COUNT + refuse(ValueError, 0, 1, 2**64 - 1)),
         "kind": ("exported", PIN_KIND),

@@ -139,7 +139,7 @@ def cpp_tree() -> CppTree:
     """
     sanitize = os.environ.get("CENOTE_TEST_SANITIZE", "")
     # The tests in few units, which takes half the time; the core in one a source, whose links test_links.py looks at.
-    settings = ("-DCMAKE_UNITY_BUILD=OFF", "-DCENOTE_TESTS_IN_A_UNIT=8", "-DCMAKE_CXX_FLAGS_DEBUG=-O1 -g1")
+    settings = ("-DCMAKE_UNITY_BUILD=OFF", "-DCENOTE_TESTS_IN_A_UNIT=64", "-DCMAKE_CXX_FLAGS_DEBUG=-O1 -g1")
     return build_cpp_tree("cpp-tests", sanitize, ("all",), *settings)
 
 

@@ -237,7 +237,7 @@ def test_bad_frees_are_reported_with_pointer_and_sizes(capfd: pytest.CaptureFixt
 def test_the_limit_is_bytes_or_a_text(limit: int | str, expected: int) -> None:
     limited = mr.LimitingResourceAdaptor(mr.CudaMemoryResource(), limit)
     assert limited.get_allocation_limit() == expected
-    assert limited.state()["limit"] == expected
+    assert limited.state().limit == expected
 
 
 @pytest.mark.parametrize(

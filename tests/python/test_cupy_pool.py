@@ -42,7 +42,7 @@ def test_figures_are_those_of_cupy_in_the_resource_that_all_share(pool: mr.Devic
     other.deallocate(others)
     assert shown.used_bytes() == before
     shown.free_all_blocks()
-    assert (shown.free_bytes(), shown.n_free_blocks(), pool.state()["held"]) == (0, 0, 0)
+    assert (shown.free_bytes(), shown.n_free_blocks(), pool.state().held) == (0, 0, 0)
     shown.free_all_free()
 
 

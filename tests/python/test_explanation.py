@@ -146,7 +146,7 @@ def test_nvml_tells_other_processes_and_the_contexts_of_this_one_apart(
 ) -> None:
     buffer = cenote.DeviceBuffer(size=10 * MIB)
     taken_beside_cenote(1000 * MIB)
-    held = mr.get_current_device_resource().state()["held"]
+    held = mr.get_current_device_resource().state().held
     own = os.getpid()
     parts = parts_with(monkeypatch, {own: held + 400 * MIB, own + 1: 200 * MIB, own + 2: 300 * MIB, own + 3: None})
     assert parts["held by clients"] == 10 * MIB

@@ -63,6 +63,7 @@ PLUGIN_MODULES = sorted((ROOT / "plugins").rglob("*.py"))
 # Files that lie in no folder and belong to a layer with others.
 ALONE = {
     "cenote.h": "surface",
+    "cenote_or_throw.hpp": "surface",
     "cenote_sim.h": "entry",
     "memory_resource.cpp": "interface",
     "memory_resource.hpp": "interface",

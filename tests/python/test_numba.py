@@ -157,7 +157,7 @@ def test_array_of_a_stream_is_freed_in_the_order_of_the_stream(run: RunFresh) ->
         with on_stream(stream):
             again = cuda.device_array(1 << 20, dtype="u1")
         assert again.device_ctypes_pointer.value == address
-        assert pool.counters()["waits"] == 0, pool.counters()
+        assert pool.counters().waits == 0, pool.counters()
         by_stream = cenote.usage(by="stream")
         assert len([name for name, holding in by_stream.items() if holding.bytes == 1 << 20]) == 2, by_stream
         del again, second, stream, other

@@ -101,7 +101,7 @@ plain = mr.from_spec("cuda", 1).allocate(256)
 for block in blocks[::2]:
     pool.deallocate(block, 2 << 20)
 large = pool.allocate(16 << 20)
-assert pool.counters()["pages_moved"] == 8
+assert pool.counters().pages_moved == 8
 assert [copy(plain, large + at, 1) for at in range(0, 16 << 20, 2 << 20)] == [0] * 8
 """)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from subprocess import CompletedProcess
 
 import pytest
@@ -93,7 +94,7 @@ def test_freed_neighbours_join_into_one_block() -> None:
     for address in (held[1], held[3], held[0], held[2]):
         pool.deallocate(address, MIB)
         pool.check()
-    assert pool.state()["largest_free"] == 4 * MIB
+    assert pool.state().largest_free == 4 * MIB
     pool.deallocate(pool.allocate(4 * MIB), 4 * MIB)
 
 
@@ -124,15 +125,15 @@ def test_warm_pair_on_a_stream_only_asks_which_stream_it_is() -> None:
 
 def test_counters_say_where_each_allocation_came_from() -> None:
     pool = make_pool(0)
-    assert set(pool.counters().values()) == {0}
+    assert set(asdict(pool.counters()).values()) == {0}
     first = pool.allocate(1000)
     pool.deallocate(first, 1000)
     pool.deallocate(pool.allocate(1000), 1000)
     counters = pool.counters()
-    assert counters["allocations"] == 2
-    assert counters["from_upstream"] == counters["upstream_allocations"] == 1
-    assert counters["from_own_stream"] + counters["from_ready"] == 1
-    assert counters["upstream_frees"] == counters["waits"] == 0
+    assert counters.allocations == 2
+    assert counters.from_upstream == counters.upstream_allocations == 1
+    assert counters.from_own_stream + counters.from_ready == 1
+    assert counters.upstream_frees == counters.waits == 0
 
 
 def test_each_allocation_came_from_one_place() -> None:
@@ -141,7 +142,7 @@ def test_each_allocation_came_from_one_place() -> None:
         size = 256 * (1 + 997 * turn % 8000)
         held = pool.allocate(size, streams[turn % 3])
         pool.deallocate(held, size, streams[(turn // 3) % 3])
-    counters = pool.counters()
+    counters = asdict(pool.counters())
     sources = [counters[name] for name in counters if name.startswith("from_")]
     assert sum(sources) == counters["allocations"] == 60
     pool.check()
@@ -159,7 +160,7 @@ def test_trim_gives_back_what_is_free_and_keeps_what_is_used() -> None:
     pool.deallocate(used, 1000)
     pool.trim()
     assert pool.pool_size() == counted.allocation_counts.current_bytes == 0
-    assert pool.counters()["upstream_frees"] == pool.counters()["upstream_allocations"]
+    assert pool.counters().upstream_frees == pool.counters().upstream_allocations
     pool.check()
 
 
@@ -174,7 +175,7 @@ def test_trim_can_wait_for_work_that_is_pending(specification: str) -> None:
         buffer.close()
     assert pool.trim() == 0
     assert pool.trim(wait=True) >= 32 * MIB
-    assert pool.state()["held"] == 0
+    assert pool.state().held == 0
 
 
 def test_trim_keeps_as_much_as_it_was_told() -> None:
@@ -196,8 +197,8 @@ def test_state_tells_use_and_limits() -> None:
     pool = make_pool("4MiB", "8MiB")
     address = pool.allocate(1000)
     state = pool.state()
-    assert (state["in_use"], state["held"], state["limit"]) == (1024, 4 * MIB, 8 * MIB)
-    assert state["largest_free"] == 4 * MIB - 1024
+    assert (state.in_use, state.held, state.limit) == (1024, 4 * MIB, 8 * MIB)
+    assert state.largest_free == 4 * MIB - 1024
     pool.deallocate(address, 1000)
 
 
@@ -213,7 +214,7 @@ def test_pointer_that_is_not_of_the_pool_is_ignored_and_reported_once(
         pool.deallocate(address, 1000)
         pool.deallocate(address, 1000)
         pool.check()
-        assert pool.state()["in_use"] == 0
+        assert pool.state().in_use == 0
     """)
     assert done.stderr.count("the pool did not give out, or that was freed already") == 1
 

@@ -81,10 +81,10 @@ class Pool(RuleBasedStateMachine):
             return
         self.pool.check()
         state = self.pool.state()
-        assert state["in_use"] == sum(self.in_use())
-        assert state["held"] == self.pool.pool_size() == self.upstream.allocation_counts.current_bytes
-        assert state["largest_free"] is not None
-        assert sum(self.in_use()) + state["largest_free"] <= self.pool.pool_size()
+        assert state.in_use == sum(self.in_use())
+        assert state.held == self.pool.pool_size() == self.upstream.allocation_counts.current_bytes
+        assert state.largest_free is not None
+        assert sum(self.in_use()) + state.largest_free <= self.pool.pool_size()
         assert self.maximum is None or self.pool.pool_size() <= self.maximum
         assert sim.violations() == []
 

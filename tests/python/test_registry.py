@@ -64,7 +64,7 @@ def test_resource_lives_on_in_the_registry_when_its_object_dies() -> None:
     assert gone() is None
     again = mr.get_current_device_resource()
     assert type(again) is mr.PoolMemoryResource
-    assert again.state()["in_use"] == 1024
+    assert again.state().in_use == 1024
     again.deallocate(address, 1000)
 
 

@@ -139,9 +139,9 @@ def test_memory_from_before_stays_valid_and_goes_back_where_it_came_from() -> No
     cenote.reinitialize()
     assert buffer.tobytes() == b"kept"
     pool = buffer.mr
-    assert pool.state()["in_use"] == 256
+    assert pool.state().in_use == 256
     del buffer
-    assert pool.state()["in_use"] == 0
+    assert pool.state().in_use == 0
 
 
 def test_logging_writes_a_file_for_each_device(tmp_path: Path) -> None:

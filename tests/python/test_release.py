@@ -73,6 +73,7 @@ def test_links_of_the_readme_lead_to_the_release_on_the_forge() -> None:
         file = re.fullmatch(rf"{HOME}/(?:blob|raw)/v1\.2\.3/([^#]+)(#.*)?", link)
         assert file is not None, link
         assert (ROOT / file[1]).exists(), link
+    assert "pip install 'cenote[cli]' && cenote demo" in readme
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ def test_size_that_no_device_has_is_out_of_memory_with_the_figures(
     assert error.device_free is not None and 0 <= error.device_free <= error.device_total
     state = resource.state()
     figures = ("in_use", "held", "limit", "largest_free", "device_free", "device_total")
-    assert {name: getattr(error, name) for name in figures} == state
+    assert {name: getattr(error, name) for name in figures} == asdict(state)
     assert resource.specification in str(error)
 
 
@@ -260,7 +261,7 @@ def test_async_pool_has_a_handle_of_the_driver() -> None:
 
 
 def test_async_pool_keeps_what_it_was_told_to_start_with() -> None:
-    held = mr.CudaAsyncMemoryResource(initial_pool_size="4MiB").state()["held"]
+    held = mr.CudaAsyncMemoryResource(initial_pool_size="4MiB").state().held
     assert held is not None and held >= 4 * MIB
 
 

@@ -14,7 +14,7 @@ from cenote import mr
 
 
 def in_use(resource: mr.DeviceMemoryResource) -> int:
-    used = resource.state()["in_use"]
+    used = resource.state().in_use
     assert used is not None
     return used
 

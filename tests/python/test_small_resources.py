@@ -50,7 +50,7 @@ def test_blocks_of_fixed_size_say_their_size() -> None:
     assert mr.FixedSizeMemoryResource(cuda(), 1000, 4).get_block_size() == 1024
     assert mr.FixedSizeMemoryResource(cuda(), "64KiB", 0).get_block_size() == 65536
     assert mr.FixedSizeMemoryResource(cuda()).get_block_size() == 1 << 20
-    assert mr.FixedSizeMemoryResource(cuda()).state()["held"] == 128 * MIB
+    assert mr.FixedSizeMemoryResource(cuda()).state().held == 128 * MIB
 
 
 def test_more_than_a_block_is_out_of_memory() -> None:

@@ -163,9 +163,9 @@ def test_pool_takes_chunks_on_a_device_without_virtual_memory(run_fresh: Callabl
 def test_percentage_is_of_the_free_memory_of_the_device() -> None:
     free, _ = cenote.driver.memory_info(1)
     pool = mr.from_spec("pool:initial=0,max=25%", 1)
-    limit = pool.state()["limit"]
+    limit = pool.state().limit
     assert limit == free * 25 // 100 // 256 * 256
-    assert mr.from_spec("pool:initial=0,max=0.5%", 1).state()["limit"] == free // 200 // 256 * 256
+    assert mr.from_spec("pool:initial=0,max=0.5%", 1).state().limit == free // 200 // 256 * 256
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_percentage_is_of_the_free_memory_of_the_device() -> None:
 )
 def test_sizes_have_decimal_and_binary_units(size: str, nbytes: int) -> None:
     pool = mr.from_spec(f"pool:initial=0,max={size}")
-    assert pool.state()["limit"] == nbytes
+    assert pool.state().limit == nbytes
 
 
 def test_resource_is_made_on_the_device_that_is_named() -> None:
@@ -314,7 +314,7 @@ def test_sizes_are_read_and_written_alike_in_every_locale(
         assert locale.localeconv()["decimal_point"] == ","
         import cenote
         pool = cenote.mr.from_spec("pool:initial=12.5%,max=1.5GiB | cuda")
-        assert pool.state()["held"] == 1024**3, pool.state()
+        assert pool.state().held == 1024**3, pool.state()
         assert "max=1536MiB" in pool.specification
         assert cenote.units.parse_bytes("1.5 MiB") == 3 * 2**19
         try:

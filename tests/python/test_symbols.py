@@ -88,10 +88,14 @@ def test_every_name_is_the_c_interfaces_or_in_the_inline_namespace_of_this_numbe
     assert not [name for _, name in exported(library()) if not ours.match(name)]
 
 
-def test_functions_of_the_c_interface_are_those_of_its_header() -> None:
-    header = (PACKAGE / "include" / "cenote" / "cenote.h").read_text()
-    declared = set(re.findall(r"^CENOTE_API [^;(]*?\b(cenote_\w+)\(", header, re.MULTILINE))
-    assert {name for name in names(library()) if name.startswith("cenote_")} == declared
+def test_functions_of_the_c_interface_are_those_of_its_headers() -> None:
+    declared = {
+        name: set(re.findall(r"^CENOTE_API [^;(]*?\b(cenote_\w+)\(", header.read_text(), re.MULTILINE))
+        for name in ("cenote.h", "cenote_or_throw.hpp")
+        if (header := PACKAGE / "include" / "cenote" / name)
+    }
+    assert {name for name in names(library()) if name.startswith("cenote_")} == set().union(*declared.values())
+    assert {name for name in declared["cenote.h"] if name.endswith("_or_throw")} == set()
 
 
 def test_programs_ask_for_the_library_of_this_number() -> None:

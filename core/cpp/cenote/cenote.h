@@ -14,7 +14,7 @@
  *
  * Errors: a function that can fail returns null or a negative cenote_status, and leaves that status and a text for
  * cenote_last_status() and cenote_last_error(), which belong to the calling thread and stay until its next failure.
- * Nothing is thrown across this border, except from the functions whose names say so.
+ * Nothing is thrown across this border. Those for callers in C++, which throw, are in cenote_or_throw.hpp.
  */
 #ifndef CENOTE_H
 #define CENOTE_H
@@ -135,9 +135,8 @@ CENOTE_API int cenote_get_client_usage(int client, cenote_client_usage* usage);
  * is no failure. */
 CENOTE_API void* cenote_allocate(int client, int device, size_t bytes, void* stream);
 
-/* The same for callers in C++: throws cenote::out_of_memory (a std::bad_alloc) or cenote::cuda_error (a
- * std::runtime_error) instead of returning null. */
-CENOTE_API void* cenote_allocate_or_throw(int client, int device, size_t bytes, void* stream);
+/* The same at a multiple of `alignment`, a power of two. */
+CENOTE_API void* cenote_allocate_aligned(int client, int device, size_t bytes, size_t alignment, void* stream);
 
 /* Frees to the resource that made the block, whatever is current by now. `stream` is a live stream on which the
  * caller's uses of the block are queued or finished; if the block was allocated on another one, it is reused only after
@@ -145,15 +144,13 @@ CENOTE_API void* cenote_allocate_or_throw(int client, int device, size_t bytes, 
  * null; CENOTE_UNKNOWN_POINTER for any other pointer that is not outstanding, which is logged too and does no harm. */
 CENOTE_API int cenote_deallocate(void* pointer, void* stream);
 
-/* The same pair for who holds a lock that others wait for, such as an interpreter's. What can be had at once is
- * allocated and freed under that lock. Before anything that may wait, or call back into the program, `release` is
- * called, and `acquire` afterwards with what it returned; also before an exception leaves. Neither may throw. */
-CENOTE_API void* cenote_allocate_holding_or_throw(int client, int device, size_t bytes, void* stream,
-                                                  void* (*release)(void), void (*acquire)(void* released));
+/* The same for who holds a lock that others wait for, such as an interpreter's. What can be done at once is done under
+ * that lock. Before anything that may wait, or call back into the program, `release` is called, and `acquire`
+ * afterwards with what it returned. Neither may throw. */
 CENOTE_API int cenote_deallocate_holding(void* pointer, void* stream, void* (*release)(void),
                                          void (*acquire)(void* released));
 
-/* The same pair for who has no stream: memory usable everywhere at once, and freed when no work uses it any more. Both
+/* For who has no stream: memory usable everywhere at once, and freed when no work uses it any more. Both
  * wait on the host for the legacy default stream. */
 CENOTE_API void* cenote_allocate_sync(int client, int device, size_t bytes);
 CENOTE_API int cenote_deallocate_sync(void* pointer);
@@ -186,9 +183,10 @@ CENOTE_API int cenote_close_shared(void* pointer, void* stream);
 
 /* --- Captures, and the registry ----------------------------------------------------------------------------------- */
 
-/* A stream capture of work on `device` begins, or has ended: frees that would invalidate it are held back between. */
-CENOTE_API void cenote_capture_begin(int device);
-CENOTE_API void cenote_capture_end(int device);
+/* A stream capture of work on `device` begins, or has ended: frees that would invalidate it are held back between. 0,
+ * also at the end of one whose beginning nobody has told; negative on failure. */
+CENOTE_API int cenote_capture_begin(int device);
+CENOTE_API int cenote_capture_end(int device);
 
 /* --- Pages with several users ------------------------------------------------------------------------------------- */
 
@@ -238,7 +236,8 @@ CENOTE_API const void* cenote_registry_address(void);
 
 /* --- All of them as one struct ------------------------------------------------------------------------------------ */
 
-/* Each member is the function of the same name. */
+/* Each member is the function of the same name. The two whose names end in _or_throw are for callers in C++ alone
+ * (cenote_or_throw.hpp). */
 typedef struct cenote_api {
   size_t struct_size; /* of the library that is loaded: members may be added at the end */
   int abi_version;
@@ -259,8 +258,8 @@ typedef struct cenote_api {
   void* (*allocate_sync)(int client, int device, size_t bytes);
   int (*deallocate_sync)(void* pointer);
   int (*record_stream)(void* pointer, void* stream);
-  void (*capture_begin)(int device);
-  void (*capture_end)(int device);
+  int (*capture_begin)(int device);
+  int (*capture_end)(int device);
   const void* (*registry_address)(void);
   void* (*allocate_holding_or_throw)(int client, int device, size_t bytes, void* stream, void* (*release)(void),
                                      void (*acquire)(void* released));
@@ -280,6 +279,7 @@ typedef struct cenote_api {
   int (*end_region)(void);
   int64_t (*pause)(const char* region, const char* keep);
   int64_t (*resume)(const char* region);
+  void* (*allocate_aligned)(int client, int device, size_t bytes, size_t alignment, void* stream);
 } cenote_api;
 
 /* The functions of that version of the interface, for the life of the process; null if this library does not have it.

@@ -17,6 +17,7 @@
 #include "cenote/adaptors/tracking_resource_adaptor.hpp"
 #include "cenote/allocators/polymorphic_allocator.hpp"
 #include "cenote/allocators/stream_allocator_adaptor.hpp"
+#include "cenote/cenote_or_throw.hpp"
 #include "cenote/containers/device_buffer.hpp"
 #include "cenote/containers/device_scalar.hpp"
 #include "cenote/containers/device_uvector.hpp"

@@ -390,12 +390,13 @@ def _ago(recording: Recording, time_ns: int) -> str:
 
 def _with_account(explanation: Explanation, device: int, resource: str) -> Explanation:
     current = find_per_device_resource(device)
-    figures = {} if current is None else current.state()
+    figures = None if current is None else current.state()
     try:
         free, total = memory_info(device)
     except CudaError:
         return explanation
-    account = _account(device, free, total, figures.get("held"), figures.get("in_use"), explanation.holders)
+    held, in_use = (None, None) if figures is None else (figures.held, figures.in_use)
+    account = _account(device, free, total, held, in_use, explanation.holders)
     return replace(explanation, account=account, resource=resource)
 
 

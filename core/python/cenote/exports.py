@@ -13,6 +13,7 @@ import json
 import os
 import pickle
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from cenote._core.registry import devices_with_resource, find_per_device_resource, usage
@@ -209,7 +210,7 @@ class PrometheusCollector:
         )
         for device in devices_with_resource():
             current = find_per_device_resource(device)
-            for figure, nbytes in ({} if current is None else current.state()).items():
+            for figure, nbytes in ({} if current is None else asdict(current.state())).items():
                 if nbytes is not None:
                     resource.add_metric([str(device), figure], nbytes)
         yield resource

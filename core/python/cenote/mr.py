@@ -28,12 +28,13 @@ from cenote._core.driver_resources import (
     SystemMemoryResource,
     VirtualMemoryResource,
 )
-from cenote._core.memory_resource import DeviceMemoryResource, UpstreamResourceAdaptor
+from cenote._core.memory_resource import DeviceMemoryResource, MemoryState, UpstreamResourceAdaptor
 from cenote._core.pools import (
     ArenaMemoryResource,
     BinningMemoryResource,
     FixedSizeMemoryResource,
     Pin,
+    PoolCounters,
     PoolMemoryResource,
 )
 from cenote._core.public_names import publish
@@ -67,8 +68,10 @@ __all__ = [
     "LimitingResourceAdaptor",
     "LoggingResourceAdaptor",
     "ManagedMemoryResource",
+    "MemoryState",
     "Pin",
     "PinnedHostMemoryResource",
+    "PoolCounters",
     "PoolMemoryResource",
     "PrefetchResourceAdaptor",
     "SamHeadroomMemoryResource",

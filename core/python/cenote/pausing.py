@@ -103,7 +103,7 @@ class region:
     @property
     def nbytes(self) -> int:
         """The bytes that it holds of its devices: 0 while it is paused."""
-        return sum(pool.state()["held"] or 0 for pool in self.pools)
+        return sum(pool.state().held or 0 for pool in self.pools)
 
     @property
     def paused_nbytes(self) -> int:

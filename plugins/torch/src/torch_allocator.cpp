@@ -75,11 +75,11 @@ CENOTE_API void cenote_torch_empty_cache() {
 /// A graph capture, or torch.cuda.use_mem_pool, begins and ends. The two numbers are the pool's id; the last argument
 /// of the first function, a std::function that says which streams take part, is not needed to hold frees back.
 CENOTE_API void cenote_torch_begin_allocate_to_pool(int device, std::uint64_t, std::uint64_t, void*) {
-  api().capture_begin(device);
+  require(api().capture_begin(device) == 0);
 }
 
 CENOTE_API void cenote_torch_end_allocate_to_pool(int device, std::uint64_t, std::uint64_t) {
-  api().capture_end(device);
+  require(api().capture_end(device) == 0);
 }
 
 }  // extern "C"

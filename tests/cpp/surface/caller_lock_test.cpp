@@ -3,7 +3,7 @@
 #include <thread>
 
 #include "cenote/adaptors/failure_callback_resource_adaptor.hpp"
-#include "cenote/cenote.h"
+#include "cenote/cenote_or_throw.hpp"
 #include "cenote/driver/stream_id.hpp"
 #include "cenote/resource_adaptor.hpp"
 #include "cenote/resources/callback_memory_resource.hpp"

@@ -129,11 +129,11 @@ def use_is_for_the_calling_thread_and_not_for_autograds() -> object:
     seen: list[bool] = []
     with cenote.use("statistics | pool") as pool:
         x = torch.ones(3 * MiB, device="cuda", requires_grad=True)
-        inside = pool.state()["in_use"]
+        inside = pool.state().in_use
         assert inside is not None and inside >= 12 * MiB
         Watch.apply(x).sum().backward()
     outside = torch.ones(3 * MiB, device="cuda")
-    gradient_is_of_the_process = pool.state()["in_use"] - inside < 12 * MiB
+    gradient_is_of_the_process = pool.state().in_use - inside < 12 * MiB
     assert float(x.grad.sum()) == 2 * 3 * MiB
     del x, outside
     gc.collect()

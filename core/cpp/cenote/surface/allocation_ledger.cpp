@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <mutex>
 #include <optional>
 #include <utility>
@@ -150,7 +151,7 @@ void* enter(allocation& made, stream_ref stream, caller_lock held) {
     at = insert(made);
   } catch (...) {
     const lock_released waiting(held);
-    made.resource->deallocate(stream, pointer, bytes);
+    made.resource->deallocate(stream, pointer, bytes, made.alignment());
     made.resource.drop();
     throw;
   }
@@ -162,35 +163,38 @@ void* enter(allocation& made, stream_ref stream, caller_lock held) {
   return pointer;
 }
 
-allocation begin(client_index client, int device, std::size_t bytes, stream_id stream, resource_hold resource) {
+allocation begin(client_index client, int device, std::size_t bytes, stream_id stream, resource_hold resource,
+                 std::size_t alignment = default_alignment) {
   return {.resource = std::move(resource),
           .bytes = bytes,
           .stream = stream,
           .client = static_cast<std::uint8_t>(client),
-          .device = static_cast<std::uint8_t>(device)};
+          .device = static_cast<std::uint8_t>(device),
+          .log2_alignment = static_cast<std::uint8_t>(std::countr_zero(alignment))};
 }
 
-void* allocate_at_once(client_index client, int device, std::size_t bytes, stream_ref stream, caller_lock held) {
+void* allocate_at_once(client_index client, int device, std::size_t bytes, stream_ref stream, std::size_t alignment,
+                       caller_lock held) {
   const stream_id id = identify(stream, device);
   const identified_scope identified(stream, device, id);
-  allocation made = begin(client, device, bytes, id, find_resource_hold(device));
+  allocation made = begin(client, device, bytes, id, find_resource_hold(device), alignment);
   if (made.resource.is_empty()) return nullptr;
-  made.pointer = made.resource->allocate_at_once(stream, bytes);
+  made.pointer = made.resource->allocate_at_once(stream, bytes, alignment);
   if (made.pointer != nullptr) return enter(made, stream, held);
   drop(made.resource, held);
   return nullptr;
 }
 
-void* allocate_waiting(client_index client, int device, std::size_t bytes, stream_ref stream) {
+void* allocate_waiting(client_index client, int device, std::size_t bytes, stream_ref stream, std::size_t alignment) {
   resource_hold current = get_resource_hold(device);
-  allocation made = begin(client, device, bytes, identify(stream, device), std::move(current));
+  allocation made = begin(client, device, bytes, identify(stream, device), std::move(current), alignment);
   const identified_scope identified(stream, device, made.stream);
   const auto try_again = [&] {
     if (!made.stream.is_capturing()) reclaimer::of(device).free_pending();  // what was held back may be enough
-    made.pointer = made.resource->try_allocate(stream, bytes);
+    made.pointer = made.resource->try_allocate(stream, bytes, alignment);
     return made.pointer != nullptr;
   };
-  made.pointer = made.resource->try_allocate(stream, bytes);
+  made.pointer = made.resource->try_allocate(stream, bytes, alignment);
   if (made.pointer == nullptr && bytes != 0 && !try_again()) {
     auto steps = relieve_pressure(*made.resource.resource(), stream, bytes, try_again);
     if (made.pointer == nullptr) {
@@ -202,13 +206,14 @@ void* allocate_waiting(client_index client, int device, std::size_t bytes, strea
 
 }  // namespace
 
-void* client_allocate(client_index client, int device, std::size_t bytes, stream_ref stream, caller_lock held) {
+void* client_allocate(client_index client, int device, std::size_t bytes, stream_ref stream, caller_lock held,
+                      std::size_t alignment) {
   check_client(client);
   if (held) {
-    if (void* const pointer = allocate_at_once(client, device, bytes, stream, held)) return pointer;
+    if (void* const pointer = allocate_at_once(client, device, bytes, stream, alignment, held)) return pointer;
   }
   const lock_released waiting(held);
-  return allocate_waiting(client, device, bytes, stream);
+  return allocate_waiting(client, device, bytes, stream, alignment);
 }
 
 bool client_deallocate(void* pointer, stream_ref stream, caller_lock held) noexcept {
@@ -224,17 +229,17 @@ bool client_deallocate(void* pointer, stream_ref stream, caller_lock held) noexc
   const bool is_ordered = is_ordered_by(made, stream);
   std::optional<identified_scope> identified;
   if (is_ordered) identified.emplace(stream, made.resource->device(), made.stream);
-  if (held && is_ordered && made.resource->deallocate_at_once(stream, pointer, made.bytes)) {
+  if (held && is_ordered && made.resource->deallocate_at_once(stream, pointer, made.bytes, made.alignment())) {
     drop(made.resource, held);
     return true;
   }
   const lock_released waiting(held);
   if (is_ordered) {
-    made.resource->deallocate(stream, pointer, made.bytes);
+    made.resource->deallocate(stream, pointer, made.bytes, made.alignment());
   } else {
     const reach used_by = reach_of(made, stream);
     reclaimer& its = reclaimer::of(made.resource->device());
-    its.free_after_all_work(made.resource.resource(), pointer, made.bytes, stream, used_by);
+    its.free_after_all_work(made.resource.resource(), pointer, made.bytes, stream, used_by, made.alignment());
   }
   made.resource.drop();
   return true;

@@ -42,7 +42,7 @@ struct caller_lock {
 
 /// Allocates from the current resource of `device`. Throws as memory_resource::allocate does; null for 0 bytes.
 CENOTE_EXPORT void* client_allocate(client_index client, int device, std::size_t bytes, stream_ref stream,
-                                    caller_lock held = {});
+                                    caller_lock held = {}, std::size_t alignment = default_alignment);
 
 /// Frees what client_allocate returned. `stream` is any live stream, on which the caller's uses of the block are queued
 /// or finished. False for an unknown pointer, which is reported and ignored.

@@ -39,6 +39,9 @@ struct allocation {
   tag_index tag = 0;
   bool is_shared = false;          ///< used on other streams too
   bool is_used_by_others = false;  ///< on streams of other devices
+  std::uint8_t log2_alignment = 8;
+
+  std::size_t alignment() const noexcept { return std::size_t{1} << log2_alignment; }
 
   recorder::whose whose() const noexcept { return {recorded_stream(), tag, client}; }
 

@@ -11,6 +11,7 @@
 
 #include "cenote/adaptors/statistics_resource_adaptor.hpp"
 #include "cenote/cenote.h"
+#include "cenote/cenote_or_throw.hpp"
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/nvtx.hpp"
@@ -232,6 +233,7 @@ constexpr cenote_api functions = {
     cenote_end_region,
     cenote_pause,
     cenote_resume,
+    cenote_allocate_aligned,
 };
 
 }  // namespace
@@ -368,6 +370,11 @@ void* cenote_allocate(int client, int device, size_t bytes, void* stream) {
   return guarded_pointer([=] { return cenote::client_allocate(client, device, bytes, as_stream(stream)); });
 }
 
+void* cenote_allocate_aligned(int client, int device, size_t bytes, size_t alignment, void* stream) {
+  return guarded_pointer(
+      [=] { return cenote::client_allocate(client, device, bytes, as_stream(stream), {}, alignment); });
+}
+
 void* cenote_allocate_or_throw(int client, int device, size_t bytes, void* stream) {
   return cenote::client_allocate(client, device, bytes, as_stream(stream));
 }
@@ -420,15 +427,15 @@ int cenote_close_shared(void* pointer, void* stream) {
   return guarded_status([=] { cenote::close_block(pointer, as_stream(stream)); });
 }
 
-void cenote_capture_begin(int device) {
-  guarded_status([=] {
+int cenote_capture_begin(int device) {
+  return guarded_status([=] {
     cenote::check_device(device);
     cenote::capture_begins(device);
   });
 }
 
-void cenote_capture_end(int device) {
-  guarded_status([=] {
+int cenote_capture_end(int device) {
+  return guarded_status([=] {
     cenote::check_device(device);
     if (cenote::capture_ended(device)) cenote::reclaimer::free_pending_on_every_device();
   });

@@ -1,3 +1,4 @@
+from dataclasses import dataclass
 from typing import TypeVar
 
 from typing_extensions import disjoint_base
@@ -5,6 +6,15 @@ from typing_extensions import disjoint_base
 from cenote._core.stream import _StreamLike
 
 _Resource = TypeVar("_Resource", bound=DeviceMemoryResource)
+
+@dataclass(frozen=True)
+class MemoryState:
+    in_use: int | None
+    held: int | None
+    limit: int | None
+    largest_free: int | None
+    device_free: int | None
+    device_total: int | None
 
 @disjoint_base
 class DeviceMemoryResource:
@@ -16,7 +26,7 @@ class DeviceMemoryResource:
     def specification(self) -> str: ...
     @property
     def is_host_accessible(self) -> bool: ...
-    def state(self) -> dict[str, int | None]: ...
+    def state(self) -> MemoryState: ...
     def in_use(self) -> int | None: ...
     def largest_free(self) -> int | None: ...
     def trim(self, keep_bytes: int = 0, wait: bool = False) -> int: ...

@@ -1,4 +1,5 @@
 """What every memory resource can do, and how C++ resources become Python objects. Documented in `cenote.mr`."""
+from dataclasses import asdict, dataclass
 from weakref import WeakValueDictionary, ref
 
 from cython.operator cimport dereference
@@ -23,6 +24,32 @@ cdef const void* _last_unknown = NULL
 cdef object figure(optional[size_t] bytes):
     """An int, or None where the figure is unknown."""
     return bytes.value() if bytes.has_value() else None
+
+
+@dataclass(frozen=True)
+class MemoryState:
+    """Figures of a resource and of its device, in bytes; None for what is not known.
+
+    Attributes
+    ----------
+    in_use : int or None
+        Handed out and not yet freed.
+    held : int or None
+        Taken from the upstream, or the device.
+    limit : int or None
+        What it never holds more than.
+    largest_free : int or None
+        The largest block that it could hand out without growing.
+    device_free, device_total : int or None
+        What the device has left, and what it has in all.
+    """
+
+    in_use: int | None
+    held: int | None
+    limit: int | None
+    largest_free: int | None
+    device_free: int | None
+    device_total: int | None
 
 
 cdef class DeviceMemoryResource:
@@ -156,35 +183,23 @@ cdef class DeviceMemoryResource:
         """Whether the host can read and write the memory."""
         return self.made().is_host_accessible()
 
-    def state(self) -> dict:
-        """The figures of the resource, in bytes; None for what it does not know.
-
-        Returns
-        -------
-        dict
-            ``in_use``, ``held``, ``limit``, ``largest_free``, ``device_free``, ``device_total``.
-        """
+    def state(self) -> MemoryState:
+        """The figures of the resource and of its device. Asks the driver."""
         cdef lib.memory_state s
         cdef shared_ptr[lib.memory_resource] held = self.held()
         with nogil:
             s = held.get().state()
             held.reset()
-        return {
-            "in_use": figure(s.in_use),
-            "held": figure(s.held),
-            "limit": figure(s.limit),
-            "largest_free": figure(s.largest_free),
-            "device_free": figure(s.device_free),
-            "device_total": figure(s.device_total),
-        }
+        return MemoryState(figure(s.in_use), figure(s.held), figure(s.limit), figure(s.largest_free),
+                           figure(s.device_free), figure(s.device_total))
 
     def in_use(self) -> int | None:
         """Bytes handed out and not yet freed; None where the resource does not know."""
-        return self.state()["in_use"]
+        return self.state().in_use
 
     def largest_free(self) -> int | None:
         """Bytes of the largest block that could be handed out without growing; None where it does not know."""
-        return self.state()["largest_free"]
+        return self.state().largest_free
 
     def trim(self, keep_bytes=0, wait=False) -> int:
         """Give unused memory back towards the device until at most `keep_bytes` are held.
@@ -243,7 +258,7 @@ cdef class DeviceMemoryResource:
         from html import escape
 
         rows = "".join(f"<tr><td>{name.replace('_', ' ')}</td><td style='text-align:right'>{value:,}</td></tr>"
-                       for name, value in self.state().items() if value is not None)
+                       for name, value in asdict(self.state()).items() if value is not None)
         return f"<p><code>{escape(self.specification)}</code>, device {self.device}, bytes</p><table>{rows}</table>"
 
 

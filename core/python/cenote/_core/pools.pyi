@@ -11,6 +11,21 @@ class Pin:
     kind: str
     count: int
 
+@dataclass(frozen=True)
+class PoolCounters:
+    allocations: int
+    from_front_cache: int
+    from_own_stream: int
+    from_ready: int
+    from_other_stream: int
+    from_upstream: int
+    from_reclaim: int
+    waits: int
+    events: int
+    upstream_allocations: int
+    upstream_frees: int
+    pages_moved: int
+
 class PoolMemoryResource(UpstreamResourceAdaptor):
     def __init__(
         self,
@@ -22,7 +37,7 @@ class PoolMemoryResource(UpstreamResourceAdaptor):
         idle_seconds: float | None = None,
     ) -> None: ...
     def pool_size(self) -> int: ...
-    def counters(self) -> dict[str, int]: ...
+    def counters(self) -> PoolCounters: ...
     def pin(self, ptr: int, kind: str = "exported") -> None: ...
     def unpin(self, ptr: int, kind: str = "exported") -> None: ...
     def pins(self) -> list[Pin]: ...

@@ -38,6 +38,39 @@ class Pin:
     count: int
 
 
+@dataclass(frozen=True)
+class PoolCounters:
+    """How often each path of a pool was taken since it was made.
+
+    Attributes
+    ----------
+    allocations : int
+        All of them; each came from one of the places that follow.
+    from_front_cache, from_own_stream, from_ready, from_other_stream, from_upstream, from_reclaim : int
+        What the thread kept, what the same stream freed, what all work is done with, what another stream freed, new
+        memory, and blocks of several streams that were joined.
+    waits, events : int
+        Waits on the device, and events recorded.
+    upstream_allocations, upstream_frees : int
+        Pages or chunks that were taken, and given back.
+    pages_moved : int
+        Pages that were brought from one address to another.
+    """
+
+    allocations: int
+    from_front_cache: int
+    from_own_stream: int
+    from_ready: int
+    from_other_stream: int
+    from_upstream: int
+    from_reclaim: int
+    waits: int
+    events: int
+    upstream_allocations: int
+    upstream_frees: int
+    pages_moved: int
+
+
 cdef class PoolMemoryResource(UpstreamResourceAdaptor):
     """A pool over any resource: memory is taken as pages or large chunks, and handed out in blocks without the driver.
 
@@ -94,18 +127,10 @@ cdef class PoolMemoryResource(UpstreamResourceAdaptor):
         """Bytes taken from the upstream."""
         return (<lib.pool_memory_resource*> self.made()).pool_size()
 
-    def counters(self) -> dict[str, int]:
-        """How often each path was taken since the pool was made.
-
-        Returns
-        -------
-        dict
-            ``allocations`` and where they came from (``from_front_cache``, ``from_own_stream``, ``from_ready``,
-            ``from_other_stream``, ``from_upstream``, ``from_reclaim``), ``waits`` and ``events`` issued,
-            ``upstream_allocations`` and ``upstream_frees`` (of chunks, or pages), ``pages_moved``.
-        """
-        cdef lib.pool_counters c = (<lib.pool_memory_resource*> self.made()).counters()
-        return c
+    def counters(self) -> PoolCounters:
+        """How often each path was taken since the pool was made."""
+        figures = (<lib.pool_memory_resource*> self.made()).counters()
+        return PoolCounters(**figures)
 
     def pin(self, ptr, str kind not None="exported") -> None:
         """Keep the memory under a block where it is, for somebody beside the pool who knows it.

@@ -145,10 +145,11 @@ examples:
 _ADVISE = """\
 Tries changes on the simulated device, and names those with which the recorded run passes.
 
-Of a run that ran out of memory, a recording (CENOTE_RECORDER_FILE=run.rec in the program's environment leaves one) or a
-log that ends with the failure, it tries: giving back what others hold, freeing what only grows, another resource in the
-same memory, a higher limit, a larger device. The first line is the advice. Of a run that did not fail, it measures the
-sensible resources as --capacity min of replay does, and says which to take, or that nothing would be gained.
+For a run that ran out of memory, give a recording (CENOTE_RECORDER_FILE=run.rec in the program's environment leaves
+one) or a log that ends with the failure. Tried are: giving back what others hold, freeing what only grows, another
+resource in the same memory, a higher limit, and a larger device. The first line is the advice. For a run that did not
+fail, the sensible resources are measured, as by `cenote replay --capacity min`, and one of them is named, or it is said
+that nothing would be gained.
 """
 
 _ADVISE_EPILOG = """\

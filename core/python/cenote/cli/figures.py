@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from cenote import mr
 from cenote.cli.terminal import Terminal
 from cenote.registry import Usage
 from cenote.units import format_bytes
@@ -42,19 +43,19 @@ def report_usage(terminal: Terminal, title: str, usage: Mapping[str, Usage]) -> 
     terminal.table(title, ("client", " bytes now", " peak", " allocations now", " in total"), rows, total)
 
 
-def report_savings(terminal: Terminal, counters: Mapping[str, int], peak_bytes: int, held_bytes: int) -> None:
+def report_savings(terminal: Terminal, counters: mr.PoolCounters, peak_bytes: int, held_bytes: int) -> None:
     """Show how many driver calls a pool saved.
 
     Parameters
     ----------
     terminal : Terminal
         Where to.
-    counters : mapping
-        What `cenote.mr.PoolMemoryResource.counters` returned.
+    counters : cenote.mr.PoolCounters
+        Those of the pool.
     peak_bytes, held_bytes : int
         The most that was in use at once, and what the pool holds.
     """
-    served, asked = counters["allocations"], counters["upstream_allocations"]
+    served, asked = counters.allocations, counters.upstream_allocations
     saved = max(0, served - asked)
     share = f" ({saved / served:.2%})" if served else ""
     rows = [

@@ -321,11 +321,17 @@ def _higher_budget(situation: Situation, tried: Callable[[Change], bool]) -> Adv
         change = within(proposed := found.nbytes)
     return Advice(
         "limit",
-        f"With a budget of {format_bytes(proposed)} this run would have passed: the smallest that does is "
-        f"{format_bytes(found.nbytes)}, {format_bytes(found.nbytes - budget)} above the present one.",
+        f"A budget of {format_bytes(proposed)} would have let this run pass. {_least(found.nbytes, proposed, budget)}",
         change,
         found.nbytes,
     )
+
+
+def _least(nbytes: int, proposed: int, present: int) -> str:
+    """Say what of a proposed limit is needed, and what is margin."""
+    needed = f"The least that does is {format_bytes(nbytes)}, {format_bytes(nbytes - present)} above the present limit"
+    margin = proposed - nbytes
+    return f"{needed}; the other {format_bytes(margin)} are a margin." if margin else f"{needed}."
 
 
 def _higher_limit(situation: Situation, tried: Callable[[Change], bool]) -> Advice | None:
@@ -342,11 +348,10 @@ def _higher_limit(situation: Situation, tried: Callable[[Change], bool]) -> Advi
         return None
     proposed = min(rounded_up(int(found.nbytes * _MARGIN)), most // 256 * 256)
     if not tried(change := within(proposed)):
-        change = within(found.nbytes)
+        change = within(proposed := found.nbytes)
     return Advice(
         "limit",
-        f"With '{change.specification}' this run would have passed: the smallest limit that does is "
-        f"{format_bytes(found.nbytes)}, {format_bytes(found.nbytes - limit)} above the present one.",
+        f"With '{change.specification}' this run would have passed. {_least(found.nbytes, proposed, limit)}",
         change,
         found.nbytes,
     )

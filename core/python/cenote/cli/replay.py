@@ -85,7 +85,7 @@ def run(args: argparse.Namespace, terminal: Terminal) -> int:
     ]
     if pool is not None:
         rows.append(("most bytes held by the pool", format_bytes(max(nbytes for _, nbytes in held))))
-        rows.append(("allocations made by the driver", f"{pool.counters()['upstream_allocations']:,}"))
+        rows.append(("allocations made by the driver", f"{pool.counters().upstream_allocations:,}"))
     rows.append(("time", f"{result.seconds:.2f} s"))
     terminal.table("Replay", ("", " "), rows)
     for remark in remarks(result):

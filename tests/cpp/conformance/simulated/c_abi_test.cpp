@@ -4,7 +4,7 @@
 #include <thread>
 #include <type_traits>
 
-#include "cenote/cenote.h"
+#include "cenote/cenote_or_throw.hpp"
 #include "support/clients.hpp"
 #include "support/simulated.hpp"
 
@@ -169,9 +169,9 @@ TEST_F(c_abi, returns_null_or_a_negative_status_and_says_why) {
   cenote_sim_fail("cuStreamSynchronize", 1, CUDA_ERROR_UNKNOWN);
   EXPECT_EQ(cenote_allocate_sync(client_, 0, 256), nullptr);
   expect_failure(CENOTE_CUDA_ERROR, "cuStreamSynchronize failed");
-  cenote_capture_begin(-1);
+  EXPECT_EQ(cenote_capture_begin(-1), CENOTE_OUT_OF_RANGE);
   expect_failure(CENOTE_OUT_OF_RANGE, "there is no device -1");
-  cenote_capture_end(9);
+  EXPECT_EQ(cenote_capture_end(9), CENOTE_OUT_OF_RANGE);
   expect_failure(CENOTE_OUT_OF_RANGE, "there is no device 9");
 }
 
@@ -319,8 +319,9 @@ TEST_F(c_abi, gives_the_same_functions_as_one_struct) {
   EXPECT_SAME(end_region);
   EXPECT_SAME(pause);
   EXPECT_SAME(resume);
+  EXPECT_SAME(allocate_aligned);
 #undef EXPECT_SAME
-  constexpr std::size_t members = 37;
+  constexpr std::size_t members = 38;
   EXPECT_EQ(sizeof(cenote_api), 2 * sizeof(std::size_t) + members * sizeof(void*)) << "a member has no line above";
 }
 
@@ -389,14 +390,32 @@ TEST_F(c_abi, holds_frees_back_between_the_begin_and_the_end_of_a_capture) {
   const auto pool = use_pool(1 * MiB);
   void* const block = cenote_allocate(client_, 0, 256, nullptr);
   client_share(block);
-  cenote_capture_begin(0);
+  EXPECT_EQ(cenote_capture_begin(0), CENOTE_OK);
   cenote_deallocate(block, nullptr);
   EXPECT_EQ(pool->state().in_use, 256u);
-  cenote_capture_end(0);
+  EXPECT_EQ(cenote_capture_end(0), CENOTE_OK);
   EXPECT_EQ(pool->state().in_use, 0u);
-  cenote_capture_end(0);
-  cenote_capture_begin(-1);
-  cenote_capture_end(-1);
+  EXPECT_EQ(cenote_capture_end(0), CENOTE_OK) << "of one that began before anybody told";
+}
+
+TEST_F(c_abi, allocates_at_any_alignment_and_frees_by_it) {
+  for (const char* const specification : {"pool:initial=8MiB | cuda", "cuda", "statistics | pool | virtual"}) {
+    ASSERT_EQ(cenote_set_device_resource(0, specification), 0);
+    for (const std::size_t alignment : {1ul, 256ul, 4096ul, 4ul << 20}) {
+      void* const block = cenote_allocate_aligned(client_, 0, 1000, alignment, nullptr);
+      ASSERT_NE(block, nullptr) << cenote_last_error();
+      EXPECT_EQ(reinterpret_cast<std::uintptr_t>(block) % alignment, 0u) << specification;
+      void* const shared = cenote_allocate_aligned(client_, 0, 1000, alignment, nullptr);
+      client_share(shared);
+      EXPECT_EQ(cenote_deallocate(block, nullptr), CENOTE_OK);
+      EXPECT_EQ(cenote_deallocate(shared, nullptr), CENOTE_OK);
+    }
+    EXPECT_GE(cenote_trim_to(0, 0, 1), 0);
+  }
+  for (const std::size_t alignment : {0ul, 3ul, 257ul}) {
+    EXPECT_EQ(cenote_allocate_aligned(client_, 0, 1000, alignment, nullptr), nullptr);
+    expect_failure(CENOTE_INVALID_ARGUMENT, "alignment");
+  }
 }
 
 }  // namespace

@@ -50,9 +50,9 @@ def figures(spiller: Spiller | None = None) -> dict[str, Any]:
         if (resource := registry.find_per_device_resource(device)) is not None
     ]
     used = sum(each.bytes for each in usage.values())
-    held = sum(state["held"] or 0 for state in states)
+    held = sum(state.held or 0 for state in states)
     on_host = bytes_on_the_host()
-    limits = [state["limit"] for state in states]
+    limits = [state.limit for state in states]
     return {
         "used": used,
         "allocations": sum(each.allocations for each in usage.values()),

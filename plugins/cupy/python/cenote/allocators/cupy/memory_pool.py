@@ -49,8 +49,10 @@ class CenoteMemoryPool:
     def free_bytes(self) -> int:
         """Bytes that the resource holds and nobody uses; 0 for a resource that holds nothing back."""
         resource = find_per_device_resource(cenote.driver.current_device())
-        state = resource.state() if resource is not None else {}
-        return max((state.get("held") or 0) - (state.get("in_use") or 0), 0)
+        if resource is None:
+            return 0
+        state = resource.state()
+        return max((state.held or 0) - (state.in_use or 0), 0)
 
     def total_bytes(self) -> int:
         """Bytes of CuPy's arrays, and those that it could take without the driver: `used_bytes` and `free_bytes`."""
