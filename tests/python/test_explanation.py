@@ -5,13 +5,15 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -431,3 +433,37 @@ def test_no_advice_is_given_where_the_failure_does_not_come_up(tmp_path: Path) -
     assert told.returncode == 0, told.stderr
     assert "No advice" in told.stdout
     assert json.loads(run("advise", tmp_path / "saved.rec", "--json").stdout) == {"advice": [], "reproduced": False}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("specification", "held", "present"),
+    [("pool", ["pool", 200, 300], 512), ("cuda", ["cuda", 0, 500], 512)],
+    ids=["others hold a part", "the resource does not know"],
+)
+def test_advised_budget_counts_what_others_hold_of_it(
+    run_fresh: Callable[..., subprocess.CompletedProcess[str]], specification: str, held: list[Any], present: int
+) -> None:
+    kind, others, ours = held
+    done = run_fresh(
+        f"""
+        import re
+        import cenote
+        MIB = 1 << 20
+        cenote.budget({present} * MIB)
+        beside = cenote.mr.from_spec({kind!r})
+        kept = beside.allocate({others} * MIB)
+        cenote.mr.set_current_device_resource(cenote.mr.from_spec({specification!r}))
+        blocks = [cenote.DeviceBuffer(size=20 * MIB) for _ in range({ours} // 20)]
+        try:
+            cenote.DeviceBuffer(size=100 * MIB)
+        except cenote.OutOfMemoryError as error:
+            (advice,) = [each for each in cenote.explain(error, advice=True).advice if each.kind == "limit"]
+        print(advice.text, advice.needed_bytes / MIB)
+        """
+    )
+    budget, least, above = re.findall(r"([\d.]+) MiB", done.stdout)[:3]
+    needed = others + ours + 100
+    assert needed <= float(least) <= 1.02 * needed
+    assert float(least) - float(above) == pytest.approx(present, abs=0.02)
+    assert float(budget) > float(least) == pytest.approx(float(done.stdout.split()[-1]), abs=0.01)

@@ -167,3 +167,22 @@ def test_a_tag_of_vllm_that_fails_leaves_all_as_they_were_without_new_memory(vll
         backend.suspend(level)
     assert backend.state() == "RUNNING"
     assert cache.tobytes() == weights.tobytes() == content
+
+
+def test_a_tag_of_vllm_that_cannot_be_put_back_is_named_and_loses_nothing(vllm: ModuleType) -> None:
+    backend = vllm.CenoteBackend()
+    with vllm.memory_pool_context("kv_cache"):
+        cache, content = filled()
+    with vllm.memory_pool_context("weights"):
+        weights, _ = filled()
+    with (
+        sim.failing("cuMemUnmap", 2, "CUDA_ERROR_UNKNOWN"),
+        sim.failing("cuMemMap", 1, "CUDA_ERROR_UNKNOWN", times=None),
+        pytest.raises(cenote.CudaError) as raised,
+    ):
+        backend.suspend(2)
+    (note,) = raised.value.__notes__
+    assert "stays paused, and keeps its memory until it is resumed" in note
+    backend.resume()
+    assert backend.state() == "RUNNING"
+    assert cache.tobytes() == weights.tobytes() == content

@@ -43,7 +43,7 @@ def test_what_orders_memory_is_clean(sanitize: str, tmp_path: Path) -> None:
     if not tree.has_googletest:
         pytest.skip("needs GoogleTest: apt-get install libgtest-dev, or conda install -c conda-forge gtest")
     selected = ("--tests-regex", rf"^({'|'.join(PROGRAMS)})\.")
-    # Large memory of one thread, each byte of which would cost ThreadSanitizer several.
+    # These write much memory on one thread, and ThreadSanitizer keeps several bytes for each.
     left_out = ("--exclude-regex", r"pauses_in\.|several_pages_of_another_device") if sanitize == "thread" else ()
     run_ctest(tree.folder, tmp_path / "ctest.xml", *selected, *left_out)
 

@@ -89,10 +89,10 @@ def test_every_name_is_the_c_interfaces_or_in_the_inline_namespace_of_this_numbe
 
 
 def test_functions_of_the_c_interface_are_those_of_its_headers() -> None:
+    headers = PACKAGE / "include" / "cenote"
     declared = {
-        name: set(re.findall(r"^CENOTE_API [^;(]*?\b(cenote_\w+)\(", header.read_text(), re.MULTILINE))
+        name: set(re.findall(r"^CENOTE_API [^;(]*?\b(cenote_\w+)\(", (headers / name).read_text(), re.MULTILINE))
         for name in ("cenote.h", "cenote_or_throw.hpp")
-        if (header := PACKAGE / "include" / "cenote" / name)
     }
     assert {name for name in names(library()) if name.startswith("cenote_")} == set().union(*declared.values())
     assert {name for name in declared["cenote.h"] if name.endswith("_or_throw")} == set()

@@ -14,7 +14,7 @@
  *
  * Errors: a function that can fail returns null or a negative cenote_status, and leaves that status and a text for
  * cenote_last_status() and cenote_last_error(), which belong to the calling thread and stay until its next failure.
- * Nothing is thrown across this border. Those for callers in C++, which throw, are in cenote_or_throw.hpp.
+ * Nothing is thrown across this border. The two functions that throw, for callers in C++, are in cenote_or_throw.hpp.
  */
 #ifndef CENOTE_H
 #define CENOTE_H
@@ -40,7 +40,7 @@ CENOTE_API int cenote_abi_version(void);
 
 typedef enum cenote_status {
   CENOTE_OK = 0,
-  CENOTE_INVALID_ARGUMENT = -1, /* a null pointer, a wrong specification, a struct that is too small */
+  CENOTE_INVALID_ARGUMENT = -1, /* a null pointer, a wrong specification or alignment, a struct that is too small */
   CENOTE_OUT_OF_RANGE = -2,     /* no device, or no client, of that number */
   CENOTE_OUT_OF_MEMORY = -3,    /* the text has the figures */
   CENOTE_CUDA_ERROR = -4,       /* a driver call failed for another reason; the text has its name and code */
@@ -184,7 +184,7 @@ CENOTE_API int cenote_close_shared(void* pointer, void* stream);
 /* --- Captures, and the registry ----------------------------------------------------------------------------------- */
 
 /* A stream capture of work on `device` begins, or has ended: frees that would invalidate it are held back between. 0,
- * also at the end of one whose beginning nobody has told; negative on failure. */
+ * also at the end of one that was never announced; negative on failure. */
 CENOTE_API int cenote_capture_begin(int device);
 CENOTE_API int cenote_capture_end(int device);
 

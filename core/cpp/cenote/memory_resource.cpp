@@ -83,13 +83,15 @@ void* memory_resource::allocate_under_pressure(stream_ref stream, std::size_t by
     pointer = try_allocate(stream, bytes, alignment);
     return pointer != nullptr;
   });
-  if (pointer == nullptr) throw shortage_of(stream, bytes, std::move(steps));
+  if (pointer == nullptr) throw shortage_of(stream, bytes, std::move(steps), alignment);
   return pointer;
 }
 
-out_of_memory memory_resource::shortage_of(stream_ref stream, std::size_t bytes, std::vector<relief_step> steps) const {
+out_of_memory memory_resource::shortage_of(stream_ref stream, std::size_t bytes, std::vector<relief_step> steps,
+                                           std::size_t alignment) const {
   shortage known;
   known.rounded = align_up(bytes, default_alignment);
+  if (alignment > default_alignment) known.alignment = alignment;
   known.device = device_;
   known.stream = reinterpret_cast<std::uintptr_t>(stream.value());
   known.resource = describe(*this);

@@ -54,7 +54,8 @@ class memory_resource {
   void* try_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment = default_alignment);
 
   /// The error of an allocation for which try_allocate had no memory; `steps` were taken meanwhile.
-  out_of_memory shortage_of(stream_ref stream, std::size_t bytes, std::vector<relief_step> steps = {}) const;
+  out_of_memory shortage_of(stream_ref stream, std::size_t bytes, std::vector<relief_step> steps = {},
+                            std::size_t alignment = default_alignment) const;
 
   /// Frees in the order of `stream`. A block that cannot be freed is leaked, which is reported; that needs no memory of
   /// the host.

@@ -339,7 +339,7 @@ def _advice_for(explanation: Explanation, error: OutOfMemoryError) -> tuple[Advi
         "outside": sum(nbytes for name, nbytes in parts.items() if name not in _OF_THE_RESOURCE),
         "processes": processes,
         "contexts": 0 if is_simulated() else min(_LARGEST_CONTEXT, sum(parts.get(name, 0) for name in _WITH_CONTEXTS)),
-        "budget": _budget(explanation.device, error.held),
+        **_budget(explanation.device, error.held, error.holders),
     }
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "failed.rec"
@@ -360,12 +360,17 @@ def _advice_for(explanation: Explanation, error: OutOfMemoryError) -> tuple[Advi
     return tuple(Advice(**each) for each in json.loads(told.stdout)["advice"])
 
 
-def _budget(device: int, held: int | None) -> int | None:
-    """Give what a resource may hold under the budget of the process; None where there is none."""
+def _budget(device: int, held: int | None, holders: tuple[Holder, ...]) -> dict[str, int]:
+    """Give the budget of the process, and what of it others than a resource hold; nothing where there is none.
+
+    Of a resource that does not know what it holds, the clients' bytes are taken.
+    """
     budget = get_budget(device)
     if budget.limit is None:
-        return None
-    return max(0, budget.limit - (budget.shared - budget.held) - max(0, budget.held - (held or 0)))
+        return {}
+    ours = sum(each.bytes for each in holders if each.kind == "client") if held is None else held
+    others = budget.shared - budget.held + max(0, budget.held - ours)
+    return {"budget": budget.limit, "budget-of-others": min(others, budget.limit)}
 
 
 def _of_recording(recording: Recording, is_failure: bool = True) -> Explanation:

@@ -216,11 +216,19 @@ _region = region
 def pause_together(plan: Iterable[tuple[_region, str]]) -> None:
     """Pause several regions as one, each with its `keep`. If one cannot be paused, all are as before, contents too.
 
-    Regions without memory are left out; where no other is left, nothing happens.
+    Those that nobody has entered are left out; where no other is left, nothing happens. Where the driver fails again
+    while a region is put back, a note of the error says that it stays paused, with all that it had.
     """
-    named = [(each.name, keep) for each, keep in plan if each.pools]
-    if named:
-        pauses.pause_regions(named)
+    planned = [(each, keep) for each, keep in plan if each.pools and not each.is_paused]
+    if not planned:
+        return
+    try:
+        pauses.pause_regions([(each.name, keep) for each, keep in planned])
+    except BaseException as error:
+        for each, _ in planned:
+            if each.is_paused:
+                error.add_note(f"the region {each.name!r} stays paused, and keeps its memory until it is resumed")
+        raise
 
 
 def _name_of(named: object) -> str:

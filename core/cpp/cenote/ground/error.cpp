@@ -62,6 +62,7 @@ std::string shortage_text(std::size_t requested, const shortage& known) {
     text += "\n  device " + std::to_string(*known.device);
     if (known.stream) text += ", stream " + std::to_string(*known.stream);
     if (known.rounded != requested) text += ", " + std::to_string(known.rounded) + " bytes when rounded";
+    if (known.alignment != 0) text += ", at a multiple of " + format_bytes(known.alignment);
   }
   if (!known.limited_by.empty()) text += "\n  the limit is " + known.limited_by;
   append_holders(text, "held by client", memory_holder::kind::client, "", known);

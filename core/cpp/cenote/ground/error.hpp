@@ -52,6 +52,7 @@ struct relief_step {
 /// What is known of an allocation that failed, beside its resource's figures.
 struct shortage {
   std::size_t rounded = 0;              ///< what a resource takes for it, at the least
+  std::size_t alignment = 0;            ///< that was asked for; 0 where it is the one of every block
   std::optional<int> device;            ///< whose memory was asked for
   std::optional<std::uint64_t> stream;  ///< the handle
   std::string resource;                 ///< the specification of the stack

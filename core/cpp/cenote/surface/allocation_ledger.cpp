@@ -198,7 +198,7 @@ void* allocate_waiting(client_index client, int device, std::size_t bytes, strea
   if (made.pointer == nullptr && bytes != 0 && !try_again()) {
     auto steps = relieve_pressure(*made.resource.resource(), stream, bytes, try_again);
     if (made.pointer == nullptr) {
-      throw explained(made.resource->shortage_of(stream, bytes, std::move(steps)), client, made.stream);
+      throw explained(made.resource->shortage_of(stream, bytes, std::move(steps), alignment), client, made.stream);
     }
   }
   return made.pointer != nullptr ? enter(made, stream, {}) : nullptr;

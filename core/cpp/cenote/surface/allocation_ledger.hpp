@@ -1,4 +1,5 @@
-// Every allocation made on behalf of a client: which resource made it, for how many bytes, on which stream.
+// Every allocation made on behalf of a client: which resource made it, for how many bytes, at which
+// alignment, on which stream.
 //
 // A plugin's free function is told a pointer and little else, and the current resource may have been replaced since the
 // pointer was made. The ledger remembers, so that a block is always freed to the resource that made it; and since each

@@ -18,6 +18,7 @@
 // Source: D. Knuth, The Art of Computer Programming, vol. 3, 1973, 6.4: algorithms L and R.
 #pragma once
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -39,7 +40,7 @@ struct allocation {
   tag_index tag = 0;
   bool is_shared = false;          ///< used on other streams too
   bool is_used_by_others = false;  ///< on streams of other devices
-  std::uint8_t log2_alignment = 8;
+  std::uint8_t log2_alignment = std::countr_zero(default_alignment);
 
   std::size_t alignment() const noexcept { return std::size_t{1} << log2_alignment; }
 

@@ -165,7 +165,7 @@ std::size_t pause_regions(const std::vector<region_pause>& regions) {
       if (std::ranges::find(plan, one.pool, &pool_pause::pool) == plan.end()) plan.push_back(std::move(one));
     }
   }
-  return pause_these(plan, "the regions are paused already, or have no memory");
+  return pause_these(plan, plan.empty() ? "no region is named" : "the regions are paused already");
 }
 
 std::size_t resume_region(const std::string& name) {

@@ -2,8 +2,8 @@
 //
 //     pause("cache")  ──▶  the device is free for others  ──▶  resume("cache")      pointers and graphs stay valid
 //
-//   1. What is paused is a resource (the pool in its stack), a region on all of its devices, or all regions and the
-//      current resources of all devices.
+//   1. What is paused is a resource (the pool in its stack), a region on all of its devices, several of these, or all
+//      regions and the current resources of all devices.
 //   2. Several pools are paused, or resumed, one after the other, under the growth locks of all: no other thread finds
 //      some of them paused. If one fails, those before it are put back, with their contents: no memory is released
 //      before the pages of all are unmapped.
@@ -37,7 +37,7 @@ struct region_pause {
   std::string keep;
 };
 
-/// Pauses several regions as one, each keeping its contents elsewhere, or not at all. Those that are paused already
+/// Pauses several regions as one, each with a `keep` of its own. Those that are paused already
 /// stay as they are; of a region that is named twice the first `keep` holds.
 CENOTE_EXPORT std::size_t pause_regions(const std::vector<region_pause>& regions);
 

@@ -146,10 +146,10 @@ _ADVISE = """\
 Tries changes on the simulated device, and names those with which the recorded run passes.
 
 For a run that ran out of memory, give a recording (CENOTE_RECORDER_FILE=run.rec in the program's environment leaves
-one) or a log that ends with the failure. Tried are: giving back what others hold, freeing what only grows, another
+one) or a log that ends with the failure. It tries giving back what others hold, freeing what only grows, another
 resource in the same memory, a higher limit, and a larger device. The first line is the advice. For a run that did not
-fail, the sensible resources are measured, as by `cenote replay --capacity min`, and one of them is named, or it is said
-that nothing would be gained.
+fail, it measures the sensible resources, as `cenote replay --capacity min` does, and says which to take, or that
+nothing would be gained.
 """
 
 _ADVISE_EPILOG = """\
@@ -358,6 +358,7 @@ def _parser() -> argparse.ArgumentParser:
         ("processes", "what other processes hold of it (default: nothing)"),
         ("contexts", "what nobody can give back of it, such as contexts (default: nothing)"),
         ("budget", "what the process may hold of it in all (default: no bound)"),
+        ("budget-of-others", "what of that other resources, and processes that share it, hold (default: nothing)"),
     ):
         advise.add_argument(f"--{name}", type=arguments.size, metavar="SIZE", help=what)
     advise.add_argument("--json", action="store_true", help="write JSON, sizes in bytes")

@@ -73,7 +73,10 @@ def _after_failure(
     sizes = (args.outside, args.processes, args.contexts)
     outside, processes, contexts = (0 if size is None else parse_bytes(size) for size in sizes)
     budget = None if args.budget is None else parse_bytes(args.budget)
-    situation = situation_of(recording, resource, memory, outside, processes, contexts, budget)
+    of_others = 0 if args.budget_of_others is None else parse_bytes(args.budget_of_others)
+    if budget is not None and of_others > budget:
+        raise ValueError(f"others cannot hold {format_bytes(of_others)} of a budget of {format_bytes(budget)}")
+    situation = situation_of(recording, resource, memory, outside, processes, contexts, budget, of_others)
     with terminal.progress(f"Replaying {args.file.name} with one change at a time", 1):
         found = advice_for(situation, machine)
     terminal.line()

@@ -271,7 +271,8 @@ def _other_resource(situation: Situation, tried: Callable[[Change], bool]) -> It
     limit = limit_of(situation.specification)
     is_limited = limit is not None and limiting_kind(words) != "limiting"
     have = limit if limit is not None and is_limited else situation.device_bytes - situation.outside_bytes
-    have = min(have, situation.budget_bytes or have)
+    budget = situation.as_it_was.budget_bytes
+    have = have if budget is None else min(have, budget)
     peak = page_floor(situation.trace).peak_bytes
     for candidate in CANDIDATES:
         kinds = [kind_of(word) for word in specification_words(candidate)]
@@ -305,33 +306,32 @@ def _passes_within(tried: Callable[[Change], bool], within: Callable[[int], Chan
 
 
 def _higher_budget(situation: Situation, tried: Callable[[Change], bool]) -> Advice | None:
-    budget = situation.budget_bytes
+    ours = situation.as_it_was.budget_bytes
     most = situation.device_bytes - situation.outside_bytes
-    if budget is None or budget >= most:
+    if ours is None or ours >= most:
         return None
 
     def within(nbytes: int) -> Change:
         return replace(situation.as_it_was, budget_bytes=nbytes)
 
-    found = smallest_capacity(lambda nbytes: tried(within(nbytes)), budget, min(2 * budget, most), most)
+    found = smallest_capacity(lambda nbytes: tried(within(nbytes)), ours, min(2 * ours, most), most)
     if found is None:
         return None
     proposed = min(rounded_up(int(found.nbytes * _MARGIN)), most)
     if not tried(change := within(proposed)):
         change = within(proposed := found.nbytes)
-    return Advice(
-        "limit",
-        f"A budget of {format_bytes(proposed)} would have let this run pass. {_least(found.nbytes, proposed, budget)}",
-        change,
-        found.nbytes,
-    )
+    others = situation.budget_of_others
+    budget = format_bytes(proposed + others)
+    least = found.nbytes + others
+    needed = _needed(least, proposed + others, ours + others)
+    return Advice("limit", f"With a budget of {budget} this run would have passed. {needed}", change, least)
 
 
-def _least(nbytes: int, proposed: int, present: int) -> str:
+def _needed(nbytes: int, proposed: int, present: int) -> str:
     """Say what of a proposed limit is needed, and what is margin."""
-    needed = f"The least that does is {format_bytes(nbytes)}, {format_bytes(nbytes - present)} above the present limit"
+    text = f"It needs at least {format_bytes(nbytes)}, {format_bytes(nbytes - present)} above the present limit"
     margin = proposed - nbytes
-    return f"{needed}; the other {format_bytes(margin)} are a margin." if margin else f"{needed}."
+    return f"{text}; the other {format_bytes(margin)} are a margin." if margin else f"{text}."
 
 
 def _higher_limit(situation: Situation, tried: Callable[[Change], bool]) -> Advice | None:
@@ -351,7 +351,7 @@ def _higher_limit(situation: Situation, tried: Callable[[Change], bool]) -> Advi
         change = within(proposed := found.nbytes)
     return Advice(
         "limit",
-        f"With '{change.specification}' this run would have passed. {_least(found.nbytes, proposed, limit)}",
+        f"With '{change.specification}' this run would have passed. {_needed(found.nbytes, proposed, limit)}",
         change,
         found.nbytes,
     )

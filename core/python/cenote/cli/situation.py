@@ -54,7 +54,7 @@ class Change:
     pinned : frozenset of int
         Events whose blocks are pinned, also after they are freed.
     budget_bytes : int or None
-        The most bytes that the process may hold in all.
+        The most bytes that the resource may hold under the budget of the process.
     captured_from : int or None
         The event before which the stream of the failure begins to be captured.
     trims : bool
@@ -91,6 +91,8 @@ class Situation:
         The part of that which nobody can give back, such as contexts.
     budget_bytes : int or None
         The most bytes that the process may hold in all, where it has a budget.
+    budget_of_others : int
+        The part of that which other resources, and processes that share the budget, hold.
     growing : tuple of (str, frozenset of int)
         What only grows, in words, and the events of the blocks that stayed.
     of_graphs : frozenset of int
@@ -110,6 +112,7 @@ class Situation:
     process_bytes: int = 0
     fixed_bytes: int = 0
     budget_bytes: int | None = None
+    budget_of_others: int = 0
     growing: tuple[tuple[str, frozenset[int]], ...] = ()
     of_graphs: frozenset[int] = frozenset()
     graphs: int = 0
@@ -124,7 +127,7 @@ class Situation:
             self.device_bytes,
             self.outside_bytes,
             pinned=self.pinned,
-            budget_bytes=self.budget_bytes,
+            budget_bytes=None if self.budget_bytes is None else self.budget_bytes - self.budget_of_others,
             captured_from=self.captured_from,
         )
 
@@ -137,6 +140,7 @@ def situation_of(
     process_bytes: int = 0,
     fixed_bytes: int = 0,
     budget_bytes: int | None = None,
+    budget_of_others: int = 0,
 ) -> Situation:
     """Make a situation of a recording that ends with a failure, and of what its error says.
 
@@ -146,7 +150,7 @@ def situation_of(
         The last event that failed is the failure.
     specification : str
         The resource that had no memory.
-    device_bytes, outside_bytes, process_bytes, fixed_bytes, budget_bytes : int
+    device_bytes, outside_bytes, process_bytes, fixed_bytes, budget_bytes, budget_of_others : int
         As in `Situation`.
     """
     whole = recording.to_trace()
@@ -163,6 +167,7 @@ def situation_of(
         process_bytes,
         fixed_bytes,
         budget_bytes,
+        budget_of_others,
         growing=growing,
         of_graphs=of_graphs,
         graphs=graphs,

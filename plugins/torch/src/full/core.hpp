@@ -1,6 +1,8 @@
 // cenote's functions, as the full allocator calls them: the C ABI of the libcenote.so that is loaded already.
 #pragma once
 
+#include <c10/util/Exception.h>
+
 #include <stdexcept>
 
 #include "cenote/cenote.h"
@@ -13,6 +15,9 @@ inline const cenote_api& core() {
   if (functions == nullptr) throw std::runtime_error(cenote_last_error());
   return *functions;
 }
+
+/// Of a function that returns a status.
+inline void require(int status) { TORCH_CHECK(status == CENOTE_OK, core().last_error()); }
 
 inline int client() {
   static const int index = core().register_client("torch");

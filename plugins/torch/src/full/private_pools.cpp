@@ -130,7 +130,7 @@ std::optional<private_pools::block> private_pools::allocate(c10::DeviceIndex dev
       if (found == routes_.rend()) return std::nullopt;
       if (found->is_announced && !marks_captures<cuda_allocator> && !is_capturing(stream)) {
         found->is_announced = false;
-        core().capture_end(device);
+        require(core().capture_end(device));
       }
       kept_pool& pool = *find_locked(device, found->id);
       finish_pending_locked(pool);
@@ -222,10 +222,10 @@ void private_pools::begin(c10::DeviceIndex device, mempool_id id, std::function<
     pool.set = set;
     pool.pages = pages;
   }
+  constexpr bool announces = !marks_captures<cuda_allocator>;
+  if (announces) require(core().capture_begin(device));
   ++pool.count;
   ++pool.filling;
-  constexpr bool announces = !marks_captures<cuda_allocator>;
-  if (announces) core().capture_begin(device);
   routes_.push_back({device, id, std::move(filter), announces});
   routes_count_.store(static_cast<int>(routes_.size()), std::memory_order_release);
 }
@@ -235,7 +235,7 @@ bool private_pools::end(c10::DeviceIndex device, mempool_id id) {
   const auto found = std::find_if(routes_.begin(), routes_.end(),
                                   [&](const route& each) { return each.device == device && each.id == id; });
   if (found == routes_.end()) return false;
-  if (found->is_announced) core().capture_end(device);
+  if (found->is_announced) require(core().capture_end(device));
   routes_.erase(found);
   routes_count_.store(static_cast<int>(routes_.size()), std::memory_order_release);
   kept_pool& pool = *find_locked(device, id);
@@ -256,11 +256,7 @@ bool private_pools::end(c10::DeviceIndex device, mempool_id id) {
 }
 
 void private_pools::mark_capture(c10::DeviceIndex device, bool begins) {
-  if (begins) {
-    core().capture_begin(device);
-  } else {
-    core().capture_end(device);
-  }
+  require(begins ? core().capture_begin(device) : core().capture_end(device));
 }
 
 bool private_pools::release(c10::DeviceIndex device, mempool_id id) {

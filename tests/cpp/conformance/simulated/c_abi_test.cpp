@@ -416,6 +416,8 @@ TEST_F(c_abi, allocates_at_any_alignment_and_frees_by_it) {
     EXPECT_EQ(cenote_allocate_aligned(client_, 0, 1000, alignment, nullptr), nullptr);
     expect_failure(CENOTE_INVALID_ARGUMENT, "alignment");
   }
+  EXPECT_EQ(cenote_allocate_aligned(client_, 0, 1000, std::size_t{1} << 50, nullptr), nullptr);
+  expect_failure(CENOTE_OUT_OF_MEMORY, "at a multiple of 1.00 PiB");
 }
 
 }  // namespace
