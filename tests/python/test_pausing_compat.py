@@ -6,13 +6,14 @@ import abc
 import importlib
 import importlib.util
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 import cenote
 from cenote import mr, pausing, sim
-from cenote.compat.torch_memory_saver import TorchMemorySaver
+from cenote.compat.torch_memory_saver import TorchMemorySaver, configure_subprocess
 
 MIB = 1 << 20
 
@@ -45,6 +46,32 @@ def test_a_tag_is_paused_with_or_without_a_backup() -> None:
     assert (weights.tobytes(), cache.ptr) == (content, address)
     saver.pause("nobody's")
     saver.resume("nobody's")
+
+
+def test_a_tag_is_kept_on_disk(tmp_path: Path) -> None:
+    saver = TorchMemorySaver()
+    with pytest.raises(ValueError, match="needs a folder"), saver.region("weights", enable_disk_backup=True):
+        pass
+    saver.set_disk_backup_dir(tmp_path / "spilled")
+    with saver.region("weights", enable_disk_backup=True):
+        weights, content = filled()
+    with saver.region("weights", enable_cpu_backup=True, cpu_backup_backend="mmap"):
+        others, _ = filled()
+    saver.pause("weights")
+    assert (
+        sum(cenote.region(name).nbytes for name in pausing.regions() if name.startswith("torch_memory_saver weights"))
+        == 0
+    )
+    (tmp_path / "spilled").rmdir()  # the file has no name
+    saver.resume()
+    assert weights.tobytes() == others.tobytes() == content
+    for wrong in (
+        {"enable_cpu_backup": True, "enable_disk_backup": True},
+        {"cpu_backup_backend": "pinned"},
+        {"enable_cpu_backup": True, "cpu_backup_backend": "paper"},
+    ):
+        with pytest.raises(ValueError, match=r"enable_|cpu_backup_backend"), saver.region("weights", **wrong):  # type: ignore[arg-type]
+            pass
 
 
 def test_a_tag_whose_region_could_not_be_made_has_nothing_to_pause() -> None:
@@ -80,6 +107,10 @@ def test_options_of_the_original_are_taken() -> None:
     saver.hook_mode = "torch"
     saver.memory_margin_bytes = 100
     assert (saver.enabled, saver.hook_mode, saver.memory_margin_bytes) == (True, "torch", 100)
+    saver.retain_cpu_backup = True
+    assert saver.retain_cpu_backup
+    with configure_subprocess():
+        pass
     with pytest.raises(ValueError, match="hook_mode must be"):
         saver.hook_mode = "another"
     with pytest.raises(NotImplementedError):
@@ -115,12 +146,17 @@ def test_vllm_sleeps_and_wakes_by_tags_and_levels(vllm: ModuleType) -> None:
         weights, content = filled()
     with vllm.memory_pool_context("kv_cache"):
         cache, _ = filled()
+    with vllm.memory_pool_context("runtime"):
+        state, _ = filled()
+    with vllm.memory_pool_context("workspace"):
+        scratch, _ = filled()
     backend.suspend(level=1)
     assert backend.state() == "SUSPENDED"
     with pytest.raises(RuntimeError, match="suspended already"):
         backend.suspend()
     backend.resume(["weights"])
-    assert (weights.tobytes(), backend.state()) == (content, "SUSPENDED")
+    assert (weights.tobytes(), state.tobytes(), backend.state()) == (content, content, "SUSPENDED")
+    assert [name for name, region in pausing.regions().items() if region.is_paused] == ["vllm kv_cache"]
     backend.resume()
     assert backend.state() == "RUNNING"
     backend.discard(("kv_cache",))
@@ -129,7 +165,8 @@ def test_vllm_sleeps_and_wakes_by_tags_and_levels(vllm: ModuleType) -> None:
     backend.suspend(level=2)
     assert backend.state() == "SUSPENDED"
     backend.resume()
-    assert cache.size == weights.size
+    assert state.tobytes() == content
+    assert cache.size == weights.size == scratch.size
     assert backend.is_supported() and backend.preserves_communicators() and not backend.supports_durable_storage()
 
 

@@ -19,16 +19,28 @@ What differs: a wrong state is an error that changes nothing, where the original
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import cenote
 from cenote import mr
 from cenote.pausing import pause_together
 
-__all__ = ["TorchMemorySaver", "torch_memory_saver"]
+__all__ = ["TorchMemorySaver", "configure_subprocess", "torch_memory_saver"]
+
+
+_KEPT = {"nothing": "", "host": " with a backup", "file": " with a backup on disk"}
+"""How a region is named after its tag."""
+
+
+@contextmanager
+def configure_subprocess() -> Iterator[None]:
+    """Do nothing: no library is to be preloaded."""
+    yield
 
 
 class TorchMemorySaver:
@@ -36,13 +48,21 @@ class TorchMemorySaver:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards `_regions`
-        self._regions: dict[tuple[str, bool], cenote.region] = {}
+        self._regions: dict[tuple[str, str], cenote.region] = {}
         self._thread = threading.local()
         self._hook_mode = "preload"
         self._memory_margin_bytes = 0
+        self._retain_cpu_backup = False
+        self._disk_backup_dir = os.environ.get("TMS_DISK_BACKUP_DIR", "")
 
     @contextmanager
-    def region(self, tag: str = "default", enable_cpu_backup: bool = False) -> Iterator[None]:
+    def region(
+        self,
+        tag: str = "default",
+        enable_cpu_backup: bool = False,
+        enable_disk_backup: bool = False,
+        cpu_backup_backend: str | None = None,
+    ) -> Iterator[None]:
         """Put what the block allocates onto pages of the tag's own.
 
         Parameters
@@ -50,12 +70,17 @@ class TorchMemorySaver:
         tag : str
             What `pause` and `resume` name it by.
         enable_cpu_backup : bool
-            Whether it keeps its contents, in pinned memory, while it is paused. Without, they are lost.
+            Whether it keeps its contents, in pinned memory, while it is paused.
+        enable_disk_backup : bool
+            The same in a file, in the folder of `set_disk_backup_dir`. Without either they are lost.
+        cpu_backup_backend : str, optional
+            ``"pinned"`` or ``"mmap"``: the host's memory is pinned in either case.
         """
         if not isinstance(tag, str):
             raise TypeError(f"tag must be a str, not {type(tag).__name__}")
+        keep = self._keep(enable_cpu_backup, enable_disk_backup, cpu_backup_backend)
         around = mr.get_current_device_resource()
-        with self._region_of(tag, bool(enable_cpu_backup)):
+        with self._region_of(tag, keep):
             outside = self._outside()
             outside.append(around)
             try:
@@ -81,12 +106,13 @@ class TorchMemorySaver:
         capture_error_mode: str = "global",
         tag: str = "default",
         enable_cpu_backup: bool = False,
+        cpu_backup_backend: str | None = None,
     ) -> Iterator[None]:
         """As ``torch.cuda.graph``, with the graph's memory in the region."""
         cuda = importlib.import_module("torch.cuda")
         with (
             cuda.graph(cuda_graph, pool=pool, stream=stream, capture_error_mode=capture_error_mode),
-            self.region(tag, enable_cpu_backup),
+            self.region(tag, enable_cpu_backup, cpu_backup_backend=cpu_backup_backend),
         ):
             yield
 
@@ -103,7 +129,7 @@ class TorchMemorySaver:
         running, paused = self._regions_of(tag)
         if paused and not running:
             raise RuntimeError(f"{tag or 'everything'} is paused already")
-        pause_together((region, "host" if is_kept else "nothing") for region, is_kept in running)
+        pause_together(running)
 
     def resume(self, tag: str | None = None) -> None:
         """Bring the memory of a tag, or of all that is paused, back to the same addresses.
@@ -146,6 +172,23 @@ class TorchMemorySaver:
     def memory_margin_bytes(self, value: int) -> None:
         self._memory_margin_bytes = int(value)
 
+    @property
+    def retain_cpu_backup(self) -> bool:
+        """Is kept, and changes nothing: pinned memory stays for the next pause (`cenote.keep_pinned`)."""
+        return self._retain_cpu_backup
+
+    @retain_cpu_backup.setter
+    def retain_cpu_backup(self, value: bool) -> None:
+        self._retain_cpu_backup = bool(value)
+
+    def set_disk_backup_dir(self, path: str | os.PathLike[str]) -> None:
+        """Choose the folder of the files of regions with a disk backup that are paused from now on; make it if need be.
+
+        At first it is that of the environment variable ``TMS_DISK_BACKUP_DIR``. Each file is gone with the process.
+        """
+        Path(path).mkdir(parents=True, exist_ok=True)
+        self._disk_backup_dir = os.fspath(path)
+
     def get_cpu_backup(self, x: Any, zero_copy: bool = False) -> Any:
         """Raise: what is paused cannot be read before it is resumed."""
         raise NotImplementedError("what is paused cannot be read before it is resumed")
@@ -157,16 +200,32 @@ class TorchMemorySaver:
         outside: list[mr.DeviceMemoryResource] = self._thread.outside
         return outside
 
-    def _region_of(self, tag: str, is_kept: bool) -> cenote.region:
-        with self._lock:
-            name = f"torch_memory_saver {tag}" + (" with a backup" if is_kept else "")
-            return self._regions.setdefault((tag, is_kept), cenote.region(name))
+    def _keep(self, on_host: bool, on_disk: bool, backend: str | None) -> str:
+        """Give where a region's contents go; with "file", the folder is the one at the pause."""
+        if backend not in (None, "pinned", "mmap"):
+            raise ValueError(f"cpu_backup_backend must be 'pinned' or 'mmap', not {backend!r}")
+        if backend is not None and not on_host:
+            raise ValueError("cpu_backup_backend goes with enable_cpu_backup=True")
+        if on_host and on_disk:
+            raise ValueError("contents are kept by the host or on a disk: enable_cpu_backup or enable_disk_backup")
+        if on_disk and not self._disk_backup_dir:
+            raise ValueError("enable_disk_backup needs a folder: set_disk_backup_dir(), or TMS_DISK_BACKUP_DIR")
+        return "host" if on_host else "file" if on_disk else "nothing"
 
-    def _regions_of(self, tag: str | None) -> tuple[list[tuple[cenote.region, bool]], list[tuple[cenote.region, bool]]]:
-        """Those that run, and those that are paused; none that was never entered."""
+    def _region_of(self, tag: str, keep: str) -> cenote.region:
+        with self._lock:
+            return self._regions.setdefault((tag, keep), cenote.region(f"torch_memory_saver {tag}{_KEPT[keep]}"))
+
+    def _regions_of(self, tag: str | None) -> tuple[list[tuple[cenote.region, str]], list[tuple[cenote.region, str]]]:
+        """Those that run, and those that are paused, each with where its contents go; none that was never entered."""
         with self._lock:
             known = list(self._regions.items())
-        wanted = [(region, is_kept) for (name, is_kept), region in known if tag in (None, name) and region.pools]
+        folder = self._disk_backup_dir
+        wanted = [
+            (region, f"file:{folder}" if keep == "file" else keep)
+            for (name, keep), region in known
+            if tag in (None, name) and region.pools
+        ]
         paused = [each for each in wanted if each[0].is_paused]
         return [each for each in wanted if each not in paused], paused
 

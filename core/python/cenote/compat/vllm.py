@@ -33,6 +33,12 @@ __all__ = ["CenoteBackend", "memory_pool_context"]
 
 _PREFIX = "vllm "
 
+_KEPT = ("runtime", "cudagraph")
+"""vLLM makes neither of these again. Weights it loads again after level 2; all else is scratch, or a cache."""
+
+_WOKEN_BY_NAME = ("weights", "kv_cache")
+"""What stays asleep where other tags are woken. Any wake-up brings back the rest."""
+
 
 def memory_pool_context(tag: str) -> cenote.region:
     """Give the region of a tag of vLLM's, such as ``"weights"`` or ``"kv_cache"``."""
@@ -40,7 +46,7 @@ def memory_pool_context(tag: str) -> cenote.region:
 
 
 class CenoteBackend(_Backend):  # type: ignore[misc]  # vLLM is not there to be looked at
-    """vLLM's sleep and wake-up: level 1 keeps weights in pinned memory; level 2, and all other tags, keep nothing."""
+    """vLLM's sleep and wake-up: pinned memory keeps runtime state and graphs' memory, and weights at level 1."""
 
     def suspend(self, level: int = 1) -> None:
         """Give the memory of all tags back. RuntimeError, with nothing changed, if all of them are suspended.
@@ -50,17 +56,16 @@ class CenoteBackend(_Backend):  # type: ignore[misc]  # vLLM is not there to be 
         running = {tag: region for tag, region in _by_tag().items() if not region.is_paused}
         if not running and _by_tag():
             raise RuntimeError("it is suspended already")
-        pause_together(
-            (region, "host" if level == 1 and tag == "weights" else "nothing") for tag, region in running.items()
-        )
+        kept = (*_KEPT, "weights") if level == 1 else _KEPT
+        pause_together((region, "host" if tag in kept else "nothing") for tag, region in running.items())
 
     def resume(self, tags: list[str] | None = None) -> None:
-        """Bring the memory of some tags, or of all, back. MemoryError says how much is missing.
+        """Bring all memory back, or all but those of the tags ``"weights"`` and ``"kv_cache"`` that are not named.
 
-        Tags that were resumed before it stay so; the others can be resumed later.
+        MemoryError says how much is missing. Tags that were resumed before it stay so; the others can be resumed later.
         """
         for tag, region in _by_tag().items():
-            if region.is_paused and (tags is None or tag in tags):
+            if region.is_paused and (tags is None or tag in tags or tag not in _WOKEN_BY_NAME):
                 cenote.resume(region)
 
     def discard(self, tags: tuple[str, ...]) -> None:
