@@ -109,7 +109,9 @@ class Standing:
     """A pool and a buffer that were there before, and what the device held then."""
 
     def __init__(self) -> None:
-        mr.CudaAsyncMemoryResource().trim(wait=True)  # its pool is kept, for the next one, with what others left in it
+        for specification in ("async", "async_managed"):
+            for device in (0, 1):  # their pools are kept, for the next one, with what others left in them
+                mr.from_spec(specification, device).trim(wait=True)
         self.pool = mr.PoolMemoryResource(mr.CudaMemoryResource(), MIB, 2 * MIB)
         self.stream = stream.Stream()
         self.buffer = cenote.DeviceBuffer(size=64, stream=self.stream, mr=self.pool)

@@ -12,6 +12,7 @@
 
 #include "cenote/driver/memory.hpp"
 #include "cenote/driver/shared_account.hpp"
+#include "cenote/resources/arena_memory_resource.hpp"
 #include "cenote/resources/cuda_async_memory_resource.hpp"
 #include "cenote/resources/cuda_memory_resource.hpp"
 #include "cenote/resources/managed_memory_resource.hpp"
@@ -92,6 +93,17 @@ TEST_F(device_budget, bounds_all_resources_together) {
   cuda.deallocate(on, three, 2 * MiB);
   second.deallocate(on, two, 2 * MiB);
   first.deallocate(on, one, 4 * MiB);
+}
+
+TEST_F(device_budget, leaves_room_for_what_resources_take_at_first) {
+  set_budget(0, spell_bytes(held_before_ + 8 * MiB));
+  auto cuda = std::make_shared<cuda_memory_resource>(0);
+  const pool_memory_resource pool(cuda);
+  EXPECT_EQ(held(), 4 * MiB);
+  const arena_memory_resource arena(cuda);
+  EXPECT_EQ(held(), 6 * MiB);
+  set_budget(0, spell_bytes(held_before_ + 1 * MiB));  // less than what is held already
+  EXPECT_EQ(free_within_budget(0), 0u);
 }
 
 TEST_F(device_budget, is_refused_as_memory_that_ran_out_with_who_has_set_it) {

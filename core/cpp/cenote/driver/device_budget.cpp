@@ -235,6 +235,12 @@ budget_figures budget_of(int device) {
 
 bool has_budget(int device) { return limit_of(device) != no_limit; }
 
+std::size_t free_within_budget(int device) {
+  const std::size_t free = device_memory_info(device).free_bytes;
+  const std::size_t limit = limit_of(device);
+  return limit == no_limit ? free : std::min(free, limit - std::min(limit, held_together(device)));
+}
+
 bool take_from_budget(int device, std::size_t bytes) {
   const std::size_t limit = limit_of(device);
   account& own = account_of(device);

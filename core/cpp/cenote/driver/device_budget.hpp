@@ -70,6 +70,9 @@ namespace cenote::inline v1 {
 /// Whether there is one. Asks the driver nothing, once the device has been used.
 bool has_budget(int device);
 
+/// The device's free bytes, as far as the budget leaves them.
+std::size_t free_within_budget(int device);
+
 /// Counts the bytes; false, and they are not counted, where they would pass the budget.
 bool take_from_budget(int device, std::size_t bytes);
 void give_back_to_budget(int device, std::size_t bytes) noexcept;

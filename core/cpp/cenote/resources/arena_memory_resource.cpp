@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "cenote/driver/device.hpp"
+#include "cenote/driver/device_budget.hpp"
 #include "cenote/ground/output_file.hpp"
 
 namespace cenote::inline v1 {
@@ -17,7 +18,7 @@ constexpr std::size_t smallest_arena = 1 * MiB;
 arena_memory_resource::checked_size arena_memory_resource::check_size(const std::shared_ptr<memory_resource>& upstream,
                                                                       std::optional<std::size_t> wanted) {
   const int device = require_upstream(upstream, "arena")->device();
-  const std::size_t bytes = align_down(wanted ? *wanted : device_memory_info(device).free_bytes / 2, default_alignment);
+  const std::size_t bytes = align_down(wanted ? *wanted : free_within_budget(device) / 2, default_alignment);
   if (bytes >= smallest_arena) return {bytes};
   throw std::logic_error("an arena needs at least " + format_bytes(smallest_arena) + ", not " + format_bytes(bytes));
 }

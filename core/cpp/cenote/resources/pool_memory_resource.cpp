@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "cenote/driver/device.hpp"
+#include "cenote/driver/device_budget.hpp"
 #include "cenote/ground/bytes.hpp"
 #include "cenote/ground/flight_recorder.hpp"
 #include "cenote/ground/log.hpp"
@@ -24,9 +25,7 @@ void check_pool_size(const char* which, std::optional<std::size_t> bytes) {
   }
 }
 
-std::size_t half_of_free_memory(int device) {
-  return align_down(device_memory_info(device).free_bytes / 2, block_granularity);
-}
+std::size_t half_of_free_memory(int device) { return align_down(free_within_budget(device) / 2, block_granularity); }
 
 /// Pages where the upstream is virtual memory that the device has, else chunks.
 std::unique_ptr<pool::backing> make_backing(pool::shared_heap& heap, std::shared_ptr<memory_resource> upstream,

@@ -82,8 +82,8 @@ cdef class PoolMemoryResource(UpstreamResourceAdaptor):
     upstream_mr : DeviceMemoryResource
         Where the memory comes from.
     initial_pool_size : int or str, optional
-        Bytes taken at once, a multiple of 256. If not given, half of the device's free memory; none over a
-        `VirtualMemoryResource`, and over pinned, managed and other memory that the host can use.
+        Bytes taken at once, a multiple of 256. If not given, half of the device's free memory, as far as a budget
+        leaves it; none over a `VirtualMemoryResource`, and over pinned, managed and other memory that the host can use.
     maximum_pool_size : int or str, optional
         Bytes that the pool never exceeds, a multiple of 256; as much as the upstream gives if not given.
     tight : bool, optional
@@ -206,7 +206,7 @@ cdef class ArenaMemoryResource(UpstreamResourceAdaptor):
     upstream_mr : DeviceMemoryResource
         Where the memory comes from.
     arena_size : int or str, optional
-        Bytes, rounded down to 256; half of the device's free memory if not given.
+        Bytes, rounded down to 256; half of the device's free memory, as far as a budget leaves it, if not given.
     dump_log_on_failure : bool
         Append the map of the arena's blocks to ``cenote_arena_memory_dump.log`` in the current folder whenever an
         allocation fails.
