@@ -25,7 +25,8 @@ import numpy as np
 
 from cenote import recorder
 from cenote._beside import bytes_of_libraries, bytes_of_processes
-from cenote._core.registry import find_per_device_resource, holding_at_sites
+from cenote._core.clients import holding_at_sites
+from cenote._core.registry import find_per_device_resource
 from cenote.budgets import get_budget
 from cenote.driver import is_simulated, memory_info
 from cenote.errors import CudaError, Holder, OutOfMemoryError, ReliefStep

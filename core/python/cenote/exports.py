@@ -16,7 +16,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from cenote._core.registry import devices_with_resource, find_per_device_resource, usage
+from cenote._core.clients import usage
+from cenote._core.registry import devices_with_resource, find_per_device_resource
 from cenote.logs._output_file import write_whole
 from cenote.logs.trace import path_argument
 from cenote.pressure import pressure_handlers

@@ -28,6 +28,7 @@ from typing import Any
 
 import cenote
 from cenote import mr
+from cenote._core.environment import environment_variable
 from cenote.pausing import pause_together
 
 __all__ = ["TorchMemorySaver", "configure_subprocess", "torch_memory_saver"]
@@ -53,7 +54,7 @@ class TorchMemorySaver:
         self._hook_mode = "preload"
         self._memory_margin_bytes = 0
         self._retain_cpu_backup = False
-        self._disk_backup_dir = os.environ.get("TMS_DISK_BACKUP_DIR", "")
+        self._disk_backup_dir = environment_variable("TMS_DISK_BACKUP_DIR") or ""
 
     @contextmanager
     def region(

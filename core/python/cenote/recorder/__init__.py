@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from cenote._core import flight_recorder as _recorder
 from cenote._core.arguments import whole_number
-from cenote._core.registry import Holding
+from cenote._core.clients import Holding
 from cenote.logs._output_file import write_whole
 from cenote.logs.trace import DTYPE as _TRACE_DTYPE
 from cenote.logs.trace import Action, path_argument, trace_argument
