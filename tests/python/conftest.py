@@ -114,6 +114,12 @@ def on_device() -> Callable[[int], AbstractContextManager[None]]:
     return current
 
 
+@pytest.fixture
+def counted() -> mr.StatisticsResourceAdaptor:
+    """A pool over the memory of the device, with statistics of what it hands out."""
+    return mr.StatisticsResourceAdaptor(mr.from_spec("pool:initial=0 | cuda"))
+
+
 @pytest.fixture(scope="session")
 def build_project() -> Callable[..., None]:
     """Configures the CMake project in a folder and builds it, in its folder `build` or another one."""
