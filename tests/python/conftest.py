@@ -26,6 +26,7 @@ os.environ["CENOTE_CUDA_DRIVER"] = "sim"
 os.environ["CENOTE_SIM"] = "devices=2,memory=8GiB,pageable=1"
 
 from cenote import mr, registry, sim  # noqa: E402  the driver is chosen above
+from cenote.statistics import statistics  # noqa: E402
 
 DEVICES = (0, 1)
 _driver = ctypes.CDLL(str(sim._library.find_library()))
@@ -118,6 +119,15 @@ def on_device() -> Callable[[int], AbstractContextManager[None]]:
 def counted() -> mr.StatisticsResourceAdaptor:
     """A pool over the memory of the device, with statistics of what it hands out."""
     return mr.StatisticsResourceAdaptor(mr.from_spec("pool:initial=0 | cuda"))
+
+
+@pytest.fixture
+def counted_current() -> Iterator[mr.StatisticsResourceAdaptor]:
+    """The current resource, with statistics during the test."""
+    with statistics():
+        current = mr.get_current_device_resource()
+        assert isinstance(current, mr.StatisticsResourceAdaptor)
+        yield current
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import contextvars
 import functools
-import inspect
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -30,14 +26,6 @@ from cenote.statistics import (
 
 Record = ProfilerRecords.MemoryRecord
 NOTHING = Statistics(0, 0, 0, 0, 0, 0)
-
-
-@pytest.fixture
-def counted() -> Iterator[mr.StatisticsResourceAdaptor]:
-    with statistics():
-        current = mr.get_current_device_resource()
-        assert isinstance(current, mr.StatisticsResourceAdaptor)
-        yield current
 
 
 def test_without_statistics_there_are_none() -> None:
@@ -64,7 +52,7 @@ def test_each_device_is_counted_for_itself(on_device: Callable[[int], AbstractCo
     del buffer
 
 
-def test_scopes_count_from_nothing_and_fold_into_the_one_around(counted: mr.StatisticsResourceAdaptor) -> None:
+def test_scopes_count_from_nothing_and_fold_into_the_one_around(counted_current: mr.StatisticsResourceAdaptor) -> None:
     first = cenote.DeviceBuffer(size=10)
     assert get_statistics() == Statistics(10, 1, 10, 1, 10, 1)
     second = cenote.DeviceBuffer(size=20)
@@ -144,7 +132,7 @@ def test_block_may_be_left_on_another_device(on_device: Callable[[int], Abstract
     assert mr.get_current_device_resource() is before
 
 
-def test_profiled_functions_and_blocks_are_recorded(counted: mr.StatisticsResourceAdaptor) -> None:
+def test_profiled_functions_and_blocks_are_recorded(counted_current: mr.StatisticsResourceAdaptor) -> None:
     records = ProfilerRecords()
 
     @profiler(records=records)
@@ -181,7 +169,7 @@ def test_profiled_functions_and_blocks_are_recorded(counted: mr.StatisticsResour
     assert get_statistics() == Statistics(0, 0, 120, 4, 185, 11)
 
 
-def test_default_records_are_written_unless_others_are_named(counted: mr.StatisticsResourceAdaptor) -> None:
+def test_default_records_are_written_unless_others_are_named(counted_current: mr.StatisticsResourceAdaptor) -> None:
     with profiler(name="of the default records"):
         cenote.DeviceBuffer(size=7)
     assert default_profiler_records.records["of the default records"] == Record(1, 7, 7)
@@ -211,19 +199,19 @@ def test_enabling_in_a_profiled_block_does_no_harm() -> None:
 
 
 def test_replacing_the_resource_in_a_profiled_block_closes_the_right_scope(
-    counted: mr.StatisticsResourceAdaptor,
+    counted_current: mr.StatisticsResourceAdaptor,
 ) -> None:
     records = ProfilerRecords()
     with profiler(records=records, name="block"):
         cenote.DeviceBuffer(size=3)
         mr.set_current_device_resource(mr.CudaMemoryResource())
         cenote.DeviceBuffer(size=4)
-    mr.set_current_device_resource(counted)
+    mr.set_current_device_resource(counted_current)
     assert records.records == {"block": Record(1, 3, 3)}
-    assert counted.allocation_counts == Statistics(0, 0, 3, 1, 3, 1)
+    assert counted_current.allocation_counts == Statistics(0, 0, 3, 1, 3, 1)
 
 
-def test_exception_passes_through_and_is_recorded(counted: mr.StatisticsResourceAdaptor) -> None:
+def test_exception_passes_through_and_is_recorded(counted_current: mr.StatisticsResourceAdaptor) -> None:
     records = ProfilerRecords()
 
     @profiler(records=records, name="raises")
@@ -238,7 +226,7 @@ def test_exception_passes_through_and_is_recorded(counted: mr.StatisticsResource
         pop_statistics()
 
 
-def test_recursion_is_recorded_call_by_call(counted: mr.StatisticsResourceAdaptor) -> None:
+def test_recursion_is_recorded_call_by_call(counted_current: mr.StatisticsResourceAdaptor) -> None:
     records = ProfilerRecords()
 
     @profiler(records=records, name="recursive")
@@ -267,14 +255,14 @@ def test_decorated_function_keeps_its_name_and_documentation() -> None:
     assert _describe(function).endswith("(test_decorated_function_keeps_its_name_and_documentation.<locals>.function)")
 
 
-def test_callables_without_source_can_be_profiled(counted: mr.StatisticsResourceAdaptor) -> None:
+def test_callables_without_source_can_be_profiled(counted_current: mr.StatisticsResourceAdaptor) -> None:
     records = ProfilerRecords()
     assert profiler(records=records)(len)([1, 2]) == 2
     assert profiler(records=records)(functools.partial(max, 3))(2) == 3
     assert sorted(records.records) == ["len", "partial"]
 
 
-def test_threads_records_add_up(counted: mr.StatisticsResourceAdaptor) -> None:
+def test_threads_records_add_up(counted_current: mr.StatisticsResourceAdaptor) -> None:
     records, data = ProfilerRecords(), Statistics(0, 0, 2, 1, 3, 1)
 
     def work() -> None:
@@ -360,249 +348,3 @@ def test_a_finalizer_may_record_while_its_thread_records() -> None:
     adding.join(60)
     assert not adding.is_alive()
     assert set(records.records) == {"within", "around"}
-
-
-def allocate(size: int) -> None:
-    cenote.DeviceBuffer(size=size)
-
-
-def test_a_coroutine_is_recorded_and_what_others_do_meanwhile_is_not(counted: mr.StatisticsResourceAdaptor) -> None:
-    records = ProfilerRecords()
-
-    @profiler(records=records, name="function")
-    async def part(size: int, times: int) -> int:
-        for _ in range(times):
-            allocate(size)
-            await asyncio.sleep(0)
-        return size
-
-    async def block(name: str, size: int, times: int) -> None:
-        with profiler(records=records, name=name):
-            for _ in range(times):
-                kept = cenote.DeviceBuffer(size=size)
-                await asyncio.sleep(0)
-                del kept
-
-    async def all_of_them() -> None:
-        with profiler(records=records, name="all"):
-            assert await asyncio.gather(part(1, 3), part(10, 2)) == [1, 10]
-            await asyncio.gather(block("A", 100, 3), block("B", 1000, 4))
-
-    assert inspect.iscoroutinefunction(part) and part.__name__ == "part"
-    asyncio.run(all_of_them())
-    assert records.records == {
-        "function": Record(2, 23, 10),
-        "A": Record(1, 300, 100),
-        "B": Record(1, 4000, 1000),
-        "all": Record(1, 4323, 1100),
-    }
-
-
-def test_a_coroutine_that_is_resumed_by_hand_is_recorded_alone(counted: mr.StatisticsResourceAdaptor) -> None:
-    records = ProfilerRecords()
-
-    class Pause:
-        def __await__(self) -> Iterator[None]:
-            yield
-
-    def named(name: str, size: int) -> Any:
-        @profiler(records=records, name=name)
-        async def part() -> None:
-            with profiler(records=records, name=f"block of {name}"):
-                allocate(size)
-                await Pause()
-                allocate(size)
-
-        return part()
-
-    parts = [named("A", 1), named("B", 10)]
-    for _ in range(2):
-        for part in parts:
-            with contextlib.suppress(StopIteration):
-                part.send(None)
-            allocate(100)
-    assert records.records == {
-        "A": Record(1, 2, 1),
-        "block of A": Record(1, 2, 1),
-        "B": Record(1, 20, 10),
-        "block of B": Record(1, 20, 10),
-    }
-    with pytest.raises(IndexError):
-        pop_statistics()
-
-
-def test_a_generator_is_recorded_and_what_others_do_meanwhile_is_not(counted: mr.StatisticsResourceAdaptor) -> None:
-    records, seen = ProfilerRecords(), []
-
-    @profiler(records=records, name="generator")
-    def generate(size: int) -> Generator[int, str, str]:
-        try:
-            allocate(size)
-            seen.append((yield 1))
-            push_statistics()
-            allocate(size)
-            try:
-                yield 2
-            except KeyError:
-                seen.append("thrown")
-            allocate(size)
-            assert pop_statistics() == Statistics(0, 0, size, 1, 2 * size, 2)
-            yield 3
-            return "returned"
-        finally:
-            allocate(size)
-
-    assert inspect.isgeneratorfunction(generate)
-    whole = generate(10)
-    assert next(whole) == 1
-    allocate(1000)
-    assert whole.send("sent") == 2
-    allocate(1000)
-    assert whole.throw(KeyError()) == 3
-    allocate(1000)
-    with pytest.raises(StopIteration) as stop:
-        next(whole)
-    assert (seen, stop.value.value) == (["sent", "thrown"], "returned")
-    assert records.records == {"generator": Record(1, 40, 10)}
-
-    closed = generate(10)
-    next(closed)
-    closed.close()
-    assert records.records == {"generator": Record(2, 60, 10)}
-    dropped = generate(10)
-    next(dropped)
-    del dropped
-    assert records.records == {"generator": Record(3, 80, 10)}
-
-
-def test_an_asynchronous_generator_is_recorded(counted: mr.StatisticsResourceAdaptor) -> None:
-    records, seen = ProfilerRecords(), []
-
-    @profiler(records=records, name="generator")
-    async def generate() -> AsyncGenerator[int, str]:
-        try:
-            allocate(10)
-            seen.append((yield 1))
-            await asyncio.sleep(0)
-            allocate(10)
-            try:
-                yield 2
-            except KeyError:
-                seen.append("thrown")
-            yield 3
-        finally:
-            await asyncio.sleep(0)
-            allocate(10)
-
-    async def ask() -> None:
-        values = generate()
-        assert await anext(values) == 1
-        allocate(1000)
-        assert await values.asend("sent") == 2
-        assert await values.athrow(KeyError()) == 3
-        allocate(1000)
-        assert [value async for value in values] == []
-        abandoned = generate()
-        await anext(abandoned)
-        await abandoned.aclose()
-
-    async def others() -> None:
-        for _ in range(10):
-            allocate(1000)
-            await asyncio.sleep(0)
-
-    async def both() -> None:
-        await asyncio.gather(ask(), others())
-
-    assert inspect.isasyncgenfunction(generate)
-    asyncio.run(both())
-    assert seen == ["sent", "thrown"]
-    assert records.records == {"generator": Record(2, 50, 10)}
-
-
-def test_whatever_comes_to_a_coroutine_is_recorded_as_one(counted: mr.StatisticsResourceAdaptor) -> None:
-    records = ProfilerRecords()
-
-    async def function(size: int) -> None:
-        await asyncio.sleep(0)
-        allocate(size)
-
-    class Called:
-        async def __call__(self, size: int) -> None:
-            await function(size)
-
-        async def method(self, size: int) -> None:
-            await function(size)
-
-    @functools.wraps(function)
-    def wrapper(size: int) -> Any:
-        return function(size)
-
-    callables = {
-        "partial": functools.partial(function, 10),
-        "object": functools.partial(Called(), 10),
-        "method": functools.partial(Called().method, 10),
-        "wrapper": functools.partial(wrapper, 10),
-    }
-    for name, called in callables.items():
-        asyncio.run(profiler(records=records, name=name)(called)())
-    assert records.records == dict.fromkeys(callables, Record(1, 10, 10))
-
-
-def test_tasks_and_their_threads_count_in_the_scopes_they_were_started_in(
-    counted: mr.StatisticsResourceAdaptor,
-) -> None:
-    async def child(size: int) -> Statistics | None:
-        push_statistics()
-        await asyncio.sleep(0)
-        kept = cenote.DeviceBuffer(size=size)
-        await asyncio.to_thread(allocate, 1)
-        await asyncio.sleep(0)
-        del kept
-        return pop_statistics()
-
-    async def parent() -> Statistics | None:
-        push_statistics()
-        await asyncio.gather(child(100), child(1000))
-        thread = threading.Thread(target=allocate, args=(10_000,))
-        thread.start()
-        thread.join()
-        return pop_statistics()
-
-    counts = asyncio.run(parent())
-    assert counts is not None and (counts.total_bytes, counts.total_count) == (1102, 4)
-    assert counts.peak_bytes >= 1100
-    assert get_statistics() == counted.allocation_counts
-    with pytest.raises(IndexError):
-        pop_statistics()
-
-
-def test_what_a_task_does_after_the_scope_has_ended_is_not_counted_there(
-    counted: mr.StatisticsResourceAdaptor,
-) -> None:
-    records = ProfilerRecords()
-
-    async def late(go: asyncio.Event) -> None:
-        await go.wait()
-        allocate(10)
-
-    async def parent() -> None:
-        go = asyncio.Event()
-        with profiler(records=records, name="block"):
-            task = asyncio.create_task(late(go))
-        go.set()
-        await task
-
-    asyncio.run(parent())
-    assert records.records == {"block": Record(1, 0, 0)}
-
-
-def test_a_block_may_end_in_another_context(counted: mr.StatisticsResourceAdaptor) -> None:
-    records = ProfilerRecords()
-    block = profiler(records=records, name="block")
-    contextvars.copy_context().run(block.__enter__)
-    allocate(10)
-    block.__exit__(None, None, None)
-    assert records.records == {"block": Record(1, 0, 0)}
-    with pytest.raises(RuntimeError, match="entered"):
-        block.__exit__(None, None, None)
