@@ -200,7 +200,7 @@ PACKAGE_KNOWS: dict[str, set[str]] = {
     "frameworks": {"_core", "_doors", "_local_device", "driver", "mr", "registry", "sim"},
     "scopes": {"_core", "mr"},
     "allocators": {"__init__"},
-    "compat": {"__init__", "mr", "pausing", "stream"},
+    "compat": {"__init__", "_core", "mr", "pausing", "stream"},
 }
 PACKAGE_KNOWS["__init__"] = set(PACKAGE_KNOWS) - {"compat"}
 PACKAGE_KNOWS["cli"] = set(PACKAGE_KNOWS)
