@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -87,6 +88,11 @@ class Worker:
         except (WorkerError, subprocess.TimeoutExpired):
             self._process.kill()
             self._process.wait()
+        finally:
+            for pipe in (self._process.stdin, self._process.stdout):
+                with contextlib.suppress(OSError):  # what it was not sent any more
+                    if pipe is not None:
+                        pipe.close()
 
     def _ended(self) -> WorkerError:
         status = self._process.wait()

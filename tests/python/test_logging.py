@@ -180,6 +180,7 @@ def test_log_is_the_parents_alone_after_a_fork(tmp_path: Path, run_fresh: Callab
         for block in blocks:
             log.deallocate(block, 10)
         """,
+        PYTHONWARNINGS="ignore::DeprecationWarning",  # Python 3.12 and newer warn of a fork beside threads
         CENOTE_LOG_FILE=str(tmp_path / "log.csv"),
     )
     assert done.stderr == ""
