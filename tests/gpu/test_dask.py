@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 for module in ("dask_cuda", "cupy"):
-    pytest.importorskip(module)
+    pytest.importorskip(module, exc_type=ImportError)
 
 CLUSTER = """
 import os
@@ -80,5 +80,5 @@ def test_arrays_and_buffers_go_to_another_worker_through_the_host(run: Callable[
 def test_arrays_and_buffers_go_to_another_worker_over_ucx(run: Callable[..., str]) -> None:
     """What UCX receives into is RMM's, which is on the pool."""
     for module in ("distributed_ucxx", "rmm.pylibrmm"):
-        pytest.importorskip(module)
+        pytest.importorskip(module, exc_type=ImportError)
     run(CLUSTER.format(protocol="ucxx", frameworks=["cupy", "rmm"]))
