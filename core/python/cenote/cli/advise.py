@@ -77,8 +77,9 @@ def _after_failure(
     if budget is not None and of_others > budget:
         raise ValueError(f"others cannot hold {format_bytes(of_others)} of a budget of {format_bytes(budget)}")
     situation = situation_of(recording, resource, memory, outside, processes, contexts, budget, of_others)
-    with terminal.progress(f"Replaying {args.file.name} with one change at a time", 1):
+    with terminal.progress(f"Replaying {args.file.name} with one change at a time", 1) as progress:
         found = advice_for(situation, machine)
+        progress(1)
     terminal.line()
     for each in found:
         terminal.line(each.text, "bold" if each is found[0] else "")
