@@ -49,7 +49,7 @@ async def send(dask_worker):
     await dask_worker.heartbeat()
 
 def pairs(client, make, check, count):
-    # What one worker makes is looked at on the next one.
+    # Each array is made by one worker and checked by the next one.
     workers = list(client.scheduler_info()["workers"])
     made = [client.submit(make, i, workers=[workers[i % COUNT]], pure=False) for i in range(count)]
     found = [client.submit(check, each, i, workers=[workers[(i + 1) % COUNT]], pure=False)

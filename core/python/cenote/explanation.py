@@ -364,7 +364,7 @@ def _advice_for(explanation: Explanation, error: OutOfMemoryError) -> tuple[Advi
 def _budget(device: int, held: int | None, holders: tuple[Holder, ...]) -> dict[str, int]:
     """Give the budget of the process, and what of it others than a resource hold; nothing where there is none.
 
-    Of a resource that does not know what it holds, the clients' bytes are taken.
+    Where the resource does not know what it holds, it is taken to hold the clients' bytes.
     """
     budget = get_budget(device)
     if budget.limit is None:

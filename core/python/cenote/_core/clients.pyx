@@ -87,7 +87,7 @@ def sample_sites(every=1) -> None:
     Parameters
     ----------
     every : int, default 1
-        Of how many allocations of each thread one is sampled; 0 ends it, and forgets what was sampled.
+        Each thread samples one of so many allocations. 0 ends sampling, and forgets what was sampled.
 
     Raises
     ------

@@ -37,11 +37,11 @@ class MemoryState:
     held : int or None
         Taken from the upstream, or the device.
     limit : int or None
-        What it never holds more than.
+        The most that it may hold.
     largest_free : int or None
         The largest block that it could hand out without growing.
     device_free, device_total : int or None
-        What the device has left, and what it has in all.
+        Free memory of the device, and all of its memory.
     """
 
     in_use: int | None

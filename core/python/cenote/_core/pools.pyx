@@ -47,8 +47,8 @@ class PoolCounters:
     allocations : int
         All of them; each came from one of the places that follow.
     from_front_cache, from_own_stream, from_ready, from_other_stream, from_upstream, from_reclaim : int
-        What the thread kept, what the same stream freed, what all work is done with, what another stream freed, new
-        memory, and blocks of several streams that were joined.
+        Allocations from the thread's cache, from blocks of the same stream, from blocks whose work is done, from blocks
+        of another stream, from new memory, and from blocks of several streams that were joined.
     waits, events : int
         Waits on the device, and events recorded.
     upstream_allocations, upstream_frees : int

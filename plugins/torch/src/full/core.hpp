@@ -16,7 +16,7 @@ inline const cenote_api& core() {
   return *functions;
 }
 
-/// Of a function that returns a status.
+/// Throws with the text of the last failure, unless the status says that all went well.
 inline void require(int status) { TORCH_CHECK(status == CENOTE_OK, core().last_error()); }
 
 inline int client() {
