@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "cenote/driver/paused_addresses.hpp"
+#include "cenote/ground/bytes.hpp"
 #include "cenote/ground/error.hpp"
 
 namespace cenote::inline v1::pool {
@@ -20,11 +21,18 @@ void host_parking::for_each_part(std::size_t offset, std::size_t bytes, Copy&& c
   }
 }
 
+void host_parking::make_room(std::size_t bytes) {
+  const std::size_t kept = pinned_chunks::get().kept_bytes();
+  const std::size_t fresh = bytes - std::min(bytes, kept);
+  if (fresh > pinned_chunks::chunk_bytes)
+    touched_.emplace(align_up(fresh, pinned_chunks::chunk_bytes) / pinned_chunks::chunk_bytes);
+}
+
 void host_parking::save(std::size_t offset, const std::byte* from, std::size_t bytes, stream_ref stream) {
   for_each_part(offset, bytes, [&](std::size_t index, std::size_t place, std::size_t done, std::size_t part) {
     if (index == chunks_.size()) {
       chunks_.reserve(index + 1);
-      pinned_chunks::chunk fresh = pinned_chunks::get().take(device_);
+      pinned_chunks::chunk fresh = pinned_chunks::get().take(device_, touched_ ? &*touched_ : nullptr);
       if (!fresh) throw out_of_memory("pinned memory of the host", pinned_chunks::chunk_bytes, {});
       chunks_.push_back(std::move(fresh));
     }

@@ -2,11 +2,13 @@
 //
 //     offset   0 ........ 32 MiB ........ 64 MiB …      chunk by chunk, in the order in which it is saved
 //
-// A chunk is pinned when the first byte for it is saved, so that pinning one runs beside the copies into those before.
+// A chunk is pinned when the first byte for it is saved, so that pinning one runs beside the copies into those before,
+// and beside threads that find the memory of those behind.
 //
 // Threads: as parking. Cost: that of pinned_chunks, and the copies.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "cenote/driver/pinned_chunks.hpp"
@@ -18,8 +20,11 @@ class host_parking final : public parking {
  public:
   explicit host_parking(int device) noexcept : device_(device) {}
 
+  void make_room(std::size_t bytes) override;
+
   /// Throws out_of_memory where the host has no memory.
   void save(std::size_t offset, const std::byte* from, std::size_t bytes, stream_ref stream) override;
+  void end_saving(stream_ref) override { touched_.reset(); }
   void load(std::size_t offset, std::byte* to, std::size_t bytes, stream_ref stream) override;
 
  private:
@@ -28,6 +33,7 @@ class host_parking final : public parking {
 
   const int device_;
   std::vector<pinned_chunks::chunk> chunks_;
+  std::optional<touched_chunks> touched_;
 };
 
 }  // namespace cenote::inline v1::pool

@@ -1,0 +1,51 @@
+// Memory of the host for chunks that are about to be pinned, found by threads ahead of who pins them: the host clears
+// each page when it is touched first, which takes longer than pinning it.
+//
+//     threads, a chunk each     map, touch ──▶ ready, or soon: at most 16 ──▶ take() ──▶ who pins it
+//
+// No thread waits for another one: the slowest delays its own chunk alone.
+//
+// Threads: it is used by one, and has up to eight of its own, which end with it or once all chunks are touched.
+// Cost: 41 to 44 GB/s with the pinning, which is done meanwhile; 17 to 18 where all threads touch one chunk, and it is
+// pinned, before the next (H200, 16 processors, driver 580.159.04).
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace cenote::inline v1 {
+
+class touched_chunks {
+ public:
+  static constexpr std::size_t chunk_bytes = std::size_t{32} << 20;
+
+  /// `count` chunks are going to be taken.
+  explicit touched_chunks(std::size_t count);
+  ~touched_chunks();
+  touched_chunks(const touched_chunks&) = delete;
+  touched_chunks& operator=(const touched_chunks&) = delete;
+
+  /// A chunk for which the host has found its memory, which is then the caller's to unmap. Null where it has none.
+  /// One beyond `count` is touched by the caller.
+  std::byte* take();
+
+  /// The same without threads.
+  static std::byte* make() noexcept;
+  static void unmap(std::byte* chunk) noexcept;
+
+ private:
+  void touch_ahead();
+
+  std::mutex mutex_;  // guards all below
+  std::condition_variable ready_or_none_;
+  std::condition_variable wanted_;
+  std::vector<std::byte*> ready_;
+  std::size_t not_begun_;
+  std::size_t begun_ = 0;              // and not ready
+  std::vector<std::jthread> threads_;  // last, as they use the others
+};
+
+}  // namespace cenote::inline v1
