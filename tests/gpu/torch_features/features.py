@@ -23,7 +23,10 @@ FRESH: set[str] = set()
 OF_CENOTE: set[str] = set()
 """Those that PyTorch's own allocator does not have."""
 
-RESOURCES = {"share_with_another_process": "pool | virtual:ipc=true"}
+RESOURCES = {
+    "share_with_another_process": "pool | virtual:ipc=true",
+    "a_tensor_is_on_offer_to_others_while_it_lives": "pool | virtual:ipc=true",
+}
 """Where another resource than a pool is needed."""
 
 

@@ -27,7 +27,7 @@ def share_with_another_process() -> object:
 
     context = multiprocessing.get_context("spawn")
     queue, answers = context.SimpleQueue(), context.SimpleQueue()
-    process = context.Process(target=_receive, args=(queue, answers, chosen_allocator()), daemon=True)
+    process = context.Process(target=receive_and_change, args=(queue, answers, chosen_allocator()), daemon=True)
     process.start()
     kept = torch.arange(1000, device="cuda")
     queue.put(kept)
@@ -39,7 +39,8 @@ def share_with_another_process() -> object:
     return process.exitcode
 
 
-def _receive(queue: Any, answers: Any, allocator: str) -> None:
+def receive_and_change(queue: Any, answers: Any, allocator: str) -> None:
+    """Sum a tensor of the other process, change it, and hold it until something else arrives."""
     install(allocator, "share_with_another_process")
     import torch
 

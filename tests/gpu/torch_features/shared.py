@@ -6,6 +6,7 @@ import gc
 from typing import Any
 
 from .features import MiB, alone, device_free, feature_of_cenote, install, installs_itself, tensor
+from .programs import receive_and_change
 
 
 def _graph_of(size: int) -> tuple[Any, Any, Any]:
@@ -107,6 +108,35 @@ def a_pool_of_the_program_shares_no_pages() -> object:
     seen.append(pages.nbytes > 0)
     del kept, graph
     return seen
+
+
+@feature_of_cenote
+def a_tensor_is_on_offer_to_others_while_it_lives() -> object:
+    import torch
+    import torch.multiprocessing as multiprocessing
+
+    import cenote
+
+    before = torch.cuda.memory_allocated()
+    context = multiprocessing.get_context("spawn")
+    queue, answers = context.SimpleQueue(), context.SimpleQueue()
+    process = context.Process(target=receive_and_change, args=(queue, answers, "cenote"), daemon=True)
+    process.start()
+    kept = torch.arange(1000, device="cuda")
+    address = kept.data_ptr()
+    queue.put(kept)
+    assert answers.get() == 499500
+    queue.put(None)
+    process.join()
+    del kept
+    gc.collect()
+    torch.cuda.ipc_collect()
+    assert torch.cuda.memory_allocated() == before
+    try:
+        cenote.Client("tests").withdraw(address)
+    except ValueError:  # it is not on offer
+        return process.exitcode
+    raise AssertionError("a tensor that was freed is on offer to other processes")
 
 
 @feature_of_cenote

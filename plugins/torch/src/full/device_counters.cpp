@@ -8,31 +8,10 @@ namespace {
 using stat = c10::CachingAllocator::Stat;
 using stat_array = c10::CachingAllocator::StatArray;
 
-constexpr std::size_t all = 0;
-constexpr std::size_t small_kind = 1;
-constexpr std::size_t large_kind = 2;
-
-/// Inlined, as an allocation and a free need ten of these.
-[[gnu::always_inline]] inline void increase(stat_array& figures, bool is_large, std::size_t amount) {
-  figures[all].increase(amount);
-  figures[is_large ? large_kind : small_kind].increase(amount);
-}
-
-[[gnu::always_inline]] inline void decrease(stat_array& figures, bool is_large, std::size_t amount) {
-  figures[all].decrease(amount);
-  figures[is_large ? large_kind : small_kind].decrease(amount);
-}
-
-void set(stat& figure, std::size_t now) {
+void set_now(stat& figure, std::size_t now) {
   const auto wanted = static_cast<std::int64_t>(now);
   if (wanted > figure.current) figure.increase(static_cast<std::size_t>(wanted - figure.current));
   if (wanted < figure.current) figure.decrease(static_cast<std::size_t>(figure.current - wanted));
-}
-
-void set(stat_array& figures, std::size_t small_now, std::size_t large_now) {
-  set(figures[small_kind], small_now);
-  set(figures[large_kind], large_now);
-  set(figures[all], small_now + large_now);
 }
 
 template <class Each>
@@ -46,67 +25,23 @@ void for_each_array(device_figures& figures, Each&& each) {
 
 }  // namespace
 
-std::size_t device_counters::add(const live_block& block) {
-  const std::lock_guard lock(lock_);
-  increase(figures_.allocation, block.is_large, 1);
-  increase(figures_.active, block.is_large, 1);
-  increase(figures_.allocated_bytes, block.is_large, block.bytes);
-  increase(figures_.active_bytes, block.is_large, block.bytes);
-  increase(figures_.requested_bytes, block.is_large, block.requested);
-  return static_cast<std::size_t>(figures_.allocated_bytes[all].current);
-}
-
-std::size_t device_counters::remove(const live_block& block) {
-  const std::lock_guard lock(lock_);
-  remove_active_locked(block);
-  return remove_allocated_locked(block);
-}
-
-std::size_t device_counters::remove_allocated(const live_block& block) {
-  const std::lock_guard lock(lock_);
-  return remove_allocated_locked(block);
-}
-
-void device_counters::remove_active(const live_block& block) {
-  const std::lock_guard lock(lock_);
-  remove_active_locked(block);
-}
-
-std::size_t device_counters::remove_allocated_locked(const live_block& block) {
-  decrease(figures_.allocation, block.is_large, 1);
-  decrease(figures_.allocated_bytes, block.is_large, block.bytes);
-  decrease(figures_.requested_bytes, block.is_large, block.requested);
-  return static_cast<std::size_t>(figures_.allocated_bytes[all].current);
-}
-
-void device_counters::remove_active_locked(const live_block& block) {
-  decrease(figures_.active, block.is_large, 1);
-  decrease(figures_.active_bytes, block.is_large, block.bytes);
+void device_counters::set(stat_array& figure, std::size_t small_now, std::size_t large_now) {
+  set_now(figure[small_kind], small_now);
+  set_now(figure[large_kind], large_now);
+  set_now(figure[all_kinds], small_now + large_now);
 }
 
 void device_counters::set_reserved(const reserved_figures& now) {
-  const std::lock_guard lock(lock_);
-  const auto before = figures_.reserved_bytes[all].current;
+  const auto before = figures_.reserved_bytes[all_kinds].current;
   set(figures_.reserved_bytes, now.small, now.large);
-  if (figures_.reserved_bytes[all].current > before) ++figures_.num_device_alloc;
-  if (figures_.reserved_bytes[all].current < before) ++figures_.num_device_free;
+  if (figures_.reserved_bytes[all_kinds].current > before) ++figures_.num_device_alloc;
+  if (figures_.reserved_bytes[all_kinds].current < before) ++figures_.num_device_free;
   set(figures_.segment, now.segments_small, now.segments_large);
   set(figures_.inactive_split, now.split_blocks_small, now.split_blocks_large);
   set(figures_.inactive_split_bytes, now.split_bytes_small, now.split_bytes_large);
 }
 
-void device_counters::add_retry() {
-  const std::lock_guard lock(lock_);
-  ++figures_.num_alloc_retries;
-}
-
-void device_counters::add_out_of_memory() {
-  const std::lock_guard lock(lock_);
-  ++figures_.num_ooms;
-}
-
 void device_counters::reset_accumulated() {
-  const std::lock_guard lock(lock_);
   for_each_array(figures_, [](stat_array& each) {
     for (stat& one : each) one.reset_accumulated();
   });
@@ -118,20 +53,9 @@ void device_counters::reset_accumulated() {
 }
 
 void device_counters::reset_peak() {
-  const std::lock_guard lock(lock_);
   for_each_array(figures_, [](stat_array& each) {
     for (stat& one : each) one.reset_peak();
   });
-}
-
-device_figures device_counters::read() const {
-  const std::lock_guard lock(lock_);
-  return figures_;
-}
-
-std::size_t device_counters::allocated_bytes() const {
-  const std::lock_guard lock(lock_);
-  return static_cast<std::size_t>(figures_.allocated_bytes[all].current);
 }
 
 void add_figures(device_figures& ours, const device_figures& others) {

@@ -5,15 +5,12 @@
 //   2. What is reserved is the core's figure. It is set from outside, as are the figures of private pools, whenever
 //      somebody asks and whenever they are known to have grown.
 //
-// Threads: any; `lock_` guards the figures.
-// Cost: one short lock a call.
+// Threads: none of its own.
 #pragma once
 
-#include <cstdint>
-#include <mutex>
+#include <cstddef>
 
-#include "block_table.hpp"
-#include "short_lock.hpp"
+#include "live_block.hpp"
 #include "torch_types.hpp"
 
 namespace cenote::torch {
@@ -32,28 +29,51 @@ struct reserved_figures {
 
 class device_counters {
  public:
-  /// Returns the bytes that are allocated now.
-  std::size_t add(const live_block& block);
-  std::size_t remove(const live_block& block);
+  void add(const live_block& block) {
+    increase(figures_.allocation, block, 1);
+    increase(figures_.active, block, 1);
+    increase(figures_.allocated_bytes, block, block.bytes);
+    increase(figures_.active_bytes, block, block.bytes);
+    increase(figures_.requested_bytes, block, block.requested);
+  }
 
-  /// remove() in two steps: the program lets go, and the memory may be used again.
-  std::size_t remove_allocated(const live_block& block);
-  void remove_active(const live_block& block);
+  /// The program lets go, and then the memory may be used again.
+  void remove_allocated(const live_block& block) {
+    decrease(figures_.allocation, block, 1);
+    decrease(figures_.allocated_bytes, block, block.bytes);
+    decrease(figures_.requested_bytes, block, block.requested);
+  }
+  void remove_active(const live_block& block) {
+    decrease(figures_.active, block, 1);
+    decrease(figures_.active_bytes, block, block.bytes);
+  }
 
+  void add_retry() { ++figures_.num_alloc_retries; }
+  void add_out_of_memory() { ++figures_.num_ooms; }
   void set_reserved(const reserved_figures& now);
-  void add_retry();
-  void add_out_of_memory();
   void reset_accumulated();
   void reset_peak();
 
-  device_figures read() const;
-  std::size_t allocated_bytes() const;
+  const device_figures& figures() const { return figures_; }
+  std::size_t allocated_bytes() const { return static_cast<std::size_t>(figures_.allocated_bytes[all_kinds].current); }
 
  private:
-  std::size_t remove_allocated_locked(const live_block& block);
-  void remove_active_locked(const live_block& block);
+  using stat_array = c10::CachingAllocator::StatArray;
 
-  mutable short_lock lock_;
+  static constexpr std::size_t all_kinds = 0;
+  static constexpr std::size_t small_kind = 1;
+  static constexpr std::size_t large_kind = 2;
+
+  static void increase(stat_array& figure, const live_block& block, std::size_t amount) {
+    figure[all_kinds].increase(amount);
+    figure[block.is_large ? large_kind : small_kind].increase(amount);
+  }
+  static void decrease(stat_array& figure, const live_block& block, std::size_t amount) {
+    figure[all_kinds].decrease(amount);
+    figure[block.is_large ? large_kind : small_kind].decrease(amount);
+  }
+  static void set(stat_array& figure, std::size_t small_now, std::size_t large_now);
+
   device_figures figures_;
 };
 

@@ -82,7 +82,7 @@ bool full_allocator::allocate_from_core(const request& wanted, void*& pointer, s
 std::size_t full_allocator::room_on(c10::DeviceIndex device) {
   const std::size_t limit = of(device).limit.load(std::memory_order_relaxed);
   if (limit == 0) return SIZE_MAX;
-  const std::size_t allocated = of(device).counters.allocated_bytes();
+  const std::size_t allocated = of(device).blocks.allocated_bytes();
   const pool_totals pools = pools_.totals(device);
   const std::size_t outside = allocated - std::min(allocated, pools.live_bytes[0] + pools.live_bytes[1]);
   const std::size_t taken = outside + pools.bytes[0] + pools.bytes[1] + pools_.trim_shared(device, false);
@@ -91,6 +91,8 @@ std::size_t full_allocator::room_on(c10::DeviceIndex device) {
 
 bool full_allocator::try_allocate(const request& wanted, const context& stack, live_block& block, void*& pointer,
                                   std::string& why) {
+  if (of(wanted.device).limit.load(std::memory_order_relaxed) == 0 && !pools_.has_routes()) [[likely]]
+    return allocate_from_core(wanted, pointer, why);
   const std::size_t room = room_on(wanted.device);
   const auto say_limit = [&] {
     why = "The limit of torch.cuda.set_per_process_memory_fraction is " + spell(of(wanted.device).limit) + ".";
@@ -130,7 +132,7 @@ void full_allocator::make_room(const request& wanted) {
   for (const auto& name : c10::FreeCudaMemoryCallbacksRegistry()->Keys()) {
     c10::FreeCudaMemoryCallbacksRegistry()->Create(name)->Execute();
   }
-  of(wanted.device).counters.add_retry();
+  of(wanted.device).blocks.count([](device_counters& counters) { counters.add_retry(); });
   pools_.release_idle(wanted.device);
   pools_.trim_shared(wanted.device, !pools_.has_routes());
   if (!pools_.has_routes()) {  // beside a capture the host does not wait for events, nor does PyTorch's own cudaFree
@@ -158,17 +160,8 @@ void* full_allocator::allocate_on(std::size_t bytes, c10::DeviceIndex device, cu
 
   void* pointer = nullptr;
   std::string why;
-  if (!try_allocate(wanted, stack, block, pointer, why)) {
-    make_room(wanted);
-    if (!try_allocate(wanted, stack, block, pointer, why)) {
-      const auto found = pools_.allocate_when_out_of_memory(device, wanted.bytes, bytes, stream);
-      if (found.pointer == nullptr) fail(wanted, why, stack);
-      pointer = found.pointer;
-      block.bytes = found.bytes;
-      block.pool = found.pool;
-      block.pool_id = found.id;
-    }
-  }
+  if (!try_allocate(wanted, stack, block, pointer, why)) [[unlikely]]
+    pointer = allocate_under_pressure(wanted, stack, block, why);
 
   if (history_.is_enabled()) {
     const traced event{trace_entry::ALLOC, device, reinterpret_cast<std::size_t>(pointer),
@@ -180,10 +173,10 @@ void* full_allocator::allocate_on(std::size_t bytes, c10::DeviceIndex device, cu
     }
   }
   device_state& its = of(device);
-  const std::size_t allocated = its.counters.add(block);
+  if (last_device_.load(std::memory_order_relaxed) != device) last_device_.store(device, std::memory_order_relaxed);
   const std::size_t size = block.bytes;
   const bool is_large = block.is_large;
-  blocks_.insert(pointer, std::move(block));
+  const std::size_t allocated = its.blocks.insert(pointer, std::move(block));
 
   if (allocated > its.reserved_when_looked.load(std::memory_order_relaxed)) {
     look_at_reserved(device);
@@ -198,11 +191,24 @@ void* full_allocator::allocate_on(std::size_t bytes, c10::DeviceIndex device, cu
   return pointer;
 }
 
+void* full_allocator::allocate_under_pressure(const request& wanted, const context& stack, live_block& block,
+                                              std::string& why) {
+  void* pointer = nullptr;
+  make_room(wanted);
+  if (try_allocate(wanted, stack, block, pointer, why)) return pointer;
+  const auto found = pools_.allocate_when_out_of_memory(wanted.device, wanted.bytes, wanted.requested, wanted.stream);
+  if (found.pointer == nullptr) fail(wanted, why, stack);
+  block.bytes = found.bytes;
+  block.pool = found.pool;
+  block.pool_id = found.id;
+  return found.pointer;
+}
+
 void full_allocator::fail(const request& wanted, const std::string& why, const context& stack) {
   device_state& its = of(wanted.device);
-  its.counters.add_out_of_memory();
+  its.blocks.count([](device_counters& counters) { counters.add_out_of_memory(); });
   const std::size_t reserved = look_at_reserved(wanted.device);
-  const std::size_t allocated = its.counters.allocated_bytes();
+  const std::size_t allocated = its.blocks.allocated_bytes();
   const cenote_memory_state state = state_of(wanted.device);
   const std::size_t device_free = known(state.device_free, 0);
   const std::size_t device_total = known(state.device_total, 0);
@@ -266,7 +272,8 @@ void full_allocator::free_block(void* pointer) {
 void full_allocator::free(void* pointer) {
   if (pointer == nullptr) return;
   live_block block;
-  if (!blocks_.take(pointer, block)) {
+  std::size_t allocated = 0;
+  if (!find_in_devices([&](device_blocks& blocks) { return blocks.take(pointer, block, allocated); })) {
     if (has_native()) native_->raw_delete(pointer);
     return;
   }
@@ -277,13 +284,10 @@ void full_allocator::free(void* pointer) {
   }
   const c10::DeviceIndex device = block.device;
   const auto bytes = static_cast<std::int64_t>(block.bytes);
-  const bool is_recorded = !block.recorded.empty();
-  device_counters& counters = of(device).counters;
-  const std::size_t allocated = is_recorded ? counters.remove_allocated(block) : counters.remove(block);
-  if (is_recorded) {
-    free_recorded(pointer, block);
-  } else {
+  if (block.recorded.empty()) [[likely]] {
     give_back(pointer, block);
+  } else {
+    free_recorded(pointer, block);
   }
   report(pointer, -bytes, allocated, device);
 }
@@ -298,12 +302,12 @@ void full_allocator::free_recorded(void* pointer, live_block& block) {
 
 /// What was pending is not any more.
 void full_allocator::finish_free(void* pointer, const live_block& block) {
-  shared_.forget(pointer);
-  of(block.device).counters.remove_active(block);
+  of(block.device).blocks.finished(block);
   give_back(pointer, block);
 }
 
 void full_allocator::give_back(void* pointer, const live_block& block) {
+  shared_.forget(pointer);
   if (history_.is_enabled()) {
     history_.record({trace_entry::FREE_COMPLETED, block.device, reinterpret_cast<std::size_t>(pointer), block.bytes,
                      block.stream, block.pool_id},
@@ -349,7 +353,7 @@ void full_allocator::recordStream(const c10::DataPtr& data, c10::cuda::CUDAStrea
   private_pool* pool = nullptr;
   bool is_its_own = false;
   bool is_exact = false;
-  const bool is_ours = blocks_.visit(pointer, [&](live_block& block) {
+  const bool is_ours = visit(pointer, [&](live_block& block) {
     pool = block.pool;
     is_its_own = block.stream == stream.stream() && block.device == stream.device_index();
     is_exact = pool == nullptr && !is_foreign(stream) && block.device == stream.device_index();

@@ -26,8 +26,7 @@
 #include <utility>
 #include <vector>
 
-#include "block_table.hpp"
-#include "device_counters.hpp"
+#include "device_blocks.hpp"
 #include "memory_history.hpp"
 #include "private_pools.hpp"
 #include "recorded_frees.hpp"
@@ -117,7 +116,7 @@ class full_allocator final : public cuda_allocator {
 
  private:
   struct device_state {
-    device_counters counters;
+    device_blocks blocks;
     std::atomic<std::size_t> limit{0};  // bytes that tensors and private pools may take; 0: any
     std::atomic<double> fraction{1.0};
     std::atomic<std::size_t> reserved_when_looked{0};
@@ -141,7 +140,24 @@ class full_allocator final : public cuda_allocator {
   bool allocate_from_core(const request& wanted, void*& pointer, std::string& why);
   void make_room(const request& wanted);
   void use_first(c10::DeviceIndex device);
+  void* allocate_under_pressure(const request& wanted, const context& stack, live_block& block, std::string& why);
   [[noreturn]] void fail(const request& wanted, const std::string& why, const context& stack);
+  /// Calls body(blocks of a device) until that is true, for the devices that were used; false where it never is.
+  template <class Body>
+  bool find_in_devices(Body&& body) {
+    const c10::DeviceIndex first = last_device_.load(std::memory_order_relaxed);
+    if (of(first).is_used.load(std::memory_order_relaxed) && body(of(first).blocks)) [[likely]]
+      return true;
+    for (c10::DeviceIndex other = 0; other < device_count_.load(std::memory_order_relaxed); ++other) {
+      if (other != first && of(other).is_used.load(std::memory_order_relaxed) && body(of(other).blocks)) return true;
+    }
+    return false;
+  }
+  template <class Visitor>
+  bool visit(const void* pointer, Visitor&& visitor) {
+    return find_in_devices([&](device_blocks& blocks) { return blocks.visit(pointer, visitor); });
+  }
+
   void free(void* pointer);
   static void free_block(void* pointer);
   void free_recorded(void* pointer, live_block& block);
@@ -156,7 +172,7 @@ class full_allocator final : public cuda_allocator {
   std::atomic<bool> is_initialized_{false};
   std::atomic<bool> is_enabled_{true};
   std::atomic<int> device_count_{0};
-  block_table blocks_;
+  std::atomic<c10::DeviceIndex> last_device_{0};  // of an allocation: where an address is looked for first
   memory_history history_;
   private_pools pools_{history_};
   recorded_frees recorded_{[this](void* pointer, const live_block& block) { finish_free(pointer, block); }};

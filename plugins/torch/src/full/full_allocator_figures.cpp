@@ -21,7 +21,7 @@ std::size_t full_allocator::look_at_reserved(c10::DeviceIndex device) {
   device_state& its = of(device);
   its.next_look.store(static_cast<std::uint64_t>(c10::getApproximateTime()) + ticks_between_looks);
   const pool_totals pools = pools_.totals(device);
-  const device_figures counted = its.counters.read();
+  const device_figures counted = its.blocks.figures();
   const std::size_t active = static_cast<std::size_t>(counted.active_bytes[0].current);
   const std::size_t active_small = static_cast<std::size_t>(counted.active_bytes[1].current);
   const std::size_t shared = pools_.trim_shared(device, false);
@@ -42,27 +42,27 @@ std::size_t full_allocator::look_at_reserved(c10::DeviceIndex device) {
   figures.split_blocks_large = pools.split_blocks[1];
   figures.split_bytes_small = pools.split_bytes[0];
   figures.split_bytes_large = pools.split_bytes[1];
-  its.counters.set_reserved(figures);
+  its.blocks.count([&](device_counters& counters) { counters.set_reserved(figures); });
   its.reserved_when_looked.store(reserved, std::memory_order_relaxed);
   return reserved;
 }
 
 device_figures full_allocator::getDeviceStats(c10::DeviceIndex device) {
   if (of(device).is_used) look_at_reserved(device);  // another device is not touched by asking
-  device_figures figures = of(device).counters.read();
+  device_figures figures = of(device).blocks.figures();
   figures.max_split_size = -1;
   if (has_native()) add_figures(figures, native_->getDeviceStats(device));
   return figures;
 }
 
 void full_allocator::resetAccumulatedStats(c10::DeviceIndex device) {
-  of(device).counters.reset_accumulated();
+  of(device).blocks.count([](device_counters& counters) { counters.reset_accumulated(); });
   if (has_native()) native_->resetAccumulatedStats(device);
 }
 
 void full_allocator::resetPeakStats(c10::DeviceIndex device) {
   if (of(device).is_used) look_at_reserved(device);
-  of(device).counters.reset_peak();
+  of(device).blocks.count([](device_counters& counters) { counters.reset_peak(); });
   if (has_native()) native_->resetPeakStats(device);
 }
 
@@ -72,7 +72,7 @@ void full_allocator::cacheInfo(c10::DeviceIndex device, std::size_t* largest) {
 }
 
 void* full_allocator::getBaseAllocation(void* pointer, std::size_t* bytes) {
-  const bool is_ours = blocks_.visit(pointer, [&](const live_block& block) {
+  const bool is_ours = visit(pointer, [&](const live_block& block) {
     if (bytes != nullptr) *bytes = block.bytes;
   });
   return is_ours ? pointer : native_->getBaseAllocation(pointer, bytes);

@@ -16,7 +16,7 @@ void full_allocator::recordHistory(bool enabled, context_recorder recorder, std:
   history_.configure({enabled, recorder, max_entries, when, clear, skipped});
   if (enabled) {
     for (int device = 0; device < std::max(1, device_count_.load()); ++device) {
-      for (const auto& [address, block] : blocks_.of_device(static_cast<c10::DeviceIndex>(device))) {
+      for (const auto& [address, block] : of(static_cast<c10::DeviceIndex>(device)).blocks.all()) {
         if (block.pool == nullptr) history_.know_pages(block.device, address, block.bytes);
       }
     }
@@ -47,7 +47,7 @@ std::string full_allocator::getUserMetadata() { return history_.user_metadata();
 
 context full_allocator::getContextForPointer(const void* pointer) {
   context found;
-  blocks_.visit(pointer, [&](const live_block& block) { found = block.stack; });
+  visit(pointer, [&](const live_block& block) { found = block.stack; });
   return found;
 }
 
@@ -89,7 +89,7 @@ SnapshotInfo full_allocator::snapshot(mempool_id id, bool include_traces) {
   }
   for (int index = 0; index < devices; ++index) {
     const auto device = static_cast<c10::DeviceIndex>(index);
-    auto blocks = blocks_.of_device(device);
+    auto blocks = of(device).blocks.all();
     for (auto& each : recorded_.waiting(device)) blocks.push_back(std::move(each));
     std::sort(blocks.begin(), blocks.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
     pools_.for_each(device, [&](mempool_id its, const private_pool& pool) {
@@ -133,7 +133,7 @@ SnapshotInfo full_allocator::snapshot() { return snapshot({0, 0}, true); }
 void full_allocator::annotateMemory(const void* pointer, const std::string& text) {
 #if CENOTE_TORCH_VERSION >= 21400
   live_block found;
-  if (!blocks_.visit(pointer, [&](const live_block& block) { found = block; })) return;
+  if (!visit(pointer, [&](const live_block& block) { found = block; })) return;
   (void)text;
   history_.record({trace_entry::ANNOTATE, found.device, reinterpret_cast<std::size_t>(pointer), found.bytes}, nullptr);
 #else

@@ -62,7 +62,8 @@ CheckpointDelta full_allocator::setCheckpointPoolState(c10::DeviceIndex device, 
   CheckpointDelta delta;
   for (void* const pointer : changes.freed) {
     live_block block;
-    if (blocks_.take(pointer, block)) of(device).counters.remove(block);
+    std::size_t allocated = 0;
+    if (of(device).blocks.take(pointer, block, allocated) && !block.recorded.empty()) of(device).blocks.finished(block);
     delta.ptrs_freed.push_back(pointer);
   }
   for (const pool_state::block& each : changes.made) {
@@ -73,8 +74,7 @@ CheckpointDelta full_allocator::setCheckpointPoolState(c10::DeviceIndex device, 
     block.pool = changes.pool;
     block.device = device;
     block.is_large = each.bytes > largest_small;
-    of(device).counters.add(block);
-    blocks_.insert(each.address, std::move(block));
+    of(device).blocks.insert(each.address, std::move(block));
     delta.dataptrs_allocd.emplace_back(each.address, each.address, &free_block,
                                        c10::Device(c10::DeviceType::CUDA, device));
   }
@@ -84,7 +84,7 @@ CheckpointDelta full_allocator::setCheckpointPoolState(c10::DeviceIndex device, 
 ShareableHandle full_allocator::shareIpcHandle(void* pointer) {
   std::size_t bytes = 0;
   c10::DeviceIndex device = 0;
-  const bool is_ours = blocks_.visit(pointer, [&](const live_block& block) {
+  const bool is_ours = visit(pointer, [&](const live_block& block) {
     bytes = block.bytes;
     device = block.device;
   });

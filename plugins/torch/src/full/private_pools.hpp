@@ -26,8 +26,8 @@
 #include <unordered_set>
 #include <vector>
 
-#include "block_table.hpp"
 #include "graph_pages.hpp"
+#include "live_block.hpp"
 #include "memory_history.hpp"
 #include "private_pool.hpp"
 #include "torch_types.hpp"

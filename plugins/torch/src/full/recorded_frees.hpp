@@ -24,7 +24,7 @@
 #include <utility>
 #include <vector>
 
-#include "block_table.hpp"
+#include "live_block.hpp"
 
 namespace cenote::torch {
 

@@ -23,7 +23,7 @@
 #include <utility>
 #include <vector>
 
-#include "block_table.hpp"
+#include "live_block.hpp"
 #include "private_pool.hpp"
 #include "torch_types.hpp"
 

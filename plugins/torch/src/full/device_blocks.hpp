@@ -1,0 +1,97 @@
+// The live blocks of one device, by address, and its statistics: what an allocation and a free change, under one lock.
+//
+// PyTorch frees by address alone, and asks by address what a block is.
+//
+// Invariants
+//   I1  a block is in the table from before its address is handed out until its free begins
+//   I2  each block in the table is counted as allocated and as active; one that was freed is counted as active until
+//       finished() was called for it, if other streams were recorded
+//
+// Threads: all functions from any thread. A visitor runs under the lock, and calls nothing that may allocate.
+// Cost: one short lock a call, and a look-up. Who inserts while the table grows has all others wait for that.
+#pragma once
+
+#include <c10/util/flat_hash_map.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "device_counters.hpp"
+#include "live_block.hpp"
+#include "short_lock.hpp"
+
+namespace cenote::torch {
+
+class device_blocks {
+ public:
+  /// Returns the bytes that are allocated now.
+  std::size_t insert(void* pointer, live_block&& block) {
+    const std::lock_guard lock(lock_);
+    counters_.add(block);
+    blocks_.insert_or_assign(pointer, std::move(block));
+    return counters_.allocated_bytes();
+  }
+
+  /// Moves the block into `taken`, and sets the bytes that are allocated now; false where there is none of that
+  /// address.
+  bool take(void* pointer, live_block& taken, std::size_t& allocated) {
+    const std::lock_guard lock(lock_);
+    const auto found = blocks_.find(pointer);
+    if (found == blocks_.end()) return false;
+    taken = std::move(found->second);
+    blocks_.erase(found);
+    counters_.remove_allocated(taken);
+    if (taken.recorded.empty()) counters_.remove_active(taken);
+    allocated = counters_.allocated_bytes();
+    return true;
+  }
+
+  /// The streams that were recorded for a block which was taken have done their work.
+  void finished(const live_block& block) {
+    const std::lock_guard lock(lock_);
+    counters_.remove_active(block);
+  }
+
+  /// Calls visit(block) under the lock; false where there is none.
+  template <class Visitor>
+  bool visit(const void* pointer, Visitor&& visitor) {
+    const std::lock_guard lock(lock_);
+    const auto found = blocks_.find(const_cast<void*>(pointer));
+    if (found == blocks_.end()) return false;
+    visitor(found->second);
+    return true;
+  }
+
+  /// Copies all blocks, in no order.
+  std::vector<std::pair<std::uintptr_t, live_block>> all() {
+    std::vector<std::pair<std::uintptr_t, live_block>> found;
+    const std::lock_guard lock(lock_);
+    for (const auto& [pointer, block] : blocks_) found.emplace_back(reinterpret_cast<std::uintptr_t>(pointer), block);
+    return found;
+  }
+
+  /// Returns what `body` makes of the statistics, under the lock.
+  template <class Body>
+  auto count(Body&& body) {
+    const std::lock_guard lock(lock_);
+    return body(counters_);
+  }
+
+  device_figures figures() {
+    return count([](const device_counters& counters) { return counters.figures(); });
+  }
+
+  std::size_t allocated_bytes() {
+    return count([](const device_counters& counters) { return counters.allocated_bytes(); });
+  }
+
+ private:
+  short_lock lock_;  // guards all below
+  device_counters counters_;
+  ska::flat_hash_map<void*, live_block> blocks_;
+};
+
+}  // namespace cenote::torch
