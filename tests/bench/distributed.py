@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-SPECIFICATION = "pool | cuda"
+SPECIFICATION = "pool"
 
 
 @dataclass(frozen=True)
