@@ -53,6 +53,16 @@ TEST_F(spare_memory, stays_for_ever_where_no_idle_time_is_given) {
   EXPECT_EQ(pool.pool_size(), 256 * MiB);
 }
 
+TEST_F(spare_memory, goes_back_once_its_work_is_done_though_nobody_calls_the_pool) {
+  const cuda_stream stream(0, cuda_stream::kind::non_blocking);
+  pool_memory_resource pool(virtual_, {}, {}, {.idle = milliseconds(4)});
+  void* const block = pool.allocate(stream.view(), 64 * MiB);
+  for (int i = 0; i < 100; ++i) fill_async(block, 1, KiB, stream.view(), 0);  // each look lets some of them run
+  pool.deallocate(stream.view(), block, 64 * MiB);
+  EXPECT_TRUE(comes_true([&] { return pool.pool_size() == 0; })) << pool.pool_size();
+  pool.check();
+}
+
 TEST_F(spare_memory, is_given_back_beside_threads_that_use_the_pool) {
   pool_memory_resource pool(virtual_, {}, {}, {.idle = milliseconds(4)});
   std::vector<std::thread> threads;

@@ -6,7 +6,7 @@
 // How it works
 //   1. Four times within the idle time the thread asks what the most was that was in use since it last asked.
 //   2. Once it knows four such quarters, it trims the pool to the most of them, unless that is what the last trim found
-//      already, and nothing has come since.
+//      already, nothing has come since, and no work was in its way.
 //
 // Threads: one of its own, which holds no lock while it waits. It does nothing once the process exits; in a forked
 // child there is none. Cost: a trim at most four times within the idle time, none in a steady program.
@@ -29,7 +29,7 @@ class idle_trimmer {
   struct pool_calls {
     std::function<std::size_t()> most_in_use_since;  // the last call
     std::function<std::size_t()> held;
-    std::function<void(std::size_t keep_bytes)> trim;
+    std::function<bool(std::size_t keep_bytes)> trim;  // false: work that is pending keeps some of it
   };
 
   /// Throws std::system_error where there can be no thread.

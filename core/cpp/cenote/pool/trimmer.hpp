@@ -28,10 +28,13 @@ class trimmer {
   /// Returns how many bytes went at once.
   std::size_t trim(std::size_t keep_bytes, bool wait);
 
+  /// Whether a trim has left what it could not give back yet.
+  bool is_unfinished() const noexcept { return is_unfinished_.load(std::memory_order_relaxed); }
+
   /// Gives back what a trim could not, as far as the work that may use it is done by now: that of all streams, or that
   /// of the calling one.
   void finish(stream_ref stream, stream_id id) noexcept {
-    if (is_unfinished_.load(std::memory_order_relaxed)) [[unlikely]]
+    if (is_unfinished()) [[unlikely]]
       go_on(stream, id);
   }
 
