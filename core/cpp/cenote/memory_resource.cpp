@@ -15,6 +15,7 @@
 #include "cenote/ground/bytes.hpp"
 #include "cenote/ground/flight_recorder.hpp"
 #include "cenote/ground/free_correction.hpp"
+#include "cenote/ground/hot.hpp"
 #include "cenote/ground/ladder.hpp"
 #include "cenote/ground/log.hpp"
 #include "cenote/ground/pressure.hpp"
@@ -71,7 +72,7 @@ std::size_t report_impossible_size(std::size_t bytes) noexcept {
 memory_resource::memory_resource(const std::shared_ptr<memory_resource>& upstream, const char* kind, int more)
     : device_(require_upstream(upstream, kind)->device()), depth_(depth_above(upstream, kind, more)) {}
 
-void* memory_resource::allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
+CENOTE_HOT void* memory_resource::allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
   void* const pointer = try_allocate(stream, bytes, alignment);
   if (pointer != nullptr || bytes == 0) return pointer;
   return allocate_under_pressure(stream, bytes, alignment);
@@ -105,7 +106,7 @@ out_of_memory memory_resource::shortage_of(stream_ref stream, std::size_t bytes,
   return error;
 }
 
-void* memory_resource::try_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
+CENOTE_HOT void* memory_resource::try_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
   if (!is_power_of_two(alignment)) {
     throw std::invalid_argument("alignment must be a power of two, not " + std::to_string(alignment));
   }
@@ -126,7 +127,8 @@ void memory_resource::refuse(stream_ref stream, void* pointer, std::size_t bytes
                            ", and the block must end within the address space");
 }
 
-void memory_resource::deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) noexcept {
+CENOTE_HOT void memory_resource::deallocate(stream_ref stream, void* pointer, std::size_t bytes,
+                                            std::size_t alignment) noexcept {
   if (pointer == nullptr || is_gone()) return;
   if (bytes > max_allocation) [[unlikely]]
     bytes = report_impossible_size(bytes);
@@ -144,7 +146,8 @@ void memory_resource::deallocate(stream_ref stream, void* pointer, std::size_t b
   }
 }
 
-void* memory_resource::allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) noexcept {
+CENOTE_HOT void* memory_resource::allocate_at_once(stream_ref stream, std::size_t bytes,
+                                                   std::size_t alignment) noexcept {
   if (!is_power_of_two(alignment) || bytes == 0 || bytes > max_allocation || alignment > max_allocation) return nullptr;
   if (nvtx::is_on() || is_inherited()) [[unlikely]]
     return nullptr;
@@ -155,8 +158,8 @@ void* memory_resource::allocate_at_once(stream_ref stream, std::size_t bytes, st
   }
 }
 
-bool memory_resource::deallocate_at_once(stream_ref stream, void* pointer, std::size_t bytes,
-                                         std::size_t alignment) noexcept {
+CENOTE_HOT bool memory_resource::deallocate_at_once(stream_ref stream, void* pointer, std::size_t bytes,
+                                                    std::size_t alignment) noexcept {
   if (pointer == nullptr || is_gone()) return true;
   if (nvtx::is_on() || bytes > max_allocation) [[unlikely]]
     return false;

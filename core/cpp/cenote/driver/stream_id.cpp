@@ -8,6 +8,7 @@
 #include "cenote/driver/driver.hpp"
 #include "cenote/driver/own_streams.hpp"
 #include "cenote/ground/error.hpp"
+#include "cenote/ground/hot.hpp"
 #include "cenote/ground/thread_number.hpp"
 
 namespace cenote::inline v1 {
@@ -64,10 +65,10 @@ auto ask_in_context(stream_ref stream, int device, Ask&& ask) {
 
 }  // namespace
 
-identified_scope::identified_scope(stream_ref stream, int device, stream_id id) noexcept
+CENOTE_HOT identified_scope::identified_scope(stream_ref stream, int device, stream_id id) noexcept
     : outer_(std::exchange(innermost_scope, this)), stream_(stream), device_(device), id_(id) {}
 
-identified_scope::~identified_scope() { innermost_scope = outer_; }
+CENOTE_HOT identified_scope::~identified_scope() { innermost_scope = outer_; }
 
 unidentified_scope::unidentified_scope() noexcept : outer_(std::exchange(innermost_scope, nullptr)) {}
 
@@ -79,7 +80,7 @@ const stream_id* known_from_scope(stream_ref stream, int device) noexcept {
   return scope != nullptr && scope->stream_ == stream && scope->device_ == device ? &scope->id_ : nullptr;
 }
 
-stream_id ask_who_it_is(stream_ref stream, int device) {
+CENOTE_HOT stream_id ask_who_it_is(stream_ref stream, int device) {
   if (const stream_id* const known = known_from_scope(stream, device)) return *known;
   return ask_in_context(stream, device, [device](CUstream handle) {
     const bool captures = may_be_capturing(device) && capture_status(handle) != CU_STREAM_CAPTURE_STATUS_NONE;
@@ -87,7 +88,7 @@ stream_id ask_who_it_is(stream_ref stream, int device) {
   });
 }
 
-bool is_capturing(stream_ref stream, int device) {
+CENOTE_HOT bool is_capturing(stream_ref stream, int device) {
   if (stream.is_legacy_default() || !may_be_capturing(device)) return false;  // the driver captures no legacy stream
   if (const stream_id* const known = known_from_scope(stream, device)) return known->is_capturing();
   return ask_in_context(stream, device, capture_status) != CU_STREAM_CAPTURE_STATUS_NONE;

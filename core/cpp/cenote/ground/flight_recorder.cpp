@@ -20,6 +20,7 @@
 #include "cenote/ground/bytes.hpp"
 #include "cenote/ground/environment.hpp"
 #include "cenote/ground/error.hpp"
+#include "cenote/ground/hot.hpp"
 #include "cenote/ground/immortal.hpp"
 #include "cenote/ground/mutex.hpp"
 #include "cenote/ground/output_file.hpp"
@@ -402,12 +403,13 @@ bool append_copy(std::string& to, segment& from) {
 
 }  // namespace
 
-std::uint64_t now() noexcept {
+CENOTE_HOT std::uint64_t now() noexcept {
   if (!is_recording.load(std::memory_order_relaxed)) return 0;
   return std::max(coarse_ns(), last_noted_ns + 1);
 }
 
-void note(event what, int device, const void* address, std::size_t bytes, whose by, std::uint64_t at) noexcept {
+CENOTE_HOT void note(event what, int device, const void* address, std::size_t bytes, whose by,
+                     std::uint64_t at) noexcept {
   if (mine == nullptr || static_cast<unsigned>(device) >= most_devices) [[unlikely]]
     return note_in_new_room(what, device, address, bytes, by, at);
   place& here = mine->of_device[static_cast<std::size_t>(device)];

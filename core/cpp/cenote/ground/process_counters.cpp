@@ -19,6 +19,7 @@
 
 #include "cenote/ground/environment.hpp"
 #include "cenote/ground/error.hpp"
+#include "cenote/ground/hot.hpp"
 #include "cenote/ground/immortal.hpp"
 #include "cenote/ground/mutex.hpp"
 #include "cenote/ground/output_file.hpp"
@@ -195,7 +196,7 @@ void leave_file_to_parent() noexcept {
 
 }  // namespace
 
-process_counters& process_counters::get() noexcept {
+CENOTE_HOT process_counters& process_counters::get() noexcept {
   process_counters* const made = of_this_process.load(std::memory_order_acquire);
   return made != nullptr ? *made : make();
 }

@@ -4,6 +4,7 @@
 #include <new>
 #include <vector>
 
+#include "cenote/ground/hot.hpp"
 #include "cenote/ground/immortal.hpp"
 #include "cenote/ground/mutex.hpp"
 
@@ -59,7 +60,7 @@ struct held_slot {
 
 }  // namespace
 
-std::size_t this_thread_slot() noexcept {
+CENOTE_HOT std::size_t this_thread_slot() noexcept {
   if (is_given_back) return no_slot;
   thread_local const held_slot held;
   return held.number;

@@ -7,6 +7,7 @@
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/own_streams.hpp"
 #include "cenote/ground/free_correction.hpp"
+#include "cenote/ground/hot.hpp"
 #include "cenote/ground/ladder.hpp"
 #include "cenote/ground/log.hpp"
 
@@ -31,7 +32,7 @@ engine::engine(int device, const std::function<std::unique_ptr<backing>(shared_h
       trimmer_(heap_, *memory_),
       is_over_pages_(heap_.look([](const stream_ordered_heap& heap) { return heap.is_range(); })) {}
 
-void* engine::allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
+CENOTE_HOT void* engine::allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
   const stream_id id = identify(stream, device_);
   const std::size_t rounded = align_up(bytes, block_granularity);
   caches_.meet(stream, id);
@@ -44,20 +45,20 @@ void* engine::allocate(stream_ref stream, std::size_t bytes, std::size_t alignme
 }
 
 /// A block that this thread has just freed on the stream, or the one set aside; null if neither has that size.
-inline void* engine::take_from_caches(stream_id id, std::size_t bytes) noexcept {
+CENOTE_HOT inline void* engine::take_from_caches(stream_id id, std::size_t bytes) noexcept {
   const std::size_t rounded = align_up(bytes, block_granularity);
   return caches_.keeps(rounded) ? caches_.take(id, rounded, unasked_of(bytes))
                                 : caches_.take_back(id, rounded, unasked_of(bytes));
 }
 
-void* engine::allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) {
+CENOTE_HOT void* engine::allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) {
   if (alignment != default_alignment || !caches_.may_keep(bytes)) return nullptr;
   const stream_id id = identify(stream, device_);
   caches_.meet(stream, id);
   return take_from_caches(id, bytes);
 }
 
-bool engine::deallocate_at_once(stream_ref stream, void* pointer, std::size_t bytes) {
+CENOTE_HOT bool engine::deallocate_at_once(stream_ref stream, void* pointer, std::size_t bytes) {
   if (!caches_.may_keep(bytes)) return false;
   const stream_id id = recognise(stream).id;
   const std::size_t asked = caches_.keeps(bytes) ? caches_.give(id, pointer, nullptr) : caches_.set_aside(id, pointer);
@@ -76,7 +77,7 @@ inline void engine::compare_sizes(const void* pointer, std::size_t said, std::si
 }
 
 /// Who the stream is, or, where that would have to be asked, who this thread takes it for (front_caches::recognise).
-auto engine::recognise(stream_ref stream) const -> sighting {
+CENOTE_HOT auto engine::recognise(stream_ref stream) const -> sighting {
   if (stream.is_legacy_default()) return {legacy_default_id, true};
   const auto own = own_streams::find(stream.value());
   const auto last = own ? std::optional(stream_id{*own}) : caches_.recognise(stream);
@@ -86,7 +87,7 @@ auto engine::recognise(stream_ref stream) const -> sighting {
 
 /// Who frees. A free in a capture that was invalidated is nobody's: no graph will use the block, and all work of the
 /// device before it covers it.
-stream_id engine::identify_freeing(stream_ref stream) const {
+CENOTE_HOT stream_id engine::identify_freeing(stream_ref stream) const {
   const stream_id id = identify(stream, device_);
   return id.is_nobody() ? orphans : id;
 }
@@ -117,7 +118,7 @@ void* engine::take_from_heap(request wanted) {
   return nullptr;
 }
 
-void engine::deallocate(stream_ref stream, void* pointer, std::size_t bytes) {
+CENOTE_HOT void engine::deallocate(stream_ref stream, void* pointer, std::size_t bytes) {
   if (!caches_.may_keep(bytes)) return give_to_heap(stream, identify_or_report(stream), pointer, bytes);
   const sighting seen = recognise_or_report(stream);
   block_index spilled = no_block;
@@ -132,7 +133,7 @@ void engine::deallocate(stream_ref stream, void* pointer, std::size_t bytes) {
 }
 
 // Returned, not assigned inside a try: where the right side throws, g++ 12.2 at -O1 and -O2 assigns all the same.
-stream_id engine::identify_or_report(stream_ref stream) const noexcept {
+CENOTE_HOT stream_id engine::identify_or_report(stream_ref stream) const noexcept {
   try {
     return identify_freeing(stream);
   } catch (const std::exception& error) {
@@ -141,7 +142,7 @@ stream_id engine::identify_or_report(stream_ref stream) const noexcept {
   }
 }
 
-auto engine::recognise_or_report(stream_ref stream) const noexcept -> sighting {
+CENOTE_HOT auto engine::recognise_or_report(stream_ref stream) const noexcept -> sighting {
   try {
     return recognise(stream);
   } catch (const std::exception& error) {

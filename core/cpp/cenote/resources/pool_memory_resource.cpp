@@ -8,6 +8,7 @@
 #include "cenote/driver/device_budget.hpp"
 #include "cenote/ground/bytes.hpp"
 #include "cenote/ground/flight_recorder.hpp"
+#include "cenote/ground/hot.hpp"
 #include "cenote/ground/log.hpp"
 #include "cenote/pool/chunk_backing.hpp"
 #include "cenote/pool/engine.hpp"
@@ -111,19 +112,21 @@ pool_memory_resource::~pool_memory_resource() {
   }
 }
 
-void* pool_memory_resource::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
+CENOTE_HOT void* pool_memory_resource::do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
   return engine_->allocate(stream, bytes, alignment);
 }
 
-void pool_memory_resource::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t) {
+CENOTE_HOT void pool_memory_resource::do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t) {
   engine_->deallocate(stream, pointer, bytes);
 }
 
-void* pool_memory_resource::do_allocate_at_once(stream_ref stream, std::size_t bytes, std::size_t alignment) {
+CENOTE_HOT void* pool_memory_resource::do_allocate_at_once(stream_ref stream, std::size_t bytes,
+                                                           std::size_t alignment) {
   return engine_->allocate_at_once(stream, bytes, alignment);
 }
 
-bool pool_memory_resource::do_deallocate_at_once(stream_ref stream, void* pointer, std::size_t bytes, std::size_t) {
+CENOTE_HOT bool pool_memory_resource::do_deallocate_at_once(stream_ref stream, void* pointer, std::size_t bytes,
+                                                            std::size_t) {
   return engine_->deallocate_at_once(stream, pointer, bytes);
 }
 

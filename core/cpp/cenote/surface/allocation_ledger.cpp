@@ -10,6 +10,7 @@
 
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/unnamed_stream.hpp"
+#include "cenote/ground/hot.hpp"
 #include "cenote/ground/immortal.hpp"
 #include "cenote/ground/process.hpp"
 #include "cenote/ground/spin_lock.hpp"
@@ -44,7 +45,7 @@ shard& shard_of(const void* pointer) noexcept { return shards()[allocation_table
 
 /// Returns the time of the allocation. `made` is then what was written down for its address before: none, as a rule;
 /// else that is freed a nanosecond before. Has done nothing if it throws.
-std::uint64_t insert(allocation& made) {
+CENOTE_HOT std::uint64_t insert(allocation& made) {
   shard& place = shard_of(made.pointer);
   std::vector<allocation> room;
   const std::uint64_t now = recorder::now();
@@ -67,7 +68,7 @@ struct removal {
   std::uint64_t at;
 };
 
-removal remove(const void* pointer, freed_by whom) noexcept {
+CENOTE_HOT removal remove(const void* pointer, freed_by whom) noexcept {
   shard& place = shard_of(pointer);
   const std::uint64_t now = recorder::now();
   const std::lock_guard lock(place.lock);
@@ -88,7 +89,7 @@ std::optional<int> device_of_block(void* pointer) noexcept {
 
 /// Whether `stream` is the one that the block was allocated on, and no other has used it: its id in `made` is then that
 /// of `stream`.
-bool is_ordered_by(const allocation& made, stream_ref stream) noexcept {
+CENOTE_HOT bool is_ordered_by(const allocation& made, stream_ref stream) noexcept {
   if (made.is_shared) return false;
   try {
     return identify(stream, made.resource->device()) == made.stream;
@@ -125,21 +126,21 @@ class lock_released {
   void* released_;
 };
 
-void drop(resource_hold& resource, caller_lock held) noexcept {
+CENOTE_HOT void drop(resource_hold& resource, caller_lock held) noexcept {
   if (resource.drop_unless_last()) return;
   const lock_released waiting(held);
   resource.drop();
 }
 
 /// What a client has freed, or is about to free.
-void note_free(const allocation& freed, std::uint64_t at) noexcept {
+CENOTE_HOT void note_free(const allocation& freed, std::uint64_t at) noexcept {
   forget_call_site(freed.pointer);
   client_freed(freed.client, freed.device, freed.bytes, freed.tag);
   recorder::note(recorder::event::free, freed.device, freed.pointer, freed.bytes, freed.whose(), at);
 }
 
 /// Writes a block down and returns its address. Throws, and has freed it, where host memory has no room for that.
-void* enter(allocation& made, stream_ref stream, caller_lock held) {
+CENOTE_HOT void* enter(allocation& made, stream_ref stream, caller_lock held) {
   void* const pointer = made.pointer;
   const client_index client = made.client;
   const tag_index tag = made.tag = current_tag();
@@ -173,8 +174,8 @@ allocation begin(client_index client, int device, std::size_t bytes, stream_id s
           .log2_alignment = static_cast<std::uint8_t>(std::countr_zero(alignment))};
 }
 
-void* allocate_at_once(client_index client, int device, std::size_t bytes, stream_ref stream, std::size_t alignment,
-                       caller_lock held) {
+CENOTE_HOT void* allocate_at_once(client_index client, int device, std::size_t bytes, stream_ref stream,
+                                  std::size_t alignment, caller_lock held) {
   const stream_id id = identify(stream, device);
   const identified_scope identified(stream, device, id);
   allocation made = begin(client, device, bytes, id, find_resource_hold(device), alignment);
@@ -185,7 +186,8 @@ void* allocate_at_once(client_index client, int device, std::size_t bytes, strea
   return nullptr;
 }
 
-void* allocate_waiting(client_index client, int device, std::size_t bytes, stream_ref stream, std::size_t alignment) {
+CENOTE_HOT void* allocate_waiting(client_index client, int device, std::size_t bytes, stream_ref stream,
+                                  std::size_t alignment) {
   resource_hold current = get_resource_hold(device);
   allocation made = begin(client, device, bytes, identify(stream, device), std::move(current), alignment);
   const identified_scope identified(stream, device, made.stream);
@@ -206,8 +208,8 @@ void* allocate_waiting(client_index client, int device, std::size_t bytes, strea
 
 }  // namespace
 
-void* client_allocate(client_index client, int device, std::size_t bytes, stream_ref stream, caller_lock held,
-                      std::size_t alignment) {
+CENOTE_HOT void* client_allocate(client_index client, int device, std::size_t bytes, stream_ref stream,
+                                 caller_lock held, std::size_t alignment) {
   check_client(client);
   if (held) {
     if (void* const pointer = allocate_at_once(client, device, bytes, stream, alignment, held)) return pointer;
@@ -216,7 +218,7 @@ void* client_allocate(client_index client, int device, std::size_t bytes, stream
   return allocate_waiting(client, device, bytes, stream, alignment);
 }
 
-bool client_deallocate(void* pointer, stream_ref stream, caller_lock held) noexcept {
+CENOTE_HOT bool client_deallocate(void* pointer, stream_ref stream, caller_lock held) noexcept {
   if (pointer == nullptr || driver_is_gone()) return true;
   auto [made, at] = remove(pointer, freed_by::ledger);
   if (made.pointer == nullptr) {
@@ -271,7 +273,8 @@ bool client_deallocate_sync(void* pointer) noexcept {
   return client_deallocate(pointer, stream ? stream->view() : stream_ref{});
 }
 
-void client_holds(client_index client, int device, const void* pointer, std::size_t bytes, stream_ref stream) noexcept {
+CENOTE_HOT void client_holds(client_index client, int device, const void* pointer, std::size_t bytes,
+                             stream_ref stream) noexcept {
   allocation made = begin(client, device, bytes, {}, {});
   made.pointer = const_cast<void*>(pointer);  // NOLINT: it is an address here
   made.tag = current_tag();
@@ -295,7 +298,7 @@ void client_holds(client_index client, int device, const void* pointer, std::siz
   note_call_site(pointer);
 }
 
-void client_lets_go(client_index client, int device, const void* pointer, std::size_t bytes) noexcept {
+CENOTE_HOT void client_lets_go(client_index client, int device, const void* pointer, std::size_t bytes) noexcept {
   auto [made, at] = remove(pointer, freed_by::client);
   if (made.pointer == nullptr) {
     made = begin(client, device, bytes, {}, {});

@@ -4,10 +4,11 @@
 #include <utility>
 
 #include "cenote/ground/check.hpp"
+#include "cenote/ground/hot.hpp"
 
 namespace cenote::inline v1 {
 
-void allocation_table::move_into(std::vector<allocation>& room) noexcept {
+CENOTE_HOT void allocation_table::move_into(std::vector<allocation>& room) noexcept {
   if (room.size() <= places_.size()) return;
   places_.swap(room);
   size_ = 0;
@@ -16,7 +17,7 @@ void allocation_table::move_into(std::vector<allocation>& room) noexcept {
   }
 }
 
-allocation* allocation_table::find(const void* pointer) noexcept {
+CENOTE_HOT allocation* allocation_table::find(const void* pointer) noexcept {
   if (size_ == 0) return nullptr;
   for (std::size_t at = home_of(pointer); places_[at].pointer != nullptr; at = (at + 1) & mask()) {
     if (places_[at].pointer == pointer) return &places_[at];
@@ -24,7 +25,7 @@ allocation* allocation_table::find(const void* pointer) noexcept {
   return nullptr;
 }
 
-void allocation_table::insert(allocation& made) noexcept {
+CENOTE_HOT void allocation_table::insert(allocation& made) noexcept {
   std::size_t at = home_of(made.pointer);
   while (places_[at].pointer != nullptr && places_[at].pointer != made.pointer) at = (at + 1) & mask();
   if (places_[at].pointer == nullptr) ++size_;
@@ -32,7 +33,7 @@ void allocation_table::insert(allocation& made) noexcept {
   if constexpr (check_level >= 2) check();
 }
 
-allocation allocation_table::remove(allocation& found) noexcept {
+CENOTE_HOT allocation allocation_table::remove(allocation& found) noexcept {
   allocation removed = std::exchange(found, {});
   --size_;
   std::size_t gap = static_cast<std::size_t>(&found - places_.data());

@@ -17,6 +17,7 @@
 #include "cenote/driver/nvtx.hpp"
 #include "cenote/driver/page_set.hpp"
 #include "cenote/ground/flight_recorder.hpp"
+#include "cenote/ground/hot.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
 #include "cenote/surface/allocation_ledger.hpp"
 #include "cenote/surface/blocks_by_address.hpp"
@@ -366,7 +367,7 @@ int cenote_get_client_usage(int client, cenote_client_usage* usage) {
   });
 }
 
-void* cenote_allocate(int client, int device, size_t bytes, void* stream) {
+CENOTE_HOT void* cenote_allocate(int client, int device, size_t bytes, void* stream) {
   return guarded_pointer([=] { return cenote::client_allocate(client, device, bytes, as_stream(stream)); });
 }
 
@@ -375,20 +376,20 @@ void* cenote_allocate_aligned(int client, int device, size_t bytes, size_t align
       [=] { return cenote::client_allocate(client, device, bytes, as_stream(stream), {}, alignment); });
 }
 
-void* cenote_allocate_or_throw(int client, int device, size_t bytes, void* stream) {
+CENOTE_HOT void* cenote_allocate_or_throw(int client, int device, size_t bytes, void* stream) {
   return cenote::client_allocate(client, device, bytes, as_stream(stream));
 }
 
-int cenote_deallocate(void* pointer, void* stream) {
+CENOTE_HOT int cenote_deallocate(void* pointer, void* stream) {
   return freed(cenote::client_deallocate(pointer, as_stream(stream)));
 }
 
-void* cenote_allocate_holding_or_throw(int client, int device, size_t bytes, void* stream, void* (*release)(void),
-                                       void (*acquire)(void*)) {
+CENOTE_HOT void* cenote_allocate_holding_or_throw(int client, int device, size_t bytes, void* stream,
+                                                  void* (*release)(void), void (*acquire)(void*)) {
   return cenote::client_allocate(client, device, bytes, as_stream(stream), {release, acquire});
 }
 
-int cenote_deallocate_holding(void* pointer, void* stream, void* (*release)(void), void (*acquire)(void*)) {
+CENOTE_HOT int cenote_deallocate_holding(void* pointer, void* stream, void* (*release)(void), void (*acquire)(void*)) {
   return freed(cenote::client_deallocate(pointer, as_stream(stream), {release, acquire}));
 }
 

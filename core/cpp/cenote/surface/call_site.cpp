@@ -6,6 +6,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "cenote/ground/hot.hpp"
 #include "cenote/ground/immortal.hpp"
 #include "cenote/ground/mutex.hpp"
 
@@ -65,7 +66,7 @@ void sample_call_sites(std::size_t every, site_describer describe) {
   blocks_sampled.store(0, std::memory_order_relaxed);
 }
 
-void note_call_site(const void* pointer) noexcept {
+CENOTE_HOT void note_call_site(const void* pointer) noexcept {
   const std::size_t every = sampled_every.load(std::memory_order_relaxed);
   if (every == 0) [[likely]]
     return;
@@ -74,7 +75,7 @@ void note_call_site(const void* pointer) noexcept {
   sample(pointer);
 }
 
-void forget_call_site(const void* pointer) noexcept {
+CENOTE_HOT void forget_call_site(const void* pointer) noexcept {
   if (blocks_sampled.load(std::memory_order_relaxed) == 0) [[likely]]
     return;
   site_table& table = sites();

@@ -6,6 +6,7 @@
 
 #include "cenote/driver/device.hpp"
 #include "cenote/ground/flight_recorder.hpp"
+#include "cenote/ground/hot.hpp"
 #include "cenote/ground/immortal.hpp"
 #include "cenote/ground/mutex.hpp"
 #include "cenote/ground/process_counters.hpp"
@@ -30,7 +31,7 @@ client_table& clients() noexcept {
 [[maybe_unused]] const client_table& clients_made_while_there_is_one_thread =
     clients();  // none waits in a forked child for it to be made
 
-client_counters& counters_of(client_index client) noexcept {
+CENOTE_HOT client_counters& counters_of(client_index client) noexcept {
   return process_counters::get().clients[static_cast<std::size_t>(client)];
 }
 
@@ -58,17 +59,17 @@ client_index register_client(const std::string& name) {
   return fresh;
 }
 
-void check_client(client_index client) {
+CENOTE_HOT void check_client(client_index client) {
   if (client >= 0 && client < clients().registered.load(std::memory_order_acquire)) return;
   throw std::out_of_range("there is no client " + std::to_string(client) + ": register_client gives out the numbers");
 }
 
-void client_allocated(client_index client, int device, std::size_t bytes, tag_index tag) noexcept {
+CENOTE_HOT void client_allocated(client_index client, int device, std::size_t bytes, tag_index tag) noexcept {
   counters_of(client).allocated(bytes, static_cast<std::size_t>(device));
   if (tag != 0) process_counters::get().tags[tag].allocated(bytes);
 }
 
-void client_freed(client_index client, int device, std::size_t bytes, tag_index tag) noexcept {
+CENOTE_HOT void client_freed(client_index client, int device, std::size_t bytes, tag_index tag) noexcept {
   counters_of(client).freed(bytes, static_cast<std::size_t>(device));
   if (tag != 0) process_counters::get().tags[tag].freed(bytes);
 }

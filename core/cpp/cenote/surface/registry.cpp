@@ -11,6 +11,7 @@
 #include "cenote/driver/device.hpp"
 #include "cenote/ground/environment.hpp"
 #include "cenote/ground/error.hpp"
+#include "cenote/ground/hot.hpp"
 #include "cenote/ground/immortal.hpp"
 #include "cenote/ground/log.hpp"
 #include "cenote/ground/mutex.hpp"
@@ -27,13 +28,13 @@ constexpr const char* default_variable = "CENOTE_RESOURCE";
 
 constinit std::array<resource_place, max_devices> places;
 
-resource_place& place_of(int device) {
+CENOTE_HOT resource_place& place_of(int device) {
   if (device >= 0 && device < max_devices) return places[static_cast<std::size_t>(device)];
   throw std::out_of_range("there is no device " + std::to_string(device));
 }
 
 /// Where what is current on this thread lies: of its innermost scope for the device, else the process's.
-resource_place& place_for_thread(int device) {
+CENOTE_HOT resource_place& place_for_thread(int device) {
   if (resource_place* const of_scope = find_place_of_scope(device)) return *of_scope;
   return place_of(device);
 }
@@ -158,9 +159,9 @@ std::shared_ptr<memory_resource> get_per_device_resource(int device) {
   }
 }
 
-resource_hold find_resource_hold(int device) { return place_for_thread(device).hold(); }
+CENOTE_HOT resource_hold find_resource_hold(int device) { return place_for_thread(device).hold(); }
 
-resource_hold get_resource_hold(int device) {
+CENOTE_HOT resource_hold get_resource_hold(int device) {
   for (resource_place& place = place_for_thread(device);;) {
     if (auto present = place.hold(); !present.is_empty()) return present;
     make_default(device);

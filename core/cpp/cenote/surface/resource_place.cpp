@@ -1,8 +1,10 @@
 #include "cenote/surface/resource_place.hpp"
 
+#include "cenote/ground/hot.hpp"
+
 namespace cenote::inline v1 {
 
-bool resource_hold::drop_unless_last() noexcept {
+CENOTE_HOT bool resource_hold::drop_unless_last() noexcept {
   if (is_empty()) return true;
   const std::lock_guard lock(tenure_->place.lock_);
   if (tenure_->holds == 1) return false;
@@ -11,7 +13,7 @@ bool resource_hold::drop_unless_last() noexcept {
   return true;
 }
 
-void resource_hold::drop_held() noexcept {
+CENOTE_HOT void resource_hold::drop_held() noexcept {
   resource_tenure* const left = std::exchange(tenure_, nullptr);
   {
     const std::lock_guard lock(left->place.lock_);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cenote/ground/flight_recorder.hpp"
+#include "cenote/ground/hot.hpp"
 #include "cenote/ground/immortal.hpp"
 #include "cenote/ground/mutex.hpp"
 #include "cenote/ground/process_counters.hpp"
@@ -69,7 +70,7 @@ std::string name_of_tag(tag_index tag) {
   return tag < table.names.size() ? table.names[tag] : std::string();
 }
 
-tag_index current_tag() noexcept {
+CENOTE_HOT tag_index current_tag() noexcept {
   if (const auto find = tag_finder.load(std::memory_order_relaxed)) {
     if (const tag_index found = find()) return found;
   }

@@ -6,11 +6,12 @@
 #include <stdexcept>
 
 #include "cenote/cenote.h"
+#include "cenote/ground/hot.hpp"
 
 namespace cenote::torch {
 
 /// Throws std::runtime_error beside a library that is not the one this was compiled for.
-inline const cenote_api& core() {
+CENOTE_HOT inline const cenote_api& core() {
   static const cenote_api* const functions = cenote_get_api(CENOTE_ABI_VERSION);
   if (functions == nullptr) throw std::runtime_error(cenote_last_error());
   return *functions;
@@ -19,7 +20,7 @@ inline const cenote_api& core() {
 /// Throws with the text of the last failure, unless the status says that all went well.
 inline void require(int status) { TORCH_CHECK(status == CENOTE_OK, core().last_error()); }
 
-inline int client() {
+CENOTE_HOT inline int client() {
   static const int index = core().register_client("torch");
   return index;
 }

@@ -18,7 +18,7 @@ class short_lock {
   void unlock() noexcept { is_taken_.store(false, std::memory_order_release); }
 
  private:
-  void wait_until_it_looks_free() const noexcept {
+  [[gnu::noinline]] void wait_until_it_looks_free() const noexcept {
     for (int looks = 0; is_taken_.load(std::memory_order_relaxed); ++looks) {
       if (looks >= looks_before_yielding) std::this_thread::yield();
     }
