@@ -6,12 +6,11 @@
 #include <stdexcept>
 
 #include "cenote/cenote.h"
-#include "cenote/ground/hot.hpp"
 
 namespace cenote::torch {
 
 /// Throws std::runtime_error beside a library that is not the one this was compiled for.
-CENOTE_HOT inline const cenote_api& core() {
+inline const cenote_api& core() {
   static const cenote_api* const functions = cenote_get_api(CENOTE_ABI_VERSION);
   if (functions == nullptr) throw std::runtime_error(cenote_last_error());
   return *functions;
@@ -20,7 +19,7 @@ CENOTE_HOT inline const cenote_api& core() {
 /// Throws with the text of the last failure, unless the status says that all went well.
 inline void require(int status) { TORCH_CHECK(status == CENOTE_OK, core().last_error()); }
 
-CENOTE_HOT inline int client() {
+inline int client() {
   static const int index = core().register_client("torch");
   return index;
 }

@@ -45,7 +45,7 @@ std::string spell(std::size_t bytes) {
 
 }  // namespace
 
-full_allocator::full_allocator(cuda_allocator* native) : native_(native) {
+full_allocator::full_allocator(cuda_allocator* native) : core_(core()), client_(client()), native_(native) {
   the_allocator = this;
   is_initialized_ = native->initialized();
 }
@@ -68,7 +68,7 @@ CENOTE_HOT full_allocator::device_state& full_allocator::of(c10::DeviceIndex dev
 
 CENOTE_HOT bool full_allocator::allocate_from_core(const request& wanted, void*& pointer, std::string& why) {
   try {
-    pointer = core().allocate_or_throw(client(), wanted.device, wanted.bytes, wanted.stream);
+    pointer = core_.allocate_or_throw(client_, wanted.device, wanted.bytes, wanted.stream);
     return true;
   } catch (const cenote::out_of_memory& error) {
     why = error.what();
@@ -317,9 +317,9 @@ CENOTE_HOT void full_allocator::give_back(void* pointer, const live_block& block
   if (block.pool != nullptr) {
     pools_.free(block, pointer);
   } else if (block.outlives_its_stream) {
-    core().deallocate(pointer, lasting_stream(block.device));
+    core_.deallocate(pointer, lasting_stream(block.device));
   } else {
-    core().deallocate(pointer, block.stream);
+    core_.deallocate(pointer, block.stream);
   }
 }
 

@@ -26,6 +26,7 @@
 #include <utility>
 #include <vector>
 
+#include "cenote/cenote.h"
 #include "device_blocks.hpp"
 #include "memory_history.hpp"
 #include "private_pools.hpp"
@@ -167,6 +168,8 @@ class full_allocator final : public cuda_allocator {
   std::size_t look_at_reserved(c10::DeviceIndex device);
   bool has_native() const { return native_->initialized(); }
 
+  const cenote_api& core_;
+  const int client_;
   cuda_allocator* const native_;
   std::atomic<bool> is_on_{true};
   std::atomic<bool> is_initialized_{false};

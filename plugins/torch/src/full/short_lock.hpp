@@ -12,7 +12,7 @@ namespace cenote::torch {
 
 class short_lock {
  public:
-  void lock() noexcept {
+  [[gnu::always_inline]] void lock() noexcept {
     while (is_taken_.exchange(true, std::memory_order_acquire)) wait_until_it_looks_free();
   }
   void unlock() noexcept { is_taken_.store(false, std::memory_order_release); }
