@@ -21,6 +21,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
+
 import cenote
 from cenote import mr, pausing
 from cenote.device_buffer import copy_device_to_ptr, copy_host_to_ptr, copy_ptr_to_host
@@ -102,25 +104,24 @@ def page_calls(specification: str, device: int, size: int, page: int) -> PageCal
 
 
 def pinning_rate() -> float:
-    """Bytes a second of pinning as pauses do it: several threads find huge pages, which the driver then registers."""
+    """Bytes a second of pinning: several threads touch huge pages, all of which the driver then registers at once."""
     size, threads = 4 * GIB, 8
-    driver, libc = ctypes.CDLL("libcuda.so.1"), ctypes.CDLL(None)
+    driver = ctypes.CDLL("libcuda.so.1")
     context = ctypes.c_void_p()
     assert driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0) == 0
     assert driver.cuCtxPushCurrent_v2(context) == 0
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(mmap.MADV_HUGEPAGE)
-    begin = ctypes.addressof(ctypes.c_ubyte.from_buffer(memory))
+    pages = np.frombuffer(memory, np.uint8)
+    begin = pages.ctypes.data
 
-    def populate(number: int) -> None:
+    def touch(number: int) -> None:
         share = size // threads
-        at = ctypes.c_void_p(begin + number * share)
-        if libc.madvise(at, ctypes.c_size_t(share), 23) != 0:  # MADV_POPULATE_WRITE, which older kernels do not know
-            ctypes.memset(at, 0, share)
+        pages[number * share : (number + 1) * share : mmap.PAGESIZE] = 0
 
     def pin() -> None:
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(populate, range(threads)))
+            list(pool.map(touch, range(threads)))
         assert driver.cuMemHostRegister_v2(ctypes.c_void_p(begin), ctypes.c_size_t(size), 1) == 0
 
     took = seconds(pin)

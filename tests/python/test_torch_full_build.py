@@ -26,8 +26,8 @@ POOL_TEST = Path(__file__).with_name("private_pool_history.cpp")
 def fake_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that looks like an installed PyTorch 2.11, with headers that no compiler accepts."""
     folder = tmp_path / "site" / "torch"
-    (folder / "include/c10/util").mkdir(parents=True)
-    (folder / "include/c10/util/flat_hash_map.h").write_text("#error these are no headers\n")
+    (folder / "include/c10/core").mkdir(parents=True)
+    (folder / "include/c10/core/CachingDeviceAllocator.h").write_text("#error these are no headers\n")
     (folder / "lib").mkdir()
     (folder / "__init__.py").write_text("raise ImportError('it is not imported to be compiled for')\n")
     set_version(folder, "2.11.0+cu130", "13.0")

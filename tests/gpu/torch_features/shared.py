@@ -133,7 +133,7 @@ def a_tensor_is_on_offer_to_others_while_it_lives() -> object:
     torch.cuda.ipc_collect()
     assert torch.cuda.memory_allocated() == before
     try:
-        cenote.Client("tests").withdraw(address)
+        cenote.registry.Client("tests").withdraw(address)
     except ValueError:  # it is not on offer
         return process.exitcode
     raise AssertionError("a tensor that was freed is on offer to other processes")

@@ -12,9 +12,10 @@
 
 #include <condition_variable>
 #include <cstddef>
-#include <mutex>
 #include <thread>
 #include <vector>
+
+#include "cenote/ground/mutex.hpp"
 
 namespace cenote::inline v1 {
 
@@ -39,9 +40,9 @@ class touched_chunks {
  private:
   void touch_ahead();
 
-  std::mutex mutex_;  // guards all below
-  std::condition_variable ready_or_none_;
-  std::condition_variable wanted_;
+  object_mutex mutex_;  // guards all below
+  std::condition_variable_any ready_or_none_;
+  std::condition_variable_any wanted_;
   std::vector<std::byte*> ready_;
   std::size_t not_begun_;
   std::size_t begun_ = 0;              // and not ready

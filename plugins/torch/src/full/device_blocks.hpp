@@ -19,7 +19,6 @@
 #include <utility>
 #include <vector>
 
-#include "cenote/ground/hot.hpp"
 #include "device_counters.hpp"
 #include "live_block.hpp"
 #include "short_lock.hpp"
@@ -29,7 +28,7 @@ namespace cenote::torch {
 class device_blocks {
  public:
   /// Returns the bytes that are allocated now.
-  CENOTE_HOT std::size_t insert(void* pointer, live_block&& block) {
+  [[gnu::hot]] std::size_t insert(void* pointer, live_block&& block) {
     const std::lock_guard lock(lock_);
     counters_.add(block);
     blocks_.insert_or_assign(pointer, std::move(block));
@@ -38,7 +37,7 @@ class device_blocks {
 
   /// Moves the block into `taken`, and sets the bytes that are allocated now; false where there is none of that
   /// address.
-  CENOTE_HOT bool take(void* pointer, live_block& taken, std::size_t& allocated) {
+  [[gnu::hot]] bool take(void* pointer, live_block& taken, std::size_t& allocated) {
     const std::lock_guard lock(lock_);
     const auto found = blocks_.find(pointer);
     if (found == blocks_.end()) return false;

@@ -16,7 +16,6 @@
 
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/foreign_exception.hpp"
-#include "cenote/ground/hot.hpp"
 #include "core.hpp"
 #include "lasting_stream.hpp"
 #include "resource_state.hpp"
@@ -59,14 +58,14 @@ void full_allocator::turn_on(bool on) {
   is_on_.store(on, std::memory_order_release);
 }
 
-CENOTE_HOT full_allocator::device_state& full_allocator::of(c10::DeviceIndex device) {
+[[gnu::hot]] full_allocator::device_state& full_allocator::of(c10::DeviceIndex device) {
   TORCH_CHECK(device >= 0 && static_cast<std::size_t>(device) < devices_.size(), "Invalid device argument");
   return devices_[static_cast<std::size_t>(device)];
 }
 
 // --- Allocation ------------------------------------------------------------------------------------------------------
 
-CENOTE_HOT bool full_allocator::allocate_from_core(const request& wanted, void*& pointer, std::string& why) {
+[[gnu::hot]] bool full_allocator::allocate_from_core(const request& wanted, void*& pointer, std::string& why) {
   try {
     pointer = core_.allocate_or_throw(client_, wanted.device, wanted.bytes, wanted.stream);
     return true;
@@ -90,8 +89,8 @@ std::size_t full_allocator::room_on(c10::DeviceIndex device) {
   return limit - std::min(limit, taken);
 }
 
-CENOTE_HOT bool full_allocator::try_allocate(const request& wanted, const context& stack, live_block& block,
-                                             void*& pointer, std::string& why) {
+[[gnu::hot]] bool full_allocator::try_allocate(const request& wanted, const context& stack, live_block& block,
+                                               void*& pointer, std::string& why) {
   if (of(wanted.device).limit.load(std::memory_order_relaxed) == 0 && !pools_.has_routes()) [[likely]]
     return allocate_from_core(wanted, pointer, why);
   const std::size_t room = room_on(wanted.device);
@@ -143,8 +142,8 @@ void full_allocator::make_room(const request& wanted) {
   core().trim_to(wanted.device, 0, 1);
 }
 
-CENOTE_HOT void* full_allocator::allocate_on(std::size_t bytes, c10::DeviceIndex device, cudaStream_t stream,
-                                             bool stream_is_foreign) {
+[[gnu::hot]] void* full_allocator::allocate_on(std::size_t bytes, c10::DeviceIndex device, cudaStream_t stream,
+                                               bool stream_is_foreign) {
   if (bytes == 0) return nullptr;
   if (!of(device).is_used.load(std::memory_order_relaxed)) use_first(device);
   const context stack = history_.gather(record_level::STATE);
@@ -234,7 +233,7 @@ void full_allocator::fail(const request& wanted, const std::string& why, const c
   C10_THROW_ERROR(OutOfMemoryError, text + why);
 }
 
-CENOTE_HOT c10::DataPtr full_allocator::allocate(std::size_t bytes) {
+[[gnu::hot]] c10::DataPtr full_allocator::allocate(std::size_t bytes) {
   if (!makes_blocks()) return native_->allocate(bytes);
   TORCH_CHECK_WITH(OutOfMemoryError, bytes < one_exbibyte,
                    "CUDA out of memory. Tried to allocate more than 1EB memory.");
@@ -249,28 +248,28 @@ CENOTE_HOT c10::DataPtr full_allocator::allocate(std::size_t bytes) {
   return {pointer, pointer, &free_block, c10::Device(c10::DeviceType::CUDA, device)};
 }
 
-CENOTE_HOT void* full_allocator::raw_alloc(std::size_t bytes) {
+[[gnu::hot]] void* full_allocator::raw_alloc(std::size_t bytes) {
   if (!makes_blocks()) return native_->raw_alloc(bytes);
   const c10::DeviceIndex device = c10::cuda::current_device();
   const c10::cuda::CUDAStream stream = c10::cuda::getCurrentCUDAStream(device);
   return allocate_on(bytes, device, stream.stream(), is_foreign(stream));
 }
 
-CENOTE_HOT void* full_allocator::raw_alloc_with_stream(std::size_t bytes, cudaStream_t stream) {
+[[gnu::hot]] void* full_allocator::raw_alloc_with_stream(std::size_t bytes, cudaStream_t stream) {
   if (!makes_blocks()) return native_->raw_alloc_with_stream(bytes, stream);
   return allocate_on(bytes, c10::cuda::current_device(), stream, false);
 }
 
 // --- Frees -----------------------------------------------------------------------------------------------------------
 
-CENOTE_HOT void full_allocator::free_block(void* pointer) {
+[[gnu::hot]] void full_allocator::free_block(void* pointer) {
   if (const c10::impl::PyInterpreter* const interpreter = c10::impl::GPUTrace::get_trace()) {
     (*interpreter)->trace_gpu_memory_deallocation(c10::kCUDA, reinterpret_cast<std::uintptr_t>(pointer));
   }
   the_allocator->free(pointer);
 }
 
-CENOTE_HOT void full_allocator::free(void* pointer) {
+[[gnu::hot]] void full_allocator::free(void* pointer) {
   if (pointer == nullptr) return;
   live_block block;
   std::size_t allocated = 0;
@@ -307,7 +306,7 @@ void full_allocator::finish_free(void* pointer, const live_block& block) {
   give_back(pointer, block);
 }
 
-CENOTE_HOT void full_allocator::give_back(void* pointer, const live_block& block) {
+[[gnu::hot]] void full_allocator::give_back(void* pointer, const live_block& block) {
   shared_.forget(pointer);
   if (history_.is_enabled()) {
     history_.record({trace_entry::FREE_COMPLETED, block.device, reinterpret_cast<std::size_t>(pointer), block.bytes,
@@ -323,7 +322,7 @@ CENOTE_HOT void full_allocator::give_back(void* pointer, const live_block& block
   }
 }
 
-CENOTE_HOT void full_allocator::raw_delete(void* pointer) { free(pointer); }
+[[gnu::hot]] void full_allocator::raw_delete(void* pointer) { free(pointer); }
 
 c10::DeleterFnPtr full_allocator::raw_deleter() const { return is_on() ? &free_block : native_->raw_deleter(); }
 
@@ -348,7 +347,7 @@ void full_allocator::emptyCache(mempool_id id) {
   if (has_native()) native_->emptyCache(id);
 }
 
-CENOTE_HOT void full_allocator::recordStream(const c10::DataPtr& data, c10::cuda::CUDAStream stream) {
+[[gnu::hot]] void full_allocator::recordStream(const c10::DataPtr& data, c10::cuda::CUDAStream stream) {
   void* const pointer = data.get_context();
   if (pointer == nullptr) return;
   private_pool* pool = nullptr;
