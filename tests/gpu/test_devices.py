@@ -48,6 +48,24 @@ def test_what_is_installed_first_thing_holds_for_the_device_that_is_chosen_later
     """)
 
 
+def test_blocks_of_all_devices_are_found_where_cuda_was_in_use_before(run: Run) -> None:
+    run("""
+        import torch
+        before = [torch.zeros(1000, device=f"cuda:{device}") for device in (0, 1)]
+        import cenote
+        assert cenote.install("pool", frameworks="torch", torch_mode="full")
+        kept = [torch.ones(1000, device=f"cuda:{device}") for device in (0, 1, 0, 1)]
+        side = torch.cuda.Stream(device=0)
+        kept[0].record_stream(side)
+        assert [each["device"] for each in torch.cuda.memory_snapshot() if each["allocated_size"]].count(1) >= 1
+        while kept:  # the first one is of the device that was not the last to be allocated on
+            del kept[0]
+        assert cenote.usage()["torch"].bytes == 0
+        del before
+        assert torch.cuda.memory_allocated(0) == torch.cuda.memory_allocated(1) == 0
+    """)
+
+
 COPY = """
     import cenote
     assert cenote.install({specification!r}, frameworks="torch")

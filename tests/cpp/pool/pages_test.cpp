@@ -236,6 +236,17 @@ TEST_F(trim_of_pages, knows_of_the_legacy_stream_beside_pending_work_of_others) 
   device_free(0, other);
 }
 
+TEST_F(trim_of_pages, gives_back_what_an_earlier_one_could_not_beside_work_of_others) {
+  use_up(a_);
+  EXPECT_EQ(pool_->trim(), 0u) << "its work is pending";
+  synchronize(a_, 0);
+  void* const other = device_allocate(0, bytes);
+  use_long(other, b_);
+  EXPECT_EQ(pool_->trim(), bytes);
+  synchronize(b_, 0);
+  device_free(0, other);
+}
+
 TEST_F(trim_of_pages, gives_back_what_was_freed_on_the_stream_of_the_next_call) {
   use_up(a_);
   synchronize(a_, 0);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from typing import Any
 
 from .features import MiB, alone, device_free, feature_of_cenote, install, installs_itself, tensor
@@ -128,6 +129,7 @@ def a_tensor_is_on_offer_to_others_while_it_lives() -> object:
     assert answers.get() == 499500
     queue.put(None)
     process.join()
+    time.sleep(0.5)  # until the thread that answers other processes has seen that this one ended
     del kept
     gc.collect()
     torch.cuda.ipc_collect()

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <exception>
 #include <mutex>
-#include <system_error>
 
 namespace cenote::inline v1 {
 namespace {
@@ -50,7 +50,7 @@ touched_chunks::touched_chunks(std::size_t count) : not_begun_(count) {
   threads_.reserve(threads);
   try {
     while (threads_.size() < threads) threads_.emplace_back([this] { touch_ahead(); });
-  } catch (const std::system_error&) {  // those that there are touch all
+  } catch (const std::exception&) {  // those that there are touch all
   }
   if (threads_.empty()) not_begun_ = 0;  // take() does
 }

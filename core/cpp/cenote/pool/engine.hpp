@@ -57,7 +57,7 @@ class engine {
   bool deallocate_at_once(stream_ref stream, void* pointer, std::size_t bytes);
 
   std::size_t trim(std::size_t keep_bytes, bool wait) { return trimmer_.trim(keep_bytes, wait); }
-  bool has_unfinished_trim() const noexcept { return trimmer_.is_unfinished(); }
+  void finish_trim() noexcept { trimmer_.finish({}, legacy_default_id); }
 
  private:
   /// Who a stream is, or who it was when the thread met it: it may be gone, and its handle another's.

@@ -25,6 +25,7 @@ class host_parking final : public parking {
   /// Throws out_of_memory where the host has no memory.
   void save(std::size_t offset, const std::byte* from, std::size_t bytes, stream_ref stream) override;
   void end_saving(stream_ref) override { touched_.reset(); }
+  void give_up_saving() noexcept override { touched_.reset(); }
   void load(std::size_t offset, std::byte* to, std::size_t bytes, stream_ref stream) override;
 
  private:

@@ -25,17 +25,16 @@ idle_trimmer::~idle_trimmer() {
 void idle_trimmer::run() {
   std::array<std::size_t, 4> most{};
   std::size_t quarters = 0;
-  // By the last trim that no work was in the way of: bytes held, of how many that were to be kept. What is beyond lies
-  // on pages that are partly in use.
-  std::pair<std::size_t, std::size_t> left{};
+  std::pair<std::size_t, std::size_t> left{};  // by the last trim: bytes held, of how many that were to be kept
   std::unique_lock lock(mutex_);
   while (!ends_.wait_for(lock, quarter_, [this] { return is_ending_; }) && !driver_is_gone()) {
     lock.unlock();
+    calls_.finish_trim();
     most[quarters++ % most.size()] = calls_.most_in_use_since();
     const std::size_t keep = *std::max_element(most.begin(), most.end());
     if (quarters >= most.size() && calls_.held() > keep && std::pair(calls_.held(), keep) != left) {
-      const bool is_all = calls_.trim(keep);
-      left = is_all ? std::pair(calls_.held(), keep) : std::pair(std::size_t{0}, std::size_t{0});
+      calls_.trim(keep);
+      left = {calls_.held(), keep};  // what is beyond lies on pages that are partly in use
     }
     lock.lock();
   }

@@ -6,7 +6,8 @@
 // How it works
 //   1. Four times within the idle time the thread asks what the most was that was in use since it last asked.
 //   2. Once it knows four such quarters, it trims the pool to the most of them, unless that is what the last trim found
-//      already, nothing has come since, and no work was in its way.
+//      already, and nothing has come since.
+//   3. What a trim could not give back, as work was pending, it asks for again each quarter.
 //
 // Threads: one of its own, which holds no lock while it waits. It does nothing once the process exits; in a forked
 // child there is none. Cost: a trim at most four times within the idle time, none in a steady program.
@@ -25,11 +26,12 @@ namespace cenote::inline v1::pool {
 
 class idle_trimmer {
  public:
-  /// What the thread asks of the pool. Neither throws.
+  /// What the thread asks of the pool. None of them throws.
   struct pool_calls {
     std::function<std::size_t()> most_in_use_since;  // the last call
     std::function<std::size_t()> held;
-    std::function<bool(std::size_t keep_bytes)> trim;  // false: work that is pending keeps some of it
+    std::function<void(std::size_t keep_bytes)> trim;
+    std::function<void()> finish_trim;
   };
 
   /// Throws std::system_error where there can be no thread.

@@ -40,6 +40,7 @@ void page_pause::hide(mapped_pages& pages, std::unique_ptr<parking> where) {
   try {
     copy_out_and_unmap(leaving, pages, *where, stream);
   } catch (...) {
+    where->give_up_saving();
     wait_before_giving_up(stream);
     map_again(leaving, pages);
     if (leaving.empty()) {

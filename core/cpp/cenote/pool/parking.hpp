@@ -29,11 +29,15 @@ class parking {
   parking(const parking&) = delete;
   parking& operator=(const parking&) = delete;
 
-  /// So many bytes are going to be saved. Throws where there is no room for them.
+  /// So many bytes are going to be saved: room for them may be made from now on. Throws where there is no room for
+  /// them.
   virtual void make_room(std::size_t) {}
 
   /// Queues a copy of `bytes` from the device. What was queued on the stream by then is done before it.
   virtual void save(std::size_t offset, const std::byte* from, std::size_t bytes, stream_ref stream) = 0;
+
+  /// Nothing more is saved, as pausing failed.
+  virtual void give_up_saving() noexcept {}
 
   /// After the last save(): all is kept as soon as the stream's work is done.
   virtual void end_saving(stream_ref) {}

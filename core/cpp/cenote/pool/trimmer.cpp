@@ -14,13 +14,17 @@ std::size_t trimmer::trim(std::size_t keep_bytes, bool wait) {
   const relaxed_capture_scope relaxed;
   heap_.end_captures();
   if (wait) static_cast<void>(heap_.settle_after_all_work());
+  const auto earlier = rest();  // what it waited for may be done, though others have queued more by now
+  if (earlier && earlier->left.done != nullptr && earlier->left.done->is_complete()) {
+    heap_.make_ready(earlier->left.blocks);
+  }
   heap_.settle();
-  unfinished rest{keep_bytes, heap_.settle_unmarked()};
+  shared_heap::pending left = heap_.settle_unmarked();
   // The legacy default stream is there at any time, and may be named.
-  if (rest.left.done != nullptr) heap_.settle_own({}, legacy_default_id, rest.left.blocks);
+  if (left.done != nullptr) heap_.settle_own({}, legacy_default_id, left.blocks);
   const std::size_t given_back = memory_.give_back(keep_bytes);
-  const auto earlier = take_rest();  // this one asks for what that did
-  if (!rest.left.blocks.empty() && memory_.held() > keep_bytes) keep_rest(std::move(rest));
+  const auto replaced = take_rest();  // this one asks for what that did
+  if (!left.blocks.empty() && memory_.held() > keep_bytes) keep_rest({keep_bytes, std::move(left)});
   return given_back;
 }
 
@@ -28,21 +32,26 @@ void trimmer::go_on(stream_ref stream, stream_id id) noexcept {
   try {
     if (id.is_capturing() || is_capture_underway(heap_.device())) return;
     const relaxed_capture_scope relaxed;
-    auto rest = take_rest();
-    if (!rest) return;
-    auto& [keep_bytes, left] = *rest;
+    auto taken = take_rest();
+    if (!taken) return;
+    auto& [keep_bytes, left] = *taken;
     if (left.done == nullptr) {  // a capture was in the way
       left = heap_.settle_unmarked();
     } else if (left.done->is_complete()) {
       heap_.make_ready(std::exchange(left, {}).blocks);
     } else if (!heap_.settle_own(stream, id, left.blocks)) {
-      return keep_rest(*std::move(rest));
+      return keep_rest(*std::move(taken));
     }
     memory_.give_back(keep_bytes);
-    if (!left.blocks.empty()) keep_rest(*std::move(rest));
+    if (!left.blocks.empty()) keep_rest(*std::move(taken));
   } catch (const std::exception& error) {
     report_once("what a trim left could not be given back: ", error.what());
   }
+}
+
+auto trimmer::rest() -> std::optional<unfinished> {
+  const std::lock_guard lock(mutex_);
+  return rest_;
 }
 
 auto trimmer::take_rest() -> std::optional<unfinished> {
@@ -52,9 +61,9 @@ auto trimmer::take_rest() -> std::optional<unfinished> {
 }
 
 /// Unless there is a later one, which has all that this one has.
-void trimmer::keep_rest(unfinished rest) {
+void trimmer::keep_rest(unfinished kept) {
   const std::lock_guard lock(mutex_);
-  if (!rest_) rest_.emplace(std::move(rest));
+  if (!rest_) rest_.emplace(std::move(kept));
   is_unfinished_.store(true, std::memory_order_relaxed);
 }
 

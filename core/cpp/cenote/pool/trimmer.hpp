@@ -28,13 +28,10 @@ class trimmer {
   /// Returns how many bytes went at once.
   std::size_t trim(std::size_t keep_bytes, bool wait);
 
-  /// Whether a trim has left what it could not give back yet.
-  bool is_unfinished() const noexcept { return is_unfinished_.load(std::memory_order_relaxed); }
-
   /// Gives back what a trim could not, as far as the work that may use it is done by now: that of all streams, or that
   /// of the calling one.
   void finish(stream_ref stream, stream_id id) noexcept {
-    if (is_unfinished()) [[unlikely]]
+    if (is_unfinished_.load(std::memory_order_relaxed)) [[unlikely]]
       go_on(stream, id);
   }
 
@@ -45,8 +42,9 @@ class trimmer {
   };
 
   void go_on(stream_ref stream, stream_id id) noexcept;
+  std::optional<unfinished> rest();
   std::optional<unfinished> take_rest();
-  void keep_rest(unfinished rest);
+  void keep_rest(unfinished kept);
 
   shared_heap& heap_;
   backing& memory_;

@@ -77,17 +77,16 @@ pool_memory_resource::pool_memory_resource(std::shared_ptr<memory_resource> upst
   idle_trimmer_ = std::make_unique<pool::idle_trimmer>(
       *spare.idle, pool::idle_trimmer::pool_calls{
                        [this] { return pool::shared_heap::section(engine_->heap())->most_in_use_since(); },
-                       [this] { return pool_size(); }, [this](std::size_t keep) { return trim_idle(keep); }});
+                       [this] { return pool_size(); }, [this](std::size_t keep) { trim_idle(keep); },
+                       [this] { engine_->finish_trim(); }});
 }
 
 /// For the thread of the idle time.
-bool pool_memory_resource::trim_idle(std::size_t keep_bytes) noexcept {
+void pool_memory_resource::trim_idle(std::size_t keep_bytes) noexcept {
   try {
     engine_->trim(keep_bytes, false);
-    return !engine_->has_unfinished_trim();
   } catch (const std::exception& error) {
     report_once("what was idle in a pool could not be given back: ", error.what());
-    return true;
   }
 }
 

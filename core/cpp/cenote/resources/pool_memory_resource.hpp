@@ -121,7 +121,7 @@ class pool_memory_resource final : public memory_resource {
  private:
   friend class pools_held_still;  // which pauses several as one
 
-  bool trim_idle(std::size_t keep_bytes) noexcept;
+  void trim_idle(std::size_t keep_bytes) noexcept;
 
   void* do_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) override;
   void do_deallocate(stream_ref stream, void* pointer, std::size_t bytes, std::size_t alignment) override;

@@ -5,10 +5,10 @@
 // Invariants
 //   I1  a block is in the table from before its address is handed out until its free begins
 //   I2  each block in the table is counted as allocated and as active; one that was freed is counted as active until
-//       finished() was called for it, if other streams were recorded
+//       remove_active() was called for it, if other streams were recorded
 //
-// Threads: all functions from any thread. A visitor runs under the lock, and calls nothing that may allocate.
-// Cost: one short lock a call, and a look-up. Who inserts while the table grows has all others wait for that.
+// Threads: all functions from any thread. A visitor runs under the lock, and calls nothing that may allocate on a
+// device. Cost: one short lock a call, and a look-up. Who inserts while the table grows has all others wait for that.
 #pragma once
 
 #include <c10/util/flat_hash_map.h>
@@ -30,8 +30,7 @@ class device_blocks {
   /// Returns the bytes that are allocated now.
   [[gnu::hot]] std::size_t insert(void* pointer, live_block&& block) {
     const std::lock_guard lock(lock_);
-    counters_.add(block);
-    blocks_.insert_or_assign(pointer, std::move(block));
+    counters_.add(blocks_.insert_or_assign(pointer, std::move(block)).first->second);
     return counters_.allocated_bytes();
   }
 
@@ -50,7 +49,7 @@ class device_blocks {
   }
 
   /// The streams that were recorded for a block which was taken have done their work.
-  void finished(const live_block& block) {
+  void remove_active(const live_block& block) {
     const std::lock_guard lock(lock_);
     counters_.remove_active(block);
   }
@@ -69,23 +68,24 @@ class device_blocks {
   std::vector<std::pair<std::uintptr_t, live_block>> all() {
     std::vector<std::pair<std::uintptr_t, live_block>> found;
     const std::lock_guard lock(lock_);
+    found.reserve(blocks_.size());
     for (const auto& [pointer, block] : blocks_) found.emplace_back(reinterpret_cast<std::uintptr_t>(pointer), block);
     return found;
   }
 
   /// Returns what `body` makes of the statistics, under the lock.
   template <class Body>
-  auto count(Body&& body) {
+  auto with_counters(Body&& body) {
     const std::lock_guard lock(lock_);
     return body(counters_);
   }
 
   device_figures figures() {
-    return count([](const device_counters& counters) { return counters.figures(); });
+    return with_counters([](const device_counters& counters) { return counters.figures(); });
   }
 
   std::size_t allocated_bytes() {
-    return count([](const device_counters& counters) { return counters.allocated_bytes(); });
+    return with_counters([](const device_counters& counters) { return counters.allocated_bytes(); });
   }
 
  private:

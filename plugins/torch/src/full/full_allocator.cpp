@@ -47,6 +47,7 @@ std::string spell(std::size_t bytes) {
 full_allocator::full_allocator(cuda_allocator* native) : core_(core()), client_(client()), native_(native) {
   the_allocator = this;
   is_initialized_ = native->initialized();
+  if (is_initialized_) device_count_ = c10::cuda::device_count();  // PyTorch has called init() of the other one
 }
 
 void full_allocator::prepare_native() {
@@ -118,6 +119,9 @@ std::size_t full_allocator::room_on(c10::DeviceIndex device) {
 
 /// A limit that PYTORCH_ALLOC_CONF sets holds for a device from its first use on.
 void full_allocator::use_first(c10::DeviceIndex device) {
+  c10::DeviceIndex used = used_devices_;
+  while (used <= device && !used_devices_.compare_exchange_weak(used, static_cast<c10::DeviceIndex>(device + 1))) {
+  }
   of(device).is_used = true;
   [&]<class Config>(std::type_identity<Config>) {
     if constexpr (requires { Config::per_process_memory_fraction(); }) {
@@ -132,7 +136,7 @@ void full_allocator::make_room(const request& wanted) {
   for (const auto& name : c10::FreeCudaMemoryCallbacksRegistry()->Keys()) {
     c10::FreeCudaMemoryCallbacksRegistry()->Create(name)->Execute();
   }
-  of(wanted.device).blocks.count([](device_counters& counters) { counters.add_retry(); });
+  of(wanted.device).blocks.with_counters([](device_counters& counters) { counters.add_retry(); });
   pools_.release_idle(wanted.device);
   pools_.trim_shared(wanted.device, !pools_.has_routes());
   if (!pools_.has_routes()) {  // beside a capture the host does not wait for events, nor does PyTorch's own cudaFree
@@ -206,7 +210,7 @@ void* full_allocator::allocate_under_pressure(const request& wanted, const conte
 
 void full_allocator::fail(const request& wanted, const std::string& why, const context& stack) {
   device_state& its = of(wanted.device);
-  its.blocks.count([](device_counters& counters) { counters.add_out_of_memory(); });
+  its.blocks.with_counters([](device_counters& counters) { counters.add_out_of_memory(); });
   const std::size_t reserved = look_at_reserved(wanted.device);
   const std::size_t allocated = its.blocks.allocated_bytes();
   const cenote_memory_state state = state_of(wanted.device);
@@ -302,7 +306,7 @@ void full_allocator::free_recorded(void* pointer, live_block& block) {
 
 /// What was pending is not any more.
 void full_allocator::finish_free(void* pointer, const live_block& block) {
-  of(block.device).blocks.finished(block);
+  of(block.device).blocks.remove_active(block);
   give_back(pointer, block);
 }
 

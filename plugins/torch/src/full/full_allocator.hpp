@@ -118,7 +118,7 @@ class full_allocator final : public cuda_allocator {
   std::string name() override;
 
  private:
-  struct device_state {
+  struct alignas(64) device_state {
     device_blocks blocks;
     std::atomic<std::size_t> limit{0};  // bytes that tensors and private pools may take; 0: any
     std::atomic<double> fraction{1.0};
@@ -145,14 +145,14 @@ class full_allocator final : public cuda_allocator {
   void use_first(c10::DeviceIndex device);
   void* allocate_under_pressure(const request& wanted, const context& stack, live_block& block, std::string& why);
   [[noreturn]] void fail(const request& wanted, const std::string& why, const context& stack);
-  /// Calls body(blocks of a device) until that is true, for the devices that were used; false where it never is.
+  /// Calls body(blocks of a device) for devices that were used, until one call returns true; false where none does.
   template <class Body>
   bool find_in_devices(Body&& body) {
     const c10::DeviceIndex first = last_device_.load(std::memory_order_relaxed);
-    if (of(first).is_used.load(std::memory_order_relaxed) && body(of(first).blocks)) [[likely]]
+    if (body(of(first).blocks)) [[likely]]
       return true;
-    for (c10::DeviceIndex other = 0; other < device_count_.load(std::memory_order_relaxed); ++other) {
-      if (other != first && of(other).is_used.load(std::memory_order_relaxed) && body(of(other).blocks)) return true;
+    for (c10::DeviceIndex other = 0; other < used_devices_.load(); ++other) {
+      if (other != first && body(of(other).blocks)) return true;
     }
     return false;
   }
@@ -177,7 +177,8 @@ class full_allocator final : public cuda_allocator {
   std::atomic<bool> is_initialized_{false};
   std::atomic<bool> is_enabled_{true};
   std::atomic<int> device_count_{0};
-  std::atomic<c10::DeviceIndex> last_device_{0};  // of an allocation: where an address is looked for first
+  std::atomic<c10::DeviceIndex> used_devices_{0};             // those from 0 on that include all which have had blocks
+  alignas(64) std::atomic<c10::DeviceIndex> last_device_{0};  // of an allocation: where an address is looked for first
   memory_history history_;
   private_pools pools_{history_};
   recorded_frees recorded_{[this](void* pointer, const live_block& block) { finish_free(pointer, block); }};

@@ -42,7 +42,7 @@ std::size_t full_allocator::look_at_reserved(c10::DeviceIndex device) {
   figures.split_blocks_large = pools.split_blocks[1];
   figures.split_bytes_small = pools.split_bytes[0];
   figures.split_bytes_large = pools.split_bytes[1];
-  its.blocks.count([&](device_counters& counters) { counters.set_reserved(figures); });
+  its.blocks.with_counters([&](device_counters& counters) { counters.set_reserved(figures); });
   its.reserved_when_looked.store(reserved, std::memory_order_relaxed);
   return reserved;
 }
@@ -56,13 +56,13 @@ device_figures full_allocator::getDeviceStats(c10::DeviceIndex device) {
 }
 
 void full_allocator::resetAccumulatedStats(c10::DeviceIndex device) {
-  of(device).blocks.count([](device_counters& counters) { counters.reset_accumulated(); });
+  of(device).blocks.with_counters([](device_counters& counters) { counters.reset_accumulated(); });
   if (has_native()) native_->resetAccumulatedStats(device);
 }
 
 void full_allocator::resetPeakStats(c10::DeviceIndex device) {
   if (of(device).is_used) look_at_reserved(device);
-  of(device).blocks.count([](device_counters& counters) { counters.reset_peak(); });
+  of(device).blocks.with_counters([](device_counters& counters) { counters.reset_peak(); });
   if (has_native()) native_->resetPeakStats(device);
 }
 

@@ -63,7 +63,8 @@ CheckpointDelta full_allocator::setCheckpointPoolState(c10::DeviceIndex device, 
   for (void* const pointer : changes.freed) {
     live_block block;
     std::size_t allocated = 0;
-    if (of(device).blocks.take(pointer, block, allocated) && !block.recorded.empty()) of(device).blocks.finished(block);
+    if (of(device).blocks.take(pointer, block, allocated) && !block.recorded.empty())
+      of(device).blocks.remove_active(block);
     delta.ptrs_freed.push_back(pointer);
   }
   for (const pool_state::block& each : changes.made) {

@@ -121,7 +121,7 @@ void shared_memory::withdraw(void* pointer) noexcept {
 }
 
 std::shared_ptr<void> shared_memory::open(const std::string& handle) {
-  const std::lock_guard lock(mutex_);
+  const std::lock_guard lock(opening_);
   auto& known = open_[handle];
   if (auto opened = known.lock()) return opened;
   auto opened = handle.rfind(of_driver, 0) == 0 ? open_plain(handle) : open_block(handle);

@@ -40,8 +40,9 @@ class shared_memory {
   void withdraw(void* pointer) noexcept;
 
   std::atomic<std::size_t> shared_count_{0};
-  std::mutex mutex_;  // guards all below
+  std::mutex mutex_;  // guards `shared_`, and is taken by frees
   std::set<void*> shared_;
+  std::mutex opening_;  // guards `open_`, also while another process is asked
   std::map<std::string, std::weak_ptr<void>> open_;
 };
 
