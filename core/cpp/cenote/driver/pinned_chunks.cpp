@@ -17,7 +17,7 @@ constexpr std::size_t shares_of_the_host = 2;
 
 /// Null where memory ran out.
 std::byte* pin_chunk(int device, touched_chunks* touched) {
-  std::byte* const fresh = touched != nullptr ? touched->take() : touched_chunks::make();
+  std::byte* const fresh = touched != nullptr ? touched->take() : touched_chunks::map();
   if (fresh == nullptr) return nullptr;
   try {
     const device_scope scope(device);

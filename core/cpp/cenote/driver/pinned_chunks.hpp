@@ -3,9 +3,8 @@
 //     take() ──▶ in use ──▶ its end ──▶ kept, up to a bound ──▶ take()      no chunk is pinned twice
 //
 // How it works
-//   1. A chunk is memory of the host's own in huge pages, where it has them, which is touched first, and then
-//   registered
-//      with the driver. For many chunks threads touch it ahead (touched_chunks).
+//   1. A chunk is memory of the host's own in huge pages, where it has them, which is registered with the driver. For
+//      many chunks threads have the host find that memory ahead (touched_chunks).
 //   2. A chunk that nobody uses any more is kept for the next one who asks, as long as the bound allows it.
 //   3. forget(): the driver that knew the chunks is gone, and none of them is used again.
 //

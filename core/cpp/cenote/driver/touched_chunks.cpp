@@ -15,31 +15,31 @@ constexpr std::size_t small_page_bytes = 4096;
 constexpr std::size_t most_threads = 8;
 constexpr std::size_t most_ahead = 2 * most_threads;
 
-/// Addresses at a multiple of a huge page; null where there are none.
-std::byte* map_chunk() noexcept {
-  constexpr std::size_t bytes = touched_chunks::chunk_bytes;
+/// Null where the host has no memory for it.
+std::byte* map_and_touch() noexcept {
+  std::byte* const chunk = touched_chunks::map();
+  if (chunk == nullptr) return nullptr;
+  for (std::size_t at = 0; at < touched_chunks::chunk_bytes; at += small_page_bytes) {
+    *static_cast<volatile std::byte*>(chunk + at) = std::byte{0};
+  }
+  return chunk;
+}
+
+}  // namespace
+
+/// At a multiple of a huge page.
+std::byte* touched_chunks::map() noexcept {
   constexpr int how = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-  void* const mapped = mmap(nullptr, bytes + huge_page_bytes, PROT_READ | PROT_WRITE, how, -1, 0);
+  void* const mapped = mmap(nullptr, chunk_bytes + huge_page_bytes, PROT_READ | PROT_WRITE, how, -1, 0);
   if (mapped == MAP_FAILED) return nullptr;
   auto* const first = static_cast<std::byte*>(mapped);
   const std::size_t before =
       (huge_page_bytes - reinterpret_cast<std::uintptr_t>(first) % huge_page_bytes) % huge_page_bytes;
   if (before != 0) munmap(first, before);
-  munmap(first + before + bytes, huge_page_bytes - before);
-  madvise(first + before, bytes, MADV_HUGEPAGE);  // a host that has none does without
-  madvise(first + before, bytes, MADV_DONTFORK);  // a child's copy would take the pages that the device knows
+  munmap(first + before + chunk_bytes, huge_page_bytes - before);
+  madvise(first + before, chunk_bytes, MADV_HUGEPAGE);  // a host that has none does without
+  madvise(first + before, chunk_bytes, MADV_DONTFORK);  // a child's copy would take the pages that the device knows
   return first + before;
-}
-
-}  // namespace
-
-std::byte* touched_chunks::make() noexcept {
-  std::byte* const chunk = map_chunk();
-  if (chunk == nullptr) return nullptr;
-  for (std::size_t at = 0; at < chunk_bytes; at += small_page_bytes) {
-    *static_cast<volatile std::byte*>(chunk + at) = std::byte{0};
-  }
-  return chunk;
 }
 
 void touched_chunks::unmap(std::byte* chunk) noexcept { munmap(chunk, chunk_bytes); }
@@ -52,7 +52,7 @@ touched_chunks::touched_chunks(std::size_t count) : not_begun_(count) {
     while (threads_.size() < threads) threads_.emplace_back([this] { touch_ahead(); });
   } catch (const std::exception&) {  // those that there are touch all
   }
-  if (threads_.empty()) not_begun_ = 0;  // take() does
+  if (threads_.empty()) not_begun_ = 0;  // nothing is touched ahead
 }
 
 touched_chunks::~touched_chunks() {
@@ -73,13 +73,13 @@ void touched_chunks::touch_ahead() {
     --not_begun_;
     ++begun_;
     lock.unlock();
-    std::byte* const chunk = make();
+    std::byte* const chunk = map_and_touch();
     lock.lock();
     --begun_;
     if (chunk != nullptr) {
       ready_.push_back(chunk);
     } else {
-      not_begun_ = 0;  // the host has no memory left: take() tries again, and says so
+      not_begun_ = 0;  // the host has no memory left: whoever takes the next one hears of it
     }
     ready_or_none_.notify_one();
   }
@@ -90,7 +90,7 @@ std::byte* touched_chunks::take() {
   ready_or_none_.wait(lock, [this] { return !ready_.empty() || not_begun_ + begun_ == 0; });
   if (ready_.empty()) {
     lock.unlock();
-    return make();
+    return map();
   }
   std::byte* const chunk = ready_.back();
   ready_.pop_back();

@@ -30,11 +30,12 @@ class touched_chunks {
   touched_chunks& operator=(const touched_chunks&) = delete;
 
   /// A chunk for which the host has found its memory, which is then the caller's to unmap. Null where it has none.
-  /// One beyond `count` is touched by the caller.
+  /// One beyond `count` is as map() gives it.
   std::byte* take();
 
-  /// The same without threads.
-  static std::byte* make() noexcept;
+  /// A chunk that nobody has touched: the host finds its memory while it is pinned, on one thread. Null where there are
+  /// no addresses for it.
+  static std::byte* map() noexcept;
   static void unmap(std::byte* chunk) noexcept;
 
  private:
