@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import signal
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +186,22 @@ def test_out_of_memory_on_a_thread_is_told_as_elsewhere_and_ends_the_threads() -
         replay(recorded, recorder, {0: "any"})
     assert sum(nbytes for _, nbytes in recorder.calls) == 0
     assert threads_of_the_process() == before
+
+
+def test_what_ran_out_of_memory_on_a_thread_is_not_kept() -> None:
+    """Until Python collects garbage: its memory would be missing from the next replay."""
+    recorder = ThreadRecorder(most_bytes=15)
+    gone = weakref.ref(recorder)
+    recorded = threaded((1, Action.ALLOCATE, 1, 10), (2, Action.ALLOCATE, 2, 20))
+    gc.disable()
+    try:
+        try:
+            replay(recorded, recorder, {0: "any"})
+        except ReplayOutOfMemoryError:
+            del recorder
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_interruption_waits_for_the_event_and_ends_the_threads() -> None:

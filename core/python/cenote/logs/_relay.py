@@ -30,7 +30,10 @@ class Relay:
             self.end(number)
             raise
         if failure is not None:
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure  # it knows this frame: they would keep one another, and what failed, until a collection
 
     def end(self, number: int) -> None:
         """End a thread, if there is one of that number, and wait until all that belongs to it is gone."""
