@@ -60,7 +60,7 @@ touched_chunks::~touched_chunks() {
     const std::lock_guard lock(mutex_);
     not_begun_ = 0;
   }
-  wanted_.notify_all();
+  room_ahead_.notify_all();
   threads_.clear();
   for (std::byte* const chunk : ready_) unmap(chunk);
 }
@@ -68,26 +68,26 @@ touched_chunks::~touched_chunks() {
 void touched_chunks::touch_ahead() {
   std::unique_lock lock(mutex_);
   for (;;) {
-    wanted_.wait(lock, [this] { return not_begun_ == 0 || ready_.size() + begun_ < most_ahead; });
+    room_ahead_.wait(lock, [this] { return not_begun_ == 0 || ready_.size() + being_touched_ < most_ahead; });
     if (not_begun_ == 0) return;
     --not_begun_;
-    ++begun_;
+    ++being_touched_;
     lock.unlock();
     std::byte* const chunk = map_and_touch();
     lock.lock();
-    --begun_;
+    --being_touched_;
     if (chunk != nullptr) {
       ready_.push_back(chunk);
     } else {
       not_begun_ = 0;  // the host has no memory left: whoever takes the next one hears of it
     }
-    ready_or_none_.notify_one();
+    arrived_.notify_one();
   }
 }
 
 std::byte* touched_chunks::take() {
   std::unique_lock lock(mutex_);
-  ready_or_none_.wait(lock, [this] { return !ready_.empty() || not_begun_ + begun_ == 0; });
+  arrived_.wait(lock, [this] { return !ready_.empty() || not_begun_ + being_touched_ == 0; });
   if (ready_.empty()) {
     lock.unlock();
     return map();
@@ -95,7 +95,7 @@ std::byte* touched_chunks::take() {
   std::byte* const chunk = ready_.back();
   ready_.pop_back();
   lock.unlock();
-  wanted_.notify_one();
+  room_ahead_.notify_one();
   return chunk;
 }
 

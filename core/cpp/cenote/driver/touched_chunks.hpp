@@ -1,7 +1,7 @@
-// Memory of the host for chunks that are about to be pinned, found by threads ahead of who pins them: the host clears
-// each page when it is touched first, which takes longer than pinning it.
+// Memory of the host for chunks that are about to be pinned, touched by threads ahead of time: the host clears each
+// page when it is touched first, which takes longer than pinning it.
 //
-//     threads, a chunk each     map, touch ──▶ ready, or soon: at most 16 ──▶ take() ──▶ who pins it
+//     threads, a chunk each     map, touch ──▶ ready, or soon: at most 16 ──▶ take() ──▶ pinned
 //
 // No thread waits for another one: the slowest delays its own chunk alone.
 //
@@ -42,11 +42,11 @@ class touched_chunks {
   void touch_ahead();
 
   object_mutex mutex_;  // guards all below
-  std::condition_variable_any ready_or_none_;
-  std::condition_variable_any wanted_;
+  std::condition_variable_any arrived_;
+  std::condition_variable_any room_ahead_;
   std::vector<std::byte*> ready_;
-  std::size_t not_begun_;
-  std::size_t begun_ = 0;              // and not ready
+  std::size_t not_begun_;  // chunks that no thread has begun to touch
+  std::size_t being_touched_ = 0;
   std::vector<std::jthread> threads_;  // last, as they use the others
 };
 
