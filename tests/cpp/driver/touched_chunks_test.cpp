@@ -16,7 +16,7 @@ namespace {
 constexpr std::size_t chunk_bytes = touched_chunks::chunk_bytes;
 constexpr std::size_t small_page = 4096;
 
-/// Of each small page of a chunk, whether the host has memory for it; nothing where it is not mapped.
+/// Whether the host has memory for each small page of a chunk; empty where the chunk is not mapped.
 std::vector<unsigned char> resident_pages(std::byte* chunk) {
   std::vector<unsigned char> pages(chunk_bytes / small_page);
   if (mincore(chunk, chunk_bytes, pages.data()) != 0) return {};

@@ -7,8 +7,8 @@
 //   I2  each block in the table is counted as allocated and as active; one that was freed is counted as active until
 //       remove_active() was called for it, if other streams were recorded
 //
-// Threads: all functions from any thread. A visitor runs under the lock, and calls nothing that may allocate on a
-// device. Cost: one short lock a call, and a look-up. Who inserts while the table grows has all others wait for that.
+// Threads: all functions from any thread. A visitor runs under the lock, and allocates nothing on a device.
+// Cost: one short lock a call, and a look-up. While the table grows for one insertion, all others wait.
 #pragma once
 
 #include <c10/util/flat_hash_map.h>

@@ -17,8 +17,8 @@
 //
 // Threads: all functions from any thread. No Python object is touched here.
 // Cost: beside the core's, a look-up in the table and the statistics, under one short lock. What each allocation and
-// free runs is marked hot, so that the linker lays it side by side: PyTorch's own code in between is spread over as
-// many pages as the processor remembers the places of.
+// free runs is marked hot, so that the linker lays it side by side: PyTorch's own code in between is spread over
+// hundreds of pages.
 #pragma once
 
 #include <array>
