@@ -61,6 +61,10 @@ void bound_by_budget(const memory_resource& resource, memory_state& figures, sho
                      " is held (set by " + budget.set_by + ")";
 }
 
+[[noreturn]] CENOTE_COLD void refuse_alignment(std::size_t alignment) {
+  throw std::invalid_argument("alignment must be a power of two, not " + std::to_string(alignment));
+}
+
 /// Reports a size that no block has. Returns 0: the block counts as nothing.
 std::size_t report_impossible_size(std::size_t bytes) noexcept {
   report_once("a block was freed as one of ", bytes, " bytes, which no block has; it is freed as one of none");
@@ -107,9 +111,7 @@ out_of_memory memory_resource::shortage_of(stream_ref stream, std::size_t bytes,
 }
 
 CENOTE_HOT void* memory_resource::try_allocate(stream_ref stream, std::size_t bytes, std::size_t alignment) {
-  if (!is_power_of_two(alignment)) {
-    throw std::invalid_argument("alignment must be a power of two, not " + std::to_string(alignment));
-  }
+  if (!is_power_of_two(alignment)) refuse_alignment(alignment);
   if (bytes == 0 || bytes > max_allocation || alignment > max_allocation) return nullptr;
   if (is_inherited()) [[unlikely]]
     refuse_in_forked_child();  // else a pool would hand out what the parent left in it

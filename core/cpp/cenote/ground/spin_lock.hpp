@@ -13,6 +13,7 @@
 #include <atomic>
 #include <thread>
 
+#include "cenote/ground/hot.hpp"
 #include "cenote/ground/process.hpp"
 
 namespace cenote::inline v1 {
@@ -21,12 +22,13 @@ class spin_lock {
  public:
   void lock() noexcept {
     const unsigned ours = process_generation() + 1;  // which is not free
-    while (locked_by_.exchange(ours, std::memory_order_acquire) == ours) wait_until_it_looks_free();
+    while (locked_by_.exchange(ours, std::memory_order_acquire) == ours) [[unlikely]]
+      wait_until_it_looks_free();
   }
   void unlock() noexcept { locked_by_.store(free, std::memory_order_release); }
 
  private:
-  void wait_until_it_looks_free() const noexcept {
+  CENOTE_COLD void wait_until_it_looks_free() const noexcept {
     for (int looks = 0; locked_by_.load(std::memory_order_relaxed) != free; ++looks) {
       if (looks >= looks_before_yielding) std::this_thread::yield();
     }

@@ -51,7 +51,7 @@ CENOTE_HOT std::uint64_t insert(allocation& made) {
   const std::uint64_t now = recorder::now();
   for (std::size_t places = 0;; room = std::vector<allocation>(places)) {
     const std::lock_guard lock(place.lock);
-    place.allocations.move_into(room);
+    if (!room.empty()) place.allocations.move_into(room);
     if (place.allocations.has_room()) {
       place.allocations.insert(made);
       if (made.pointer != nullptr) place.next_event(now);
@@ -186,24 +186,31 @@ CENOTE_HOT void* allocate_at_once(client_index client, int device, std::size_t b
   return nullptr;
 }
 
+/// Where the resource has given nothing: with what is held back, and what others give back. Throws if it never does.
+CENOTE_COLD void allocate_under_pressure(allocation& made, stream_ref stream) {
+  const auto try_again = [&] {
+    if (!made.stream.is_capturing()) reclaimer::of(made.device).free_pending();  // what was held back may be enough
+    made.pointer = made.resource->try_allocate(stream, made.bytes, made.alignment());
+    return made.pointer != nullptr;
+  };
+  if (try_again()) return;
+  auto steps = relieve_pressure(*made.resource.resource(), stream, made.bytes, try_again);
+  if (made.pointer != nullptr) return;
+  const out_of_memory error = made.resource->shortage_of(stream, made.bytes, std::move(steps), made.alignment());
+  throw explained(error, made.client, made.stream);
+}
+
 CENOTE_HOT void* allocate_waiting(client_index client, int device, std::size_t bytes, stream_ref stream,
                                   std::size_t alignment) {
   resource_hold current = get_resource_hold(device);
   allocation made = begin(client, device, bytes, identify(stream, device), std::move(current), alignment);
   const identified_scope identified(stream, device, made.stream);
-  const auto try_again = [&] {
-    if (!made.stream.is_capturing()) reclaimer::of(device).free_pending();  // what was held back may be enough
-    made.pointer = made.resource->try_allocate(stream, bytes, alignment);
-    return made.pointer != nullptr;
-  };
   made.pointer = made.resource->try_allocate(stream, bytes, alignment);
-  if (made.pointer == nullptr && bytes != 0 && !try_again()) {
-    auto steps = relieve_pressure(*made.resource.resource(), stream, bytes, try_again);
-    if (made.pointer == nullptr) {
-      throw explained(made.resource->shortage_of(stream, bytes, std::move(steps), alignment), client, made.stream);
-    }
+  if (made.pointer == nullptr) [[unlikely]] {
+    if (bytes == 0) return nullptr;
+    allocate_under_pressure(made, stream);
   }
-  return made.pointer != nullptr ? enter(made, stream, {}) : nullptr;
+  return enter(made, stream, {});
 }
 
 }  // namespace

@@ -61,7 +61,7 @@ class allocation_table {
   }
 
   std::size_t size() const noexcept { return size_; }
-  bool has_room() const noexcept { return 4 * (size_ + 1) <= 3 * places_.size(); }
+  bool has_room() const noexcept { return !places_.empty() && 4 * (size_ + 1) <= 3 * (mask_ + 1); }
 
   /// How many places to bring when there is no room.
   std::size_t places_to_bring() const noexcept { return places_.empty() ? first_places : 2 * places_.size(); }
@@ -92,10 +92,10 @@ class allocation_table {
  private:
   static constexpr std::size_t first_places = 16;
 
-  std::size_t mask() const noexcept { return places_.size() - 1; }
-  std::size_t home_of(const void* pointer) const noexcept { return hash(pointer) >> 32 & mask(); }
+  std::size_t home_of(const void* pointer) const noexcept { return hash(pointer) >> 32 & mask_; }
 
   std::vector<allocation> places_;  // none, or a power of two
+  std::size_t mask_ = 0;            // one less than the places
   std::size_t size_ = 0;
 };
 

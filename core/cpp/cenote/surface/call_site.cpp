@@ -42,7 +42,14 @@ void enter(const void* pointer, const std::string& site) {
   blocks_sampled.store(table.of_block.size(), std::memory_order_relaxed);
 }
 
-void sample(const void* pointer) noexcept {
+CENOTE_COLD void forget(const void* pointer) noexcept {
+  site_table& table = sites();
+  const std::lock_guard lock(table.mutex);
+  table.of_block.erase(pointer);
+  blocks_sampled.store(table.of_block.size(), std::memory_order_relaxed);
+}
+
+CENOTE_COLD void sample(const void* pointer) noexcept {
   const site_describer describe = describer.load(std::memory_order_relaxed);
   if (describe == nullptr || is_describing) return;
   is_describing = true;
@@ -76,12 +83,8 @@ CENOTE_HOT void note_call_site(const void* pointer) noexcept {
 }
 
 CENOTE_HOT void forget_call_site(const void* pointer) noexcept {
-  if (blocks_sampled.load(std::memory_order_relaxed) == 0) [[likely]]
-    return;
-  site_table& table = sites();
-  const std::lock_guard lock(table.mutex);
-  table.of_block.erase(pointer);
-  blocks_sampled.store(table.of_block.size(), std::memory_order_relaxed);
+  if (blocks_sampled.load(std::memory_order_relaxed) != 0) [[unlikely]]
+    forget(pointer);
 }
 
 known_sites sites_of(const std::vector<std::uintptr_t>& addresses) {

@@ -35,6 +35,10 @@ CENOTE_HOT client_counters& counters_of(client_index client) noexcept {
   return process_counters::get().clients[static_cast<std::size_t>(client)];
 }
 
+[[noreturn]] CENOTE_COLD void refuse(client_index client) {
+  throw std::out_of_range("there is no client " + std::to_string(client) + ": register_client gives out the numbers");
+}
+
 client_usage usage_of(std::string name, block_figures figures) {
   return {std::move(name), figures.bytes, figures.peak_bytes, figures.blocks, figures.allocations};
 }
@@ -60,8 +64,7 @@ client_index register_client(const std::string& name) {
 }
 
 CENOTE_HOT void check_client(client_index client) {
-  if (client >= 0 && client < clients().registered.load(std::memory_order_acquire)) return;
-  throw std::out_of_range("there is no client " + std::to_string(client) + ": register_client gives out the numbers");
+  if (client < 0 || client >= clients().registered.load(std::memory_order_acquire)) refuse(client);
 }
 
 CENOTE_HOT void client_allocated(client_index client, int device, std::size_t bytes, tag_index tag) noexcept {

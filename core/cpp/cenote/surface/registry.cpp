@@ -28,9 +28,13 @@ constexpr const char* default_variable = "CENOTE_RESOURCE";
 
 constinit std::array<resource_place, max_devices> places;
 
-CENOTE_HOT resource_place& place_of(int device) {
-  if (device >= 0 && device < max_devices) return places[static_cast<std::size_t>(device)];
+[[noreturn]] CENOTE_COLD void refuse(int device) {
   throw std::out_of_range("there is no device " + std::to_string(device));
+}
+
+CENOTE_HOT resource_place& place_of(int device) {
+  if (device < 0 || device >= max_devices) refuse(device);
+  return places[static_cast<std::size_t>(device)];
 }
 
 /// Where what is current on this thread lies: of its innermost scope for the device, else the process's.

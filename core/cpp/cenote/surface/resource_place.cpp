@@ -4,8 +4,7 @@
 
 namespace cenote::inline v1 {
 
-CENOTE_HOT bool resource_hold::drop_unless_last() noexcept {
-  if (is_empty()) return true;
+CENOTE_HOT bool resource_hold::drop_held_unless_last() noexcept {
   const std::lock_guard lock(tenure_->place.lock_);
   if (tenure_->holds == 1) return false;
   --tenure_->holds;

@@ -43,8 +43,9 @@ class resource_hold {
   resource_hold() noexcept = default;
   resource_hold(resource_hold&& other) noexcept : tenure_(std::exchange(other.tenure_, nullptr)) {}
   resource_hold& operator=(resource_hold&& other) noexcept {
-    resource_hold taken(std::move(other));
-    swap(taken);
+    resource_tenure* const taken = std::exchange(other.tenure_, nullptr);
+    drop();
+    tenure_ = taken;
     return *this;
   }
   ~resource_hold() { drop(); }
@@ -59,7 +60,7 @@ class resource_hold {
   }
 
   /// False, and nothing has happened, if it is the last hold.
-  CENOTE_EXPORT bool drop_unless_last() noexcept;
+  bool drop_unless_last() noexcept { return is_empty() || drop_held_unless_last(); }
 
   void swap(resource_hold& other) noexcept { std::swap(tenure_, other.tenure_); }
 
@@ -67,6 +68,7 @@ class resource_hold {
   friend resource_place;
   explicit resource_hold(resource_tenure* tenure) noexcept : tenure_(tenure) {}
   CENOTE_EXPORT void drop_held() noexcept;
+  CENOTE_EXPORT bool drop_held_unless_last() noexcept;
 
   resource_tenure* tenure_ = nullptr;
 };

@@ -16,6 +16,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -34,18 +35,22 @@ class device_blocks {
     return counters_.allocated_bytes();
   }
 
-  /// Moves the block into `taken`, and sets the bytes that are allocated now; false where there is none of that
-  /// address.
-  [[gnu::hot]] bool take(void* pointer, live_block& taken, std::size_t& allocated) {
+  struct taken_block {
+    live_block block;
+    std::size_t allocated;  ///< bytes that are allocated without it
+  };
+
+  /// Takes the block of that address out, if there is one.
+  [[gnu::hot]] std::optional<taken_block> take(void* pointer) {
     const std::lock_guard lock(lock_);
     const auto found = blocks_.find(pointer);
-    if (found == blocks_.end()) return false;
-    taken = std::move(found->second);
+    if (found == blocks_.end()) return std::nullopt;
+    std::optional<taken_block> taken(std::in_place, std::move(found->second), std::size_t{0});
     blocks_.erase(found);
-    counters_.remove_allocated(taken);
-    if (taken.recorded.empty()) counters_.remove_active(taken);
-    allocated = counters_.allocated_bytes();
-    return true;
+    counters_.remove_allocated(taken->block);
+    if (taken->block.recorded.empty()) counters_.remove_active(taken->block);
+    taken->allocated = counters_.allocated_bytes();
+    return taken;
   }
 
   /// The streams that were recorded for a block which was taken have done their work.

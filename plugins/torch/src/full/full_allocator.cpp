@@ -275,12 +275,12 @@ void full_allocator::fail(const request& wanted, const std::string& why, const c
 
 [[gnu::hot]] void full_allocator::free(void* pointer) {
   if (pointer == nullptr) return;
-  live_block block;
-  std::size_t allocated = 0;
-  if (!find_in_devices([&](device_blocks& blocks) { return blocks.take(pointer, block, allocated); })) {
+  auto taken = find_in_devices([&](device_blocks& blocks) { return blocks.take(pointer); });
+  if (!taken) [[unlikely]] {
     if (has_native()) native_->raw_delete(pointer);
     return;
   }
+  live_block& block = taken->block;
   const auto address = reinterpret_cast<std::size_t>(pointer);
   if (history_.is_enabled()) {
     history_.record({trace_entry::FREE_REQUESTED, block.device, address, block.bytes, block.stream, block.pool_id},
@@ -293,7 +293,7 @@ void full_allocator::fail(const request& wanted, const std::string& why, const c
   } else {
     free_recorded(pointer, block);
   }
-  report(pointer, -bytes, allocated, device);
+  report(pointer, -bytes, taken->allocated, device);
 }
 
 /// After the work of the streams that were recorded.

@@ -145,16 +145,17 @@ class full_allocator final : public cuda_allocator {
   void use_first(c10::DeviceIndex device);
   void* allocate_under_pressure(const request& wanted, const context& stack, live_block& block, std::string& why);
   [[noreturn]] void fail(const request& wanted, const std::string& why, const context& stack);
-  /// Calls body(blocks of a device) for devices that were used, until one call returns true; false where none does.
+  /// Calls body(blocks of a device) for devices that were used, until one call returns what is true, which is returned.
   template <class Body>
-  bool find_in_devices(Body&& body) {
+  auto find_in_devices(Body&& body) {
     const c10::DeviceIndex first = last_device_.load(std::memory_order_relaxed);
-    if (body(of(first).blocks)) [[likely]]
-      return true;
-    for (c10::DeviceIndex other = 0; other < used_devices_.load(); ++other) {
-      if (other != first && body(of(other).blocks)) return true;
+    auto found = body(of(first).blocks);
+    if (found) [[likely]]
+      return found;
+    for (c10::DeviceIndex other = 0; !found && other < used_devices_.load(); ++other) {
+      if (other != first) found = body(of(other).blocks);
     }
-    return false;
+    return found;
   }
   template <class Visitor>
   bool visit(const void* pointer, Visitor&& visitor) {

@@ -61,10 +61,8 @@ CheckpointDelta full_allocator::setCheckpointPoolState(c10::DeviceIndex device, 
   const private_pools::changes changes = pools_.restore(device, *wanted);
   CheckpointDelta delta;
   for (void* const pointer : changes.freed) {
-    live_block block;
-    std::size_t allocated = 0;
-    if (of(device).blocks.take(pointer, block, allocated) && !block.recorded.empty())
-      of(device).blocks.remove_active(block);
+    const auto taken = of(device).blocks.take(pointer);
+    if (taken && !taken->block.recorded.empty()) of(device).blocks.remove_active(taken->block);
     delta.ptrs_freed.push_back(pointer);
   }
   for (const pool_state::block& each : changes.made) {
