@@ -28,11 +28,15 @@ namespace cenote::torch {
 
 class device_blocks {
  public:
-  /// Returns the bytes that are allocated now.
-  [[gnu::hot]] std::size_t insert(void* pointer, live_block&& block) {
+  struct totals {
+    std::size_t allocated;      ///< bytes that are allocated now
+    std::int64_t large_in_all;  ///< large blocks that were ever allocated
+  };
+
+  [[gnu::hot]] totals insert(void* pointer, live_block&& block) {
     const std::lock_guard lock(lock_);
     counters_.add(blocks_.insert_or_assign(pointer, std::move(block)).first->second);
-    return counters_.allocated_bytes();
+    return {counters_.allocated_bytes(), counters_.large_in_all()};
   }
 
   struct taken_block {
