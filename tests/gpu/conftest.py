@@ -73,6 +73,16 @@ def run() -> Callable[..., str]:
 
 
 @pytest.fixture
+def full_allocator() -> str:
+    """PyTorch's full allocator, built where it is not: the folder that XDG_CACHE_HOME names for who uses it."""
+    pytest.importorskip("torch")
+    from cenote.allocators.torch import full_build
+
+    full_build.build()
+    return os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
+
+
+@pytest.fixture
 def run_command() -> Callable[..., str]:
     """Runs `python -m …` in a fresh process; returns what it printed."""
 

@@ -48,8 +48,8 @@ def test_what_is_installed_first_thing_holds_for_the_device_that_is_chosen_later
     """)
 
 
-def test_blocks_of_all_devices_are_found_where_cuda_was_in_use_before(run: Run) -> None:
-    run("""
+def test_blocks_of_all_devices_are_found_where_cuda_was_in_use_before(run: Run, full_allocator: str) -> None:
+    program = """
         import torch
         before = [torch.zeros(1000, device=f"cuda:{device}") for device in (0, 1)]
         import cenote
@@ -63,7 +63,8 @@ def test_blocks_of_all_devices_are_found_where_cuda_was_in_use_before(run: Run) 
         assert cenote.usage()["torch"].bytes == 0
         del before
         assert torch.cuda.memory_allocated(0) == torch.cuda.memory_allocated(1) == 0
-    """)
+    """
+    run(program, XDG_CACHE_HOME=full_allocator)
 
 
 COPY = """

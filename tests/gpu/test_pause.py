@@ -134,13 +134,6 @@ def test_a_use_of_paused_memory_raises(run, use: str) -> None:
         assert "the contents are there" in printed, printed
 
 
-def build_the_full_allocator() -> None:
-    pytest.importorskip("torch")
-    from cenote.allocators.torch import full_build
-
-    full_build.build()
-
-
 def run_program(name: str, *arguments: str) -> None:
     done = subprocess.run(
         [sys.executable, os.path.join(os.path.dirname(__file__), name), *arguments],
@@ -160,15 +153,15 @@ def test_rates_of_pausing_are_shown_beside_those_of_copying() -> None:
 
 
 @pytest.mark.alone  # is timed, and looks at what the device has left
+@pytest.mark.usefixtures("full_allocator")
 def test_tensors_of_three_frameworks_and_eight_graphs_are_paused_without_drift() -> None:
     for module in ("cupy", "numba_cuda"):
         pytest.importorskip(module)
-    build_the_full_allocator()
     run_program("pause_scene.py")
 
 
 @pytest.mark.alone  # takes most of the device
 @pytest.mark.timeout(400)
+@pytest.mark.usefixtures("full_allocator")
 def test_a_loop_of_learning_computes_the_same_with_and_without_pauses() -> None:
-    build_the_full_allocator()
     run_program("learning_loop.py")
