@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from cpp_build import CppTree, build_cpp_tree, build_tool, run_build
+from cpp_build import ROOT, CppTree, build_cpp_tree, build_tool, run_build
 
 for _name in [name for name in os.environ if name.startswith("CENOTE_") and not name.startswith("CENOTE_TEST_")]:
     del os.environ[_name]
@@ -33,7 +35,7 @@ _driver = ctypes.CDLL(str(sim._library.find_library()))
 TIMEOUT_SECONDS = 300
 
 
-BUILDING = {"cpp_tree", "build_project", "site"}
+BUILDING = {"cpp_tree", "build_project", "project_with_cenote_inside", "site"}
 """Fixtures that compile for more than seconds: a test that asks for one, or for what needs it, is marked `build`."""
 
 
@@ -145,6 +147,22 @@ def build_project() -> Callable[..., None]:
         assert made.returncode == 0, f"{made.stdout[-4000:]}\n{made.stderr[-4000:]}"
 
     return build
+
+
+@pytest.fixture(scope="session")
+def project_with_cenote_inside(tmp_path_factory: pytest.TempPathFactory, build_project: Callable[..., None]) -> Path:
+    """The C++ project of the docs with cenote as a part of it, built by Clang where that is there, in `build`."""
+    project = tmp_path_factory.mktemp("project")
+    files = runpy.run_path(str(ROOT / "docs" / "snippets.py"))["files"]("docs/cpp/index.md")
+    found, part = "find_package(cenote REQUIRED)", f'add_subdirectory("{ROOT / "core"}" cenote EXCLUDE_FROM_ALL)'
+    assert found in files["CMakeLists.txt"]
+    files["CMakeLists.txt"] = files["CMakeLists.txt"].replace(found, part)
+    for name, text in files.items():
+        (project / name).write_text(text)
+    compiler = ("-DCMAKE_CXX_COMPILER=clang++",) if shutil.which("clang++") else ()
+    quick = ("-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O0", "-DCMAKE_UNITY_BUILD=ON")
+    build_project(project, f"-DPython_EXECUTABLE={sys.executable}", *compiler, *quick)
+    return project
 
 
 @pytest.fixture(scope="session")

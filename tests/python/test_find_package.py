@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import runpy
 import shutil
 import subprocess
@@ -79,12 +78,7 @@ def test_project_finds_what_cmake_alone_has_installed(
     assert run_water(project / "build") == "1024 bytes of 'async'\n"
 
 
-def test_project_holds_cenote_as_a_part_of_itself(project: Path, build_project: BuildProject, cpp_tree: Any) -> None:
-    part = f'add_subdirectory("{ROOT / "core"}" cenote EXCLUDE_FROM_ALL)'
-    change(project / "CMakeLists.txt", "find_package(cenote REQUIRED)", part)
-    headers = re.search(r"^CENOTE_CUDA_INCLUDE:.*$", (cpp_tree.folder / "CMakeCache.txt").read_text(), re.MULTILINE)
-    assert headers
-    quick = ("-DCMAKE_BUILD_TYPE=Debug", "-DCMAKE_CXX_FLAGS_DEBUG=-O0", "-DCMAKE_UNITY_BUILD=ON")
-    build_project(project, f"-D{headers[0]}", *quick)
-    assert run_water(project / "build") == "1024 bytes of 'async'\n"
-    assert {library.name for library in (project / "build").rglob("*.so")} == {"libcenote.so", "libcenote_sim.so"}
+def test_project_holds_cenote_as_a_part_of_itself(project_with_cenote_inside: Path) -> None:
+    build = project_with_cenote_inside / "build"
+    assert run_water(build) == "1024 bytes of 'async'\n"
+    assert {library.name for library in build.rglob("*.so")} == {"libcenote.so", "libcenote_sim.so"}
