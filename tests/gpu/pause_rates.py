@@ -1,6 +1,6 @@
 """How fast memory is paused and resumed, beside what plain copies and the driver's page calls take in the same run.
 
-    python pause_rates.py [GIB] [KEEP]        20 GiB, or what the device and half of the host have; "host" or "peer:1"
+    python pause_rates.py [GIB] [KEEP]       20 GiB, or what the device and a third of the host have; "host" or "peer:1"
 
 Prints two lines for each pause, of pausing and of resuming: the time, the rate and its share of the plain copies' rate;
 then the time of as many plain copies and of the driver's calls for as many pages, and their sum as a share of the time.
@@ -44,7 +44,7 @@ def seconds(action: Callable[[], object]) -> float:
 def size_to_take() -> int:
     wanted = float(sys.argv[1]) if len(sys.argv) > 1 else 20.0
     host = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGESIZE")
-    most = min(int(wanted * GIB), int(cenote.available_device_memory()[0] * 0.8), host // 2)
+    most = min(int(wanted * GIB), int(cenote.available_device_memory()[0] * 0.8), host // 3)
     return most // PART * PART
 
 
@@ -103,30 +103,42 @@ def page_calls(specification: str, device: int, size: int, page: int) -> PageCal
     return PageCalls(min(made for made, _ in times), min(given for _, given in times))
 
 
-def pinning_rate() -> float:
-    """Bytes a second of pinning: several threads touch huge pages, all of which the driver then registers at once."""
-    size, threads = 4 * GIB, 8
-    driver = ctypes.CDLL("libcuda.so.1")
-    context = ctypes.c_void_p()
-    assert driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0) == 0
-    assert driver.cuCtxPushCurrent_v2(context) == 0
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory.madvise(mmap.MADV_HUGEPAGE)
-    pages = np.frombuffer(memory, np.uint8)
-    begin = pages.ctypes.data
+class Pinning:
+    """As much host memory as is paused, pinned: several threads touch huge pages, and the driver registers all at once.
 
-    def touch(number: int) -> None:
-        share = size // threads
-        pages[number * share : (number + 1) * share : mmap.PAGESIZE] = 0
+    It stays pinned until the first pause is over, which so pins other memory. Memory that a virtual machine has never
+    used takes several times as long to touch, and both are to meet the same.
+    """
 
-    def pin() -> None:
+    def __init__(self, size: int) -> None:
+        self._driver = ctypes.CDLL("libcuda.so.1")
+        context = ctypes.c_void_p()
+        assert self._driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0) == 0
+        assert self._driver.cuCtxPushCurrent_v2(context) == 0
+        memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory.madvise(mmap.MADV_HUGEPAGE)
+        self._pages = np.frombuffer(memory, np.uint8)
+        self.rate = size / seconds(self._pin)
+        """Bytes a second."""
+
+    def _pin(self) -> None:
+        threads, size = 8, self._pages.size
+        borders = [size * number // threads for number in range(threads + 1)]
+
+        def touch(begin: int, end: int) -> None:
+            self._pages[begin : end : mmap.PAGESIZE] = 0
+
         with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(touch, range(threads)))
-        assert driver.cuMemHostRegister_v2(ctypes.c_void_p(begin), ctypes.c_size_t(size), 1) == 0
+            list(pool.map(touch, borders[:-1], borders[1:]))
+        assert self._driver.cuMemHostRegister_v2(self._begin(), ctypes.c_size_t(size), 1) == 0
 
-    took = seconds(pin)
-    assert driver.cuMemHostUnregister(ctypes.c_void_p(begin)) == 0
-    return size / took
+    def _begin(self) -> ctypes.c_void_p:
+        return ctypes.c_void_p(self._pages.ctypes.data)
+
+    def release(self) -> None:
+        if self._pages.size:
+            assert self._driver.cuMemHostUnregister(self._begin()) == 0
+        self._pages = np.empty(0, np.uint8)
 
 
 def report(what: str, size: int, took: float, plain_rate: float, device_calls: float, neighbour_calls: float) -> None:
@@ -148,10 +160,10 @@ def main() -> None:
     keep = sys.argv[2] if len(sys.argv) > 2 else "host"
     out, back = plain_rates(stream, keep)
     is_pinning = keep == "host" and os.environ.get("CENOTE_CUDA_DRIVER") != "sim"
-    pinning = f", pinning {pinning_rate() / 1e9:.1f} GB/s" if is_pinning else ""
+    pinning = Pinning(size) if is_pinning else None
     print(
         f"{cenote.driver.device_name(0)}, {size / GIB:.2f} GiB, kept in {keep}; plain copies {out / 1e9:.1f} GB/s out, "
-        f"{back / 1e9:.1f} GB/s back{pinning}"
+        f"{back / 1e9:.1f} GB/s back" + (f", pinning {pinning.rate / 1e9:.1f} GB/s" if pinning else "")
     )
     neighbour = PageCalls(0, 0)
     if keep.startswith("peer:"):
@@ -169,6 +181,8 @@ def main() -> None:
     for cycle in range(CYCLES):
         free = cenote.available_device_memory()[0]
         pausing_seconds = seconds(lambda: cenote.pause("rates", keep))
+        if pinning is not None:
+            pinning.release()
         given = cenote.available_device_memory()[0] - free
         resuming_seconds = seconds(lambda: cenote.resume("rates"))
         report(f"pause {cycle + 1}:", size, pausing_seconds, out, device.give_back, neighbour.make)

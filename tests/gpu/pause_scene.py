@@ -1,6 +1,6 @@
 """A region with tensors of three frameworks and eight captured graphs, paused and resumed again and again.
 
-    python pause_scene.py [GIB] [KEEP]        20 GiB, or what the device and half of the host have; "host" or "peer:1"
+    python pause_scene.py [GIB] [KEEP]       20 GiB, or what the device and a third of the host have; "host" or "peer:1"
 
 A third each is PyTorch's, CuPy's and Numba's. After each pause the addresses are the same, each framework compares its
 contents byte for byte, and the graphs are replayed. The device must have all memory back meanwhile, within 1 % of what
@@ -18,7 +18,7 @@ import cupy
 import numpy as np
 import torch
 from numba import cuda
-from pause_rates import GIB, MIB, PART, pinning_rate, plain_rates, seconds, size_to_take
+from pause_rates import GIB, MIB, PART, Pinning, plain_rates, seconds, size_to_take
 
 import cenote
 from cenote import pausing
@@ -128,16 +128,18 @@ class Scene:
 def show_rates(size: int, keep: str) -> None:
     stream = cenote.Stream(flags=cenote.CudaStreamFlags.NON_BLOCKING)
     out, back = plain_rates(stream, keep)
-    pinning = f", pinning {pinning_rate() / 1e9:.1f} GB/s" if keep == "host" else ""
+    pinning = Pinning(size) if keep == "host" else None
     scene = Scene("scene", PART, size // PART)
     scene.check()
     print(
         f"{torch.cuda.get_device_name()}: {scene.nbytes / GIB:.2f} GiB in {len(scene.parts)} arrays of PyTorch, CuPy "
         f"and Numba, and {GRAPHS} graphs, kept in {keep}; plain copies {out / 1e9:.1f} GB/s out, {back / 1e9:.1f} GB/s "
-        f"back{pinning}"
+        "back" + (f", pinning {pinning.rate / 1e9:.1f} GB/s" if pinning else "")
     )
     for number in range(PAUSES):
         pause_seconds, resume_seconds, free = scene.pause_and_resume(keep)
+        if pinning is not None:
+            pinning.release()
         rate, rate_back = scene.nbytes / pause_seconds, scene.nbytes / resume_seconds
         missing = scene.free_before - free
         print(

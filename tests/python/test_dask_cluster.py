@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -230,7 +231,9 @@ def test_killed_workers_come_back_with_their_resource_and_device(two_workers: Cl
     for process in before.values():
         os.kill(process, signal.SIGKILL)
     while len(now := two_workers.run(os.getpid, on_error="ignore")) < 2 or set(now.values()) & set(before.values()):
-        two_workers.wait_for_workers(2)
+        time.sleep(
+            0.05
+        )  # the cluster's own wait_for_workers drops who is gone before it hears that they left, and fails
     places = two_workers.gather([two_workers.submit(place, pure=False) for _ in range(40)])
     assert set(places) == {(0, "0", 1, 0, MADE), (1, "1", 1, 0, MADE)}
     assert {each["cenote"]["limit"] for each in sent_metrics(two_workers).values()} == {64 * MIB}
