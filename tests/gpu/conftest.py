@@ -74,12 +74,12 @@ def run() -> Callable[..., str]:
 
 @pytest.fixture
 def full_allocator() -> str:
-    """PyTorch's full allocator, built where it is not: the folder that XDG_CACHE_HOME names for who uses it."""
+    """Builds PyTorch's full allocator; gives the XDG_CACHE_HOME with which programs find it."""
     pytest.importorskip("torch")
     from cenote.allocators.torch import full_build
 
     full_build.build()
-    return os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
+    return os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
 
 
 @pytest.fixture

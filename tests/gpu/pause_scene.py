@@ -128,9 +128,9 @@ class Scene:
 def show_rates(size: int, keep: str) -> None:
     stream = cenote.Stream(flags=cenote.CudaStreamFlags.NON_BLOCKING)
     out, back = plain_rates(stream, keep)
-    pinning = Pinning(size) if keep == "host" else None
     scene = Scene("scene", PART, size // PART)
     scene.check()
+    pinning = Pinning(size) if keep == "host" else None
     print(
         f"{torch.cuda.get_device_name()}: {scene.nbytes / GIB:.2f} GiB in {len(scene.parts)} arrays of PyTorch, CuPy "
         f"and Numba, and {GRAPHS} graphs, kept in {keep}; plain copies {out / 1e9:.1f} GB/s out, {back / 1e9:.1f} GB/s "

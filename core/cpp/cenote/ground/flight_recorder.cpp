@@ -358,9 +358,9 @@ segment* take_segment(const region& from) noexcept {
   return &here;
 }
 
-/// Which record's memory is asked for while one is written. The region is larger than a processor's own caches, and the
-/// next lock waits for what was written before it.
-constexpr int records_ahead = 4;
+/// How far ahead of a record that is written memory is asked for, two lines of the cache. The region is larger than a
+/// processor's own caches, and the next lock waits for what was written before it.
+constexpr std::uintptr_t bytes_ahead = 128;
 
 void write(place& here, event what, const void* address, std::size_t bytes, whose by, std::uint64_t at) noexcept {
   record& made = *here.next++;  // each store comes after the segment was taken, for who reads meanwhile
@@ -372,7 +372,7 @@ void write(place& here, event what, const void* address, std::size_t bytes, whos
   made.ns.store(at, std::memory_order_release);
   last_noted_ns = at;
   made.who.store(who, std::memory_order_release);
-  __builtin_prefetch(&made + records_ahead, 1);
+  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(&made) + bytes_ahead), 1);
 }
 
 /// A function of its own, so that the other one has no registers to save.

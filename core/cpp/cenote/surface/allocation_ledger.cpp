@@ -186,7 +186,8 @@ CENOTE_HOT void* allocate_at_once(client_index client, int device, std::size_t b
   return nullptr;
 }
 
-/// Where the resource has given nothing: with what is held back, and what others give back. Throws if it never does.
+/// Sets `made.pointer`, for an allocation that its resource could not serve: tries again with what was held back, and
+/// then with what pressure handlers give back. Throws where that is not enough.
 CENOTE_COLD void allocate_under_pressure(allocation& made, stream_ref stream) {
   const auto try_again = [&] {
     if (!made.stream.is_capturing()) reclaimer::of(made.device).free_pending();  // what was held back may be enough

@@ -60,7 +60,10 @@ CENOTE_HOT allocation allocation_table::remove(allocation& found) noexcept {
 void allocation_table::check() const {
   std::size_t taken = 0;
   for (std::size_t i = 0; i < places_.size(); ++i) {
-    if (places_[i].pointer == nullptr) continue;
+    if (places_[i].pointer == nullptr) {
+      if (!places_[i].resource.is_empty()) throw std::logic_error("allocation_table I3: a free place holds a resource");
+      continue;
+    }
     ++taken;
     for (std::size_t at = home_of(places_[i].pointer); at != i; at = (at + 1) & mask_) {
       if (places_[at].pointer == nullptr || places_[at].pointer == places_[i].pointer) {

@@ -12,6 +12,7 @@
 // Invariants
 //   I1  at most three of four places are taken
 //   I2  between an entry and the place of its hash no place is free, and no address is entered twice
+//   I3  a free place holds no resource
 //
 // Threads: none of its own.
 // Cost: O(1); 48 bytes a place, never given back.
@@ -95,7 +96,7 @@ class allocation_table {
   std::size_t home_of(const void* pointer) const noexcept { return hash(pointer) >> 32 & mask_; }
 
   std::vector<allocation> places_;  // none, or a power of two
-  std::size_t mask_ = 0;            // one less than the places
+  std::size_t mask_ = 0;            // one less than the places, where there are any
   std::size_t size_ = 0;
 };
 

@@ -35,7 +35,7 @@ CENOTE_HOT client_counters& counters_of(client_index client) noexcept {
   return process_counters::get().clients[static_cast<std::size_t>(client)];
 }
 
-[[noreturn]] CENOTE_COLD void refuse(client_index client) {
+[[noreturn]] CENOTE_COLD void refuse_client(client_index client) {
   throw std::out_of_range("there is no client " + std::to_string(client) + ": register_client gives out the numbers");
 }
 
@@ -64,7 +64,7 @@ client_index register_client(const std::string& name) {
 }
 
 CENOTE_HOT void check_client(client_index client) {
-  if (client < 0 || client >= clients().registered.load(std::memory_order_acquire)) refuse(client);
+  if (client < 0 || client >= clients().registered.load(std::memory_order_acquire)) refuse_client(client);
 }
 
 CENOTE_HOT void client_allocated(client_index client, int device, std::size_t bytes, tag_index tag) noexcept {

@@ -28,12 +28,12 @@ constexpr const char* default_variable = "CENOTE_RESOURCE";
 
 constinit std::array<resource_place, max_devices> places;
 
-[[noreturn]] CENOTE_COLD void refuse(int device) {
+[[noreturn]] CENOTE_COLD void refuse_device(int device) {
   throw std::out_of_range("there is no device " + std::to_string(device));
 }
 
 CENOTE_HOT resource_place& place_of(int device) {
-  if (device < 0 || device >= max_devices) refuse(device);
+  if (device < 0 || device >= max_devices) refuse_device(device);
   return places[static_cast<std::size_t>(device)];
 }
 

@@ -28,15 +28,16 @@ namespace cenote::torch {
 
 class device_blocks {
  public:
-  struct totals {
-    std::size_t allocated;      ///< bytes that are allocated now
-    std::int64_t large_in_all;  ///< large blocks that were ever allocated
+  struct inserted_block {
+    std::size_t allocated;  ///< bytes that are allocated with it
+    bool is_nth_large;      ///< every sixteenth large block is
   };
 
-  [[gnu::hot]] totals insert(void* pointer, live_block&& block) {
+  [[gnu::hot]] inserted_block insert(void* pointer, live_block&& block) {
     const std::lock_guard lock(lock_);
-    counters_.add(blocks_.insert_or_assign(pointer, std::move(block)).first->second);
-    return {counters_.allocated_bytes(), counters_.large_in_all()};
+    const live_block& inserted = blocks_.insert_or_assign(pointer, std::move(block)).first->second;
+    counters_.add(inserted);
+    return {counters_.allocated_bytes(), inserted.is_large && ++large_blocks_ % 16 == 0};
   }
 
   struct taken_block {
@@ -49,7 +50,7 @@ class device_blocks {
     const std::lock_guard lock(lock_);
     const auto found = blocks_.find(pointer);
     if (found == blocks_.end()) return std::nullopt;
-    std::optional<taken_block> taken(std::in_place, std::move(found->second), std::size_t{0});
+    std::optional<taken_block> taken(taken_block{std::move(found->second), 0});
     blocks_.erase(found);
     counters_.remove_allocated(taken->block);
     if (taken->block.recorded.empty()) counters_.remove_active(taken->block);
@@ -100,6 +101,7 @@ class device_blocks {
  private:
   short_lock lock_;  // guards all below
   device_counters counters_;
+  std::uint32_t large_blocks_ = 0;
   ska::flat_hash_map<void*, live_block> blocks_;
 };
 

@@ -55,7 +55,6 @@ class device_counters {
   void reset_peak();
 
   const device_figures& figures() const { return figures_; }
-  std::int64_t large_in_all() const { return figures_.allocation[large_kind].allocated; }
   std::size_t allocated_bytes() const { return static_cast<std::size_t>(figures_.allocated_bytes[all_kinds].current); }
 
  private:

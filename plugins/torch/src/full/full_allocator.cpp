@@ -180,14 +180,14 @@ void full_allocator::make_room(const request& wanted) {
   if (last_device_.load(std::memory_order_relaxed) != device) last_device_.store(device, std::memory_order_relaxed);
   const std::size_t size = block.bytes;
   const bool is_large = block.is_large;
-  const auto [allocated, large_in_all] = its.blocks.insert(pointer, std::move(block));
+  const auto [allocated, is_nth_large] = its.blocks.insert(pointer, std::move(block));
 
   if (allocated > its.reserved_when_looked.load(std::memory_order_relaxed)) {
     look_at_reserved(device);
-  } else if (is_large && large_in_all % 16 == 0) {  // as to ask for the time is dear, too
+  } else if (const std::size_t limit = its.limit.load(std::memory_order_relaxed);
+             is_nth_large || (is_large && limit != 0)) {  // not each time, as the clock costs, too
     const auto now = static_cast<std::uint64_t>(c10::getApproximateTime());
     if (now >= its.next_look.load(std::memory_order_relaxed)) {
-      const std::size_t limit = its.limit.load(std::memory_order_relaxed);
       if (look_at_reserved(device) > limit && limit != 0) core().trim_to(device, limit, 0);
     }
   }

@@ -11,8 +11,8 @@
 namespace cenote::torch {
 namespace {
 
-/// How often the core is asked for what it holds, so that the peak of it is known: in ticks of the processor's clock,
-/// some milliseconds.
+/// How often the core is asked for what it holds, so that the peak of it is known: at most once in so many ticks of the
+/// processor's clock, some milliseconds.
 constexpr std::uint64_t ticks_between_looks = 5'000'000;
 
 }  // namespace
