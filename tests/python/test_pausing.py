@@ -195,6 +195,26 @@ def test_pinned_memory_is_kept_up_to_a_bound() -> None:
     assert buffer.tobytes() == content
 
 
+def test_pinned_memory_comes_in_chunks_of_several_sizes() -> None:
+    with cenote.region("small"):
+        small, of_small = filled(MIB)
+    with cenote.region("large"):
+        large = [filled(150 * MIB, seed) for seed in (2, 3)]
+    cenote.pause("small")
+    cenote.resume("small")
+    assert pausing.kept_pinned_nbytes() == 32 * MIB
+    for _ in range(2):
+        cenote.pause("large")
+        cenote.pause("small")
+        cenote.resume("large")
+        cenote.resume("small")
+        assert small.tobytes() == of_small
+        for buffer, content in large:
+            assert buffer.tobytes() == content
+        assert pausing.kept_pinned_nbytes() == 11 * 32 * MIB
+    assert pausing.keep_pinned("255 MiB") >= 256 * MIB
+
+
 @pytest.mark.parametrize("place", ["peer:1", "file:."])
 def test_contents_are_kept_by_another_device_or_a_file(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -123,12 +123,12 @@ TEST_F(pauses, keep_pinned_memory_for_the_next_one_up_to_a_bound) {
   hold_some();
   pool_->pause();
   pool_->resume();
-  EXPECT_EQ(pinned_chunks::get().kept_bytes(), pinned_chunks::chunk_bytes);
+  EXPECT_EQ(pinned_chunks::get().kept_bytes(), pinned_chunks::least_bytes);
   const call_count pinned("cuMemHostRegister");
   pool_->pause();
   pool_->resume();
   EXPECT_EQ(pinned.value(), 0);
-  EXPECT_EQ(pinned_chunks::get().keep_at_most(0), pinned_chunks::chunk_bytes);
+  EXPECT_EQ(pinned_chunks::get().keep_at_most(0), pinned_chunks::least_bytes);
   pool_->pause();
   pool_->resume();
   EXPECT_EQ(pinned_chunks::get().kept_bytes(), 0u);

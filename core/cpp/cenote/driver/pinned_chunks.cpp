@@ -16,13 +16,13 @@ namespace {
 constexpr std::size_t shares_of_the_host = 2;
 
 /// Null where memory ran out.
-std::byte* pin_chunk(int device, touched_chunks* touched) {
-  std::byte* const fresh = touched != nullptr ? touched->take() : touched_chunks::map();
-  if (fresh == nullptr) return nullptr;
+touched_chunks::chunk pin_chunk(int device, touched_chunks* touched) {
+  const touched_chunks::chunk fresh = touched != nullptr ? touched->take() : touched_chunks::map();
+  if (fresh.at == nullptr) return {};
   try {
     const device_scope scope(device);
     const relaxed_capture_scope relaxed;
-    const CUresult result = driver().cuMemHostRegister(fresh, pinned_chunks::chunk_bytes, CU_MEMHOSTREGISTER_PORTABLE);
+    const CUresult result = driver().cuMemHostRegister(fresh.at, fresh.bytes, CU_MEMHOSTREGISTER_PORTABLE);
     if (result == CUDA_SUCCESS) return fresh;
     if (result != CUDA_ERROR_OUT_OF_MEMORY) check_driver("cuMemHostRegister", result);
   } catch (...) {
@@ -30,7 +30,7 @@ std::byte* pin_chunk(int device, touched_chunks* touched) {
     throw;
   }
   touched_chunks::unmap(fresh);
-  return nullptr;
+  return {};
 }
 
 void unpin_chunk(const pinned_chunks::pinned& chunk) noexcept {
@@ -38,8 +38,8 @@ void unpin_chunk(const pinned_chunks::pinned& chunk) noexcept {
   try {
     const device_scope scope(chunk.device);
     const relaxed_capture_scope relaxed;
-    const CUresult result = try_twice([&] { return driver().cuMemHostUnregister(chunk.at); });
-    if (result == CUDA_SUCCESS) return touched_chunks::unmap(chunk.at);
+    const CUresult result = try_twice([&] { return driver().cuMemHostUnregister(chunk.memory.at); });
+    if (result == CUDA_SUCCESS) return touched_chunks::unmap(chunk.memory);
     report_driver_failure("cuMemHostUnregister", result, "pinned memory is leaked: ");
   } catch (const std::exception& error) {
     report_once("pinned memory is leaked: ", error.what());
@@ -68,6 +68,7 @@ auto pinned_chunks::take(int device, touched_chunks* touched) -> chunk {
     if (!kept_.empty()) {
       const pinned known = kept_.back();
       kept_.pop_back();
+      kept_bytes_ -= known.memory.bytes;
       return chunk(known);
     }
     times_forgotten = times_forgotten_;
@@ -76,14 +77,18 @@ auto pinned_chunks::take(int device, touched_chunks* touched) -> chunk {
 }
 
 pinned_chunks::chunk::~chunk() {
-  if (memory_.at != nullptr) get().give(memory_);
+  if (is_.memory.at != nullptr) get().give(is_);
 }
 
 void pinned_chunks::give(pinned returned) noexcept {
   try {
     const std::lock_guard lock(mutex_);
-    if (returned.times_forgotten != times_forgotten_) return touched_chunks::unmap(returned.at);
-    if ((kept_.size() + 1) * chunk_bytes <= bound_) return kept_.push_back(returned);
+    if (returned.times_forgotten != times_forgotten_) return touched_chunks::unmap(returned.memory);
+    if (kept_bytes_ + returned.memory.bytes <= bound_) {
+      kept_.push_back(returned);
+      kept_bytes_ += returned.memory.bytes;
+      return;
+    }
   } catch (const std::bad_alloc&) {  // of the host's memory: then it is not kept
   }
   unpin_chunk(returned);
@@ -91,29 +96,31 @@ void pinned_chunks::give(pinned returned) noexcept {
 
 std::size_t pinned_chunks::keep_at_most(std::size_t bytes) {
   std::vector<pinned> surplus;
+  std::size_t surplus_bytes = 0;
   {
     const std::lock_guard lock(mutex_);
     bound_ = bytes;
-    const std::size_t most = bytes / chunk_bytes;
-    if (kept_.size() > most) {
-      surplus.assign(kept_.begin() + static_cast<std::ptrdiff_t>(most), kept_.end());
-      kept_.resize(most);
-    }
+    std::size_t stay = kept_.size();
+    for (; kept_bytes_ - surplus_bytes > bytes; --stay) surplus_bytes += kept_[stay - 1].memory.bytes;
+    surplus.assign(kept_.begin() + static_cast<std::ptrdiff_t>(stay), kept_.end());
+    kept_.resize(stay);
+    kept_bytes_ -= surplus_bytes;
   }
   for (const pinned& each : surplus) unpin_chunk(each);
-  return surplus.size() * chunk_bytes;
+  return surplus_bytes;
 }
 
 std::size_t pinned_chunks::kept_bytes() const {
   const std::lock_guard lock(mutex_);
-  return kept_.size() * chunk_bytes;
+  return kept_bytes_;
 }
 
 void pinned_chunks::forget() noexcept {
   const std::lock_guard lock(mutex_);
   ++times_forgotten_;
-  for (const pinned& each : kept_) touched_chunks::unmap(each.at);
+  for (const pinned& each : kept_) touched_chunks::unmap(each.memory);
   kept_.clear();
+  kept_bytes_ = 0;
 }
 
 }  // namespace cenote::inline v1

@@ -1,15 +1,16 @@
-// Pinned memory of the host in chunks of one size, kept for whoever copies next: pinning takes longer than the copy.
+// Pinned memory of the host in chunks, kept for whoever copies next: pinning takes longer than the copy.
 //
 //     take() ──▶ in use ──▶ its end ──▶ kept, up to a bound ──▶ take()      no chunk is pinned twice
 //
 // How it works
-//   1. A chunk is memory of the host's own in huge pages, where it has them, which is registered with the driver. For
-//      many chunks threads have the host find that memory ahead (touched_chunks).
+//   1. A chunk is memory of the host's own in huge pages, where it has them, which is registered with the driver. It
+//   has
+//      32 MiB, or, where threads have the host find the memory for many ahead (touched_chunks), up to 256 MiB.
 //   2. A chunk that nobody uses any more is kept for the next one who asks, as long as the bound allows it.
 //   3. forget(): the driver that knew the chunks is gone, and none of them is used again.
 //
 // Threads: any; `mutex_` guards the list, and no driver call is made under it. The object is never destroyed.
-// Cost: a lock where a chunk is kept. Else pinning: 41 GB/s where threads touch ahead, 1.6 by cuMemHostAlloc (H200,
+// Cost: a lock where a chunk is kept. Else pinning: that of touched_chunks, and 1.6 GB/s by cuMemHostAlloc (H200,
 // driver 580.159.04).
 #pragma once
 
@@ -27,11 +28,12 @@ class pinned_chunks {
   /// The one of the process.
   static pinned_chunks& get();
 
-  static constexpr std::size_t chunk_bytes = touched_chunks::chunk_bytes;
+  /// Every chunk has as many, or more.
+  static constexpr std::size_t least_bytes = touched_chunks::piece_bytes;
 
   /// Pinned memory, a device that was in use when it was pinned, and how often everything had been forgotten by then.
   struct pinned {
-    std::byte* at = nullptr;
+    touched_chunks::chunk memory;
     int device = 0;
     unsigned times_forgotten = 0;
   };
@@ -42,20 +44,21 @@ class pinned_chunks {
    public:
     chunk() = default;
     ~chunk();
-    chunk(chunk&& other) noexcept : memory_(std::exchange(other.memory_, {})) {}
+    chunk(chunk&& other) noexcept : is_(std::exchange(other.is_, {})) {}
     chunk& operator=(chunk&& other) noexcept {
-      std::swap(memory_, other.memory_);
+      std::swap(is_, other.is_);
       return *this;
     }
 
-    explicit operator bool() const noexcept { return memory_.at != nullptr; }
-    std::byte* at() const noexcept { return memory_.at; }
+    explicit operator bool() const noexcept { return is_.memory.at != nullptr; }
+    std::byte* at() const noexcept { return is_.memory.at; }
+    std::size_t bytes() const noexcept { return is_.memory.bytes; }
 
    private:
     friend pinned_chunks;
-    explicit chunk(pinned memory) noexcept : memory_(memory) {}
+    explicit chunk(pinned is) noexcept : is_(is) {}
 
-    pinned memory_;
+    pinned is_;
   };
 
   /// Throws cuda_error for a failure other than that memory ran out. `device` is one that is in use. Where no chunk is
@@ -75,6 +78,7 @@ class pinned_chunks {
 
   mutable process_mutex mutex_;  // guards all below
   std::vector<pinned> kept_;
+  std::size_t kept_bytes_ = 0;
   std::size_t bound_ = default_bound();
   unsigned times_forgotten_ = 0;
 

@@ -7,96 +7,92 @@
 #include <exception>
 #include <mutex>
 
+#include "cenote/ground/bytes.hpp"
+
 namespace cenote::inline v1 {
 namespace {
 
 constexpr std::size_t huge_page_bytes = std::size_t{2} << 20;
 constexpr std::size_t small_page_bytes = 4096;
 constexpr std::size_t most_threads = 8;
-constexpr std::size_t most_ahead = 2 * most_threads;
+constexpr std::size_t most_pieces_of_a_chunk = 8;
 
-/// Null where the host has no memory for it.
-std::byte* map_and_touch() noexcept {
-  std::byte* const chunk = touched_chunks::map();
-  if (chunk == nullptr) return nullptr;
-  for (std::size_t at = 0; at < touched_chunks::chunk_bytes; at += small_page_bytes) {
-    *static_cast<volatile std::byte*>(chunk + at) = std::byte{0};
+void touch(std::byte* piece) noexcept {
+  for (std::size_t at = 0; at < touched_chunks::piece_bytes; at += small_page_bytes) {
+    *static_cast<volatile std::byte*>(piece + at) = std::byte{0};
   }
-  return chunk;
 }
 
 }  // namespace
 
-/// At a multiple of a huge page.
-std::byte* touched_chunks::map() noexcept {
+auto touched_chunks::map(std::size_t bytes) noexcept -> chunk {
   constexpr int how = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-  void* const mapped = mmap(nullptr, chunk_bytes + huge_page_bytes, PROT_READ | PROT_WRITE, how, -1, 0);
-  if (mapped == MAP_FAILED) return nullptr;
+  void* const mapped = mmap(nullptr, bytes + huge_page_bytes, PROT_READ | PROT_WRITE, how, -1, 0);
+  if (mapped == MAP_FAILED) return {};
   auto* const first = static_cast<std::byte*>(mapped);
   const std::size_t before =
       (huge_page_bytes - reinterpret_cast<std::uintptr_t>(first) % huge_page_bytes) % huge_page_bytes;
   if (before != 0) munmap(first, before);
-  munmap(first + before + chunk_bytes, huge_page_bytes - before);
-  madvise(first + before, chunk_bytes, MADV_HUGEPAGE);  // a host that has none does without
-  madvise(first + before, chunk_bytes, MADV_DONTFORK);  // a child's copy would take the pages that the device knows
-  return first + before;
+  munmap(first + before + bytes, huge_page_bytes - before);
+  madvise(first + before, bytes, MADV_HUGEPAGE);  // a host that has none does without
+  madvise(first + before, bytes, MADV_DONTFORK);  // a child's copy would take the pages that the device knows
+  return {first + before, bytes};
 }
 
-void touched_chunks::unmap(std::byte* chunk) noexcept { munmap(chunk, chunk_bytes); }
+void touched_chunks::unmap(chunk memory) noexcept { munmap(memory.at, memory.bytes); }
 
-touched_chunks::touched_chunks(std::size_t count) : not_begun_(count) {
-  ready_.reserve(most_ahead);
-  const std::size_t threads = std::min({count, most_threads, std::size_t{std::thread::hardware_concurrency()}});
+touched_chunks::touched_chunks(std::size_t bytes) {
+  const std::size_t pieces = align_up(bytes, piece_bytes) / piece_bytes;
+  const std::size_t threads = std::min({pieces, most_threads, std::size_t{std::thread::hardware_concurrency()}});
   threads_.reserve(threads);
+  if (pieces == 0) return;
+  all_ = map(pieces * piece_bytes);
+  if (all_.at == nullptr) return;
+  pieces_ = pieces;
   try {
     while (threads_.size() < threads) threads_.emplace_back([this] { touch_ahead(); });
   } catch (const std::exception&) {  // those that there are touch all
   }
-  if (threads_.empty()) not_begun_ = 0;  // nothing is touched ahead
 }
 
 touched_chunks::~touched_chunks() {
   {
     const std::lock_guard lock(mutex_);
-    not_begun_ = 0;
+    pieces_ = begun_;
   }
-  room_ahead_.notify_all();
+  was_taken_.notify_all();
   threads_.clear();
-  for (std::byte* const chunk : ready_) unmap(chunk);
+  const std::size_t taken = taken_ * piece_bytes;
+  if (taken != all_.bytes) unmap({all_.at + taken, all_.bytes - taken});
 }
 
 void touched_chunks::touch_ahead() {
   std::unique_lock lock(mutex_);
   for (;;) {
-    room_ahead_.wait(lock, [this] { return not_begun_ == 0 || ready_.size() + being_touched_ < most_ahead; });
-    if (not_begun_ == 0) return;
-    --not_begun_;
-    ++being_touched_;
+    was_taken_.wait(lock, [this] { return begun_ == pieces_ || begun_ < taken_ + most_ahead; });
+    if (begun_ == pieces_) return;
+    const std::size_t piece = begun_++;
     lock.unlock();
-    std::byte* const chunk = map_and_touch();
+    touch(all_.at + piece * piece_bytes);
     lock.lock();
-    --being_touched_;
-    if (chunk != nullptr) {
-      ready_.push_back(chunk);
-    } else {
-      not_begun_ = 0;  // the host has no memory left: whoever takes the next one hears of it
-    }
-    arrived_.notify_one();
+    is_touched_[piece % most_ahead] = true;
+    was_touched_.notify_one();
   }
 }
 
-std::byte* touched_chunks::take() {
+auto touched_chunks::take() -> chunk {
   std::unique_lock lock(mutex_);
-  arrived_.wait(lock, [this] { return !ready_.empty() || not_begun_ + being_touched_ == 0; });
-  if (ready_.empty()) {
-    lock.unlock();
-    return map();
+  const std::size_t first = taken_;
+  const std::size_t count = std::min(most_pieces_of_a_chunk, pieces_ - first);
+  if (count == 0) return map();
+  for (; taken_ != first + count; ++taken_) {
+    bool& is_touched = is_touched_.at(taken_ % most_ahead);
+    if (!threads_.empty()) was_touched_.wait(lock, [&] { return is_touched; });
+    is_touched = false;
   }
-  std::byte* const chunk = ready_.back();
-  ready_.pop_back();
   lock.unlock();
-  room_ahead_.notify_one();
-  return chunk;
+  was_taken_.notify_all();
+  return {all_.at + first * piece_bytes, count * piece_bytes};
 }
 
 }  // namespace cenote::inline v1

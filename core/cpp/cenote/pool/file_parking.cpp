@@ -17,7 +17,7 @@
 namespace cenote::inline v1::pool {
 namespace {
 
-constexpr std::size_t part_bytes = pinned_chunks::chunk_bytes;
+constexpr std::size_t part_bytes = pinned_chunks::least_bytes;
 
 /// Direct writes and reads need sizes and offsets that are multiples of this.
 constexpr std::size_t disk_block_bytes = 4096;

@@ -1,6 +1,6 @@
 // Contents of paused memory in pinned memory of the host.
 //
-//     offset   0 ........ 32 MiB ........ 64 MiB …      chunk by chunk, in the order in which it is saved
+//     offset   0 ........ 256 MiB ...... 288 MiB …      chunk by chunk, in the order in which it is saved
 //
 // A chunk is pinned when the first byte for it is saved, so that pinning one runs beside the copies into those before,
 // and beside threads that find the memory of those behind.
@@ -29,11 +29,18 @@ class host_parking final : public parking {
   void load(std::size_t offset, std::byte* to, std::size_t bytes, stream_ref stream) override;
 
  private:
+  /// A chunk, and the offset at which it ends.
+  struct place {
+    std::size_t end;
+    pinned_chunks::chunk memory;
+  };
+
+  void pin_next();
   template <class Copy>
   void for_each_part(std::size_t offset, std::size_t bytes, Copy&& copy);
 
   const int device_;
-  std::vector<pinned_chunks::chunk> chunks_;
+  std::vector<place> places_;
   std::optional<touched_chunks> touched_;
 };
 
