@@ -65,8 +65,20 @@ void bound_by_budget(const memory_resource& resource, memory_state& figures, sho
   throw std::invalid_argument("alignment must be a power of two, not " + std::to_string(alignment));
 }
 
+/// Reports the exception that is being handled.
+CENOTE_COLD void report_failed_free(const void* pointer) noexcept {
+  free_correction::say(pointer, 0);
+  try {
+    throw;
+  } catch (const std::exception& error) {
+    report_once("a block is leaked, as freeing it failed: ", error.what());
+  } catch (...) {
+    report_once("a block is leaked, as freeing it failed");
+  }
+}
+
 /// Reports a size that no block has. Returns 0: the block counts as nothing.
-std::size_t report_impossible_size(std::size_t bytes) noexcept {
+CENOTE_COLD std::size_t report_impossible_size(std::size_t bytes) noexcept {
   report_once("a block was freed as one of ", bytes, " bytes, which no block has; it is freed as one of none");
   return 0;
 }
@@ -139,12 +151,8 @@ CENOTE_HOT void memory_resource::deallocate(stream_ref stream, void* pointer, st
     if (nvtx::is_on()) [[unlikely]]
       return deallocate_in_range(stream, pointer, bytes, std::max(alignment, default_alignment));
     do_deallocate(stream, pointer, bytes, std::max(alignment, default_alignment));
-  } catch (const std::exception& error) {
-    free_correction::say(pointer, 0);
-    report_once("a block is leaked, as freeing it failed: ", error.what());
   } catch (...) {
-    free_correction::say(pointer, 0);
-    report_once("a block is leaked, as freeing it failed");
+    report_failed_free(pointer);
   }
 }
 

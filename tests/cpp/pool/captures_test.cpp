@@ -247,6 +247,16 @@ TEST_F(pool_capture, a_free_in_a_capture_records_no_event) {
 }
 
 /// The chunk came through a stream of the pool's own, which was waited for: also for what had used the memory before.
+TEST_F(pool_capture, a_free_in_a_capture_asks_once_who_frees) {
+  const foreign_stream stream;
+  const auto pool = make_resource("pool", 0);
+  const capture during(stream.view());
+  void* const block = pool->allocate(stream.view(), 4 * KiB);
+  const call_count asked("cuStreamGetCaptureInfo");
+  pool->deallocate(stream.view(), block, 4 * KiB);
+  EXPECT_EQ(asked.value(), 1);
+}
+
 TEST_F(pool_capture, what_is_left_of_a_chunk_that_a_capture_made_the_pool_grow_by_is_everybodys) {
   const auto upstream =
       std::make_shared<pool_memory_resource>(std::make_shared<cuda_memory_resource>(0), 4 * MiB, 4 * MiB);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <random>
 #include <set>
+#include <vector>
 
 namespace cenote {
 namespace {
@@ -105,12 +106,21 @@ TEST(stream_timeline, covers_as_a_set_of_the_last_eight_epochs_does) {
     std::mt19937_64 random(seed);
     stream_timeline timeline(own, 0, 1);
     std::set<stamp> model;
+    std::vector<stamp> late;
     for (int step = 0; step < 300; ++step) {
       const stamp epoch = timeline.close_epoch();
+      late.push_back(epoch);  // threads place their marks in any order, or not at all
+      std::swap(late.back(), late[random() % late.size()]);
       if (random() % 3 != 0) {
-        timeline.place_mark(at(epoch));
-        model.insert(epoch);
-        if (model.size() > 8) model.erase(model.begin());
+        const stamp placed = late.back();
+        late.pop_back();
+        const auto superseded = timeline.place_mark(at(placed));
+        model.insert(placed);
+        ASSERT_EQ(superseded.has_value(), model.size() > 8);
+        if (superseded) {
+          ASSERT_EQ(superseded->epoch, *model.begin());
+          model.erase(model.begin());
+        }
       }
       if (random() % 10 == 0) {
         const stamp forgotten = epoch - std::min<stamp>(epoch, random() % 10);

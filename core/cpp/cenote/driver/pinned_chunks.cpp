@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <mutex>
 
 #include "cenote/driver/capture.hpp"
@@ -61,23 +62,32 @@ std::size_t pinned_chunks::default_bound() noexcept {
   return static_cast<std::size_t>(pages) / shares_of_the_host * static_cast<std::size_t>(page_bytes);
 }
 
-auto pinned_chunks::take(int device, touched_chunks* touched) -> chunk {
+auto pinned_chunks::take(int device, std::size_t bytes, touched_chunks* touched) -> chunk {
   unsigned times_forgotten = 0;
   {
     const std::lock_guard lock(mutex_);
-    if (!kept_.empty()) {
-      const pinned known = kept_.back();
-      kept_.pop_back();
-      kept_bytes_ -= known.memory.bytes;
-      return chunk(known);
-    }
+    if (!kept_.empty()) return chunk(take_kept_locked(bytes));
     times_forgotten = times_forgotten_;
   }
   return chunk({pin_chunk(device, touched), device, times_forgotten});
 }
 
+auto pinned_chunks::take_kept_locked(std::size_t bytes) noexcept -> pinned {
+  auto best = kept_.begin();
+  for (auto each = kept_.begin(); each != kept_.end(); ++each) {
+    const bool is_enough = best->memory.bytes >= bytes;
+    const bool is_smaller = each->memory.bytes < best->memory.bytes;
+    if (is_enough ? is_smaller && each->memory.bytes >= bytes : !is_smaller) best = each;
+  }
+  const pinned taken = *best;
+  kept_bytes_ -= taken.memory.bytes;
+  *best = kept_.back();
+  kept_.pop_back();
+  return taken;
+}
+
 pinned_chunks::chunk::~chunk() {
-  if (is_.memory.at != nullptr) get().give(is_);
+  if (pinned_.memory.at != nullptr) get().give(pinned_);
 }
 
 void pinned_chunks::give(pinned returned) noexcept {
@@ -100,6 +110,7 @@ std::size_t pinned_chunks::keep_at_most(std::size_t bytes) {
   {
     const std::lock_guard lock(mutex_);
     bound_ = bytes;
+    std::ranges::sort(kept_, {}, [](const pinned& each) { return each.memory.bytes; });
     std::size_t stay = kept_.size();
     for (; kept_bytes_ - surplus_bytes > bytes; --stay) surplus_bytes += kept_[stay - 1].memory.bytes;
     surplus.assign(kept_.begin() + static_cast<std::ptrdiff_t>(stay), kept_.end());

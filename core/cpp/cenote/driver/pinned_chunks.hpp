@@ -3,15 +3,15 @@
 //     take() ──▶ in use ──▶ its end ──▶ kept, up to a bound ──▶ take()      no chunk is pinned twice
 //
 // How it works
-//   1. A chunk is memory of the host's own in huge pages, where it has them, which is registered with the driver. It
-//   has
-//      32 MiB, or, where threads have the host find the memory for many ahead (touched_chunks), up to 256 MiB.
-//   2. A chunk that nobody uses any more is kept for the next one who asks, as long as the bound allows it.
+//   1. A chunk is memory of the host's own in huge pages, where the host has them, and is registered with the driver.
+//      Its size is 32 MiB, or up to 256 MiB where threads have the host find much memory ahead (touched_chunks).
+//   2. A chunk that nobody uses any more is kept whole for the next one who asks, as long as the bound allows it. Who
+//      asks gets the smallest that is enough, or else the largest.
 //   3. forget(): the driver that knew the chunks is gone, and none of them is used again.
 //
 // Threads: any; `mutex_` guards the list, and no driver call is made under it. The object is never destroyed.
-// Cost: a lock where a chunk is kept. Else pinning: that of touched_chunks, and 1.6 GB/s by cuMemHostAlloc (H200,
-// driver 580.159.04).
+// Cost: a lock, and a look at each that is kept. Else pinning: that of touched_chunks, where the driver's own memory
+// (cuMemHostAlloc) comes at 1.6 GB/s (H200, driver 580.159.04).
 #pragma once
 
 #include <cstddef>
@@ -44,28 +44,30 @@ class pinned_chunks {
    public:
     chunk() = default;
     ~chunk();
-    chunk(chunk&& other) noexcept : is_(std::exchange(other.is_, {})) {}
+    chunk(chunk&& other) noexcept : pinned_(std::exchange(other.pinned_, {})) {}
     chunk& operator=(chunk&& other) noexcept {
-      std::swap(is_, other.is_);
+      std::swap(pinned_, other.pinned_);
       return *this;
     }
 
-    explicit operator bool() const noexcept { return is_.memory.at != nullptr; }
-    std::byte* at() const noexcept { return is_.memory.at; }
-    std::size_t bytes() const noexcept { return is_.memory.bytes; }
+    explicit operator bool() const noexcept { return pinned_.memory.at != nullptr; }
+    std::byte* at() const noexcept { return pinned_.memory.at; }
+    std::size_t bytes() const noexcept { return pinned_.memory.bytes; }
 
    private:
     friend pinned_chunks;
-    explicit chunk(pinned is) noexcept : is_(is) {}
+    explicit chunk(pinned memory) noexcept : pinned_(memory) {}
 
-    pinned is_;
+    pinned pinned_;
   };
 
-  /// Throws cuda_error for a failure other than that memory ran out. `device` is one that is in use. Where no chunk is
-  /// kept, one is pinned: of those that are `touched`, if that is not null.
-  chunk take(int device, touched_chunks* touched = nullptr);
+  /// A chunk for so many bytes, or for some of them. Throws cuda_error for a failure other than that memory ran out.
+  /// `device` is one that is in use. Where no chunk is kept, one is pinned: of those that are `touched`, if that is not
+  /// null.
+  chunk take(int device, std::size_t bytes, touched_chunks* touched = nullptr);
 
-  /// Keeps at most so many bytes from now on. Returns how many bytes were given back to the host.
+  /// Keeps at most so many bytes from now on, and gives the largest chunks back first. Returns how many bytes were
+  /// given back to the host.
   std::size_t keep_at_most(std::size_t bytes);
 
   std::size_t kept_bytes() const;
@@ -75,6 +77,7 @@ class pinned_chunks {
 
  private:
   void give(pinned returned) noexcept;
+  pinned take_kept_locked(std::size_t bytes) noexcept;
 
   mutable process_mutex mutex_;  // guards all below
   std::vector<pinned> kept_;

@@ -75,12 +75,13 @@ void touched_chunks::touch_ahead() {
     lock.unlock();
     touch(all_.at + piece * piece_bytes);
     lock.lock();
-    is_touched_[piece % most_ahead] = true;
+    is_touched_.at(piece % most_ahead) = true;
     was_touched_.notify_one();
   }
 }
 
 auto touched_chunks::take() -> chunk {
+  static_assert(most_ahead >= most_pieces_of_a_chunk, "else a chunk would never be ready");
   std::unique_lock lock(mutex_);
   const std::size_t first = taken_;
   const std::size_t count = std::min(most_pieces_of_a_chunk, pieces_ - first);

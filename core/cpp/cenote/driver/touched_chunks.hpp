@@ -1,12 +1,12 @@
 // Memory of the host for chunks that are about to be pinned, touched by threads ahead of time: the host clears each
 // page when it is touched first, which takes longer than pinning it.
 //
-//     pieces     touched, touched, touched … touched   │   being touched: at most 32 ahead   │   not begun
-//                └───── a chunk: take() ─────┘
+//     pieces     taken │ touched, touched … touched │ being touched │ not begun
+//                      └──── a chunk: take() ───┘   at most 32 from what is taken on
 //
 // Each thread touches a piece at a time, in the order of their addresses, and none waits for another one. A chunk is up
-// to eight pieces in a row: a virtual machine that has its host pin memory, too, does that faster in few calls while
-// threads touch. All is mapped at once, as to map memory the kernel holds up who touches and who pins.
+// to eight pieces in a row: where a virtual machine's host pins the memory too, few calls are faster while threads
+// touch. All is mapped at once, because a call that maps memory delays threads that touch pages or pin them.
 //
 // Threads: it is used by one, and has up to eight of its own, which end with it or once all pieces are touched.
 // Cost: with the pinning, which is done meanwhile, 31 GB/s, where to touch all and pin it in one call takes 19 to 21;
@@ -34,14 +34,14 @@ class touched_chunks {
     std::size_t bytes = 0;
   };
 
-  /// So many bytes are going to be taken, rounded up to pieces.
+  /// Begins to touch what take() gives: so many bytes, rounded up to pieces.
   explicit touched_chunks(std::size_t bytes);
   ~touched_chunks();
   touched_chunks(const touched_chunks&) = delete;
   touched_chunks& operator=(const touched_chunks&) = delete;
 
-  /// The next chunk, which is then the caller's to unmap. What goes beyond the bytes that were said, and all where
-  /// there are no addresses for them in a row, comes in pieces from map().
+  /// The next chunk, which is then the caller's to unmap. Beyond the bytes that were said it is a piece from map(), and
+  /// so is each where there are no addresses for all bytes in a row.
   chunk take();
 
   /// Memory that nobody has touched: the host finds it while it is pinned, on one thread. Null where there are no
@@ -61,7 +61,7 @@ class touched_chunks {
   std::size_t pieces_ = 0;
   std::size_t begun_ = 0;
   std::size_t taken_ = 0;
-  std::array<bool, most_ahead> is_touched_{};  // of those that are begun and not taken, each at its number's remainder
+  std::array<bool, most_ahead> is_touched_{};  // piece n, begun and not taken, at n % most_ahead
   std::vector<std::jthread> threads_;          // last, as they use the others
 };
 

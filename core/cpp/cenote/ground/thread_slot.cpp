@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include "cenote/ground/hot.hpp"
@@ -50,20 +51,27 @@ slot_table& slots() noexcept {
 
 constinit thread_local bool is_given_back = false;
 
+/// Read for each block that a heap gives: initial-exec spares a call into the loader.
+[[gnu::tls_model("initial-exec")]] constinit thread_local std::size_t own_slot = no_slot;
+
 struct held_slot {
-  const std::size_t number = slots().take();
+  held_slot() noexcept { own_slot = slots().take(); }
   ~held_slot() {
     is_given_back = true;  // other destructors of the thread may still ask
-    slots().give(number);
+    slots().give(std::exchange(own_slot, no_slot));
   }
+  held_slot(const held_slot&) = delete;
+  held_slot& operator=(const held_slot&) = delete;
 };
 
 }  // namespace
 
 CENOTE_HOT std::size_t this_thread_slot() noexcept {
+  if (own_slot != no_slot) [[likely]]
+    return own_slot;
   if (is_given_back) return no_slot;
   thread_local const held_slot held;
-  return held.number;
+  return own_slot;
 }
 
 }  // namespace cenote::inline v1

@@ -42,8 +42,11 @@ class backing {
   /// The first memory, for everybody: all of it or, with what the upstream throws, nothing.
   virtual void begin(std::size_t bytes) = 0;
 
-  /// Gets a request ready, before anything is taken for it.
-  virtual void prepare(request&) {}
+  /// Gets a request ready, where pages are scarce, before anything is taken for it.
+  virtual void prepare(request&) const {}
+
+  /// Brings together what is free in a pool that is scattered.
+  virtual void make_whole(const request&) {}
 
   /// Brings memory for the request, or makes what others have freed its stream's; null where there is none.
   virtual void* bring(request& wanted) = 0;

@@ -60,21 +60,22 @@ class engine {
   void finish_trim() noexcept { trimmer_.finish({}, legacy_default_id); }
 
  private:
-  /// Who a stream is, or who it was when the thread met it: it may be gone, and its handle another's.
-  struct sighting {
-    stream_id id;
-    bool is_certain;
-  };
-
   void* take_from_caches(stream_id id, std::size_t bytes) noexcept;
+  void* allocate_from_heap(stream_ref stream, stream_id id, std::size_t bytes, std::size_t alignment);
   void* take_from_heap(request wanted);
-  sighting recognise(stream_ref stream) const;
-  sighting recognise_or_report(stream_ref stream) const noexcept;
+  stream_id recognise(stream_ref stream) const;
+  stream_id recognise_by_handle(stream_ref stream) const;
+  stream_id recognise_or_report(stream_ref stream) const noexcept;
   stream_id identify_freeing(stream_ref stream) const;
   stream_id identify_or_report(stream_ref stream) const noexcept;
+  stream_id identify_recognised(stream_ref stream, stream_id recognised) const noexcept;
   void give_to_heap(stream_ref stream, stream_id id, void* pointer, std::size_t said) noexcept;
-  void give_spilled(stream_ref stream, sighting seen, block_index spilled) noexcept;
-  void compare_sizes(const void* pointer, std::size_t said, std::size_t asked) noexcept;
+  void give_spilled(stream_ref stream, stream_id recognised, block_index spilled) noexcept;
+  void compare_sizes(const void* pointer, std::size_t said, std::size_t asked) noexcept {
+    if (said != asked) [[unlikely]]
+      correct_size(pointer, said, asked);
+  }
+  void correct_size(const void* pointer, std::size_t said, std::size_t asked) noexcept;
 
   const int device_;
   shared_heap heap_;

@@ -71,7 +71,7 @@ void file_parking::make_room(std::size_t bytes) {
     fail("has no room", error);
   }
   for (window& each : windows_) {
-    each.memory = pinned_chunks::get().take(device_);
+    each.memory = pinned_chunks::get().take(device_, part_bytes);
     if (!each.memory) throw out_of_memory("pinned memory of the host", part_bytes, {});
   }
 }

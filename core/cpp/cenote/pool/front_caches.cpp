@@ -69,7 +69,7 @@ void front_caches::remember(stream_id stream, front_cache* cache) const noexcept
   if (remembered_ != nullptr) remembered_->by_stream[place_of(stream)] = {number_, stream.value, cache};
 }
 
-std::size_t front_caches::bytes() const {
+std::size_t front_caches::bytes_of_all() const {
   return sum([](const front_cache& each) { return each.bytes(); });
 }
 

@@ -156,7 +156,8 @@ class front_caches {
     return change();
   }
 
-  std::size_t bytes() const;
+  /// Takes no lock as long as no stream has a cache, as where all blocks are large.
+  std::size_t bytes() const { return streams_.load(std::memory_order_relaxed) == 0 ? 0 : bytes_of_all(); }
   std::size_t blocks() const;
   std::uint64_t hits() const;
   void check() const;
@@ -227,6 +228,7 @@ class front_caches {
   // loader, and a pointer is all that a library loaded late should take of the room that there is for it.
   [[gnu::tls_model("initial-exec")]] static constinit thread_local memories* remembered_;
 
+  std::size_t bytes_of_all() const;
   std::size_t place_of(stream_id stream) const noexcept {
     return (stream.value ^ number_) % std::tuple_size_v<decltype(memories::by_stream)>;
   }

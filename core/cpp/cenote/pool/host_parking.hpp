@@ -35,13 +35,13 @@ class host_parking final : public parking {
     pinned_chunks::chunk memory;
   };
 
+  std::size_t end() const noexcept;
   void pin_next();
-  template <class Copy>
-  void for_each_part(std::size_t offset, std::size_t bytes, Copy&& copy);
 
   const int device_;
   std::vector<place> places_;
   std::optional<touched_chunks> touched_;
+  std::size_t bytes_ = 0;  // that are going to be saved
 };
 
 }  // namespace cenote::inline v1::pool

@@ -73,8 +73,8 @@ page_backing::page_backing(shared_heap& heap, std::shared_ptr<memory_resource> u
   place_.emplace(heap, *this);
 }
 
-void page_backing::prepare(request& wanted) {
-  make_whole(wanted);
+void page_backing::prepare(request& wanted) const {
+  if (!wanted.id.is_capturing()) wanted.held = held();
   const bool are_few = *maximum() < few_pages;
   wanted.is_planned = are_few && wanted.bytes >= page_map::slot_bytes;
   wanted.is_sparing = are_few && wanted.bytes < page_map::slot_bytes;
@@ -133,17 +133,16 @@ std::size_t page_backing::bound(const request& wanted) {
 
 /// Near the limit, brings all pages together where nothing is in use: then the same sequence of calls finds the same
 /// memory each time, and what fitted once fits again.
-void page_backing::make_whole(request wanted) {
-  if (wanted.id.is_capturing() || !heap_.is_scattered(wanted, held()) || !accepts_work(wanted.stream, device())) return;
+void page_backing::make_whole(const request& wanted) {
+  if (!accepts_work(wanted.stream, device())) return;
   const relaxed_capture_scope relaxed;
   const std::lock_guard one_at_a_time(growth());
   if (pause_.is_paused()) return;
   reap();
-  if (!heap_.is_scattered(wanted, held())) return;
-  wanted.bytes = held();
-  wanted.alignment = default_alignment;
-  void* all = heap_.reclaim(wanted);
-  if (all == nullptr) all = bring_pages(wanted, 0, {.may_move = true});
+  const request whole{wanted.stream, wanted.id, held(), default_alignment};
+  if (!heap_.is_scattered(whole)) return;
+  void* all = heap_.reclaim(whole);
+  if (all == nullptr) all = bring_pages(whole, 0, {.may_move = true});
   if (all == nullptr) return;
   std::optional<stream_ordered_heap::freed_block> freed;
   {

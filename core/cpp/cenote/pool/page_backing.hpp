@@ -13,7 +13,7 @@
 //
 // A page that moves is mapped at its new address at once, and unmapped at the old one by a later call, once the work
 // that used it there is done. Near the maximum (is_tight), blocks of a page and more are placed where they touch the
-// fewest pages, caches are smaller, and where nothing is in use the pages are brought together (prepare).
+// fewest pages, caches are smaller, and where nothing is in use the pages are brought together (make_whole).
 //
 // A pool that is paused has no pages (page_pause): it gives and takes none before it is resumed.
 //
@@ -43,7 +43,8 @@ class page_backing final : public backing {
 
   std::size_t held() const override { return pages_->held(); }
   void begin(std::size_t bytes) override;
-  void prepare(request& wanted) override;
+  void prepare(request& wanted) const override;
+  void make_whole(const request& wanted) override;
   void* bring(request& wanted) override;
   std::size_t give_back(std::size_t keep_bytes) override;
   void end() override;
@@ -74,7 +75,6 @@ class page_backing final : public backing {
   };
 
   std::size_t bound(const request& wanted);
-  void make_whole(request wanted);
   void* bring_pages(const request& wanted, std::size_t bound, means by);
   void* bring_of_others(const request& wanted, means by);
   void* map_planned(const request& wanted, const paged_range::plan& planned);

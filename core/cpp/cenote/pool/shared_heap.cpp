@@ -23,10 +23,7 @@ bool is_complete_at_once(const event& recorded) {
 
 }  // namespace
 
-shared_heap::section::~section() {
-  if (!lock_.owns_lock()) return;
-  heap_.heap_.allow_last_freed();
-  if (!heap_.heap_.spares().has_surplus()) return;
+void shared_heap::section::destroy_surplus() noexcept {
   const auto surplus = heap_.heap_.spares().take_surplus();
   lock_.unlock();
 }
@@ -60,6 +57,9 @@ void* shared_heap::take_or_borrow(request& wanted, bool may_borrow) {
   {
     section here(*this);
     meet(wanted.stream, wanted.id, here);
+    wanted.is_scattered = wanted.held != 0 && is_scattered(here, wanted.id, wanted.held);
+    if (wanted.is_scattered) [[unlikely]]
+      return nullptr;
     if (may_borrow && wanted.is_sparing && !here->has_piece(wanted)) found = here->borrow(wanted, page_map::slot_bytes);
     if (!found) pointer = here->take(wanted);
     if (!found && pointer == nullptr && may_borrow) found = here->borrow(wanted);
@@ -153,11 +153,14 @@ void* shared_heap::take_claims(const request& wanted, const std::vector<claim>& 
   return pointer;
 }
 
-bool shared_heap::is_scattered(const request& wanted, std::size_t bytes) {
+bool shared_heap::is_scattered(section& here, stream_id id, std::size_t held) {
+  return captures_.empty() && here->pins().is_empty() && here->bytes_in_use() == 0 && here->largest_own(id) != held;
+}
+
+bool shared_heap::is_scattered(const request& whole) {
   section here(*this);
-  meet(wanted.stream, wanted.id, here);
-  return captures_.empty() && here->pins().is_empty() && here->bytes_in_use() == 0 &&
-         here->largest_own(wanted.id) != bytes;
+  meet(whole.stream, whole.id, here);
+  return is_scattered(here, whole.id, whole.bytes);
 }
 
 void shared_heap::meet(stream_ref stream, stream_id id, section& here) {
@@ -272,7 +275,7 @@ void shared_heap::place_mark(stream_ref stream, stream_id id, due_mark due) noex
 }
 
 void shared_heap::settle(std::optional<stream_id> but) {
-  std::vector<std::pair<stream_id, std::deque<mark>>> asked;
+  std::vector<std::pair<stream_id, std::vector<mark>>> asked;
   {
     const section here(*this);
     asked = here->marks();

@@ -16,7 +16,6 @@
 #pragma once
 
 #include <atomic>
-#include <deque>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -51,11 +50,16 @@ class shared_heap {
     std::shared_ptr<event> done = nullptr;
   };
 
-  /// The lock, while it lives; behind it, the events are destroyed that nobody needs any more.
+  /// Holds the lock while it lives. Then it destroys events that nobody needs any more.
   class section {
    public:
     explicit section(shared_heap& heap) : heap_(heap), lock_(heap.mutex_) { heap.heap_.collect_last_freed(); }
-    ~section();
+    ~section() {
+      if (!lock_.owns_lock()) return;
+      heap_.heap_.allow_last_freed();
+      if (heap_.heap_.spares().has_surplus()) [[unlikely]]
+        destroy_surplus();
+    }
     section(const section&) = delete;
     section& operator=(const section&) = delete;
 
@@ -67,6 +71,8 @@ class shared_heap {
     }
 
    private:
+    void destroy_surplus() noexcept;
+
     shared_heap& heap_;
     std::unique_lock<object_mutex> lock_;
   };
@@ -107,7 +113,7 @@ class shared_heap {
   // The steps of an allocation that the heap alone serves; null where there is nothing.
 
   /// What the stream may use at once, or, where it `may_borrow`, what another one has freed, after a wait on the
-  /// device. Says in the request whether the stream may wait at all.
+  /// device. Says in the request whether the stream may wait at all; or, with nothing done, that the pool is scattered.
   void* take_or_borrow(request& wanted, bool may_borrow);
   void* take(const request& wanted);
   void* borrow(request& wanted);
@@ -116,8 +122,9 @@ class shared_heap {
   /// Every free block of the pool, after one event that covers all of them.
   void* reclaim(const request& wanted);
 
-  /// Whether nothing is in use or pinned, and what is free is not one block of the stream with all of `bytes`.
-  bool is_scattered(const request& wanted, std::size_t bytes);
+  /// Whether nothing is in use or pinned, and what is free is not one block of the stream with all `bytes` of the
+  /// request.
+  bool is_scattered(const request& whole);
 
   // Pauses.
 
@@ -164,6 +171,7 @@ class shared_heap {
     shared_heap& heap_;
   };
 
+  bool is_scattered(section& here, stream_id id, std::size_t held);
   void meet_capture(stream_ref stream, stream_id id, section& here);
   std::optional<int> device_or_report(stream_ref stream) const noexcept;
   void thin_out(stream_id spared) noexcept;

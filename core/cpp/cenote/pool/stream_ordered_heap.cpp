@@ -235,22 +235,15 @@ bool stream_ordered_heap::empty_caches(std::optional<stream_id> only) {
   });
 }
 
-void stream_ordered_heap::place(stream_id id, mark recorded) noexcept {
-  try {
-    timelines_.place(id, std::move(recorded));
-  } catch (const std::bad_alloc&) {  // of the host's memory: a later mark covers what this one would have
-  }
-}
-
 /// Of so many bytes a thirty-second is worth a mark. Where marks are spared, only the number of frees counts.
 std::size_t stream_ordered_heap::bytes_that_share_marks() const noexcept {
   return spares_marks() ? std::numeric_limits<std::size_t>::max() : chunk_bytes();
 }
 
-std::vector<std::pair<stream_id, std::deque<mark>>> stream_ordered_heap::marks() {
-  std::vector<std::pair<stream_id, std::deque<mark>>> all;
+std::vector<std::pair<stream_id, std::vector<mark>>> stream_ordered_heap::marks() {
+  std::vector<std::pair<stream_id, std::vector<mark>>> all;
   for (const auto& [id, timeline] : timelines_) {
-    if (!timeline.marks().empty()) all.emplace_back(id, timeline.marks());
+    if (auto of_one = timeline.marks(); !of_one.empty()) all.emplace_back(id, std::move(of_one));
   }
   return all;
 }

@@ -23,7 +23,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <optional>
 #include <utility>
@@ -130,14 +129,14 @@ class stream_ordered_heap {
   /// Frees what a cache had no room for; a mark is due only where one `may_be`.
   std::optional<due_mark> free_spilled(stream_id id, block_index spilled, bool may_be_marked);
 
-  void place(stream_id id, mark recorded) noexcept;
+  void place(stream_id id, mark recorded) noexcept { timelines_.place(id, std::move(recorded)); }
 
   // To see what has become ready, and who is gone.
 
   bool is_crowded() const noexcept { return timelines_.may_be_a_crowd(); }
   void thin_out(stream_id spared) noexcept;
 
-  std::vector<std::pair<stream_id, std::deque<mark>>> marks();
+  std::vector<std::pair<stream_id, std::vector<mark>>> marks();
   void make_ready(const std::vector<claim>& settled);
   void count_event() noexcept { ++counters_.events; }
   void drop_idle(stream_id spared) noexcept;

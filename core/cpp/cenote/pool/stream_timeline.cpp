@@ -27,25 +27,38 @@ stamp stream_timeline::close_epoch() noexcept {
   return open_epoch_++;
 }
 
-std::optional<mark> stream_timeline::place_mark(mark placed) {
+std::optional<mark> stream_timeline::place_mark(mark placed) noexcept {
+  std::optional<mark> superseded;
+  if (mark_count_ == max_marks) {
+    if (placed.epoch < nth_mark(0).epoch) return placed;
+    superseded = take_mark(nth_mark(0).epoch);
+  }
+  std::size_t at = mark_count_++;
   // Two threads that free on one stream may place their marks in the other order than they closed their epochs.
-  const auto position = std::upper_bound(marks_.begin(), marks_.end(), placed.epoch,
-                                         [](stamp epoch, const mark& m) { return epoch < m.epoch; });
-  marks_.insert(position, std::move(placed));
-  return marks_.size() <= max_marks ? std::nullopt : take_mark(marks_.front().epoch);
+  for (; at != 0 && nth_mark(at - 1).epoch > placed.epoch; --at) nth_mark(at) = std::move(nth_mark(at - 1));
+  nth_mark(at) = std::move(placed);
+  return superseded;
 }
 
 const mark* stream_timeline::covering(stamp freed_at) const noexcept {
-  const auto found = std::lower_bound(marks_.begin(), marks_.end(), freed_at,
-                                      [](const mark& m, stamp wanted) { return m.epoch < wanted; });
-  return found == marks_.end() ? nullptr : &*found;
+  const mark* earliest = nullptr;
+  for (std::size_t i = mark_count_; i != 0 && nth_mark(i - 1).epoch >= freed_at; --i) earliest = &nth_mark(i - 1);
+  return earliest;
 }
 
 std::optional<mark> stream_timeline::take_mark(stamp epoch) noexcept {
-  if (marks_.empty() || marks_.front().epoch > epoch) return std::nullopt;
-  mark earliest = std::move(marks_.front());
-  marks_.pop_front();
+  if (mark_count_ == 0 || nth_mark(0).epoch > epoch) return std::nullopt;
+  mark earliest = std::move(nth_mark(0));
+  first_mark_ = (first_mark_ + 1) % max_marks;
+  --mark_count_;
   return earliest;
+}
+
+std::vector<mark> stream_timeline::marks() const {
+  std::vector<mark> all;
+  all.reserve(mark_count_);
+  for (std::size_t i = 0; i != mark_count_; ++i) all.push_back(nth_mark(i));
+  return all;
 }
 
 stamp stream_timeline::known_of(stream_id other) const noexcept {

@@ -15,8 +15,8 @@
 // Threads: none of its own; the pool locks.
 #pragma once
 
+#include <array>
 #include <cstddef>
-#include <deque>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -29,7 +29,7 @@
 namespace cenote::inline v1::pool {
 
 struct mark {
-  stamp epoch;
+  stamp epoch = 0;
   std::shared_ptr<event> happened;
 };
 
@@ -56,14 +56,14 @@ class stream_timeline {
   /// Ends the open epoch and returns it; a mark for it can be placed once an event has been recorded.
   stamp close_epoch() noexcept;
 
-  /// Returns the mark that had to go for it, if one had to.
-  std::optional<mark> place_mark(mark placed);
+  /// Returns the mark that had to go for it, if one had to: the earliest, which may be itself.
+  std::optional<mark> place_mark(mark placed) noexcept;
 
   /// The earliest mark that covers blocks freed at `freed_at`; null if there is none yet.
   const mark* covering(stamp freed_at) const noexcept;
 
   /// All marks, earliest first.
-  const std::deque<mark>& marks() const noexcept { return marks_; }
+  std::vector<mark> marks() const;
 
   /// Takes out the earliest mark if it is of `epoch` or before; none if it is not.
   std::optional<mark> take_mark(stamp epoch) noexcept;
@@ -79,12 +79,17 @@ class stream_timeline {
  private:
   static constexpr std::size_t max_marks = 8;
 
+  mark& nth_mark(std::size_t n) noexcept { return marks_[(first_mark_ + n) % max_marks]; }
+  const mark& nth_mark(std::size_t n) const noexcept { return marks_[(first_mark_ + n) % max_marks]; }
+
   stream_id id_;
   owner_index owner_;
   stamp open_epoch_;
   std::size_t unmarked_frees_ = 0;
   std::size_t unmarked_bytes_ = 0;
-  std::deque<mark> marks_;
+  std::array<mark, max_marks> marks_;  // a ring, from first_mark_ on
+  std::size_t first_mark_ = 0;
+  std::size_t mark_count_ = 0;
   std::vector<std::pair<stream_id, stamp>> known_;  // few: a stream that has nothing to lend is forgotten
 };
 

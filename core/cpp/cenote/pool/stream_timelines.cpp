@@ -12,18 +12,14 @@ constexpr std::size_t frees_marked_at_once = 32;  // as many as share a mark oth
 
 }  // namespace
 
-stream_timeline* stream_timelines::find(stream_id id) noexcept {
-  for (stream_timeline* const recent : recent_) {
-    if (recent != nullptr && recent->id() == id) return recent;
-  }
+stream_timeline* stream_timelines::find_among_all(stream_id id) noexcept {
   const auto found = timelines_.find(id);
   if (found == timelines_.end()) return nullptr;
   recent_ = {&found->second, recent_[0]};
   return recent_[0];
 }
 
-stream_timeline& stream_timelines::meet(stream_id id, block_heap& heap) {
-  if (stream_timeline* const known = find(id)) return *known;
+stream_timeline& stream_timelines::make(stream_id id, block_heap& heap) {
   const owner_index owner = heap.create_owner();
   try {
     by_owner_.resize(std::max(by_owner_.size(), std::size_t{owner} + 1));
@@ -109,7 +105,7 @@ void stream_timelines::was_awaited() noexcept {
   if (frees_to_mark_ != 0) frees_to_mark_ = frees_marked_at_once;
 }
 
-void stream_timelines::place(stream_id id, mark placed) {
+void stream_timelines::place(stream_id id, mark placed) noexcept {
   stream_timeline* const timeline = find(id);
   if (timeline == nullptr) return spares_.keep(std::move(placed.happened));
   if (auto superseded = timeline->place_mark(std::move(placed))) spares_.keep(std::move(superseded->happened));

@@ -43,7 +43,12 @@ class stream_timelines {
   static constexpr stream_id orphans{~std::uint64_t{1}};
 
   /// Null for a stream that the pool does not know.
-  stream_timeline* find(stream_id id) noexcept;
+  stream_timeline* find(stream_id id) noexcept {
+    for (stream_timeline* const recent : recent_) {
+      if (recent != nullptr && recent->id() == id) return recent;
+    }
+    return find_among_all(id);
+  }
 
   /// The timeline whose free blocks have this owner; null where it is no stream's.
   const stream_timeline* of_owner(owner_index owner) const noexcept {
@@ -52,7 +57,10 @@ class stream_timelines {
 
   /// The timeline of a stream, which is made for one that is not known. Throws std::bad_alloc, and std::length_error
   /// where the heap has no owner left.
-  stream_timeline& meet(stream_id id, block_heap& heap);
+  stream_timeline& meet(stream_id id, block_heap& heap) {
+    stream_timeline* const known = find(id);
+    return known != nullptr ? *known : make(id, heap);
+  }
 
   std::size_t size() const noexcept { return timelines_.size(); }
 
@@ -92,8 +100,8 @@ class stream_timelines {
   /// Whether so many marks in a row were of no use to anybody that fewer will do.
   bool are_marks_unused() const noexcept { return unused_marks_ >= many_unused_marks; }
 
-  /// Places a mark if its stream is still known. Throws std::bad_alloc.
-  void place(stream_id id, mark placed);
+  /// Places a mark if its stream is still known.
+  void place(stream_id id, mark placed) noexcept;
 
   /// Forgets the marks up to `epoch`: nothing that they cover is left.
   void forget_marks(stream_timeline& timeline, stamp epoch) noexcept;
@@ -104,6 +112,8 @@ class stream_timelines {
   static constexpr std::size_t least_crowd = 1024;
   static constexpr std::size_t many_unused_marks = 256;  // 100 µs of events: about what doing without them once costs
 
+  stream_timeline* find_among_all(stream_id id) noexcept;
+  stream_timeline& make(stream_id id, block_heap& heap);
   bool is_marked(const stream_timeline& timeline) const noexcept;
 
   std::unordered_map<stream_id, stream_timeline> timelines_;

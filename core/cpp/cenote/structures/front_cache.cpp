@@ -54,7 +54,7 @@ bool front_cache::stock(std::uint64_t stream, block_index index) noexcept {
   const std::size_t bytes = blocks_[index].bytes();
   shelf& onto = shelf_for(bytes);
   if (stream_ != stream || onto.bytes != bytes || onto.count == depth) return false;
-  push(onto, index);
+  push(onto, index, blocks_[index]);
   return true;
 }
 

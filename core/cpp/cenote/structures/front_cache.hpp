@@ -73,6 +73,7 @@ class alignas(64) front_cache {  // caches of two threads share no cache line
     if (index == no_block || stream_ != stream) return 0;
     block& given = blocks_[index];
     const std::size_t bytes = given.bytes();
+    const std::size_t asked = given.asked_bytes();
     if (given.is_cached || given.is_kept || bytes > largest(budget)) return 0;
     shelf& onto = shelf_for(bytes);
     const bool has_room = onto.bytes == bytes && onto.count != depth && this->bytes() + bytes <= budget;
@@ -82,8 +83,8 @@ class alignas(64) front_cache {  // caches of two threads share no cache line
       onto.bytes = bytes;
       if (this->bytes() + bytes > budget) clear_all(*spilled);
     }
-    push(onto, index);
-    return given.asked_bytes();
+    push(onto, index, given);
+    return asked;
   }
 
   /// Has `put(index, bytes)` keep the block in use at `address`, whatever its size; returns the bytes that were asked
@@ -160,8 +161,7 @@ class alignas(64) front_cache {  // caches of two threads share no cache line
     const std::size_t granules = bytes / block_granularity;  // sizes below 64 KiB have a shelf each
     return shelves_[(granules ^ granules >> 8 ^ granules >> 16) % shelf_count];
   }
-  void push(shelf& onto, block_index index) noexcept {
-    block& pushed = blocks_[index];
+  void push(shelf& onto, block_index index, block& pushed) noexcept {
     pushed.is_cached = true;
     pushed.free_next = onto.top;
     onto.top = index;

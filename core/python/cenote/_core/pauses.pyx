@@ -124,7 +124,7 @@ def keep_pinned(nbytes) -> int:
     Parameters
     ----------
     nbytes : int or str
-        The most that is kept while no pause uses it; 0 for nothing. Kept are chunks of 32 MiB.
+        The most that is kept while no pause uses it; 0 for nothing. Kept are whole chunks, of 32 to 256 MiB.
     """
     cdef size_t most = required_size_argument("nbytes", nbytes)
     cdef size_t freed = 0

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 
 from cenote.device_buffer import BlockHandle
 from cenote.registry import Client
 from cenote.stream import DEFAULT_STREAM, Stream
 
-__all__ = ["Block", "find_block"]
+__all__ = ["Block", "find_block", "free_blocks_of"]
 
 _client = Client("numba")
-_numbers = itertools.count()
-_live: dict[int, Block] = {}
-"""By number, as an address comes again."""
+_live: set[Block] = set()
 _lent: deque[Block] = deque()
 """Freed here, and open in another process still."""
 
@@ -32,13 +29,15 @@ class Block:
         Whose current resource.
     on : Stream
         The stream to allocate on.
+    owner : object
+        Whose blocks `free_blocks_of` frees.
     is_of_stream : bool, default False
         Whether `on` alone uses the block: then it is freed in its order.
     """
 
-    __slots__ = ("_is_offered", "_number", "_stream", "address", "device", "size")
+    __slots__ = ("_is_offered", "_stream", "address", "device", "owner", "size")
 
-    def __init__(self, size: int, device: int, on: Stream, is_of_stream: bool = False) -> None:
+    def __init__(self, size: int, device: int, on: Stream, owner: object, is_of_stream: bool = False) -> None:
         if _lent:
             _free_what_came_back()
         self.address = _client.allocate(size, on, device)
@@ -46,14 +45,16 @@ class Block:
             _client.share(self.address)
         self.size = size
         self.device = device
+        self.owner = owner
         self._stream = on if is_of_stream else DEFAULT_STREAM
         self._is_offered = False
-        self._number = next(_numbers)
-        _live[self._number] = self
+        _live.add(self)
 
     def free(self) -> None:
         """Free it; nothing happens the second time. Another process that has it open keeps it until it lets go."""
-        if _live.pop(self._number, None) is None:
+        try:
+            _live.remove(self)
+        except KeyError:
             return
         if self._is_offered and not _client.withdraw(self.address):
             _lent.append(self)
@@ -79,10 +80,17 @@ class Block:
 
 def find_block(address: int) -> Block | None:
     """Find the live block that an address lies in; it looks at each of them."""
-    for block in list(_live.values()):
+    for block in list(_live):
         if block.address <= address < block.address + block.size:
             return block
     return None
+
+
+def free_blocks_of(owner: object) -> None:
+    """Free all that are live of an owner."""
+    for block in list(_live):
+        if block.owner is owner:
+            block.free()
 
 
 def _free_what_came_back() -> None:

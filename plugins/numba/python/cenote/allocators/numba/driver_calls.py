@@ -26,11 +26,16 @@ _opened: dict[int, cenote.DeviceBuffer] = {}
 
 
 def answer_for_cenote() -> None:
-    """Put the answers in place. It may be called again."""
+    """Put the answers in place. It may be called again, which Numba does whenever it looks for its context."""
+    if _asked:
+        return
     answers = (cuMemGetAddressRange, cuMemHostGetDevicePointer, cuIpcOpenMemHandle, cuIpcCloseMemHandle)
     with _installing:  # threads make their contexts at once
-        for answer in answers if not _asked else ():
-            _asked[answer.__name__] = getattr(driver, answer.__name__)
+        if _asked:
+            return
+        asked = {answer.__name__: getattr(driver, answer.__name__) for answer in answers}
+        _asked.update(asked)
+        for answer in answers:
             setattr(driver, answer.__name__, answer)
 
 

@@ -14,7 +14,7 @@ import cenote
 import cenote.driver
 import cenote.mr
 from cenote.allocators.numba import driver_calls
-from cenote.allocators.numba.blocks import Block, find_block
+from cenote.allocators.numba.blocks import Block, find_block, free_blocks_of
 from cenote.allocators.numba.raw_handle import RawHandle, pack_handle
 from cenote.stream import CudaStreamFlags, Stream
 from numba import cuda
@@ -33,8 +33,13 @@ from numba.cuda.cudadrv.driver import (
 
 __all__ = ["CenoteNumbaManager", "on_stream"]
 
-_of_thread = threading.local()
-"""``stream``: the one of `on_stream`."""
+
+class _OfThread(threading.local):
+    stream: Stream | None = None
+    """The one of `on_stream`."""
+
+
+_of_thread = _OfThread()
 
 
 @contextlib.contextmanager
@@ -50,7 +55,7 @@ def on_stream(stream: Any) -> Iterator[None]:
     stream : numba.cuda.cudadrv.driver.Stream or any framework's stream
         Of the device that arrays are made on. It is kept for as long as they are alive.
     """
-    before = getattr(_of_thread, "stream", None)
+    before = _of_thread.stream
     _of_thread.stream = stream if isinstance(stream, Stream) else Stream(stream)
     try:
         yield
@@ -111,7 +116,7 @@ class CenoteNumbaManager(cuda.HostOnlyCUDAMemoryManager):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._blocks: set[Block] = set()
+        self._owner = object()  # and not the manager, which its blocks would keep alive
 
     def initialize(self) -> None:
         """Have Numba's questions about addresses answered; resources are looked up at each allocation."""
@@ -138,7 +143,10 @@ class CenoteNumbaManager(cuda.HostOnlyCUDAMemoryManager):
             return cuda.MemoryPointer(weakref.proxy(self.context), binding.CUdeviceptr(0), 0)
         block = self._make_block(size)
         return cuda.MemoryPointer(
-            weakref.proxy(self.context), ctypes.c_void_p(block.address), size, finalizer=self._finalizer(block)
+            weakref.proxy(self.context),
+            ctypes.c_void_p(block.address),
+            size,
+            finalizer=functools.partial(_free, self.deallocations, block),
         )
 
     def memallocmanaged(self, size: int, attach_global: bool) -> Any:
@@ -186,7 +194,8 @@ class CenoteNumbaManager(cuda.HostOnlyCUDAMemoryManager):
         block = self._make_block(max(size, 1), self.host_resource)
         if mapped:
             return self._own(MappedMemory, block.address, block, size)
-        return PinnedMemory(weakref.proxy(self.context), block.address, size, finalizer=self._finalizer(block))
+        finalizer = functools.partial(_free, self.deallocations, block)
+        return PinnedMemory(weakref.proxy(self.context), block.address, size, finalizer=finalizer)
 
     def get_memory_info(self) -> Any:
         """Free and total memory of the device, in bytes, as ``numba.cuda.MemoryInfo``."""
@@ -236,8 +245,7 @@ class CenoteNumbaManager(cuda.HostOnlyCUDAMemoryManager):
     def reset(self) -> None:
         """Free all memory of the context. Arrays in it are dead."""
         super().reset()
-        while self._blocks:
-            self._blocks.pop().free()
+        free_blocks_of(self._owner)
 
     @contextlib.contextmanager
     def defer_cleanup(self) -> Iterator[None]:
@@ -254,37 +262,35 @@ class CenoteNumbaManager(cuda.HostOnlyCUDAMemoryManager):
     def _make_block(self, size: int, resource: str | cenote.mr.DeviceMemoryResource | None = None) -> Block:
         """Allocate from `resource`, or from the current one; the memory can be used at once, but for `on_stream`'s."""
         device = self.context.device.id
-        if resource is None:
-            chosen: Stream | None = getattr(_of_thread, "stream", None)
-            if chosen is not None and chosen.device in (-1, device):  # -1: another library's, or a default stream
-                block = Block(size, device, chosen, is_of_stream=True)
-                self._blocks.add(block)
-                return block
         on = _stream(device)
         if resource is None:
-            block = Block(size, device, on)
+            chosen: Stream | None = _of_thread.stream
+            if chosen is not None and chosen.device in (-1, device):  # -1: another library's, or a default stream
+                return Block(size, device, chosen, self._owner, is_of_stream=True)
+            block = Block(size, device, on, self._owner)
         else:
             with cenote.use(_made(resource, device) if isinstance(resource, str) else resource):
-                block = Block(size, device, on)
-        self._blocks.add(block)
+                block = Block(size, device, on, self._owner)
         if not on.is_done():
             on.synchronize()
         return block
 
-    def _finalizer(self, block: Block) -> Any:
-        return functools.partial(_free, self._blocks, self.allocations, self.deallocations, block)
-
     def _own(self, kind: Any, pointer: Any, block: Block, size: int) -> Any:
         """Give a hold on memory of a kind that Numba frees when the last one ends."""
-        memory = kind(weakref.proxy(self.context), pointer, size, finalizer=self._finalizer(block))
+        finalizer = functools.partial(_free_owned, self.allocations, self.deallocations, block)
+        memory = kind(weakref.proxy(self.context), pointer, size, finalizer=finalizer)
         self.allocations[block] = memory
         return memory.own()
 
 
-def _free(blocks: set[Block], allocations: Any, deallocations: Any, block: Block) -> None:
-    """Free a block, or do so later: what Numba runs when an array dies, or at exit. It holds no pointer object."""
-    blocks.discard(block)
+def _free_owned(allocations: Any, deallocations: Any, block: Block) -> None:
+    """Free a block of memory that Numba lists among its allocations."""
     allocations.pop(block, None)
+    _free(deallocations, block)
+
+
+def _free(deallocations: Any, block: Block) -> None:
+    """Free a block, or do so later: what Numba runs when an array dies, or at exit. It holds no pointer object."""
     if deallocations.is_disabled:
         deallocations.add_item(Block.free, block, block.size)
     else:
