@@ -41,8 +41,14 @@ cdef inline int small_argument(str name, object value) except? -1:
 
 cdef inline size_t count_argument(str name, object value, str wanted="an int") except? <size_t> -1:
     """An int from 0 to 2^64 - 1; OverflowError outside."""
+    cdef size_t count
+    if PyLong_CheckExact(value):  # nearly always, and then at once
+        count = PyLong_AsSize_t(value)
+        if count != <size_t> -1:
+            return count
+        PyErr_Clear()
     number = int_argument(name, value, wanted)
-    cdef size_t count = PyLong_AsSize_t(number)
+    count = PyLong_AsSize_t(number)
     if count == <size_t> -1 and PyErr_Occurred() != NULL:
         PyErr_Clear()
         raise OverflowError(f"{name} must be from 0 to 2**64 - 1, not {shown_number(number)}")
@@ -51,7 +57,7 @@ cdef inline size_t count_argument(str name, object value, str wanted="an int") e
 
 cdef inline size_t bytes_argument(str name, object value) except? <size_t> -1:
     """A number of bytes as int; a text is none here, and who passes one is told what makes a number of it."""
-    if isinstance(value, str):
+    if not PyLong_CheckExact(value) and isinstance(value, str):
         raise TypeError(f"{name} must be a number of bytes as int, not str; "
                         "cenote.units.parse_bytes makes one of a text such as '1GiB'")
     return count_argument(name, value, "a number of bytes as int")
