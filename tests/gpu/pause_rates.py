@@ -5,13 +5,16 @@
 Prints two lines for each pause, of pausing and of resuming: the time, the rate and its share of the plain copies' rate;
 then the time of as many plain copies and of the driver's calls for as many pages, and their sum as a share of the time.
 A sum above 100 % means that calls ran beside copies. The calls are those of the device, which gives its pages back, and
-of the neighbour, which gets pages for the contents. The first pause to the host also pins memory: the rate of pinning
-stands in the first line.
+of the neighbour, which gets pages for the contents.
+
+The first pause to the host also pins memory. So before all else a tenth of the size is pinned and another one paused,
+ten times in turn: where a virtual machine's host gives memory out as it is touched, its rate changes within a run.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import mmap
 import os
 import random
@@ -31,6 +34,7 @@ MIB, GIB = 1 << 20, 1 << 30
 PART = 256 * MIB
 TILE = 8 * MIB
 CYCLES = 5
+TURNS = 10
 DEVICE_PAGE = 32 * MIB  # of a pool of 4 GiB and more, once it was resumed
 NEIGHBOUR_PAGE = 256 * MIB
 
@@ -104,11 +108,7 @@ def page_calls(specification: str, device: int, size: int, page: int) -> PageCal
 
 
 class Pinning:
-    """As much host memory as is paused, pinned: several threads touch huge pages, and the driver registers all at once.
-
-    It stays pinned until the first pause is over, which so pins other memory. Memory that a virtual machine has never
-    used takes several times as long to touch, and both are to meet the same.
-    """
+    """Host memory that is pinned: several threads touch huge pages, and the driver registers all at once."""
 
     def __init__(self, size: int) -> None:
         self._driver = ctypes.CDLL("libcuda.so.1")
@@ -118,8 +118,7 @@ class Pinning:
         memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         memory.madvise(mmap.MADV_HUGEPAGE)
         self._pages = np.frombuffer(memory, np.uint8)
-        self.rate = size / seconds(self._pin)
-        """Bytes a second."""
+        self.seconds = seconds(self._pin)
 
     def _pin(self) -> None:
         threads, size = 8, self._pages.size
@@ -136,9 +135,43 @@ class Pinning:
         return ctypes.c_void_p(self._pages.ctypes.data)
 
     def release(self) -> None:
-        if self._pages.size:
-            assert self._driver.cuMemHostUnregister(self._begin()) == 0
-        self._pages = np.empty(0, np.uint8)
+        assert self._driver.cuMemHostUnregister(self._begin()) == 0
+
+
+def show_first_pauses(size: int) -> None:
+    """Pinning and pauses that pin, in turn. All stays pinned until the end, so that each of them meets other memory."""
+    part = size // TURNS // TILE * TILE
+    stream = cenote.Stream(flags=cenote.CudaStreamFlags.NON_BLOCKING)
+    names = [f"first {number}" for number in range(TURNS)]
+    buffers, regions = [], []
+    for name in names:
+        with cenote.region(name) as region:
+            regions.append(region)
+            buffers.append(cenote.DeviceBuffer(size=part, stream=stream))
+    stream.synchronize()
+    pinned, paused = [], []
+    for name in names:
+        pinned.append(Pinning(part))
+        paused.append(seconds(functools.partial(cenote.pause, name)))
+    shares = sorted(each.seconds / took for each, took in zip(pinned, paused, strict=True))
+    pinning, pauses = sum(each.seconds for each in pinned), sum(paused)
+    gigabytes = TURNS * part / 1e9
+    print(
+        f"first pauses: {TURNS} times {part / GIB:.2f} GiB in turn pinned at {gigabytes / pinning:.1f} GB/s and paused "
+        f"at {gigabytes / pauses:.1f} GB/s, {pinning / pauses:.0%} of pinning ({shares[0]:.0%} to {shares[-1]:.0%}, "
+        f"median {shares[TURNS // 2]:.0%})",
+        flush=True,
+    )
+    for name in names:
+        cenote.resume(name)
+    for each in pinned:
+        each.release()
+    buffers.clear()
+    for region in regions:
+        for pool in region.pools:
+            pool.trim(wait=True)
+    pausing.keep_pinned(0)  # so that the pauses below pin their memory, too
+    pausing.keep_pinned("64GiB")
 
 
 def report(what: str, size: int, took: float, plain_rate: float, device_calls: float, neighbour_calls: float) -> None:
@@ -159,11 +192,11 @@ def main() -> None:
     stream = cenote.Stream(flags=cenote.CudaStreamFlags.NON_BLOCKING)
     keep = sys.argv[2] if len(sys.argv) > 2 else "host"
     out, back = plain_rates(stream, keep)
-    is_pinning = keep == "host" and os.environ.get("CENOTE_CUDA_DRIVER") != "sim"
-    pinning = Pinning(size) if is_pinning else None
+    if keep == "host" and os.environ.get("CENOTE_CUDA_DRIVER") != "sim":
+        show_first_pauses(size)
     print(
         f"{cenote.driver.device_name(0)}, {size / GIB:.2f} GiB, kept in {keep}; plain copies {out / 1e9:.1f} GB/s out, "
-        f"{back / 1e9:.1f} GB/s back" + (f", pinning {pinning.rate / 1e9:.1f} GB/s" if pinning else "")
+        f"{back / 1e9:.1f} GB/s back"
     )
     neighbour = PageCalls(0, 0)
     if keep.startswith("peer:"):
@@ -181,8 +214,6 @@ def main() -> None:
     for cycle in range(CYCLES):
         free = cenote.available_device_memory()[0]
         pausing_seconds = seconds(lambda: cenote.pause("rates", keep))
-        if pinning is not None:
-            pinning.release()
         given = cenote.available_device_memory()[0] - free
         resuming_seconds = seconds(lambda: cenote.resume("rates"))
         report(f"pause {cycle + 1}:", size, pausing_seconds, out, device.give_back, neighbour.make)

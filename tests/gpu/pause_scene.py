@@ -18,7 +18,7 @@ import cupy
 import numpy as np
 import torch
 from numba import cuda
-from pause_rates import GIB, MIB, PART, Pinning, plain_rates, seconds, size_to_take
+from pause_rates import GIB, MIB, PART, plain_rates, seconds, size_to_take
 
 import cenote
 from cenote import pausing
@@ -130,16 +130,13 @@ def show_rates(size: int, keep: str) -> None:
     out, back = plain_rates(stream, keep)
     scene = Scene("scene", PART, size // PART)
     scene.check()
-    pinning = Pinning(size) if keep == "host" else None
     print(
         f"{torch.cuda.get_device_name()}: {scene.nbytes / GIB:.2f} GiB in {len(scene.parts)} arrays of PyTorch, CuPy "
         f"and Numba, and {GRAPHS} graphs, kept in {keep}; plain copies {out / 1e9:.1f} GB/s out, {back / 1e9:.1f} GB/s "
-        "back" + (f", pinning {pinning.rate / 1e9:.1f} GB/s" if pinning else "")
+        "back"
     )
     for number in range(PAUSES):
         pause_seconds, resume_seconds, free = scene.pause_and_resume(keep)
-        if pinning is not None:
-            pinning.release()
         rate, rate_back = scene.nbytes / pause_seconds, scene.nbytes / resume_seconds
         missing = scene.free_before - free
         print(

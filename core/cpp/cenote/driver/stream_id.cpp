@@ -20,9 +20,6 @@ CUstreamCaptureStatus capture_status(CUstream handle) {
   return status;
 }
 
-/// Initial-exec, as it is read at every allocation on a stream, and takes the room of one pointer.
-[[gnu::tls_model("initial-exec")]] constinit thread_local const identified_scope* innermost_scope = nullptr;
-
 /// Of a stream that is not being captured.
 stream_id known_or_asked_id(CUstream handle) {
   if (const auto own = own_streams::find(handle)) return {*own};
@@ -65,23 +62,10 @@ auto ask_in_context(stream_ref stream, int device, Ask&& ask) {
 
 }  // namespace
 
-CENOTE_HOT identified_scope::identified_scope(stream_ref stream, int device, stream_id id) noexcept
-    : outer_(std::exchange(innermost_scope, this)), stream_(stream), device_(device), id_(id) {}
-
-CENOTE_HOT identified_scope::~identified_scope() { innermost_scope = outer_; }
-
-unidentified_scope::unidentified_scope() noexcept : outer_(std::exchange(innermost_scope, nullptr)) {}
-
-unidentified_scope::~unidentified_scope() { innermost_scope = outer_; }
-
-/// What the innermost scope says of a stream; null where it speaks of another.
-const stream_id* known_from_scope(stream_ref stream, int device) noexcept {
-  const identified_scope* const scope = innermost_scope;
-  return scope != nullptr && scope->stream_ == stream && scope->device_ == device ? &scope->id_ : nullptr;
-}
+constinit thread_local const identified_scope* identified_scope::innermost_ = nullptr;
 
 CENOTE_HOT stream_id ask_who_it_is(stream_ref stream, int device) {
-  if (const stream_id* const known = known_from_scope(stream, device)) return *known;
+  if (const stream_id* const known = identified_scope::find(stream, device)) return *known;
   return ask_in_context(stream, device, [device](CUstream handle) {
     const bool captures = may_be_capturing(device) && capture_status(handle) != CU_STREAM_CAPTURE_STATUS_NONE;
     return captures ? id_in_capture(handle, device) : known_or_asked_id(handle);
@@ -90,7 +74,7 @@ CENOTE_HOT stream_id ask_who_it_is(stream_ref stream, int device) {
 
 CENOTE_HOT bool is_capturing(stream_ref stream, int device) {
   if (stream.is_legacy_default() || !may_be_capturing(device)) return false;  // the driver captures no legacy stream
-  if (const stream_id* const known = known_from_scope(stream, device)) return known->is_capturing();
+  if (const stream_id* const known = identified_scope::find(stream, device)) return known->is_capturing();
   return ask_in_context(stream, device, capture_status) != CU_STREAM_CAPTURE_STATUS_NONE;
 }
 

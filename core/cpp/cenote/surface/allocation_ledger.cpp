@@ -43,22 +43,35 @@ shard_table& shards() noexcept {
 
 shard& shard_of(const void* pointer) noexcept { return shards()[allocation_table::hash(pointer) >> (64 - shard_bits)]; }
 
-/// Returns the time of the allocation. `made` is then what was written down for its address before: none, as a rule;
-/// else that is freed a nanosecond before. Has done nothing if it throws.
-CENOTE_HOT std::uint64_t insert(allocation& made) {
-  shard& place = shard_of(made.pointer);
+/// In a shard that has room; see insert().
+[[gnu::always_inline]] inline std::uint64_t insert_locked(shard& place, allocation& made, std::uint64_t now) noexcept {
+  place.allocations.insert(made);
+  if (made.pointer != nullptr) [[unlikely]]
+    place.next_event(now);
+  return place.next_event(now);
+}
+
+CENOTE_COLD std::uint64_t insert_into_more_room(shard& place, allocation& made, std::uint64_t now) {
   std::vector<allocation> room;
-  const std::uint64_t now = recorder::now();
   for (std::size_t places = 0;; room = std::vector<allocation>(places)) {
     const std::lock_guard lock(place.lock);
     if (!room.empty()) place.allocations.move_into(room);
-    if (place.allocations.has_room()) {
-      place.allocations.insert(made);
-      if (made.pointer != nullptr) place.next_event(now);
-      return place.next_event(now);
-    }
+    if (place.allocations.has_room()) return insert_locked(place, made, now);
     places = place.allocations.places_to_bring();
   }
+}
+
+/// Returns the time of the allocation. `made` is then what was written down for its address before: none, as a rule;
+/// else that is freed a nanosecond before. Has done nothing if it throws.
+[[gnu::always_inline]] inline std::uint64_t insert(allocation& made) {
+  shard& place = shard_of(made.pointer);
+  const std::uint64_t now = recorder::now();
+  {
+    const std::lock_guard lock(place.lock);
+    if (place.allocations.has_room()) [[likely]]
+      return insert_locked(place, made, now);
+  }
+  return insert_into_more_room(place, made, now);
 }
 
 enum class freed_by : bool { ledger, client };
@@ -219,9 +232,8 @@ CENOTE_HOT void* allocate_waiting(client_index client, int device, std::size_t b
 CENOTE_HOT void* client_allocate(client_index client, int device, std::size_t bytes, stream_ref stream,
                                  caller_lock held, std::size_t alignment) {
   check_client(client);
-  if (held) {
-    if (void* const pointer = allocate_at_once(client, device, bytes, stream, alignment, held)) return pointer;
-  }
+  if (!held) return allocate_waiting(client, device, bytes, stream, alignment);
+  if (void* const pointer = allocate_at_once(client, device, bytes, stream, alignment, held)) return pointer;
   const lock_released waiting(held);
   return allocate_waiting(client, device, bytes, stream, alignment);
 }

@@ -13,9 +13,9 @@
 namespace cenote::inline v1 {
 namespace {
 
-constinit std::atomic<std::size_t> sampled_every{0};
+using call_sites::blocks_sampled, call_sites::sampled_every;
+
 constinit std::atomic<site_describer> describer{nullptr};
-constinit std::atomic<std::size_t> blocks_sampled{0};
 
 constinit thread_local std::size_t allocations_since_sample = 0;
 constinit thread_local bool is_describing = false;  // what describes a site may allocate
@@ -42,14 +42,7 @@ void enter(const void* pointer, const std::string& site) {
   blocks_sampled.store(table.of_block.size(), std::memory_order_relaxed);
 }
 
-CENOTE_COLD void forget(const void* pointer) noexcept {
-  site_table& table = sites();
-  const std::lock_guard lock(table.mutex);
-  table.of_block.erase(pointer);
-  blocks_sampled.store(table.of_block.size(), std::memory_order_relaxed);
-}
-
-CENOTE_COLD void sample(const void* pointer) noexcept {
+void sample(const void* pointer) noexcept {
   const site_describer describe = describer.load(std::memory_order_relaxed);
   if (describe == nullptr || is_describing) return;
   is_describing = true;
@@ -73,18 +66,17 @@ void sample_call_sites(std::size_t every, site_describer describe) {
   blocks_sampled.store(0, std::memory_order_relaxed);
 }
 
-CENOTE_HOT void note_call_site(const void* pointer) noexcept {
-  const std::size_t every = sampled_every.load(std::memory_order_relaxed);
-  if (every == 0) [[likely]]
-    return;
-  if (++allocations_since_sample < every) return;
+CENOTE_COLD void call_sites::note(const void* pointer) noexcept {
+  if (++allocations_since_sample < sampled_every.load(std::memory_order_relaxed)) return;
   allocations_since_sample = 0;
   sample(pointer);
 }
 
-CENOTE_HOT void forget_call_site(const void* pointer) noexcept {
-  if (blocks_sampled.load(std::memory_order_relaxed) != 0) [[unlikely]]
-    forget(pointer);
+CENOTE_COLD void call_sites::forget(const void* pointer) noexcept {
+  site_table& table = sites();
+  const std::lock_guard lock(table.mutex);
+  table.of_block.erase(pointer);
+  blocks_sampled.store(table.of_block.size(), std::memory_order_relaxed);
 }
 
 known_sites sites_of(const std::vector<std::uintptr_t>& addresses) {

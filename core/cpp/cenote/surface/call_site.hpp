@@ -5,6 +5,7 @@
 // lock and a look-up for each free while a sampled block is held.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -20,9 +21,25 @@ using site_describer = std::string (*)();
 /// Samples every so many allocations of each thread from now on; 0 stops it, and forgets what was sampled.
 CENOTE_EXPORT void sample_call_sites(std::size_t every, site_describer describe);
 
+namespace call_sites {
+
+inline constinit std::atomic<std::size_t> sampled_every{0};
+inline constinit std::atomic<std::size_t> blocks_sampled{0};
+
+void note(const void* pointer) noexcept;
+void forget(const void* pointer) noexcept;
+
+}  // namespace call_sites
+
 /// The ledger has written a block down, or forgets it.
-void note_call_site(const void* pointer) noexcept;
-void forget_call_site(const void* pointer) noexcept;
+inline void note_call_site(const void* pointer) noexcept {
+  if (call_sites::sampled_every.load(std::memory_order_relaxed) != 0) [[unlikely]]
+    call_sites::note(pointer);
+}
+inline void forget_call_site(const void* pointer) noexcept {
+  if (call_sites::blocks_sampled.load(std::memory_order_relaxed) != 0) [[unlikely]]
+    call_sites::forget(pointer);
+}
 
 struct sampled_block {
   std::uintptr_t address;
