@@ -7,7 +7,7 @@ then the time of as many plain copies and of the driver's calls for as many page
 A sum above 100 % means that calls ran beside copies. The calls are those of the device, which gives its pages back, and
 of the neighbour, which gets pages for the contents.
 
-The first pause to the host also pins memory. So before all else a tenth of the size is pinned and another one paused,
+The first pause to the host also pins memory. So before the pauses a tenth of the size is pinned and another one paused,
 ten times in turn: where a virtual machine's host gives memory out as it is touched, its rate changes within a run.
 """
 
@@ -18,6 +18,7 @@ import functools
 import mmap
 import os
 import random
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -153,13 +154,13 @@ def show_first_pauses(size: int) -> None:
     for name in names:
         pinned.append(Pinning(part))
         paused.append(seconds(functools.partial(cenote.pause, name)))
-    shares = sorted(each.seconds / took for each, took in zip(pinned, paused, strict=True))
+    shares = [each.seconds / took for each, took in zip(pinned, paused, strict=True)]
     pinning, pauses = sum(each.seconds for each in pinned), sum(paused)
     gigabytes = TURNS * part / 1e9
     print(
         f"first pauses: {TURNS} times {part / GIB:.2f} GiB in turn pinned at {gigabytes / pinning:.1f} GB/s and paused "
-        f"at {gigabytes / pauses:.1f} GB/s, {pinning / pauses:.0%} of pinning ({shares[0]:.0%} to {shares[-1]:.0%}, "
-        f"median {shares[TURNS // 2]:.0%})",
+        f"at {gigabytes / pauses:.1f} GB/s, {pinning / pauses:.0%} of pinning ({min(shares):.0%} to {max(shares):.0%}, "
+        f"median {statistics.median(shares):.0%})",
         flush=True,
     )
     for name in names:

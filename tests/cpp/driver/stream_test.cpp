@@ -5,6 +5,7 @@
 
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/cuda_stream.hpp"
+#include "cenote/driver/identified_scope.hpp"
 #include "cenote/driver/stream_id.hpp"
 #include "cenote/driver/stream_ref.hpp"
 #include "support/simulated.hpp"

@@ -83,7 +83,9 @@ TEST(touched_chunks, may_end_before_all_are_taken) {
   for (int i = 0; i < 3; ++i) {
     touched_chunks chunks(bytes);
     if (i == 1) before = bytes_of_addresses();  // the first time threads get stacks, which the system keeps
-    if (i == 2) EXPECT_LT(bytes_of_addresses(), before + bytes / 2) << "addresses of the rest are kept";
+    if (i == 2) {
+      EXPECT_LT(bytes_of_addresses(), before + bytes / 2) << "addresses of the rest are kept";
+    }
     if (i == 0) continue;
     touched_chunks::unmap(chunks.take());
   }

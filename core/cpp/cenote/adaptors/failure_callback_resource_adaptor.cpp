@@ -3,7 +3,7 @@
 #include <exception>
 #include <stdexcept>
 
-#include "cenote/driver/stream_id.hpp"
+#include "cenote/driver/identified_scope.hpp"
 
 namespace cenote::inline v1 {
 

@@ -8,6 +8,7 @@
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/driver.hpp"
+#include "cenote/ground/bytes.hpp"
 #include "cenote/ground/immortal.hpp"
 #include "cenote/ground/process.hpp"
 
@@ -66,19 +67,24 @@ auto pinned_chunks::take(int device, std::size_t bytes, touched_chunks* touched)
   unsigned times_forgotten = 0;
   {
     const std::lock_guard lock(mutex_);
-    if (!kept_.empty()) return chunk(take_kept_locked(bytes));
+    if (const auto known = take_kept_locked(bytes)) return chunk(*known);
     times_forgotten = times_forgotten_;
   }
   return chunk({pin_chunk(device, touched), device, times_forgotten});
 }
 
-auto pinned_chunks::take_kept_locked(std::size_t bytes) noexcept -> pinned {
-  auto best = kept_.begin();
+auto pinned_chunks::take_kept_locked(std::size_t bytes) noexcept -> std::optional<pinned> {
+  const std::size_t most = 2 * align_up(std::max(bytes, std::size_t{1}), least_bytes);
+  auto best = kept_.end();
   for (auto each = kept_.begin(); each != kept_.end(); ++each) {
-    const bool is_enough = best->memory.bytes >= bytes;
-    const bool is_smaller = each->memory.bytes < best->memory.bytes;
-    if (is_enough ? is_smaller && each->memory.bytes >= bytes : !is_smaller) best = each;
+    const std::size_t size = each->memory.bytes;
+    if (size > most) continue;
+    const bool is_better =
+        best == kept_.end() ||
+        (size >= bytes ? best->memory.bytes < bytes || size < best->memory.bytes : size > best->memory.bytes);
+    if (is_better) best = each;
   }
+  if (best == kept_.end()) return std::nullopt;
   const pinned taken = *best;
   kept_bytes_ -= taken.memory.bytes;
   *best = kept_.back();

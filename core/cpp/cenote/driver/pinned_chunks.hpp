@@ -5,16 +5,18 @@
 // How it works
 //   1. A chunk is memory of the host's own in huge pages, where the host has them, and is registered with the driver.
 //      Its size is 32 MiB, or up to 256 MiB where threads have the host find much memory ahead (touched_chunks).
-//   2. A chunk that nobody uses any more is kept whole for the next one who asks, as long as the bound allows it. Who
-//      asks gets the smallest that is enough, or else the largest.
+//   2. A chunk that nobody uses any more is kept whole, as long as the bound allows it. take() chooses the smallest
+//   that
+//      is enough, or else the largest, but none of more than twice the bytes that are wanted.
 //   3. forget(): the driver that knew the chunks is gone, and none of them is used again.
 //
 // Threads: any; `mutex_` guards the list, and no driver call is made under it. The object is never destroyed.
-// Cost: a lock, and a look at each that is kept. Else pinning: that of touched_chunks, where the driver's own memory
+// Cost: a lock, and a look at each that is kept. Pinning costs what touched_chunks says; the driver's own pinned memory
 // (cuMemHostAlloc) comes at 1.6 GB/s (H200, driver 580.159.04).
 #pragma once
 
 #include <cstddef>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -28,7 +30,7 @@ class pinned_chunks {
   /// The one of the process.
   static pinned_chunks& get();
 
-  /// Every chunk has as many, or more.
+  /// The size of the smallest chunk.
   static constexpr std::size_t least_bytes = touched_chunks::piece_bytes;
 
   /// Pinned memory, a device that was in use when it was pinned, and how often everything had been forgotten by then.
@@ -62,8 +64,8 @@ class pinned_chunks {
   };
 
   /// A chunk for so many bytes, or for some of them. Throws cuda_error for a failure other than that memory ran out.
-  /// `device` is one that is in use. Where no chunk is kept, one is pinned: of those that are `touched`, if that is not
-  /// null.
+  /// `device` is one that is in use. Where no chunk is kept that suits, one is pinned: of those that are `touched`, if
+  /// that is not null.
   chunk take(int device, std::size_t bytes, touched_chunks* touched = nullptr);
 
   /// Keeps at most so many bytes from now on, and gives the largest chunks back first. Returns how many bytes were
@@ -77,7 +79,7 @@ class pinned_chunks {
 
  private:
   void give(pinned returned) noexcept;
-  pinned take_kept_locked(std::size_t bytes) noexcept;
+  std::optional<pinned> take_kept_locked(std::size_t bytes) noexcept;
 
   mutable process_mutex mutex_;  // guards all below
   std::vector<pinned> kept_;

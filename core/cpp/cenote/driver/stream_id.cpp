@@ -6,6 +6,7 @@
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/driver.hpp"
+#include "cenote/driver/identified_scope.hpp"
 #include "cenote/driver/own_streams.hpp"
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/hot.hpp"

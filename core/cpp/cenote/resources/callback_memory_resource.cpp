@@ -3,7 +3,7 @@
 #include <stdexcept>
 
 #include "cenote/driver/device.hpp"
-#include "cenote/driver/stream_id.hpp"
+#include "cenote/driver/identified_scope.hpp"
 
 namespace cenote::inline v1 {
 

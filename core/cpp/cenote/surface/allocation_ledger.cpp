@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cenote/driver/device.hpp"
+#include "cenote/driver/identified_scope.hpp"
 #include "cenote/driver/unnamed_stream.hpp"
 #include "cenote/ground/hot.hpp"
 #include "cenote/ground/immortal.hpp"
@@ -43,7 +44,7 @@ shard_table& shards() noexcept {
 
 shard& shard_of(const void* pointer) noexcept { return shards()[allocation_table::hash(pointer) >> (64 - shard_bits)]; }
 
-/// In a shard that has room; see insert().
+/// Does what insert() says, in a shard that has room.
 [[gnu::always_inline]] inline std::uint64_t insert_locked(shard& place, allocation& made, std::uint64_t now) noexcept {
   place.allocations.insert(made);
   if (made.pointer != nullptr) [[unlikely]]

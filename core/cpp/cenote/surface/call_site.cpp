@@ -67,7 +67,8 @@ void sample_call_sites(std::size_t every, site_describer describe) {
 }
 
 CENOTE_COLD void call_sites::note(const void* pointer) noexcept {
-  if (++allocations_since_sample < sampled_every.load(std::memory_order_relaxed)) return;
+  const std::size_t every = sampled_every.load(std::memory_order_relaxed);
+  if (every == 0 || ++allocations_since_sample < every) return;
   allocations_since_sample = 0;
   sample(pointer);
 }

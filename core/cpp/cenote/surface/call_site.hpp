@@ -23,8 +23,8 @@ CENOTE_EXPORT void sample_call_sites(std::size_t every, site_describer describe)
 
 namespace call_sites {
 
-inline constinit std::atomic<std::size_t> sampled_every{0};
-inline constinit std::atomic<std::size_t> blocks_sampled{0};
+inline constinit std::atomic<std::size_t> sampled_every{0};   // 0: no allocation
+inline constinit std::atomic<std::size_t> blocks_sampled{0};  // that are held
 
 void note(const void* pointer) noexcept;
 void forget(const void* pointer) noexcept;

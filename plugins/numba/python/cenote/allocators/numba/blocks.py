@@ -30,7 +30,7 @@ class Block:
     on : Stream
         The stream to allocate on.
     owner : object
-        Whose blocks `free_blocks_of` frees.
+        What `free_blocks_of` is told to free it with others.
     is_of_stream : bool, default False
         Whether `on` alone uses the block: then it is freed in its order.
     """
@@ -87,7 +87,7 @@ def find_block(address: int) -> Block | None:
 
 
 def free_blocks_of(owner: object) -> None:
-    """Free all that are live of an owner."""
+    """Free all live blocks of an owner."""
     for block in list(_live):
         if block.owner is owner:
             block.free()

@@ -20,6 +20,7 @@ __all__ = ["answer_for_cenote", "extents_of_driver"]
 
 _asked: dict[str, Any] = {}
 """The driver's own functions, by name."""
+_are_answered = False
 _installing = threading.Lock()
 _opened: dict[int, cenote.DeviceBuffer] = {}
 """By address."""
@@ -27,16 +28,18 @@ _opened: dict[int, cenote.DeviceBuffer] = {}
 
 def answer_for_cenote() -> None:
     """Put the answers in place. It may be called again, which Numba does whenever it looks for its context."""
-    if _asked:
+    global _are_answered
+    if _are_answered:
         return
     answers = (cuMemGetAddressRange, cuMemHostGetDevicePointer, cuIpcOpenMemHandle, cuIpcCloseMemHandle)
     with _installing:  # threads make their contexts at once
-        if _asked:
+        if _are_answered:
             return
         asked = {answer.__name__: getattr(driver, answer.__name__) for answer in answers}
         _asked.update(asked)
         for answer in answers:
             setattr(driver, answer.__name__, answer)
+        _are_answered = True
 
 
 def extents_of_driver(address: int) -> tuple[int, int]:

@@ -262,11 +262,12 @@ class CenoteNumbaManager(cuda.HostOnlyCUDAMemoryManager):
     def _make_block(self, size: int, resource: str | cenote.mr.DeviceMemoryResource | None = None) -> Block:
         """Allocate from `resource`, or from the current one; the memory can be used at once, but for `on_stream`'s."""
         device = self.context.device.id
-        on = _stream(device)
         if resource is None:
             chosen: Stream | None = _of_thread.stream
             if chosen is not None and chosen.device in (-1, device):  # -1: another library's, or a default stream
                 return Block(size, device, chosen, self._owner, is_of_stream=True)
+        on = _stream(device)
+        if resource is None:
             block = Block(size, device, on, self._owner)
         else:
             with cenote.use(_made(resource, device) if isinstance(resource, str) else resource):
