@@ -1,4 +1,4 @@
-// What a thread need not ask of the driver, as a call around the present one has asked it already: who a stream is.
+// Keeps the answer to the question who a stream is, so that calls within the present one do not ask the driver again.
 //
 // Threads: each has its own. Cost: a thread-local read for a question, and two for a scope.
 #pragma once
@@ -26,7 +26,7 @@ class identified_scope {
   int device_;
   stream_id id_;
 
-  /// What the innermost scope says of a stream; null where it speaks of another.
+  /// Returns the identity that the innermost scope has for a stream; null where it has another stream's.
   static const stream_id* find(stream_ref stream, int device) noexcept {
     const bool is_known = innermost_ != nullptr && innermost_->stream_ == stream && innermost_->device_ == device;
     return is_known ? &innermost_->id_ : nullptr;
