@@ -57,7 +57,7 @@ cdef inline size_t count_argument(str name, object value, str wanted="an int") e
 
 cdef inline size_t bytes_argument(str name, object value) except? <size_t> -1:
     """A number of bytes as int; a text is none here, and who passes one is told what makes a number of it."""
-    if not PyLong_CheckExact(value) and isinstance(value, str):
+    if isinstance(value, str):
         raise TypeError(f"{name} must be a number of bytes as int, not str; "
                         "cenote.units.parse_bytes makes one of a text such as '1GiB'")
     return count_argument(name, value, "a number of bytes as int")
