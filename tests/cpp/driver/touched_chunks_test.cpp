@@ -32,7 +32,7 @@ bool is_touched(touched_chunks::chunk chunk) {
 TEST(touched_chunks, gives_all_once_in_chunks_of_up_to_eight_pieces_and_has_touched_them) {
   std::vector<touched_chunks::chunk> taken;
   {
-    touched_chunks chunks(33 * piece_bytes);  // more than are touched ahead
+    touched_chunks chunks(33 * piece_bytes);
     for (const std::size_t pieces : {8, 8, 8, 8, 1}) {
       taken.push_back(chunks.take());
       ASSERT_NE(taken.back().at, nullptr);

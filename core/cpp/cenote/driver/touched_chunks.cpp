@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::size_t huge_page_bytes = std::size_t{2} << 20;
 constexpr std::size_t small_page_bytes = 4096;
-constexpr std::size_t most_threads = 8;
+constexpr std::size_t most_threads = 15;
 constexpr std::size_t most_pieces_of_a_chunk = 8;
 
 void touch(std::byte* piece) noexcept {
@@ -43,15 +43,17 @@ void touched_chunks::unmap(chunk memory) noexcept { munmap(memory.at, memory.byt
 
 touched_chunks::touched_chunks(std::size_t bytes) {
   const std::size_t pieces = align_up(bytes, piece_bytes) / piece_bytes;
-  const std::size_t threads = std::min({pieces, most_threads, std::size_t{std::thread::hardware_concurrency()}});
-  threads_.reserve(threads);
+  const std::size_t others = std::max(2U, std::thread::hardware_concurrency()) - 1;  // the caller pins on one
+  const std::size_t threads = std::min({pieces, most_threads, others});
   if (pieces == 0) return;
+  threads_.reserve(threads);
   all_ = map(pieces * piece_bytes);
   if (all_.at == nullptr) return;
   pieces_ = pieces;
   try {
+    is_touched_.resize(pieces);
     while (threads_.size() < threads) threads_.emplace_back([this] { touch_ahead(); });
-  } catch (const std::exception&) {  // those that there are touch all
+  } catch (const std::exception&) {  // the threads that there are touch all; without one, nobody does
   }
 }
 
@@ -60,7 +62,6 @@ touched_chunks::~touched_chunks() {
     const std::lock_guard lock(mutex_);
     pieces_ = begun_;
   }
-  was_taken_.notify_all();
   threads_.clear();
   const std::size_t taken = taken_ * piece_bytes;
   if (taken != all_.bytes) unmap({all_.at + taken, all_.bytes - taken});
@@ -68,31 +69,24 @@ touched_chunks::~touched_chunks() {
 
 void touched_chunks::touch_ahead() {
   std::unique_lock lock(mutex_);
-  for (;;) {
-    was_taken_.wait(lock, [this] { return begun_ == pieces_ || begun_ < taken_ + most_ahead; });
-    if (begun_ == pieces_) return;
+  while (begun_ != pieces_) {
     const std::size_t piece = begun_++;
     lock.unlock();
     touch(all_.at + piece * piece_bytes);
     lock.lock();
-    is_touched_.at(piece % most_ahead) = true;
+    is_touched_[piece] = true;
     was_touched_.notify_one();
   }
 }
 
 auto touched_chunks::take() -> chunk {
-  static_assert(most_ahead >= most_pieces_of_a_chunk, "else a chunk would never be ready");
   std::unique_lock lock(mutex_);
   const std::size_t first = taken_;
   const std::size_t count = std::min(most_pieces_of_a_chunk, pieces_ - first);
   if (count == 0) return map();
   for (; taken_ != first + count; ++taken_) {
-    bool& is_touched = is_touched_.at(taken_ % most_ahead);
-    if (!threads_.empty()) was_touched_.wait(lock, [&] { return is_touched; });
-    is_touched = false;
+    if (!threads_.empty()) was_touched_.wait(lock, [this] { return is_touched_[taken_]; });
   }
-  lock.unlock();
-  was_taken_.notify_all();
   return {all_.at + first * piece_bytes, count * piece_bytes};
 }
 

@@ -2,19 +2,19 @@
 // page when it is touched first, which takes longer than pinning it.
 //
 //     pieces     taken │ touched, touched … touched │ being touched │ not begun
-//                      └──── a chunk: take() ───┘   at most 32 from what is taken on
+//                      └──── a chunk: take() ───┘
 //
-// Each thread touches a piece at a time, in the order of their addresses, and none waits for another one. A chunk is up
-// to eight pieces in a row: where a virtual machine's host pins the memory too, few calls are faster while threads
-// touch. All is mapped at once, because a call that maps memory delays threads that touch pages or pin them.
+// Each thread touches a piece at a time, in the order of their addresses, until all are. A chunk is up to eight pieces
+// in a row. All is mapped at once, because a call that maps memory delays threads that touch pages or pin them; for the
+// same reason there are as many threads as processors, but for the one that pins: touching and pinning delay each
+// other, most where a virtual machine's host gives the memory to it first, so that touching is to be over soon.
 //
-// Threads: it is used by one, and has up to eight of its own, which end with it or once all pieces are touched.
-// Cost: with the pinning, which is done meanwhile, 31 GB/s, where to touch all and pin it in one call takes 19 to 21;
-// 13.0 and 13.6 where the host gives the memory to the virtual machine first. In chunks of one piece it is 32 and 8
-// (medians, H200, 16 processors, driver 580.159.04).
+// Threads: it is used by one, and has up to 15 of its own, which end with it or once all pieces are touched.
+// Cost: with the pinning, which is done meanwhile, 28 GB/s, where to touch all by eight threads and pin it in one call
+// takes 20; 17.2 and 16.2 where the host gives the memory first. With eight threads it is 28 and 13, in chunks of one
+// piece 32 and 8 (medians, H200, 16 processors, driver 580.159.04).
 #pragma once
 
-#include <array>
 #include <condition_variable>
 #include <cstddef>
 #include <thread>
@@ -50,19 +50,16 @@ class touched_chunks {
   static void unmap(chunk memory) noexcept;
 
  private:
-  static constexpr std::size_t most_ahead = 32;
-
   void touch_ahead();
 
   object_mutex mutex_;  // guards all below
   std::condition_variable_any was_touched_;
-  std::condition_variable_any was_taken_;
   chunk all_;
   std::size_t pieces_ = 0;
   std::size_t begun_ = 0;
   std::size_t taken_ = 0;
-  std::array<bool, most_ahead> is_touched_{};  // piece n, begun and not taken, at n % most_ahead
-  std::vector<std::jthread> threads_;          // last, as they use the others
+  std::vector<bool> is_touched_;
+  std::vector<std::jthread> threads_;  // last, as they use the others
 };
 
 }  // namespace cenote::inline v1

@@ -1,5 +1,6 @@
 #include "recorded_frees.hpp"
 
+#include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGraphsC10Utils.h>
 #include <c10/cuda/CUDAGuard.h>
 
@@ -25,8 +26,9 @@ cudaEvent_t recorded_frees::mark_locked(device_queue& queue, cudaStream_t stream
 
 bool recorded_frees::free_later(void* pointer, live_block& block) {
   device_queue& queue = of(block.device);
+  c10::cuda::OptionalCUDAGuard guard;  // an event is of the current device, and so is the default stream
+  if (c10::cuda::current_device() != block.device) guard.set_index(block.device);
   const std::lock_guard lock(queue.mutex);
-  const c10::cuda::OptionalCUDAGuard guard(block.device);
   waiting_free freed{pointer, {}, mark_locked(queue, block.recorded.front()), {}};
   if (freed.event == nullptr) return false;
   for (std::size_t i = 1; i < block.recorded.size(); ++i) {
@@ -64,7 +66,7 @@ bool recorded_frees::is_done_locked(device_queue& queue, waiting_free& first, bo
 void recorded_frees::finish_front(c10::DeviceIndex device, bool waits) {
   device_queue& queue = of(device);
   const c10::cuda::CUDAStreamCaptureModeGuard relaxed{cudaStreamCaptureModeRelaxed};
-  for (;;) {
+  while (has_waiting(device)) {
     std::unique_lock lock(queue.mutex);
     if (queue.waiting.empty() || !is_done_locked(queue, queue.waiting.front(), waits)) return;
     const waiting_free done = std::move(queue.waiting.front());
