@@ -3,9 +3,9 @@
     python page_costs.py [GIB]       48 GiB, or what the device has free, by blocks of 64 MiB
 
 *Growing*: each page is created, mapped and opened. *Moving*: a page is mapped and opened at other addresses, and
-unmapped where it lay. The pool's figures are the time of its allocations, for each page that they brought; the bare ones
-are of the calls alone, for as many pages of the same sizes, less what Python adds to them: what calls take that the
-driver refuses at once. Printed are the medians of the rounds and of their ratios.
+unmapped where it lay. The pool's figures are the time of its allocations, for each page that they brought; the bare
+ones are of the calls alone, for as many pages of the same sizes, less what Python adds to a call. Printed are the
+medians of the rounds and of their ratios.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import cenote
@@ -75,13 +76,15 @@ class Driver:
         self._at_made = ctypes.addressof(self._made)
         self.check(calls.cuMemAddressReserve(self._at_made, nbytes, 32 * MIB, 0, 0))
         self.base = self._made.value
-        self.seconds_of_a_call = self._time_refused_calls()
+        self.seconds_of_a_call = self._time_of_calling_c()
 
-    def _time_refused_calls(self) -> float:
-        count, refuse = 10_000, self._calls.cuMemMap
+    @staticmethod
+    def _time_of_calling_c() -> float:
+        count, nothing = 100_000, ctypes.CDLL(None).labs  # ignores all arguments but the first
+        nothing.argtypes = (ctypes.c_uint64,) * 5
         began = time.perf_counter()
         for _ in range(count):
-            refuse(0, 0, 0, 0, 0)
+            nothing(0, 0, 0, 0, 0)
         return (time.perf_counter() - began) / count
 
     @staticmethod
@@ -217,17 +220,22 @@ def main() -> None:
             grow_bare(driver, grow_pool(size // BLOCK, stream)[1])  # the driver's own first times
         grown, counts = grow_pool(size // BLOCK, stream)
         growths.append((grown, grow_bare(driver, counts)))
-    print(f"{cenote.driver.device_name(0)}, {ROUNDS} rounds in turn, {size / GIB:.1f} GiB by blocks of {BLOCK // MIB} MiB")
+    name = cenote.driver.device_name(0)
+    print(f"{name}, {ROUNDS} rounds in turn, {size / GIB:.1f} GiB by blocks of {BLOCK // MIB} MiB")
+
+    def compare(what: str, unit: str, of: Callable[[Growth], float]) -> None:
+        show(what, [of(grown) for grown, _ in growths], [of(bare) for _, bare in growths], unit)
+
     for page in sorted(growths[0][0].pages):
-        pool, bare = ([1e6 * each.seconds[page] / each.pages[page] for each in side] for side in zip(*growths, strict=True))
-        show(f"growth, a page of {page // MIB} MiB", pool, bare, "us")
-    for name, begin, of in (
-        ("growth, all", 0, lambda each: sum(each.seconds.values())),
-        (f"growth beyond {FROM_GIB} GiB", FROM_GIB, lambda each: each.late),
-    ):
-        if (gib := size / GIB - begin) > 0:
-            pool, bare = ([1e3 * of(each) / gib for each in side] for side in zip(*growths, strict=True))
-            show(f"{name}, a GiB", pool, bare, "ms")
+
+        def of_a_page(each: Growth, page: int = page) -> float:
+            return 1e6 * each.seconds[page] / each.pages[page]
+
+        compare(f"growth, a page of {page // MIB} MiB", "us", of_a_page)
+    compare("growth, all, a GiB", "ms", lambda each: 1e3 * sum(each.seconds.values()) / (size / GIB))
+    if size > FROM_GIB * GIB:
+        late_gib = size / GIB - FROM_GIB
+        compare(f"growth beyond {FROM_GIB} GiB, a GiB", "ms", lambda each: 1e3 * each.late / late_gib)
     moves = []
     for turn in range(ROUNDS):
         took, count = move_in_pool(stream)

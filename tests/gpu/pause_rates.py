@@ -8,7 +8,8 @@ A sum above 100 % means that calls ran beside copies. The calls are those of the
 of the neighbour, which gets pages for the contents.
 
 The first pause to the host also pins memory. So before the pauses a tenth of the size is pinned and another one paused,
-ten times in turn: where a virtual machine's host gives memory out as it is touched, its rate changes within a run.
+ten times, either of them first by turns: where a virtual machine's host gives memory out as it is touched, its rate
+changes within a run.
 """
 
 from __future__ import annotations
@@ -151,18 +152,25 @@ def show_first_pauses(size: int) -> None:
             buffers.append(cenote.DeviceBuffer(size=part, stream=stream))
     stream.synchronize()
     pinned, paused = [], []
-    for name in names:
-        pinned.append(Pinning(part))
-        paused.append(seconds(functools.partial(cenote.pause, name)))
+    for number, name in enumerate(names):
+        for is_pause in (number % 2 == 0, number % 2 == 1):
+            if is_pause:
+                paused.append(seconds(functools.partial(cenote.pause, name)))
+            else:
+                pinned.append(Pinning(part))
     shares = [each.seconds / took for each, took in zip(pinned, paused, strict=True)]
     pinning, pauses = sum(each.seconds for each in pinned), sum(paused)
-    gigabytes = TURNS * part / 1e9
+
+    def rate(took: float, parts: int = 1) -> str:
+        return f"{parts * part / took / 1e9:.1f}"
+
     print(
-        f"first pauses: {TURNS} times {part / GIB:.2f} GiB in turn pinned at {gigabytes / pinning:.1f} GB/s and paused "
-        f"at {gigabytes / pauses:.1f} GB/s, {pinning / pauses:.0%} of pinning ({min(shares):.0%} to {max(shares):.0%}, "
-        f"median {statistics.median(shares):.0%})",
-        flush=True,
+        f"first pauses: {TURNS} times {part / GIB:.2f} GiB in turn pinned at {rate(pinning, TURNS)} GB/s and paused at "
+        f"{rate(pauses, TURNS)} GB/s, {pinning / pauses:.0%} of pinning ({min(shares):.0%} to {max(shares):.0%}, "
+        f"median {statistics.median(shares):.0%})"
     )
+    each_rate = (f"{rate(own.seconds)} {rate(took)}" for own, took in zip(pinned, paused, strict=True))
+    print(f"each pinned and paused, GB/s: {', '.join(each_rate)}", flush=True)
     for name in names:
         cenote.resume(name)
     for each in pinned:

@@ -62,6 +62,49 @@ cupy.cuda.alloc(1000)
 assert len(seen.calls) == 4
 with cupy.cuda.memory_hooks.LineProfileHook() as profile:
     cupy.ones(1000)
+
+
+def in_a_thread():
+    with seen:
+        cupy.cuda.alloc(1000)
+
+import threading
+thread = threading.Thread(target=in_a_thread)
+thread.start()
+thread.join()
+assert len(seen.calls) == 8
+"""
+    )
+
+
+def test_hooks_that_were_set_before_installing_fire(run):
+    run(
+        """
+import threading
+import cupy
+import cenote
+
+class Seen(cupy.cuda.MemoryHook):
+    name = "Seen"
+    def __init__(self): self.sizes = []
+    def malloc_preprocess(self, **said): self.sizes.append(said["size"])
+
+seen = Seen()
+is_set, is_installed = threading.Event(), threading.Event()
+
+def in_a_thread():
+    with seen:
+        is_set.set()
+        is_installed.wait()
+        cupy.cuda.alloc(1000)
+
+thread = threading.Thread(target=in_a_thread)
+thread.start()
+is_set.wait()
+cenote.install("pool", frameworks="cupy")
+is_installed.set()
+thread.join()
+assert seen.sizes == [1000]
 """
     )
 

@@ -116,6 +116,9 @@ sys.unraisablehook = lambda report: said.append(str(report.exc_value))
 alloc(1000)
 assert not seen
 fake_cupy.set_hooks(1)
+alloc(1000)
+assert not seen                     # nobody was asked, as none was set so far
+_allocator.hooks_are_used()
 alloc(0)
 assert not seen                     # nothing was allocated
 block = alloc(1000)
@@ -240,6 +243,40 @@ raised = None
 mr.set_current_device_resource(pool)
 """
 
+WATCH = """
+import threading
+from types import SimpleNamespace
+from cenote.allocators import cupy as plugin
+
+
+def told(is_set):
+    calls = []
+
+    class MemoryHook:
+        def __enter__(self):
+            calls.append("enter")
+            return self
+
+    module = SimpleNamespace(MemoryHook=MemoryHook, _has_memory_hooks=lambda: is_set)
+    plugin._watch_hooks(module, lambda: calls.append("used"))
+    return MemoryHook(), calls
+
+
+hook, calls = told(is_set=False)
+assert calls == []
+assert hook.__enter__() is hook and calls == ["used", "enter"]
+hook, calls = told(is_set=True)
+assert calls == ["used"]
+assert hook.__enter__() is hook and calls == ["used", "enter"]
+end = threading.Event()
+thread = threading.Thread(target=end.wait)
+thread.start()
+assert told(is_set=False)[1] == ["used"], "that thread may have set one"
+end.set()
+thread.join()
+assert told(is_set=False)[1] == []
+"""
+
 DAEMONS = """
 import threading, time
 
@@ -276,6 +313,7 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ZERO_BYTES,
         ERRORS,
         HOOKS,
+        WATCH,
         EXCEPTION_UNDER_WAY,
         OTHER_STREAM,
         CONTEXT,
@@ -288,6 +326,7 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "zero_bytes",
         "errors",
         "memory_hooks",
+        "watched_hooks",
         "exception_under_way",
         "other_stream",
         "context_of_each_thread",

@@ -8,7 +8,8 @@
 //      are set through Python; from then on they are written there, without a Python int for each.
 //   4. CuPy passes no stream and no device. Its current ones are asked of its own C functions.
 //   5. Where the program has set memory hooks of CuPy's, which its C function tells, a Python function calls them
-//      around the allocation, and around the free. When memory is out, the error is CuPy's own.
+//      around the allocation, and around the free. That function looks a thread's hooks up by name, 30 ns, and so is
+//      asked only once any hook was set (hooks_are_used). When memory is out, the error is CuPy's own.
 //
 // CuPy calls with the GIL held, which those functions need and which cenote releases only where it has to wait.
 #include <Python.h>
@@ -74,6 +75,10 @@ struct cupy_parts {
   std::size_t device_offset = 0;
 };
 cupy_parts cupy;
+bool may_have_hooks = false;
+
+/// Whether the calling thread has memory hooks set.
+bool is_hooked() { return may_have_hooks && cupy.has_hooks(0) > 0; }
 
 PyTypeObject* memory_type = nullptr;  // derived from base_memory
 PyObject* no_arguments = nullptr;
@@ -171,15 +176,15 @@ void deallocate(const block& freed, PyObject* memory) noexcept {
   }
   PyObject *type = nullptr, *value = nullptr, *traceback = nullptr;
   PyErr_Fetch(&type, &value, &traceback);  // an object may die while an exception is under way
-  const bool is_hooked = cupy.has_hooks(0) > 0;
-  if (is_hooked) call_free_hooks("free_preprocess", freed, memory);
+  const bool has_hooks = is_hooked();
+  if (has_hooks) call_free_hooks("free_preprocess", freed, memory);
   std::intptr_t stream = cupy.stream_of(freed.device);
   if (PyErr_Occurred() != nullptr) {
     PyErr_WriteUnraisable(nullptr);
     stream = 0;
   }
   api->deallocate_holding(freed.pointer, reinterpret_cast<void*>(stream), release_gil, acquire_gil);
-  if (is_hooked) call_free_hooks("free_postprocess", freed, memory);
+  if (has_hooks) call_free_hooks("free_postprocess", freed, memory);
   PyErr_Restore(type, value, traceback);
 }
 
@@ -217,7 +222,7 @@ PyObject* malloc_memory(PyObject* without_hooks, PyObject* size) {
   const std::size_t bytes = PyLong_AsSize_t(number);
   Py_DECREF(number);
   if (bytes == static_cast<std::size_t>(-1) && PyErr_Occurred() != nullptr) return nullptr;
-  if (without_hooks == nullptr && bytes != 0 && cupy.has_hooks(0) > 0)
+  if (without_hooks == nullptr && bytes != 0 && is_hooked())
     return PyObject_CallFunction(cupy.call_with_hooks, "OK", malloc_without_hooks,
                                  static_cast<unsigned long long>(bytes));
   PyObject* const memory = make_memory(bytes);
@@ -298,7 +303,13 @@ PyObject* make_allocator(PyObject*, PyObject* arguments) {
   return PyCFunction_New(&malloc_definition, nullptr);
 }
 
+PyObject* hooks_are_used(PyObject*, PyObject*) {
+  may_have_hooks = true;
+  Py_RETURN_NONE;
+}
+
 PyMethodDef functions[] = {
+    {"hooks_are_used", hooks_are_used, METH_NOARGS, "From now on each thread is asked whether it has hooks set."},
     {"make_allocator", make_allocator, METH_VARARGS, "The function for cupy.cuda.set_allocator."},
     {nullptr, nullptr, 0, nullptr}};
 

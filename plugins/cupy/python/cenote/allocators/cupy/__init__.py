@@ -20,6 +20,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -79,6 +80,21 @@ def _out_of_memory(size: int, text: str) -> MemoryError:
     return error
 
 
+def _watch_hooks(module: Any, hooks_are_used: Callable[[], None]) -> None:
+    """Have it called when the first hook of the process is set; at once where one may have been set before."""
+    if module._has_memory_hooks() or threading.active_count() > 1:
+        hooks_are_used()
+        return
+    enter = module.MemoryHook.__enter__
+
+    @functools.wraps(enter)
+    def enter_and_say(self: Any) -> Any:
+        hooks_are_used()
+        return enter(self)
+
+    module.MemoryHook.__enter__ = enter_and_say
+
+
 @functools.cache
 def _make_allocator() -> Callable[[int], Any]:
     try:
@@ -91,6 +107,7 @@ def _make_allocator() -> Callable[[int], Any]:
 
     from cenote.allocators.cupy import _allocator
 
+    _watch_hooks(cupy.cuda.memory_hook, _allocator.hooks_are_used)
     return _allocator.make_allocator(
         cupy.cuda.memory.BaseMemory,
         cupy.cuda.MemoryPointer,
