@@ -144,6 +144,17 @@ def find(file: Path, *resources: str, **changes: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("name", "on_a_device"), [("gnn", 1.0015), ("multistream", 1.0138)])
+def test_capacity_is_that_of_a_device(name: str, on_a_device: float) -> None:
+    """An H200's: docs/choosing.md."""
+    file = Path(__file__).parents[1] / "traces" / f"{name}.csv.gz"
+    if not file.is_file():
+        pytest.skip("the traces are in the repository, not in distributions")
+    (found,) = find(file, "pool")["results"]
+    assert found["capacity_ratio"] == pytest.approx(on_a_device, abs=0.002)
+
+
+@pytest.mark.slow
 def test_recommended_resource_async_and_cuda_are_compared_if_nothing_is_asked_for(tmp_path: Path) -> None:
     facts = find(churn(tmp_path / "run.csv"))
     assert [result["resource"] for result in facts["results"]] == ["pool", "async", "cuda"]

@@ -117,6 +117,7 @@ MADE_OF = {
     "ground/export",
     "ground/file_descriptor",
     "ground/flight_recorder",
+    "ground/host_memory",
     "ground/host_table",
     "ground/free_correction",
     "ground/hot",

@@ -126,6 +126,35 @@ def test_too_little_memory_says_how_much_is_missing() -> None:
     assert buffer.tobytes() == content
 
 
+def test_what_the_host_has_no_memory_for_is_not_paused_and_nobody_is_killed(run_fresh: Callable[..., object]) -> None:
+    run_fresh(
+        """
+        import os
+        import cenote
+
+        host_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE")
+        with cenote.region("large") as large:
+            block = cenote.DeviceBuffer(size=host_bytes)
+        with cenote.region("small") as small:
+            buffer = cenote.DeviceBuffer.to_device(b"kept")
+        held = large.nbytes
+        for what in ("large", None):
+            try:
+                cenote.pause(what)
+            except cenote.OutOfMemoryError as error:
+                assert error.requested == host_bytes and error.limit < host_bytes
+                assert "requested from 'pinned memory of the host'" in str(error), error
+                assert 'keep="file:FOLDER"' in str(error), error
+            else:
+                raise AssertionError("the host has no such memory")
+            assert not large.is_paused and large.nbytes == held and buffer.tobytes() == b"kept"
+        assert cenote.pause("large", keep="nothing") == held
+        assert cenote.resume("large") == held
+        """,
+        CENOTE_SIM="memory=4TiB,poison=0",
+    )
+
+
 def test_everything_is_the_regions_and_the_current_resources() -> None:
     pool = mr.from_spec("statistics | pool")
     mr.set_current_device_resource(pool)

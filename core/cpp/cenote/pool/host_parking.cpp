@@ -5,13 +5,28 @@
 
 #include "cenote/driver/paused_addresses.hpp"
 #include "cenote/ground/error.hpp"
+#include "cenote/ground/host_memory.hpp"
 
 namespace cenote::inline v1::pool {
+namespace {
+
+[[noreturn]] void refuse(std::size_t bytes, std::size_t left) {
+  shortage known;
+  known.rounded = bytes;
+  known.resource = "pinned memory of the host";
+  known.limited_by = "what the system, or a control group of the process, has left; keep=\"file:FOLDER\" needs little";
+  memory_state state;
+  state.limit = left;
+  throw out_of_memory(bytes, state, std::move(known));
+}
+
+}  // namespace
 
 void host_parking::make_room(std::size_t bytes) {
   bytes_ = bytes;
   const std::size_t kept = pinned_chunks::get().kept_bytes();
   const std::size_t fresh = bytes - std::min(bytes, kept);
+  if (const auto left = available_host_memory(); left && fresh > *left) refuse(fresh, *left);
   if (fresh > touched_chunks::piece_bytes) touched_.emplace(fresh);
 }
 

@@ -20,9 +20,10 @@ class host_parking final : public parking {
  public:
   explicit host_parking(int device) noexcept : device_(device) {}
 
+  /// Throws out_of_memory where the host has less than that.
   void make_room(std::size_t bytes) override;
 
-  /// Throws out_of_memory where the host has no memory.
+  /// Throws out_of_memory where the host has no memory after all.
   void save(std::size_t offset, const std::byte* from, std::size_t bytes, stream_ref stream) override;
   void end_saving(stream_ref) override { touched_.reset(); }
   void give_up_saving() noexcept override { touched_.reset(); }

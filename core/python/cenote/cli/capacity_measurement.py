@@ -123,13 +123,29 @@ class _Bar:
         self._show(self._total)
 
 
+def _replay(recorded: Trace, resource: Any, show: Callable[[int], None]) -> ReplayResult:
+    """Replay so that each event finds what was queued before it done.
+
+    On a device it is, as a replay runs no kernels; the simulated one lets work wait until somebody waits for it.
+    """
+    if not driver.is_simulated():
+        return replay(recorded, resource, progress=show, progress_every=_PROGRESS_EVERY)
+
+    def pass_time(done: int) -> None:
+        sim.drain()
+        if done % _PROGRESS_EVERY == 0:
+            show(done)
+
+    return replay(recorded, resource, progress=pass_time, progress_every=1)
+
+
 def _replay_without_limit(
     limited: LimitedResource, recorded: Trace, bar: _Bar, found: Measurement
 ) -> ReplayResult | None:
     """Replay on the device as it is, or on the largest that there can be where that one is too small."""
     try:
         resource = limited.make()
-        played = replay(recorded, resource, progress=bar.next(), progress_every=_PROGRESS_EVERY)
+        played = _replay(recorded, resource, bar.next())
     except MemoryError as error:
         if not limited.take_the_largest_device():
             found.remarks.append(_about_failure(error))
@@ -145,7 +161,7 @@ def _replay_without_limit(
 
 def _most_held(limited: LimitedResource, recorded: Trace, bar: _Bar) -> int:
     watched = _WatchedResource(limited)
-    replay(recorded, watched, progress=bar.next(), progress_every=_PROGRESS_EVERY)
+    _replay(recorded, watched, bar.next())
     bar.fill()
     return watched.most_bytes
 
@@ -175,7 +191,7 @@ def _completes(limited: LimitedResource, limit: int, recorded: Trace, bar: _Bar)
     except (MemoryError, RuntimeError):  # one that takes memory at the start, or refuses to be so small
         return False
     try:
-        replay(recorded, resource, progress=progress, progress_every=_PROGRESS_EVERY)
+        _replay(recorded, resource, progress)
     except MemoryError:
         return False
     return True
