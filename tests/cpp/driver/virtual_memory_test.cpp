@@ -2,6 +2,7 @@
 #include <array>
 
 #include "cenote/driver/capture.hpp"
+#include "cenote/driver/driver.hpp"
 #include "cenote/driver/mapping_table.hpp"
 #include "cenote/driver/page_mapping.hpp"
 #include "cenote/ground/bytes.hpp"
@@ -86,7 +87,7 @@ TEST(mapping_table, is_open_to_a_device_that_is_first_used_while_a_page_is_mappe
   synchronize_device(1);
   const auto is_open_to = [](std::byte* address, int device) {
     unsigned long long flags = 0;
-    const CUmemLocation where{CU_MEM_LOCATION_TYPE_DEVICE, {device}};
+    const CUmemLocation where = location_of(device);
     EXPECT_EQ(cuMemGetAccess(&flags, &where, reinterpret_cast<CUdeviceptr>(address)), CUDA_SUCCESS);
     return flags == CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
   };

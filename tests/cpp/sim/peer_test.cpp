@@ -9,7 +9,7 @@ class SimPeer : public Sim {
   static CUmemoryPool pool_of(int ordinal) {
     CUmemPoolProps properties{};
     properties.allocType = CU_MEM_ALLOCATION_TYPE_PINNED;
-    properties.location = card(ordinal);
+    properties.location = on_device(ordinal);
     CUmemoryPool pool = nullptr;
     EXPECT_OK(cuMemPoolCreate(&pool, &properties));
     return pool;
@@ -22,18 +22,16 @@ class SimPeer : public Sim {
   }
 
   static CUresult open(CUmemoryPool pool, int ordinal, CUmemAccess_flags flags) {
-    const CUmemAccessDesc access{card(ordinal), flags};
+    const CUmemAccessDesc access{on_device(ordinal), flags};
     return cuMemPoolSetAccess(pool, &access, 1);
   }
 
   static CUmemAccess_flags access(CUmemoryPool pool, int ordinal) {
-    CUmemLocation location = card(ordinal);
+    CUmemLocation location = on_device(ordinal);
     CUmemAccess_flags flags{};
     EXPECT_OK(cuMemPoolGetAccess(&flags, pool, &location));
     return flags;
   }
-
-  static CUmemLocation card(int ordinal) { return {CU_MEM_LOCATION_TYPE_DEVICE, {ordinal}}; }
 };
 
 TEST_F(SimPeer, a_card_reaches_others_and_not_itself) {

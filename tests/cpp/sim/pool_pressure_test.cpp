@@ -20,7 +20,7 @@ class SimPoolPressure : public Sim {
   CUmemoryPool make_pool(cuuint64_t threshold = 0, std::size_t max_bytes = 0) {
     CUmemPoolProps properties{};
     properties.allocType = CU_MEM_ALLOCATION_TYPE_PINNED;
-    properties.location = {CU_MEM_LOCATION_TYPE_DEVICE, {0}};
+    properties.location = on_device(0);
     properties.maxSize = max_bytes;
     CUmemoryPool pool = nullptr;
     EXPECT_OK(cuMemPoolCreate(&pool, &properties));
@@ -161,7 +161,7 @@ TEST_F(SimPoolPressure, a_limit_is_rounded_up_to_a_segment_and_cannot_be_above_t
   EXPECT_EQ(CUDA_ERROR_OUT_OF_MEMORY, ask(pool, 40 * MiB, nullptr));
   CUmemPoolProps properties{};
   properties.allocType = CU_MEM_ALLOCATION_TYPE_PINNED;
-  properties.location = {CU_MEM_LOCATION_TYPE_DEVICE, {0}};
+  properties.location = on_device(0);
   properties.maxSize = card_bytes + 1;
   CUmemoryPool none = nullptr;
   EXPECT_EQ(CUDA_ERROR_OUT_OF_MEMORY, cuMemPoolCreate(&none, &properties));

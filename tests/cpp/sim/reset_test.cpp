@@ -63,7 +63,7 @@ TEST_F(SimReset, memory_of_every_kind_is_gone_and_its_bytes_are_free) {
   EXPECT_OK(cuMemAllocAsync(&pooled, MiB, make_stream()));
   CUmemAllocationProp properties{};
   properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
-  properties.location = {CU_MEM_LOCATION_TYPE_DEVICE, {0}};
+  properties.location = on_device(0);
   CUmemGenericAllocationHandle handle = 0;
   EXPECT_OK(cuMemCreate(&handle, 2 * MiB, &properties, 0));
   CUdeviceptr reserved = 0;
@@ -87,7 +87,7 @@ TEST_F(SimReset, freeing_what_is_gone_is_taken_and_does_nothing) {
   EXPECT_OK(cuMemAllocAsync(&pooled, MiB, stream));
   CUmemAllocationProp properties{};
   properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
-  properties.location = {CU_MEM_LOCATION_TYPE_DEVICE, {0}};
+  properties.location = on_device(0);
   CUmemGenericAllocationHandle handle = 0;
   EXPECT_OK(cuMemCreate(&handle, 2 * MiB, &properties, 0));
   CUdeviceptr reserved = 0;
@@ -129,7 +129,7 @@ TEST_F(SimReset, streams_events_pools_and_contexts_stay_valid) {
   const CUevent event = make_event();
   CUmemPoolProps properties{};
   properties.allocType = CU_MEM_ALLOCATION_TYPE_PINNED;
-  properties.location = {CU_MEM_LOCATION_TYPE_DEVICE, {0}};
+  properties.location = on_device(0);
   CUmemoryPool pool = nullptr;
   EXPECT_OK(cuMemPoolCreate(&pool, &properties));
   CUdeviceptr memory = 0;

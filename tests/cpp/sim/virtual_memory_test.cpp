@@ -36,7 +36,7 @@ class SimVirtualMemory : public Sim {
   }
 
   static unsigned long long access_at(CUdeviceptr address, int ordinal) {
-    const CUmemLocation card{CU_MEM_LOCATION_TYPE_DEVICE, {ordinal}};
+    const CUmemLocation card = at(CU_MEM_LOCATION_TYPE_DEVICE, ordinal);
     unsigned long long flags = 0;
     EXPECT_OK(cuMemGetAccess(&flags, &card, address));
     return flags;
@@ -265,7 +265,7 @@ TEST_F(SimVirtualMemory, access_is_one_of_three_kinds_for_a_device_that_there_is
   const auto handle = create(step);
   EXPECT_OK(cuMemMap(address, step, 0, handle, 0));
   const auto set = [&](CUmemLocationType type, int id, int flags) {
-    const CUmemAccessDesc access{{type, {id}}, static_cast<CUmemAccess_flags>(flags)};
+    const CUmemAccessDesc access{at(type, id), static_cast<CUmemAccess_flags>(flags)};
     return cuMemSetAccess(address, step, &access, 1);
   };
   EXPECT_EQ(CUDA_ERROR_INVALID_VALUE, set(CU_MEM_LOCATION_TYPE_DEVICE, 0, 2));

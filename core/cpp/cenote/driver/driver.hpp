@@ -35,6 +35,15 @@ inline void check_driver(const char* call, CUresult result) {
   if (result != CUDA_SUCCESS) throw_cuda_error(call, result);
 }
 
+/// Where a device's memory lies. No list of initial values is right for each toolkit: since CUDA 13.1 the number is in
+/// a union.
+inline CUmemLocation location_of(int device) noexcept {
+  CUmemLocation location{};
+  location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+  location.id = device;
+  return location;
+}
+
 /// Makes a call that gives something back, and makes it again where it failed: there is nothing else that could be
 /// done, and the answer may have been the error of earlier work.
 template <class Call>

@@ -19,9 +19,7 @@ imported_pool_block::imported_pool_block(int device, const exported_pool_block& 
                      0);
   try {
     std::vector<CUmemAccessDesc> uses;
-    for (const int peer : peers) {
-      uses.push_back({{CU_MEM_LOCATION_TYPE_DEVICE, {peer}}, CU_MEM_ACCESS_FLAGS_PROT_READWRITE});
-    }
+    for (const int peer : peers) uses.push_back({location_of(peer), CU_MEM_ACCESS_FLAGS_PROT_READWRITE});
     if (!uses.empty()) CENOTE_DRIVER_CALL(cuMemPoolSetAccess, pool_, uses.data(), uses.size());
     CUmemPoolPtrExportData data{};
     std::memcpy(data.reserved, exported.pointer.data(), exported.pointer.size());

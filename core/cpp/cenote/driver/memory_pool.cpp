@@ -36,7 +36,7 @@ CUmemoryPool make_pool(int device, int types) {
   CUmemPoolProps properties{};
   properties.allocType = CU_MEM_ALLOCATION_TYPE_PINNED;
   properties.handleTypes = static_cast<CUmemAllocationHandleType>(types);
-  properties.location = {CU_MEM_LOCATION_TYPE_DEVICE, {device}};
+  properties.location = location_of(device);
   if (has_decompression_engine(device)) properties.usage = CU_MEM_POOL_CREATE_USAGE_HW_DECOMPRESS;
   CUmemoryPool made = nullptr;
   CENOTE_DRIVER_CALL(cuMemPoolCreate, &made, &properties);
@@ -113,7 +113,7 @@ memory_pool_ref default_managed_pool(int device) {
     throw std::runtime_error("pools of managed memory need concurrent managed access, which device " +
                              std::to_string(device) + " does not have");
   }
-  CUmemLocation location{CU_MEM_LOCATION_TYPE_DEVICE, {device}};
+  CUmemLocation location = location_of(device);
   CUmemoryPool pool = nullptr;
   CENOTE_DRIVER_CALL(cuMemGetDefaultMemPool, &pool, &location, CU_MEM_ALLOCATION_TYPE_MANAGED);
   return {pool, device};

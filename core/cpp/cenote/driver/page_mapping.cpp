@@ -16,9 +16,7 @@ constexpr std::size_t page_table_bytes = std::size_t{2} << 20;
 
 CUdeviceptr value_of(const std::byte* address) { return reinterpret_cast<CUdeviceptr>(address); }
 
-CUmemAccessDesc use_by(int device) {
-  return {{CU_MEM_LOCATION_TYPE_DEVICE, {device}}, CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
-}
+CUmemAccessDesc use_by(int device) { return {location_of(device), CU_MEM_ACCESS_FLAGS_PROT_READWRITE}; }
 
 CUresult set_access(const page_mapping& mapping, std::span<const CUmemAccessDesc> uses, stream_ref stream) {
   const physical_page& page = *mapping.page();

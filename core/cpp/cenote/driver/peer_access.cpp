@@ -71,7 +71,7 @@ void set_access(CUmemoryPool pool, const device_set& devices, CUmemAccess_flags 
   std::array<CUmemAccessDesc, max_devices> wanted{};
   std::size_t count = 0;
   for (int device = 0; device < max_devices; ++device) {
-    if (devices.test(bit(device))) wanted[count++] = {{CU_MEM_LOCATION_TYPE_DEVICE, {device}}, flags};
+    if (devices.test(bit(device))) wanted[count++] = {location_of(device), flags};
   }
   if (count == 0) return;
   const relaxed_capture_scope relaxed;

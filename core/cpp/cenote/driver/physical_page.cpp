@@ -15,7 +15,7 @@ namespace {
 CUmemAllocationProp memory_of(int device) {
   CUmemAllocationProp properties{};
   properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
-  properties.location = {CU_MEM_LOCATION_TYPE_DEVICE, {device}};
+  properties.location = location_of(device);
   return properties;
 }
 

@@ -1,25 +1,57 @@
 #include "cenote/ground/host_memory.hpp"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
-#include <fstream>
-#include <sstream>
+#include <array>
+#include <cerrno>
+#include <charconv>
 #include <string_view>
+#include <utility>
 
 #include "cenote/ground/bytes.hpp"
+#include "cenote/ground/file_descriptor.hpp"
 
 namespace cenote::inline v1 {
 namespace {
 
+/// A small file; empty where it cannot be read.
+std::string text_of(const std::string& path) {
+  const file_descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  std::string text;
+  std::array<char, 4096> part;
+  while (file) {
+    const ssize_t got = read(file.value(), part.data(), part.size());
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) break;
+    text.append(part.data(), static_cast<std::size_t>(got));
+  }
+  return text;
+}
+
+/// Calls use(line) for each line until it returns true.
+template <class Use>
+void for_each_line(std::string_view text, Use&& use) {
+  while (!text.empty()) {
+    const std::size_t end = std::min(text.find('\n'), text.size());
+    if (use(text.substr(0, end))) return;
+    text.remove_prefix(std::min(end + 1, text.size()));
+  }
+}
+
 /// The number behind `label` at the beginning of a line; nothing where there is none.
 std::optional<std::size_t> number_in(const std::string& path, std::string_view label = {}) {
-  std::ifstream file(path);
-  for (std::string line; std::getline(file, line);) {
-    if (!line.starts_with(label)) continue;
-    std::istringstream rest(line.substr(label.size()));
-    if (std::size_t number = 0; rest >> number) return number;
-    return std::nullopt;  // "max"
-  }
-  return std::nullopt;
+  std::optional<std::size_t> found;
+  for_each_line(text_of(path), [&](std::string_view line) {
+    if (!line.starts_with(label)) return false;
+    const std::size_t begin = std::min(line.find_first_not_of(' ', label.size()), line.size());
+    std::size_t number = 0;
+    const auto parsed = std::from_chars(line.data() + begin, line.data() + line.size(), number);
+    if (parsed.ec == std::errc()) found = number;  // else it is "max"
+    return true;
+  });
+  return found;
 }
 
 std::size_t least(std::optional<std::size_t> one, std::size_t other) { return one ? std::min(*one, other) : other; }
@@ -51,11 +83,18 @@ std::optional<std::size_t> left_by_groups(const std::string& root, const control
   }
 }
 
-/// The group of a line such as "0::/user.slice/a" or "7:cpu,memory:/a"; "" for the outermost one.
-std::string group_of(const std::string& line, std::size_t second_colon) {
-  std::string group = line.substr(second_colon + 1);
-  if (group.empty() || group.front() != '/' || group == "/") return {};
-  return group;
+/// What is left by the group of a line such as "0::/user.slice/a" or "7:cpu,memory:/a"; nothing where it is not one of
+/// memory.
+std::optional<std::size_t> left_by_line(const std::string& root, std::string_view line) {
+  const std::size_t first = line.find(':');
+  const std::size_t second = first == line.npos ? first : line.find(':', first + 1);
+  if (second == line.npos) return std::nullopt;
+  const std::string controllers = "," + std::string(line.substr(first + 1, second - first - 1)) + ",";
+  const bool is_first_version = controllers.find(",memory,") != std::string::npos;
+  if (!is_first_version && controllers != ",,") return std::nullopt;
+  std::string group(line.substr(second + 1));
+  if (!group.starts_with('/') || group == "/") group.clear();  // the outermost one
+  return left_by_groups(root, is_first_version ? version_1 : version_2, std::move(group));
 }
 
 }  // namespace
@@ -63,17 +102,10 @@ std::string group_of(const std::string& line, std::size_t second_colon) {
 std::optional<std::size_t> available_host_memory(const std::string& root) {
   std::optional<std::size_t> left = number_in(root + "/proc/meminfo", "MemAvailable:");
   if (left) left = *left * KiB;
-  std::ifstream groups(root + "/proc/self/cgroup");
-  for (std::string line; std::getline(groups, line);) {
-    const std::size_t first = line.find(':');
-    const std::size_t second = first == std::string::npos ? first : line.find(':', first + 1);
-    if (second == std::string::npos) continue;
-    const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
-    const bool is_first_version = controllers.find(",memory,") != std::string::npos;
-    if (!is_first_version && controllers != ",,") continue;
-    const auto its = left_by_groups(root, is_first_version ? version_1 : version_2, group_of(line, second));
-    if (its) left = least(left, *its);
-  }
+  for_each_line(text_of(root + "/proc/self/cgroup"), [&](std::string_view line) {
+    if (const auto its = left_by_line(root, line)) left = least(left, *its);
+    return false;
+  });
   return left;
 }
 
