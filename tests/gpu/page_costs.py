@@ -3,9 +3,10 @@
     python page_costs.py [GIB]       48 GiB, or what the device has free, by blocks of 64 MiB
 
 *Growing*: each page is created, mapped and opened. *Moving*: a page is mapped and opened at other addresses, and
-unmapped where it lay. The pool's figures are the time of its allocations, for each page that they brought; the bare
-ones are of the calls alone, for as many pages of the same sizes, less what Python adds to a call. Printed are the
-medians of the rounds and of their ratios.
+unmapped where it lay. The pool's figures are the time of its allocations, for each page that they brought. The bare
+ones are of the calls alone, for as many pages of the same sizes, or for moves of their average size, less the time of
+the same loops over functions in C that do nothing. Printed are the medians of the rounds and of their ratios; either
+side goes first by turns.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import cenote
 from cenote import mr
@@ -47,66 +49,6 @@ class Access(ctypes.Structure):
     _fields_ = (("location", Location), ("flags", ctypes.c_int))
 
 
-class Driver:
-    """The driver's calls for pages on device 0, and addresses for them."""
-
-    def __init__(self, nbytes: int) -> None:
-        calls = ctypes.CDLL("libcuda.so.1")
-        word, size = ctypes.c_uint64, ctypes.c_size_t
-        for name, arguments in (
-            ("cuMemAddressReserve", (ctypes.c_void_p, size, size, word, word)),
-            ("cuMemCreate", (ctypes.c_void_p, size, ctypes.c_void_p, word)),
-            ("cuMemMap", (word, size, size, word, word)),
-            ("cuMemSetAccess", (word, size, ctypes.c_void_p, size)),
-            ("cuMemUnmap", (word, size)),
-            ("cuMemRelease", (word,)),
-        ):
-            getattr(calls, name).argtypes = arguments
-        self._calls = calls
-        context = ctypes.c_void_p()
-        self.check(calls.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0))
-        self.check(calls.cuCtxPushCurrent_v2(context))
-        self._properties = Properties(1, 0, Location(1, 0), None, (ctypes.c_ubyte * 8)())
-        rdma = ctypes.c_int()
-        self.check(calls.cuDeviceGetAttribute(ctypes.byref(rdma), 110, 0))  # GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED
-        self._properties.flags[1] = rdma.value
-        self._access = Access(Location(1, 0), 3)
-        self._how, self._who = ctypes.addressof(self._properties), ctypes.addressof(self._access)
-        self._made = word()
-        self._at_made = ctypes.addressof(self._made)
-        self.check(calls.cuMemAddressReserve(self._at_made, nbytes, 32 * MIB, 0, 0))
-        self.base = self._made.value
-        self.seconds_of_a_call = self._time_of_calling_c()
-
-    @staticmethod
-    def _time_of_calling_c() -> float:
-        count, nothing = 100_000, ctypes.CDLL(None).labs  # ignores all arguments but the first
-        nothing.argtypes = (ctypes.c_uint64,) * 5
-        began = time.perf_counter()
-        for _ in range(count):
-            nothing(0, 0, 0, 0, 0)
-        return (time.perf_counter() - began) / count
-
-    @staticmethod
-    def check(result: int) -> None:
-        if result != 0:
-            raise RuntimeError(f"a driver call failed with error {result}")
-
-    def create(self, nbytes: int) -> int:
-        self.check(self._calls.cuMemCreate(self._at_made, nbytes, self._how, 0))
-        return self._made.value
-
-    def map(self, page: int, at: int, nbytes: int) -> None:
-        self.check(self._calls.cuMemMap(at, nbytes, 0, page, 0))
-        self.check(self._calls.cuMemSetAccess(at, nbytes, self._who, 1))
-
-    def unmap(self, at: int, nbytes: int) -> None:
-        self.check(self._calls.cuMemUnmap(at, nbytes))
-
-    def release(self, page: int) -> None:
-        self.check(self._calls.cuMemRelease(page))
-
-
 @dataclass
 class Growth:
     """Seconds and pages, by the size of the pages; and the seconds beyond FROM_GIB."""
@@ -121,6 +63,99 @@ class Growth:
         if (block + 1) * BLOCK > FROM_GIB * GIB:
             self.late += took
 
+    def less(self, other: Growth) -> Growth:
+        seconds = {size: took - other.seconds[size] for size, took in self.seconds.items()}
+        return Growth(seconds, self.pages, self.late - other.late)
+
+
+ARGUMENTS = {
+    "cuMemCreate": (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_uint64),
+    "cuMemMap": (ctypes.c_uint64, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_uint64, ctypes.c_uint64),
+    "cuMemSetAccess": (ctypes.c_uint64, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t),
+    "cuMemUnmap": (ctypes.c_uint64, ctypes.c_size_t),
+    "cuMemRelease": (ctypes.c_uint64,),
+}
+
+
+def functions(does_nothing: bool = False) -> list[Any]:
+    """Those of ARGUMENTS in its order, or as many that ignore what they are given."""
+    found = []
+    for name, arguments in ARGUMENTS.items():
+        library = ctypes.CDLL(None if does_nothing else "libcuda.so.1")
+        function = library["abs" if does_nothing else name]  # an object of its own, unlike an attribute
+        function.argtypes = arguments
+        found.append(function)
+    return found
+
+
+class Pages:
+    """Pages of device 0 by bare calls, and addresses for them."""
+
+    def __init__(self, nbytes: int) -> None:
+        calls = ctypes.CDLL("libcuda.so.1")
+        context, base = ctypes.c_void_p(), ctypes.c_uint64()
+        self.check(calls.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0))
+        self.check(calls.cuCtxPushCurrent_v2(context))
+        size, none = ctypes.c_size_t(nbytes), ctypes.c_uint64(0)
+        self.check(calls.cuMemAddressReserve(ctypes.byref(base), size, ctypes.c_size_t(32 * MIB), none, none))
+        self._base = base.value
+        self._properties = Properties(1, 0, Location(1, 0), None, (ctypes.c_ubyte * 8)())
+        self._access = Access(Location(1, 0), 3)
+        self._made = ctypes.c_uint64()
+
+    @staticmethod
+    def check(result: int) -> None:
+        if result != 0:
+            raise RuntimeError(f"a driver call failed with error {result}")
+
+    def grow(self, counts: list[int]) -> Growth:
+        """Make as many pages for each block, then give them back."""
+        grown, nothing = Growth(), Growth()
+        self.check(self._grow(functions(), counts, grown))
+        self._grow(functions(does_nothing=True), counts, nothing)
+        return grown.less(nothing)
+
+    def _grow(self, calls: list[Any], counts: list[int], grown: Growth) -> int:
+        create, map_, set_access, unmap, release = calls
+        made_at, how, who = (ctypes.addressof(each) for each in (self._made, self._properties, self._access))
+        pages, at, failures = [], self._base, 0
+        for number, count in enumerate(counts):
+            size = BLOCK // count
+            began = time.perf_counter()
+            for _ in range(count):
+                failures |= create(made_at, size, how, 0)
+                page = self._made.value
+                failures |= map_(at, size, 0, page, 0) | set_access(at, size, who, 1)
+                pages.append((page, at, size))
+                at += size
+            grown.add(number, size, count, time.perf_counter() - began)
+        for page, where, size in pages:
+            failures |= unmap(where, size) | release(page)
+        return failures
+
+    def move(self, count: int, size: int) -> float:
+        """Move as many pages to other addresses, then give them back; the seconds of moving."""
+        took, failures = self._move(functions(), count, size)
+        self.check(failures)
+        return took - self._move(functions(does_nothing=True), count, size)[0]
+
+    def _move(self, calls: list[Any], count: int, size: int) -> tuple[float, int]:
+        create, map_, set_access, unmap, release = calls
+        made_at, how, who = (ctypes.addressof(each) for each in (self._made, self._properties, self._access))
+        failures, places = 0, []
+        for number in range(count):
+            at = self._base + number * size
+            failures |= create(made_at, size, how, 0)
+            places.append((self._made.value, at, at + count * size))
+            failures |= map_(at, size, 0, self._made.value, 0) | set_access(at, size, who, 1)
+        began = time.perf_counter()
+        for page, at, to in places:
+            failures |= map_(to, size, 0, page, 0) | set_access(to, size, who, 1) | unmap(at, size)
+        took = time.perf_counter() - began
+        for page, _, at in places:
+            failures |= unmap(at, size) | release(page)
+        return took, failures
+
 
 def grow_pool(blocks: int, stream: cenote.Stream) -> tuple[Growth, list[int]]:
     """Returns also how many pages each block brought."""
@@ -132,6 +167,7 @@ def grow_pool(blocks: int, stream: cenote.Stream) -> tuple[Growth, list[int]]:
         addresses.append(pool.allocate(BLOCK, stream))
         took = time.perf_counter() - began
         counts.append(pool.counters().upstream_allocations - before)
+        assert counts[-1] != 0 and BLOCK % counts[-1] == 0, "the pages of a block are of several sizes"
         grown.add(number, BLOCK // counts[-1], counts[-1], took)
     for address in addresses:
         pool.deallocate(address, BLOCK, stream)
@@ -140,23 +176,6 @@ def grow_pool(blocks: int, stream: cenote.Stream) -> tuple[Growth, list[int]]:
     del pool
     gc.collect()
     return grown, counts
-
-
-def grow_bare(driver: Driver, counts: list[int]) -> Growth:
-    grown, made, at = Growth(), [], driver.base
-    for number, count in enumerate(counts):
-        size = BLOCK // count
-        began = time.perf_counter()
-        for _ in range(count):
-            page = driver.create(size)
-            driver.map(page, at, size)
-            made.append((page, at, size))
-            at += size
-        grown.add(number, size, count, time.perf_counter() - began - 3 * count * driver.seconds_of_a_call)
-    for page, where, size in made:
-        driver.unmap(where, size)
-        driver.release(page)
-    return grown
 
 
 def move_in_pool(stream: cenote.Stream) -> tuple[float, int]:
@@ -185,21 +204,6 @@ def move_in_pool(stream: cenote.Stream) -> tuple[float, int]:
     return took, moved
 
 
-def move_bare(driver: Driver, count: int, size: int) -> float:
-    places = [(driver.create(size), driver.base + number * size) for number in range(count)]
-    for page, at in places:
-        driver.map(page, at, size)
-    began = time.perf_counter()
-    for page, at in places:
-        driver.map(page, at + count * size, size)
-        driver.unmap(at, size)
-    took = time.perf_counter() - began - 3 * count * driver.seconds_of_a_call
-    for page, at in places:
-        driver.unmap(at + count * size, size)
-        driver.release(page)
-    return took
-
-
 def show(what: str, pool: list[float], bare: list[float], unit: str) -> None:
     ratios = [mine / its for mine, its in zip(pool, bare, strict=True)]
     print(
@@ -213,13 +217,15 @@ def main() -> None:
     wanted = float(sys.argv[1]) if len(sys.argv) > 1 else 48.0
     size = min(int(wanted * GIB), int(cenote.available_device_memory()[0] * 0.9)) // BLOCK * BLOCK
     stream = cenote.Stream(flags=cenote.CudaStreamFlags.NON_BLOCKING)
-    driver = Driver(max(size, 2 * MOVED_LIMIT))
+    pages = Pages(max(size, 2 * MOVED_LIMIT))
+    counts = grow_pool(size // BLOCK, stream)[1]
+    pages.grow(counts)  # the driver's own first times
     growths = []
     for turn in range(ROUNDS):
-        if turn == 0:
-            grow_bare(driver, grow_pool(size // BLOCK, stream)[1])  # the driver's own first times
-        grown, counts = grow_pool(size // BLOCK, stream)
-        growths.append((grown, grow_bare(driver, counts)))
+        bare = pages.grow(counts) if turn % 2 else None
+        grown, again = grow_pool(size // BLOCK, stream)
+        assert again == counts
+        growths.append((grown, bare or pages.grow(counts)))
     name = cenote.driver.device_name(0)
     print(f"{name}, {ROUNDS} rounds in turn, {size / GIB:.1f} GiB by blocks of {BLOCK // MIB} MiB")
 
@@ -237,11 +243,14 @@ def main() -> None:
         late_gib = size / GIB - FROM_GIB
         compare(f"growth beyond {FROM_GIB} GiB, a GiB", "ms", lambda each: 1e3 * each.late / late_gib)
     moves = []
+    _, moved = move_in_pool(stream)
+    average = MOVED_LIMIT // 2 // moved // (2 * MIB) * 2 * MIB
     for turn in range(ROUNDS):
-        took, count = move_in_pool(stream)
-        moves.append((1e6 * took / count, 1e6 * move_bare(driver, count, 2 * MIB) / count))
-        if turn == 0:
-            print(f"{count} pages are moved in a round, of {MOVED_LIMIT / 2 / count / MIB:.1f} MiB on average")
+        before = pages.move(moved, average) if turn % 2 else None
+        took, again = move_in_pool(stream)
+        assert again == moved
+        moves.append((1e6 * took / moved, 1e6 * (before or pages.move(moved, average)) / moved))
+    print(f"{moved} pages are moved in a round, of {MOVED_LIMIT / 2 / moved / MIB:.1f} MiB on average")
     pool, bare = (list(side) for side in zip(*moves, strict=True))
     show("a move", pool, bare, "us")
 

@@ -8,14 +8,13 @@ A sum above 100 % means that calls ran beside copies. The calls are those of the
 of the neighbour, which gets pages for the contents.
 
 The first pause to the host also pins memory. So before the pauses a tenth of the size is pinned and another one paused,
-ten times, either of them first by turns: where a virtual machine's host gives memory out as it is touched, its rate
-changes within a run.
+ten times, and which of the two goes first alternates: where a virtual machine's host gives memory out as it is touched,
+its rate changes within a run.
 """
 
 from __future__ import annotations
 
 import ctypes
-import functools
 import mmap
 import os
 import random
@@ -152,12 +151,20 @@ def show_first_pauses(size: int) -> None:
             buffers.append(cenote.DeviceBuffer(size=part, stream=stream))
     stream.synchronize()
     pinned, paused = [], []
+
+    def pin() -> None:
+        pinned.append(Pinning(part))
+
+    def pause(name: str) -> None:
+        paused.append(seconds(lambda: cenote.pause(name)))
+
     for number, name in enumerate(names):
-        for is_pause in (number % 2 == 0, number % 2 == 1):
-            if is_pause:
-                paused.append(seconds(functools.partial(cenote.pause, name)))
-            else:
-                pinned.append(Pinning(part))
+        if number % 2 == 0:
+            pause(name)
+            pin()
+        else:
+            pin()
+            pause(name)
     shares = [each.seconds / took for each, took in zip(pinned, paused, strict=True)]
     pinning, pauses = sum(each.seconds for each in pinned), sum(paused)
 

@@ -62,24 +62,11 @@ cupy.cuda.alloc(1000)
 assert len(seen.calls) == 4
 with cupy.cuda.memory_hooks.LineProfileHook() as profile:
     cupy.ones(1000)
-
-
-def in_a_thread():
-    with seen:
-        cupy.cuda.alloc(1000)
-
-import threading
-thread = threading.Thread(target=in_a_thread)
-thread.start()
-thread.join()
-assert len(seen.calls) == 8
 """
     )
 
 
-def test_hooks_that_were_set_before_installing_fire(run):
-    run(
-        """
+HOOK = """
 import threading
 import cupy
 import cenote
@@ -90,6 +77,36 @@ class Seen(cupy.cuda.MemoryHook):
     def malloc_preprocess(self, **said): self.sizes.append(said["size"])
 
 seen = Seen()
+"""
+
+
+def test_the_first_hook_of_the_process_may_be_another_threads(run):
+    run(
+        HOOK
+        + """
+cenote.install("pool", frameworks="cupy")
+cupy.cuda.alloc(1000)
+
+def in_a_thread():
+    with seen:
+        cupy.cuda.alloc(2000)
+
+thread = threading.Thread(target=in_a_thread)
+thread.start()
+thread.join()
+cupy.cuda.alloc(3000)
+assert seen.sizes == [2000]
+cupy.cuda.memory_hook.get_memory_hooks()["Seen"] = seen
+cupy.cuda.alloc(4000)
+assert seen.sizes == [2000, 4000]
+"""
+    )
+
+
+def test_hooks_that_were_set_before_installing_fire(run):
+    run(
+        HOOK
+        + """
 is_set, is_installed = threading.Event(), threading.Event()
 
 def in_a_thread():
@@ -98,7 +115,7 @@ def in_a_thread():
         is_installed.wait()
         cupy.cuda.alloc(1000)
 
-thread = threading.Thread(target=in_a_thread)
+thread = threading.Thread(target=in_a_thread, daemon=True)
 thread.start()
 is_set.wait()
 cenote.install("pool", frameworks="cupy")

@@ -249,7 +249,7 @@ from types import SimpleNamespace
 from cenote.allocators import cupy as plugin
 
 
-def told(is_set):
+def watched(is_set):
     calls = []
 
     class MemoryHook:
@@ -257,24 +257,31 @@ def told(is_set):
             calls.append("enter")
             return self
 
-    module = SimpleNamespace(MemoryHook=MemoryHook, _has_memory_hooks=lambda: is_set)
+    hooks = {}
+    module = SimpleNamespace(
+        MemoryHook=MemoryHook, _has_memory_hooks=lambda: is_set, get_memory_hooks=lambda: hooks
+    )
     plugin._watch_hooks(module, lambda: calls.append("used"))
-    return MemoryHook(), calls
+    return module, calls
 
 
-hook, calls = told(is_set=False)
+module, calls = watched(is_set=False)
 assert calls == []
+hook = module.MemoryHook()
 assert hook.__enter__() is hook and calls == ["used", "enter"]
-hook, calls = told(is_set=True)
+module, calls = watched(is_set=False)
+assert module.get_memory_hooks() == {} and calls == ["used"]
+module, calls = watched(is_set=True)
 assert calls == ["used"]
+hook = module.MemoryHook()
 assert hook.__enter__() is hook and calls == ["used", "enter"]
 end = threading.Event()
-thread = threading.Thread(target=end.wait)
+thread = threading.Thread(target=end.wait, daemon=True)
 thread.start()
-assert told(is_set=False)[1] == ["used"], "that thread may have set one"
+assert watched(is_set=False)[1] == ["used"], "that thread may have set one"
 end.set()
 thread.join()
-assert told(is_set=False)[1] == []
+assert watched(is_set=False)[1] == []
 """
 
 DAEMONS = """

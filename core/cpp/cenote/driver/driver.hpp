@@ -35,8 +35,7 @@ inline void check_driver(const char* call, CUresult result) {
   if (result != CUDA_SUCCESS) throw_cuda_error(call, result);
 }
 
-/// Where a device's memory lies. No list of initial values is right for each toolkit: since CUDA 13.1 the number is in
-/// a union.
+/// Names a device's memory. It is assigned member by member: some toolkits' headers have the number in a union.
 inline CUmemLocation location_of(int device) noexcept {
   CUmemLocation location{};
   location.type = CU_MEM_LOCATION_TYPE_DEVICE;

@@ -73,23 +73,45 @@ auto pinned_chunks::take(int device, std::size_t bytes, touched_chunks* touched)
   return chunk({pin_chunk(device, touched), device, times_forgotten});
 }
 
-auto pinned_chunks::take_kept_locked(std::size_t bytes) noexcept -> std::optional<pinned> {
+/// Returns the place of the one that suits best, or their number where none does.
+std::size_t pinned_chunks::choose(const std::vector<pinned>& among, std::size_t bytes) noexcept {
   const std::size_t most = 2 * align_up(std::max(bytes, std::size_t{1}), least_bytes);
-  auto best = kept_.end();
-  for (auto each = kept_.begin(); each != kept_.end(); ++each) {
-    const std::size_t size = each->memory.bytes;
+  std::size_t best = among.size();
+  for (std::size_t each = 0; each != among.size(); ++each) {
+    const std::size_t size = among[each].memory.bytes;
     if (size > most) continue;
-    const bool is_better =
-        best == kept_.end() ||
-        (size >= bytes ? best->memory.bytes < bytes || size < best->memory.bytes : size > best->memory.bytes);
+    const std::size_t best_size = best == among.size() ? 0 : among[best].memory.bytes;
+    const bool is_better = best_size == 0 || (size >= bytes ? best_size < bytes || size < best_size : size > best_size);
     if (is_better) best = each;
   }
-  if (best == kept_.end()) return std::nullopt;
-  const pinned taken = *best;
+  return best;
+}
+
+auto pinned_chunks::take_kept_locked(std::size_t bytes) noexcept -> std::optional<pinned> {
+  const std::size_t place = choose(kept_, bytes);
+  if (place == kept_.size()) return std::nullopt;
+  const pinned taken = kept_[place];
   kept_bytes_ -= taken.memory.bytes;
-  *best = kept_.back();
+  kept_[place] = kept_.back();
   kept_.pop_back();
   return taken;
+}
+
+std::size_t pinned_chunks::kept_bytes_for(std::size_t bytes) const {
+  std::vector<pinned> left;
+  {
+    const std::lock_guard lock(mutex_);
+    left = kept_;
+  }
+  std::size_t served = 0;
+  while (served < bytes) {
+    const std::size_t place = choose(left, bytes - served);
+    if (place == left.size()) return served;
+    served += left[place].memory.bytes;
+    left[place] = left.back();
+    left.pop_back();
+  }
+  return bytes;
 }
 
 pinned_chunks::chunk::~chunk() {

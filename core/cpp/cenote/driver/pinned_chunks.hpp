@@ -73,12 +73,16 @@ class pinned_chunks {
 
   std::size_t kept_bytes() const;
 
+  /// How many of so many bytes take() would serve from what is kept.
+  std::size_t kept_bytes_for(std::size_t bytes) const;
+
   /// The chunks are pinned no more.
   void forget() noexcept;
 
  private:
   void give(pinned returned) noexcept;
   std::optional<pinned> take_kept_locked(std::size_t bytes) noexcept;
+  static std::size_t choose(const std::vector<pinned>& among, std::size_t bytes) noexcept;
 
   mutable process_mutex mutex_;  // guards all below
   std::vector<pinned> kept_;

@@ -5,14 +5,15 @@
 //                      └──── a chunk: take() ───┘
 //
 // Each thread touches a piece at a time, in the order of their addresses, until all are. A chunk is up to eight pieces
-// in a row. All is mapped at once, because a call that maps memory delays threads that touch pages or pin them; for the
-// same reason there are as many threads as processors, but for the one that pins: touching and pinning delay each
-// other, most where a virtual machine's host gives the memory to it first, so that touching is to be over soon.
+// in a row. All is mapped at once, because a call that maps memory delays threads that touch pages or pin them.
+// Touching and pinning delay each other, too, so that touching is over soon: by as many threads as there are processors
+// but for the one that pins, and at most 15, which is what was measured. A process with less processor time than that
+// loses some of it for as long.
 //
 // Threads: it is used by one, and has up to 15 of its own, which end with it or once all pieces are touched.
-// Cost: with the pinning, which is done meanwhile, 28 GB/s, where to touch all by eight threads and pin it in one call
-// takes 20; 17.2 and 16.2 where the host gives the memory first. With eight threads it is 28 and 13, in chunks of one
-// piece 32 and 8 (medians, H200, 16 processors, driver 580.159.04).
+// Cost: 28.5 GB/s on memory that the host has at hand, pinning included; 17.2 where a virtual machine's host gives it
+// first. All touched by eight threads and then pinned in one call: 20.2 and 16.2. Eight threads, at most 1 GiB ahead:
+// 27.8 and 13.2 (medians, H200, 16 processors, driver 580.159.04).
 #pragma once
 
 #include <condition_variable>
@@ -58,7 +59,7 @@ class touched_chunks {
   std::size_t pieces_ = 0;
   std::size_t begun_ = 0;
   std::size_t taken_ = 0;
-  std::vector<bool> is_touched_;
+  std::vector<bool> is_touched_;       // each piece
   std::vector<std::jthread> threads_;  // last, as they use the others
 };
 

@@ -16,7 +16,7 @@
 namespace cenote::inline v1 {
 namespace {
 
-/// A small file; empty where it cannot be read.
+/// Reads a small file; empty where it cannot be read.
 std::string text_of(const std::string& path) {
   const file_descriptor file(open(path.c_str(), O_RDONLY | O_CLOEXEC));
   std::string text;
@@ -40,7 +40,7 @@ void for_each_line(std::string_view text, Use&& use) {
   }
 }
 
-/// The number behind `label` at the beginning of a line; nothing where there is none.
+/// Returns the number behind `label` at the beginning of a line; nothing where there is none.
 std::optional<std::size_t> number_in(const std::string& path, std::string_view label = {}) {
   std::optional<std::size_t> found;
   for_each_line(text_of(path), [&](std::string_view line) {
@@ -61,13 +61,16 @@ struct controller {
   const char* folder;
   const char* limit;
   const char* usage;
-  const char* idle_files;  // a line of memory.stat: what the group has used to read files, and can do without
+  std::array<const char*, 2> files;  // lines of memory.stat: copies of files, which the system can drop
 };
-constexpr controller version_1 = {"/sys/fs/cgroup/memory", "/memory.limit_in_bytes", "/memory.usage_in_bytes",
-                                  "total_inactive_file "};
-constexpr controller version_2 = {"/sys/fs/cgroup", "/memory.max", "/memory.current", "inactive_file "};
+constexpr controller version_1 = {"/sys/fs/cgroup/memory",
+                                  "/memory.limit_in_bytes",
+                                  "/memory.usage_in_bytes",
+                                  {"total_inactive_file ", "total_active_file "}};
+constexpr controller version_2 = {
+    "/sys/fs/cgroup", "/memory.max", "/memory.current", {"inactive_file ", "active_file "}};
 
-/// What a group and those around it leave of their limits.
+/// Returns what a group and those around it leave of their limits.
 std::optional<std::size_t> left_by_groups(const std::string& root, const controller& names, std::string group) {
   std::optional<std::size_t> left;
   for (;;) {
@@ -75,16 +78,17 @@ std::optional<std::size_t> left_by_groups(const std::string& root, const control
     const auto limit = number_in(folder + names.limit);
     const auto usage = number_in(folder + names.usage);
     if (limit && usage) {
-      const std::size_t idle = number_in(folder + "/memory.stat", names.idle_files).value_or(0);
-      left = least(left, *limit - std::min(*limit, *usage - std::min(*usage, idle)));
+      std::size_t dropped = 0;
+      for (const char* label : names.files) dropped += number_in(folder + "/memory.stat", label).value_or(0);
+      left = least(left, *limit - std::min(*limit, *usage - std::min(*usage, dropped)));
     }
     if (group.empty()) return left;
     group.erase(group.rfind('/'));
   }
 }
 
-/// What is left by the group of a line such as "0::/user.slice/a" or "7:cpu,memory:/a"; nothing where it is not one of
-/// memory.
+/// Returns what is left by the group of a line such as "0::/user.slice/a" or "7:cpu,memory:/a"; nothing where it is not
+/// one of memory.
 std::optional<std::size_t> left_by_line(const std::string& root, std::string_view line) {
   const std::size_t first = line.find(':');
   const std::size_t second = first == line.npos ? first : line.find(':', first + 1);

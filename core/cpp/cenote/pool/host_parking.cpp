@@ -4,13 +4,17 @@
 #include <utility>
 
 #include "cenote/driver/paused_addresses.hpp"
+#include "cenote/ground/bytes.hpp"
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/host_memory.hpp"
 
 namespace cenote::inline v1::pool {
 namespace {
 
-[[noreturn]] void refuse(std::size_t bytes, std::size_t left) {
+/// Throws out_of_memory where the host has less left: who takes more is killed, rather than told.
+void require_of_host(std::size_t bytes) {
+  const auto left = available_host_memory();
+  if (!left || bytes <= *left) return;
   shortage known;
   known.rounded = bytes;
   known.resource = "pinned memory of the host";
@@ -24,10 +28,10 @@ namespace {
 
 void host_parking::make_room(std::size_t bytes) {
   bytes_ = bytes;
-  const std::size_t kept = pinned_chunks::get().kept_bytes();
-  const std::size_t fresh = bytes - std::min(bytes, kept);
-  if (const auto left = available_host_memory(); left && fresh > *left) refuse(fresh, *left);
-  if (fresh > touched_chunks::piece_bytes) touched_.emplace(fresh);
+  const std::size_t fresh = align_up(bytes - pinned_chunks::get().kept_bytes_for(bytes), pinned_chunks::least_bytes);
+  if (fresh == 0) return;
+  require_of_host(fresh);
+  if (fresh > pinned_chunks::least_bytes) touched_.emplace(fresh);
 }
 
 std::size_t host_parking::end() const noexcept { return places_.empty() ? 0 : places_.back().end; }

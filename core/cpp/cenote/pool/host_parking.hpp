@@ -20,7 +20,7 @@ class host_parking final : public parking {
  public:
   explicit host_parking(int device) noexcept : device_(device) {}
 
-  /// Throws out_of_memory where the host has less than that.
+  /// Throws out_of_memory where the host has no memory for what is to be pinned for them.
   void make_room(std::size_t bytes) override;
 
   /// Throws out_of_memory where the host has no memory after all.

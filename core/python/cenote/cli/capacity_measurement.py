@@ -124,19 +124,27 @@ class _Bar:
 
 
 def _replay(recorded: Trace, resource: Any, show: Callable[[int], None]) -> ReplayResult:
-    """Replay so that each event finds what was queued before it done.
+    """Replay so that each event finds the work before it done, as it mostly is on a device, where no kernels run."""
+    if driver.is_simulated():
+        resource = _FinishingResource(resource)
+    return replay(recorded, resource, progress=show, progress_every=_PROGRESS_EVERY)
 
-    On a device it is, as a replay runs no kernels; the simulated one lets work wait until somebody waits for it.
-    """
-    if not driver.is_simulated():
-        return replay(recorded, resource, progress=show, progress_every=_PROGRESS_EVERY)
 
-    def pass_time(done: int) -> None:
+class _FinishingResource:
+    """A resource on the simulated device, which else lets work wait until somebody waits for it."""
+
+    def __init__(self, resource: Any) -> None:
+        self._resource = resource
+        self.device = resource.device
+
+    def allocate(self, nbytes: int, stream: Any) -> int:
         sim.drain()
-        if done % _PROGRESS_EVERY == 0:
-            show(done)
+        address: int = self._resource.allocate(nbytes, stream)
+        return address
 
-    return replay(recorded, resource, progress=pass_time, progress_every=1)
+    def deallocate(self, ptr: int, nbytes: int, stream: Any) -> None:
+        sim.drain()
+        self._resource.deallocate(ptr, nbytes, stream)
 
 
 def _replay_without_limit(

@@ -1,12 +1,20 @@
 #include "recorded_frees.hpp"
 
-#include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAGraphsC10Utils.h>
 #include <c10/cuda/CUDAGuard.h>
 
 #include <utility>
 
 namespace cenote::torch {
+namespace {
+
+/// Whether it is CUDA's current device. PyTorch's own answer may be one that it only means to choose.
+bool is_current(c10::DeviceIndex device) noexcept {
+  int current = -1;
+  return cudaGetDevice(&current) == cudaSuccess && current == device;
+}
+
+}  // namespace
 
 /// Null where no event can be had.
 cudaEvent_t recorded_frees::mark_locked(device_queue& queue, cudaStream_t stream) {
@@ -20,14 +28,14 @@ cudaEvent_t recorded_frees::mark_locked(device_queue& queue, cudaStream_t stream
   }
   if (cudaEventRecord(event, stream) == cudaSuccess) return event;
   (void)cudaGetLastError();
-  queue.spare.push_back(event);
+  cudaEventDestroy(event);
   return nullptr;
 }
 
 bool recorded_frees::free_later(void* pointer, live_block& block) {
   device_queue& queue = of(block.device);
-  c10::cuda::OptionalCUDAGuard guard;  // an event is of the current device, and so is the default stream
-  if (c10::cuda::current_device() != block.device) guard.set_index(block.device);
+  c10::cuda::OptionalCUDAGuard guard;  // an event is of CUDA's current device, and so is the default stream
+  if (!is_current(block.device)) guard.set_index(block.device);
   const std::lock_guard lock(queue.mutex);
   waiting_free freed{pointer, {}, mark_locked(queue, block.recorded.front()), {}};
   if (freed.event == nullptr) return false;
@@ -62,7 +70,7 @@ bool recorded_frees::is_done_locked(device_queue& queue, waiting_free& first, bo
   return has_passed(first.event);
 }
 
-/// Frees from the oldest on, until one is not done.
+/// Frees from the oldest on, until one is not done. What is freed on other threads meanwhile may be left out.
 void recorded_frees::finish_front(c10::DeviceIndex device, bool waits) {
   device_queue& queue = of(device);
   const c10::cuda::CUDAStreamCaptureModeGuard relaxed{cudaStreamCaptureModeRelaxed};

@@ -81,18 +81,25 @@ def _out_of_memory(size: int, text: str) -> MemoryError:
 
 
 def _watch_hooks(module: Any, hooks_are_used: Callable[[], None]) -> None:
-    """Have it called when the first hook of the process is set; at once where one may have been set before."""
+    """Call `hooks_are_used` when the process sets its first hook, or at once where other threads may have set one.
+
+    A hook is set by ``MemoryHook.__enter__``, or in what ``get_memory_hooks`` returns: both of `module`, and both call
+    it from now on.
+    """
     if module._has_memory_hooks() or threading.active_count() > 1:
         hooks_are_used()
         return
-    enter = module.MemoryHook.__enter__
 
-    @functools.wraps(enter)
-    def enter_and_say(self: Any) -> Any:
-        hooks_are_used()
-        return enter(self)
+    def calling(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def call_and_return(*arguments: Any) -> Any:
+            hooks_are_used()
+            return function(*arguments)
 
-    module.MemoryHook.__enter__ = enter_and_say
+        return call_and_return
+
+    module.MemoryHook.__enter__ = calling(module.MemoryHook.__enter__)
+    module.get_memory_hooks = calling(module.get_memory_hooks)
 
 
 @functools.cache
@@ -107,8 +114,7 @@ def _make_allocator() -> Callable[[int], Any]:
 
     from cenote.allocators.cupy import _allocator
 
-    _watch_hooks(cupy.cuda.memory_hook, _allocator.hooks_are_used)
-    return _allocator.make_allocator(
+    allocator: Callable[[int], Any] = _allocator.make_allocator(
         cupy.cuda.memory.BaseMemory,
         cupy.cuda.MemoryPointer,
         cupy.cuda.runtime.setDevice,
@@ -119,6 +125,8 @@ def _make_allocator() -> Callable[[int], Any]:
         _c_function(cupy.cuda.device, "get_device_id", b"int (int __pyx_skip_dispatch)"),
         _c_function(cupy.cuda.memory_hook, "_has_memory_hooks", b"int (int __pyx_skip_dispatch)"),
     )
+    _watch_hooks(cupy.cuda.memory_hook, _allocator.hooks_are_used)
+    return allocator
 
 
 def install() -> str:
