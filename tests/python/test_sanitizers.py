@@ -76,6 +76,9 @@ def test_every_suite_is_clean_with_a_million_random_operations(sanitize: str, tm
     tree = build_cpp_tree("cpp-sanitized-all", sanitize, ("all",), *settings)
     if not tree.has_googletest:
         pytest.skip("needs GoogleTest: apt-get install libgtest-dev, or conda install -c conda-forge gtest")
-    # ThreadSanitizer ends a forked child that starts a thread, and the faults have one thread.
-    left_out = ("--exclude-regex", "fork|faults") if sanitize == "thread" else ()
-    run_ctest(tree.folder, tmp_path / "ctest.xml", *left_out)
+    # ThreadSanitizer ends a forked child that starts a thread; the faults have one thread; and it has no addresses for
+    # thousands of machines. AddressSanitizer (GCC 12) may hold a lock of its own allocator while another thread forks,
+    # so that the child waits for it for ever.
+    of_thread = "fork|faults|thousands_of_machines"
+    left_out = of_thread if sanitize == "thread" else "fork.*(other_threads|another_thread)"
+    run_ctest(tree.folder, tmp_path / "ctest.xml", "--exclude-regex", left_out)

@@ -22,6 +22,7 @@ struct shared_account::layout {
 
 namespace {
 
+constinit std::atomic<shared_account*> last_joined{nullptr};
 constexpr std::uint32_t version_of_layout = 1;
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free, "processes share no lock of the library's");
 
@@ -72,7 +73,9 @@ shared_account& shared_account::join(int file) {
     refuse(file, "has no place for another process: " + std::to_string(max_processes) + " have it");
   }
   found.held[*place].store(0);  // of one that has ended
-  return *new shared_account(found, file, *place);
+  auto* const made = new shared_account(found, file, *place);
+  made->joined_before_ = last_joined.exchange(made);
+  return *made;
 }
 
 void shared_account::add(std::size_t bytes) noexcept { mapped_.held[place_].fetch_add(bytes); }

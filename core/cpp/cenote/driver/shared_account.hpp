@@ -47,6 +47,7 @@ class shared_account {
   layout& mapped_;
   int file_;
   std::size_t place_;
+  shared_account* joined_before_ = nullptr;  // all are in one list, so that no tool takes one for lost
 };
 
 }  // namespace cenote::inline v1
