@@ -29,9 +29,9 @@ void allocate_from(const std::string& specification) {
     void* const block = resource->try_allocate({}, 1000);
     resource->check();
     resource->deallocate({}, block, 1000);
-  } catch (const std::invalid_argument&) {  // values that do not go together
+  } catch (const std::logic_error&) {  // values that do not go together
   } catch (const cenote::out_of_memory&) {
-  } catch (const cenote::cuda_error&) {  // what the device does not have
+  } catch (const std::runtime_error&) {  // what the device does not have, or refuses
   }
 }
 
