@@ -14,10 +14,29 @@ struct all_process_mutexes {
     }
   }
 
+  /// As std::lock: it waits for one only while it holds none, because a thread that has one may wait for another.
   static void lock() noexcept {
     process_mutex* const from = first.load(std::memory_order_acquire);
-    for (process_mutex* each = from; each != nullptr; each = each->next_) each->lock();
+    for (process_mutex* waited_for = from; waited_for != nullptr;) {
+      waited_for->lock();
+      process_mutex* const missing = try_all_but(*waited_for, from);
+      if (missing == nullptr) break;
+      waited_for->unlock();
+      waited_for = missing;
+    }
     locked = from;
+  }
+
+  /// Locks all others, or none: then returns one that another thread has.
+  static process_mutex* try_all_but(const process_mutex& held, process_mutex* from) noexcept {
+    for (process_mutex* each = from; each != nullptr; each = each->next_) {
+      if (each == &held || each->try_lock()) continue;
+      for (process_mutex* taken = from; taken != each; taken = taken->next_) {
+        if (taken != &held) taken->unlock();
+      }
+      return each;
+    }
+    return nullptr;
   }
 
   static void unlock() noexcept {

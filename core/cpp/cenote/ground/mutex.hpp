@@ -5,12 +5,11 @@
 //                   object is another process's. So its figures and reports give a plain error and no answer.
 //   driver_mutex    of what the process knows of its driver. A child of a process that uses the driver gets the same
 //                   error; in another one nobody has had it.
-//   process_mutex   of what a whole process shares, also before it has used the driver: names, slots, files. It is
-//   taken
-//                   before each fork and let go of after it, so that what it guards is whole in the child.
+//   process_mutex   of what a whole process shares, also before it has used the driver: names, slots, files. All are
+//                   taken before each fork and let go of after it, so that what they guard is whole in the child.
 //
-// A process_mutex lies in static memory or is never destroyed, and is a leaf: no other lock is taken and nothing is
-// called under it that could fork.
+// A process_mutex lies in static memory or is never destroyed. Nothing is called under it that could fork, and no lock
+// is taken but another process_mutex, always in one order.
 //
 // Threads: any. Cost: a load and a compare more than std::mutex.
 #pragma once
