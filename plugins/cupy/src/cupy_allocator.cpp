@@ -8,8 +8,9 @@
 //      are set through Python; from then on they are written there, without a Python int for each.
 //   4. CuPy passes no stream and no device. Its current ones are asked of its own C functions.
 //   5. Where the program has set memory hooks of CuPy's, which its C function tells, a Python function calls them
-//      around the allocation, and around the free. That function looks a thread's hooks up by name, 30 ns, and so is
-//      asked only once a hook was set, or may have been (hooks_are_used). When memory is out, the error is CuPy's own.
+//      around the allocation, and around the free. That function looks a thread's hooks up by name, in 500
+//      instructions, and is asked only once a hook was set, or may have been (hooks_are_used). When memory is out, the
+//      error is CuPy's own.
 //
 // CuPy calls with the GIL held, which those functions need and which cenote releases only where it has to wait.
 #include <Python.h>

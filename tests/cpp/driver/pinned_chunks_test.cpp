@@ -1,4 +1,4 @@
-// What is kept of pinned memory, and for whom it is enough.
+// Chunks of pinned memory that are kept, and how many bytes they serve.
 #include "cenote/driver/pinned_chunks.hpp"
 
 #include <algorithm>

@@ -1,4 +1,4 @@
-// What the host can still give, read from files as Linux has them.
+// How much memory the host has left, read from files as Linux writes them.
 #include "cenote/ground/host_memory.hpp"
 
 #include <gtest/gtest.h>

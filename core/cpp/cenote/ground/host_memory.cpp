@@ -30,12 +30,12 @@ std::string text_of(const std::string& path) {
   return text;
 }
 
-/// Calls use(line) for each line until it returns true.
+/// Calls use(line) for each line.
 template <class Use>
 void for_each_line(std::string_view text, Use&& use) {
   while (!text.empty()) {
     const std::size_t end = std::min(text.find('\n'), text.size());
-    if (use(text.substr(0, end))) return;
+    use(text.substr(0, end));
     text.remove_prefix(std::min(end + 1, text.size()));
   }
 }
@@ -44,12 +44,11 @@ void for_each_line(std::string_view text, Use&& use) {
 std::optional<std::size_t> number_in(const std::string& path, std::string_view label = {}) {
   std::optional<std::size_t> found;
   for_each_line(text_of(path), [&](std::string_view line) {
-    if (!line.starts_with(label)) return false;
+    if (found || !line.starts_with(label)) return;
     const std::size_t begin = std::min(line.find_first_not_of(' ', label.size()), line.size());
     std::size_t number = 0;
     const auto parsed = std::from_chars(line.data() + begin, line.data() + line.size(), number);
     if (parsed.ec == std::errc()) found = number;  // else it is "max"
-    return true;
   });
   return found;
 }
@@ -108,7 +107,6 @@ std::optional<std::size_t> available_host_memory(const std::string& root) {
   if (left) left = *left * KiB;
   for_each_line(text_of(root + "/proc/self/cgroup"), [&](std::string_view line) {
     if (const auto its = left_by_line(root, line)) left = least(left, *its);
-    return false;
   });
   return left;
 }
