@@ -1,25 +1,28 @@
 """How fast memory is paused and resumed, beside what plain copies and the driver's page calls take in the same run.
 
-    python pause_rates.py [GIB] [KEEP]       20 GiB, or what the device and a third of the host have; "host" or "peer:1"
+    python pause_rates.py [GIB] [KEEP] [--turns N]
+
+GIB is 20, or what the device and a sixth of the host's free memory have; KEEP is "host", or "peer:1".
 
 Prints two lines for each pause, of pausing and of resuming: the time, the rate and its share of the plain copies' rate;
 then the time of as many plain copies and of the driver's calls for as many pages, and their sum as a share of the time.
 A sum above 100 % means that calls ran beside copies. The calls are those of the device, which gives its pages back, and
 of the neighbour, which gets pages for the contents.
 
-The first pause to the host also pins memory. So before the pauses a tenth of the size is pinned and another one paused,
-ten times, and which of the two goes first alternates: where a virtual machine's host gives memory out as it is touched,
-its rate changes within a run.
+The first pause to the host also pins memory. So before the others as much is pinned by itself, and a region paused for
+the first time, twice or --turns times, and which of the two goes first alternates: where a virtual machine's host gives
+memory out as it is touched, its rate changes within a run. All stays pinned until the end of these, so that each meets
+memory that no other has used.
 """
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import mmap
 import os
 import random
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -35,7 +38,6 @@ MIB, GIB = 1 << 20, 1 << 30
 PART = 256 * MIB
 TILE = 8 * MIB
 CYCLES = 5
-TURNS = 10
 DEVICE_PAGE = 32 * MIB  # of a pool of 4 GiB and more, once it was resumed
 NEIGHBOUR_PAGE = 256 * MIB
 
@@ -46,11 +48,11 @@ def seconds(action: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def size_to_take() -> int:
-    wanted = float(sys.argv[1]) if len(sys.argv) > 1 else 20.0
+def size_to_take(wanted: float | None, times: int) -> int:
+    """Bytes: what is wanted, or else 20 GiB if the device has them, and the host as many times."""
     host = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGESIZE")
-    most = min(int(wanted * GIB), int(cenote.available_device_memory()[0] * 0.8), host // 3)
-    return most // PART * PART
+    most = min(20 * GIB, int(cenote.available_device_memory()[0] * 0.8), host // times)
+    return (most if wanted is None else int(wanted * GIB)) // PART * PART
 
 
 def best_rate(stream: cenote.Stream, copy: Callable[[], object]) -> float:
@@ -139,23 +141,21 @@ class Pinning:
         assert self._driver.cuMemHostUnregister(self._begin()) == 0
 
 
-def show_first_pauses(size: int) -> None:
-    """Pinning and pauses that pin, in turn. All stays pinned until the end, so that each of them meets other memory."""
-    part = size // TURNS // TILE * TILE
+def show_first_pauses(size: int, turns: int) -> None:
+    """Pinning and pauses that pin, in turn; each region is made before its pause."""
     stream = cenote.Stream(flags=cenote.CudaStreamFlags.NON_BLOCKING)
-    names = [f"first {number}" for number in range(TURNS)]
+    names = [f"first {number}" for number in range(turns)]
     buffers, regions = [], []
-    for name in names:
-        with cenote.region(name) as region:
-            regions.append(region)
-            buffers.append(cenote.DeviceBuffer(size=part, stream=stream))
-    stream.synchronize()
     pinned, paused = [], []
 
     def pin() -> None:
-        pinned.append(Pinning(part))
+        pinned.append(Pinning(size))
 
     def pause(name: str) -> None:
+        with cenote.region(name) as region:
+            regions.append(region)
+            buffers.extend(cenote.DeviceBuffer(size=PART, stream=stream) for _ in range(size // PART))
+        stream.synchronize()
         paused.append(seconds(lambda: cenote.pause(name)))
 
     for number, name in enumerate(names):
@@ -169,11 +169,11 @@ def show_first_pauses(size: int) -> None:
     pinning, pauses = sum(each.seconds for each in pinned), sum(paused)
 
     def rate(took: float, parts: int = 1) -> str:
-        return f"{parts * part / took / 1e9:.1f}"
+        return f"{parts * size / took / 1e9:.1f}"
 
     print(
-        f"first pauses: {TURNS} times {part / GIB:.2f} GiB in turn pinned at {rate(pinning, TURNS)} GB/s and paused at "
-        f"{rate(pauses, TURNS)} GB/s, {pinning / pauses:.0%} of pinning ({min(shares):.0%} to {max(shares):.0%}, "
+        f"first pauses: {turns} times {size / GIB:.2f} GiB in turn pinned at {rate(pinning, turns)} GB/s and paused at "
+        f"{rate(pauses, turns)} GB/s, {pinning / pauses:.0%} of pinning ({min(shares):.0%} to {max(shares):.0%}, "
         f"median {statistics.median(shares):.0%})"
     )
     each_rate = (f"{rate(own.seconds)} {rate(took)}" for own, took in zip(pinned, paused, strict=True))
@@ -204,12 +204,17 @@ def report(what: str, size: int, took: float, plain_rate: float, device_calls: f
 
 
 def main() -> None:
-    size = size_to_take()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("gib", nargs="?", type=float)
+    parser.add_argument("keep", nargs="?", default="host")
+    parser.add_argument("--turns", type=int, default=2, help="of pinning and pausing for the first time")
+    given = parser.parse_args()
+    keep = given.keep
+    size = size_to_take(given.gib, 2 + 2 * given.turns)
     stream = cenote.Stream(flags=cenote.CudaStreamFlags.NON_BLOCKING)
-    keep = sys.argv[2] if len(sys.argv) > 2 else "host"
     out, back = plain_rates(stream, keep)
     if keep == "host" and os.environ.get("CENOTE_CUDA_DRIVER") != "sim":
-        show_first_pauses(size)
+        show_first_pauses(size, given.turns)
     print(
         f"{cenote.driver.device_name(0)}, {size / GIB:.2f} GiB, kept in {keep}; plain copies {out / 1e9:.1f} GB/s out, "
         f"{back / 1e9:.1f} GB/s back"

@@ -172,7 +172,7 @@ def main() -> None:
     keep = sys.argv[2] if len(sys.argv) > 2 else "host"
     report = cenote.install("pool", frameworks=["torch", "cupy", "numba"], torch_mode="full")
     assert report, report
-    size = size_to_take()
+    size = size_to_take(float(sys.argv[1]) if len(sys.argv) > 1 else None, 3)
     warm = Scene("warm-up", PART, 3)  # loads the kernels, whose code the device keeps
     warm.pause_and_resume(keep)
     warm.check()

@@ -21,9 +21,10 @@ Prepare = Callable[[], Callable[[], Step]]
 
 @dataclass(frozen=True)
 class Program:
-    """A program, how many steps of it are timed, and which package it needs."""
+    """A program, how many steps it takes to meet each shape, how many are timed, and which package it needs."""
 
     prepare: Prepare
+    warm: int
     steps: int
     needs: str
     only_by_name: bool
@@ -32,17 +33,18 @@ class Program:
 PROGRAMS: dict[str, Program] = {}
 
 
-def program(steps: int, needs: str = "torch", only_by_name: bool = False) -> Callable[[Prepare], Prepare]:
+def program(warm: int, steps: int, needs: str = "torch") -> Callable[[Prepare], Prepare]:
     """Register a program."""
 
     def register(function: Prepare) -> Prepare:
-        PROGRAMS[function.__name__] = Program(function, steps, needs, only_by_name)
+        PROGRAMS[function.__name__] = Program(function, warm, steps, needs, only_by_name=False)
         return function
 
     return register
 
 
 _on_device: list[Any] = []
+_at_end: list[Callable[[], object]] = []
 
 
 def on_device(model: Any, state: Any) -> None:
@@ -58,6 +60,8 @@ def release_models() -> None:
         model.zero_grad(set_to_none=True)
         model.cpu()
     _on_device.clear()
+    while _at_end:
+        _at_end.pop()()
 
 
 def copied(state: Any) -> Any:
@@ -96,7 +100,7 @@ def tokens(number: int, sizes: tuple[int, ...], lengths: tuple[int, ...]) -> Any
     return torch.randint(0, 50257, shape, generator=drawn(number), device=DEVICE)
 
 
-@program(steps=16, needs="transformers")
+@program(warm=12, steps=24, needs="transformers")
 def gpt2_training() -> Callable[[], Step]:
     import torch
 
@@ -108,7 +112,7 @@ def gpt2_training() -> Callable[[], Step]:
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
 
         def loss(number: int) -> Any:
-            batch = tokens(number, (4, 8, 6), (512, 384, 640, 256))
+            batch = tokens(number, (16, 32, 24), (512, 384, 640, 256))
             with torch.autocast(DEVICE, torch.bfloat16):
                 return model(batch, labels=batch).loss
 
@@ -117,7 +121,7 @@ def gpt2_training() -> Callable[[], Step]:
     return begin
 
 
-@program(steps=16, needs="torchvision")
+@program(warm=12, steps=24, needs="torchvision")
 def resnet_training_with_evaluation() -> Callable[[], Step]:
     import torch
     from torchvision.models import resnet50
@@ -130,7 +134,7 @@ def resnet_training_with_evaluation() -> Callable[[], Step]:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
 
         def loss(number: int) -> Any:
-            size = (32, 48)[number % 2], 3, *((224, 192, 256)[number % 3],) * 2
+            size = (64, 96)[number % 2], 3, *((224, 192, 256)[number % 3],) * 2
             images = torch.randn(size, generator=drawn(number), device=DEVICE)
             wanted = torch.zeros(size[0], dtype=torch.long, device=DEVICE)
             return torch.nn.functional.cross_entropy(model(images), wanted)
@@ -151,7 +155,7 @@ def resnet_training_with_evaluation() -> Callable[[], Step]:
     return begin
 
 
-@program(steps=16)
+@program(warm=12, steps=24)
 def graph_network_training() -> Callable[[], Step]:
     """Messages along the edges of graphs, each of another size."""
     import torch
@@ -178,7 +182,7 @@ def graph_network_training() -> Callable[[], Step]:
         optimizer = torch.optim.Adam(layers.parameters(), lr=1e-3)
 
         def loss(number: int) -> Any:
-            count = (8_000 + number * 7_919 % 25_000) // (1 if DEVICE == "cuda" else 50)
+            count = (32_000 + number * 31_676 % 100_000) // (1 if DEVICE == "cuda" else 200)
             source, target = torch.randint(0, count, (2, 6 * count), generator=drawn(number), device=DEVICE)
             nodes = torch.randn(count, width, generator=drawn(number), device=DEVICE)
             for layer in layers:
@@ -190,7 +194,7 @@ def graph_network_training() -> Callable[[], Step]:
     return begin
 
 
-@program(steps=8, needs="transformers")
+@program(warm=6, steps=12, needs="transformers")
 def generation_with_a_growing_cache() -> Callable[[], Step]:
     import torch
 
@@ -206,7 +210,7 @@ def generation_with_a_growing_cache() -> Callable[[], Step]:
                 made = model.generate(
                     batch,
                     attention_mask=torch.ones_like(batch),
-                    max_new_tokens=16,
+                    max_new_tokens=32,
                     do_sample=False,
                     pad_token_id=50256,
                 )
@@ -217,7 +221,7 @@ def generation_with_a_growing_cache() -> Callable[[], Step]:
     return begin
 
 
-@program(steps=40)
+@program(warm=8, steps=40)
 def graphed_inference_over_eight_batch_sizes() -> Callable[[], Step]:
     import torch
 
@@ -253,7 +257,7 @@ def graphed_inference_over_eight_batch_sizes() -> Callable[[], Step]:
     return begin
 
 
-@program(steps=16, needs="peft")
+@program(warm=6, steps=24, needs="peft")
 def lora_fine_tuning() -> Callable[[], Step]:
     import torch
     from peft import LoraConfig, get_peft_model
@@ -266,7 +270,7 @@ def lora_fine_tuning() -> Callable[[], Step]:
         optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=1e-3)
 
         def loss(number: int) -> Any:
-            batch = tokens(number, (8, 4), (384, 512, 256))
+            batch = tokens(number, (32, 16), (384, 512, 256))
             with torch.autocast(DEVICE, torch.bfloat16):
                 return model(input_ids=batch, labels=batch).loss
 
@@ -275,24 +279,46 @@ def lora_fine_tuning() -> Callable[[], Step]:
     return begin
 
 
-@program(steps=24, only_by_name=True)
-def compiled_training() -> Callable[[], Step]:
-    """Compiles for half a minute before its first step."""
-    import torch
+def compiled_training(mode: str, keeps_graphs: bool) -> Prepare:
+    """Make the program for a mode of torch.compile. It compiles for up to a minute before its first step."""
 
-    layer = torch.nn.TransformerEncoderLayer(512, 8, 2048, dropout=0.0, batch_first=True)
-    model = torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
-    compiled = torch.compile(model, dynamic=False)
-    state = copied(model.state_dict())
+    def prepare() -> Callable[[], Step]:
+        import torch
 
-    def begin() -> Step:
-        on_device(model, state)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+        width = 1024
+        layer = torch.nn.Sequential(
+            torch.nn.LayerNorm(width),
+            torch.nn.Linear(width, 4 * width),
+            torch.nn.GELU(),
+            torch.nn.Linear(4 * width, width),
+        )
+        state = copied(layer.state_dict())
+        compiled = torch.compile(layer, mode=mode, dynamic=False)
 
-        def loss(number: int) -> Any:
-            x = torch.randn((16, 32)[number % 2], 256, 512, generator=drawn(number), device=DEVICE)
-            return (compiled(x) - x).square().mean()
+        def begin() -> Step:
+            on_device(layer, state)
+            if keeps_graphs:
+                _at_end.append(torch.compiler.reset)
+            optimizer = torch.optim.AdamW(layer.parameters(), lr=1e-4)
 
-        return training_step(model, optimizer, loss)
+            def loss(number: int) -> Any:
+                torch.compiler.cudagraph_mark_step_begin()
+                x = torch.randn((4096, 8192)[number % 2], width, generator=drawn(number), device=DEVICE)
+                return (compiled(x) - x).square().mean()
 
-    return begin
+            return training_step(layer, optimizer, loss)
+
+        return begin
+
+    return prepare
+
+
+for _mode, _keeps_graphs in {
+    "default": False,
+    "reduce-overhead": True,
+    "max-autotune": True,
+    "max-autotune-no-cudagraphs": False,
+}.items():
+    PROGRAMS[f"compiled_training_{_mode.replace('-', '_')}"] = Program(
+        compiled_training(_mode, _keeps_graphs), warm=8, steps=24, needs="torch", only_by_name=True
+    )

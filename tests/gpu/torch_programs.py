@@ -7,7 +7,8 @@ Each program (torch_program_list.py) runs in one process, in turns: its model is
   1. All programs prepare, beside one another. Each runs a few steps with PyTorch's deterministic algorithms: twice on
      PyTorch's own allocator, then on the others. What it computes is the same bit for bit, or DIFFERENT; or PyTorch's
      own two runs differ already.
-  2. When all have done so, one after the other is timed, as users run it: rounds of a turn on each allocator.
+  2. When all have done so, one after the other is timed, as users run it: rounds of a turn on each allocator. A turn
+     first does as many steps as the program has shapes, which are not timed.
 
 Printed are the median of the rounds' ratios to PyTorch's own, how far apart the medians of PyTorch's own rounds lie,
 and the peak of reserved bytes. The status is 1 where a program failed or is DIFFERENT.
@@ -34,9 +35,10 @@ from torch_program_list import DEVICE, PROGRAMS, Step, release_models
 ALLOCATORS = ("native", "expandable", "cenote")
 CHECKED = ("native", "native", "expandable", "cenote")
 CHECKED_STEPS = 5
-WARM_STEPS = 3
-SECONDS_TO_PREPARE = 240
-SECONDS_TO_TIME = 120
+SECONDS_TO_PREPARE = 300
+SECONDS_TO_TIME = 180
+
+START = time.monotonic()
 
 Begin = Callable[[], Step]
 
@@ -64,24 +66,30 @@ def choose(allocator: str) -> None:
     torch.cuda.reset_peak_memory_stats()
 
 
-def run_turn(begin: Begin, allocator: str, steps: int) -> dict[str, Any]:
-    """Run the program from its beginning on."""
+def say(what: str) -> None:
+    """To the log of the program's process, of which the end is shown if it fails or takes too long."""
+    print(f"{time.monotonic() - START:6.1f} s: {what}", file=sys.stderr, flush=True)
+
+
+def run_turn(begin: Begin, allocator: str, warm: int, steps: int) -> dict[str, Any]:
+    """Run the program from its beginning on; the first steps are not timed."""
     import torch
 
     choose(allocator)
     torch.manual_seed(0)
     step = begin()
     times, seen = [], []
-    for number in range(WARM_STEPS + steps):
+    for number in range(warm + steps):
         if DEVICE == "cuda":
             torch.cuda.synchronize()
         began = time.perf_counter()
         value = step(number)
         seen.append(float(value).hex())
-        if number >= WARM_STEPS:
+        if number >= warm:
             times.append(time.perf_counter() - began)
     reserved = torch.cuda.max_memory_reserved() if DEVICE == "cuda" else 0
     release_models()
+    say(f"{warm + steps} steps on {allocator}")
     return {"allocator": allocator, "seen": seen, "times": times, "reserved": reserved}
 
 
@@ -99,7 +107,7 @@ def be_deterministic(wanted: bool) -> None:
 def check(begin: Begin) -> dict[str, Any]:
     """Compare what the program computes on each allocator."""
     be_deterministic(True)
-    turns = [run_turn(begin, allocator, CHECKED_STEPS - WARM_STEPS) for allocator in CHECKED]
+    turns = [run_turn(begin, allocator, 0, CHECKED_STEPS) for allocator in CHECKED]
     be_deterministic(False)
     first, again, *others = [turn["seen"] for turn in turns]
     if first != again:
@@ -109,13 +117,13 @@ def check(begin: Begin) -> dict[str, Any]:
     return {"verdict": verdict, **{turn["allocator"]: {"reserved": turn["reserved"]} for turn in turns}}
 
 
-def run_rounds(begin: Begin, steps: int, rounds: int) -> dict[str, Any]:
+def run_rounds(begin: Begin, warm: int, steps: int, rounds: int) -> dict[str, Any]:
     """Time turns on each allocator, each of which is first once in three rounds."""
-    run_turn(begin, "native", 1)  # the clocks and caches that others have left
+    run_turn(begin, "native", warm, 1)  # the clocks and caches that others have left
     turns = []
     for number in range(rounds):
         order = ALLOCATORS[number % 3 :] + ALLOCATORS[: number % 3]
-        turns += [run_turn(begin, allocator, steps) for allocator in order]
+        turns += [run_turn(begin, allocator, warm, steps) for allocator in order]
     result: dict[str, Any] = {}
     for allocator in ALLOCATORS:
         own = [turn for turn in turns if turn["allocator"] == allocator]
@@ -140,15 +148,17 @@ def serve(name: str, rounds: int, threads: int) -> None:
     torch.set_num_threads(threads)  # while all prepare
     program = PROGRAMS[name]
     torch.manual_seed(0)
+    say("imported")
     begin = program.prepare()
+    say("prepared")
     checked = check(begin)
     if rounds > 0:
         for allocator in ALLOCATORS:
-            run_turn(begin, allocator, 1)  # loads the kernels that it takes by default
+            run_turn(begin, allocator, 0, 1)  # loads the kernels that it takes by default
     print(json.dumps(checked), file=answers, flush=True)
     if sys.stdin.readline():
         torch.set_num_threads(os.cpu_count() or 1)
-        print(json.dumps(run_rounds(begin, program.steps, rounds)), file=answers, flush=True)
+        print(json.dumps(run_rounds(begin, program.warm, program.steps, rounds)), file=answers, flush=True)
 
 
 class Child:

@@ -52,9 +52,9 @@ std::size_t mapped_pages::page_bytes_for(std::size_t held) noexcept {
   return std::clamp(std::bit_floor(held / pages_per_pool), page_map::slot_bytes, page_map::max_page_bytes);
 }
 
-std::size_t mapped_pages::page_bytes() const noexcept {
+std::size_t mapped_pages::page_bytes_to_grow(std::size_t bytes) const noexcept {
   const std::size_t to_the_limit = maximum_ ? room(*maximum_) / pages_to_the_limit * pages_per_pool : max_allocation;
-  return page_bytes_for(std::min(held(), to_the_limit));
+  return page_bytes_for(std::min(held() + bytes, to_the_limit));
 }
 
 bool mapped_pages::bring(const paged_range::filling& wanted, stream_ref stream) {

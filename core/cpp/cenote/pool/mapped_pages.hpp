@@ -9,8 +9,9 @@
 //   2. bring() maps a page: a new one, or one that is mapped elsewhere, which then has two addresses.
 //   3. retire() says that an address is not used any more, once an event is complete. reap() unmaps what is complete,
 //      and the memory of a page goes back to the device with its last address.
-//   4. New pages are of about a thousandth of what is held, between 2 and 32 MiB: then there are about a thousand
-//      pages, and growth costs 2 to 4 ms a GiB. Near the limit they are smaller, so that less is lost at their edges.
+//   4. New pages are of about a thousandth of what is held with them, between 2 and 32 MiB: then there are about a
+//      thousand pages, and growth costs 2 to 4 ms a GiB. Near the limit they are smaller, so that less is lost at their
+//      edges.
 //
 // Invariant
 //   I1  held() = bytes of all pages, and never passes the maximum but for pages that are retired
@@ -53,8 +54,8 @@ class mapped_pages {
   /// The size of pages in a pool of so many bytes.
   static std::size_t page_bytes_for(std::size_t held) noexcept;
 
-  /// The size of the next new page.
-  std::size_t page_bytes() const noexcept;
+  /// The size of the pages that are made for so many more bytes.
+  std::size_t page_bytes_to_grow(std::size_t bytes) const noexcept;
 
   /// False when memory ran out; nothing has changed then. Throws cuda_error for any other failure.
   bool bring(const paged_range::filling& wanted, stream_ref stream);

@@ -157,7 +157,7 @@ void page_backing::make_whole(const request& wanted) {
 void* page_backing::bring_pages(const request& wanted, std::size_t bound, means by) {
   paged_range::request asked{};
   asked.may_create = pages_->room(bound);
-  asked.page_bytes = pages_->page_bytes();
+  asked.page_bytes = pages_->page_bytes_to_grow(wanted.bytes);
   asked.may_move_ready = by.may_move;
   asked.may_move_own = by.may_move && wanted.may_wait;
   asked.may_break = by.may_break;

@@ -17,7 +17,7 @@ namespace {
 /// A gap that is copied with what lies around it, rather than making two copies.
 constexpr std::size_t gap_worth_copying = 64 * KiB;
 
-/// Pages are unmapped behind the copies in groups of so many bytes: an event and a wait for each.
+/// Pages are unmapped behind the copies in groups of so many bytes: an event for each.
 constexpr std::size_t group_bytes = 256 * MiB;
 
 /// Before pages go that copies may still use. Where the driver refuses to wait, twice, it has failed for good.
@@ -106,6 +106,14 @@ void page_pause::copy_out_and_unmap(std::vector<parked_page>& leaving, mapped_pa
     std::shared_ptr<event> copied;
   };
   std::vector<group> groups;
+  std::size_t first = 0;  // of the groups that may still be mapped
+  std::size_t unmapped = 0;
+  const auto unmap_copied = [&](bool wait) {
+    for (; first < groups.size() && (wait || groups[first].copied->is_complete()); ++first) {
+      groups[first].copied->synchronize();
+      for (; unmapped < groups[first].end; ++unmapped) leaving[unmapped].memory = pages.hide(leaving[unmapped].at);
+    }
+  };
   std::size_t queued = 0;
   for (std::size_t i = 0; i < leaving.size(); ++i) {
     for (const extent& part : leaving[i].contents) where.save(part.offset, part.at, part.bytes, stream);
@@ -115,11 +123,7 @@ void page_pause::copy_out_and_unmap(std::vector<parked_page>& leaving, mapped_pa
     if (!is_last && queued < group_bytes) continue;
     groups.push_back({i + 1, event::record(stream, device())});
     queued = 0;
-  }
-  std::size_t unmapped = 0;
-  for (const group& each : groups) {
-    each.copied->synchronize();
-    for (; unmapped < each.end; ++unmapped) leaving[unmapped].memory = pages.hide(leaving[unmapped].at);
+    unmap_copied(is_last);
   }
 }
 

@@ -9,16 +9,16 @@
 // How it works
 //   1. Only what somebody may want is copied: blocks in use, and what graphs keep. Blocks that lie close together are
 //      copied as one.
-//   2. Pausing queues all copies on a stream of its own, and unmaps pages group by group behind them. The pages'
-//      memory is released at the end, when nothing can fail any more: until then a failure maps the same pages again.
-//      Where several pools are paused together that is when all of them are unmapped (hide, then release).
+//   2. Pausing queues all copies on a stream of its own, and unmaps pages group by group behind them, also while memory
+//      is still being pinned for later ones. The pages' memory is released at the end, when nothing can fail any more:
+//      until then a failure maps the same pages again. Where several pools are paused together that is when all of them
+//      are unmapped (hide, then release).
 //   3. Resuming makes page after page, and queues the copies into it meanwhile. A failure takes all new pages back;
 //      the copies are kept until the last one is there. Those that the driver refuses to unmap, twice, stay mapped
 //      for the next attempt, which only copies into them.
 //   4. A page that became wholly free while it was paused does not come again.
-//   5. Small pages that lie in a row come again as large ones, of about a five-hundredth of the pool: there are fewer
-//   of
-//      them to unmap and release the next time.
+//   5. Small pages that lie in a row come again as large ones, of about a 256th of the pool: there are fewer of them
+//      to unmap and release the next time.
 //
 // Invariants
 //   I1  while paused, a page of the heap is mapped if and only if it is none of `parked_`, or is_mapped there
