@@ -161,3 +161,76 @@ def test_the_drivers_managed_pool_keeps_what_is_freed_over_a_synchronisation(run
         assert resource.state().held >= 64 << 20
         """
     )
+
+
+SHARED_AND_OWN = """
+import gc, cenote
+cenote.install("pool", frameworks=[FRAMEWORK], torch_mode="pluggable")
+resource = cenote.mr.get_current_device_resource()
+PREPARE
+before = resource.state().held
+held = {}
+for shared in (True, False):
+    graphs = capture(8, shared)
+    held[shared] = resource.state().held - before
+    for _ in range(2):
+        for number in range(8):
+            launch(graphs, number)
+    del graphs
+    gc.collect()
+    cenote.driver.synchronize()
+    resource.trim(wait=True)
+    assert resource.state().held <= before, (shared, resource.state().held, before)
+print({shared: nbytes >> 20 for shared, nbytes in held.items()})
+assert held[True] * 4 <= held[False], held
+"""
+
+PREPARE = {
+    "torch": """
+import torch
+x = torch.ones(1 << 24, device="cuda")
+work = lambda number: ((x * 2) * (x + number)).sum()
+for _ in range(2):
+    work(0)
+torch.cuda.synchronize()
+def capture(count, shared):
+    graphs = []
+    for number in range(count):
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=graphs[0][0].pool() if shared and graphs else None):
+            y = work(number)
+        graphs.append((graph, y))
+    return graphs
+def launch(graphs, number):
+    graph, y = graphs[number]
+    graph.replay()
+    torch.cuda.synchronize()
+    assert float(y) == 2 * (1 + number) * len(x), number
+""",
+    "cupy": """
+import contextlib, cupy
+x, y = cupy.ones(1 << 23), cupy.empty(1 << 23)
+stream = cupy.cuda.Stream(non_blocking=True)
+with stream:
+    cupy.multiply(x + 1.0, x + 2.5, out=y)
+stream.synchronize()
+def capture(count, shared):
+    graphs, pool = [], cenote.GraphPool()
+    for number in range(count):
+        with pool if shared else contextlib.nullcontext(), stream:
+            stream.begin_capture()
+            cupy.multiply(x + 1.0, x + float(number), out=y)
+            graphs.append(stream.end_capture())
+    return graphs
+def launch(graphs, number):
+    graphs[number].launch(stream)
+    stream.synchronize()
+    assert bool((y == 2 * (1 + number)).all()), number
+""",
+}
+
+
+@pytest.mark.parametrize("framework", PREPARE)
+def test_graphs_of_a_pool_cost_one_of_them_and_leave_nothing_behind(run, framework):
+    pytest.importorskip(framework)
+    print(run(SHARED_AND_OWN.replace("FRAMEWORK", repr(framework)).replace("PREPARE", PREPARE[framework])))

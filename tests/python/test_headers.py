@@ -92,6 +92,7 @@ MADE_OF = {
     "driver/exported_pages",
     "driver/exported_pool_block",
     "driver/graph_lifetime",
+    "driver/graph_pool",
     "driver/identified_scope",
     "driver/imported_pages",
     "driver/imported_pool_block",

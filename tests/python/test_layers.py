@@ -199,6 +199,7 @@ PACKAGE_KNOWS: dict[str, set[str]] = {
     "_doors": set(),
     "frameworks": {"_core", "_doors", "_local_device", "driver", "mr", "registry", "sim"},
     "scopes": {"_core", "mr"},
+    "graph_pool": {"_core", "driver"},
     "allocators": {"__init__"},
     "compat": {"__init__", "_core", "mr", "pausing", "stream"},
 }

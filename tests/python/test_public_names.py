@@ -20,6 +20,7 @@ REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 DOCUMENTED_IN_CENOTE = {
     "cenote.budgets",
     "cenote.frameworks",
+    "cenote.graph_pool",
     "cenote.initialization",
     "cenote.logs.recording",
     "cenote.scopes",

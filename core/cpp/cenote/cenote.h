@@ -188,6 +188,16 @@ CENOTE_API int cenote_close_shared(void* pointer, void* stream);
 CENOTE_API int cenote_capture_begin(int device);
 CENOTE_API int cenote_capture_end(int device);
 
+/* The same for a capture whose graph shares memory with others of a pool: what one capture has freed serves the later
+ * ones on the same stream. Two numbers of the caller's, such as PyTorch's id, name a pool of a device, which takes one
+ * capture at a time. Its graphs are launched one at a time, in the order of their captures; a graph's outputs are valid
+ * until a later one is launched. Each begin is taken back by a release once its graph is not launched any more. The
+ * memory goes back to the device when nobody counts on the pool and its graphs are destroyed. 0, or negative on
+ * failure: then nothing has changed. */
+CENOTE_API int cenote_graph_pool_begin(int device, uint64_t first, uint64_t second);
+CENOTE_API int cenote_graph_pool_end(int device, uint64_t first, uint64_t second);
+CENOTE_API int cenote_graph_pool_release(int device, uint64_t first, uint64_t second);
+
 /* --- Pages with several users ------------------------------------------------------------------------------------- */
 
 /* A set of pages that several ranges of addresses show: memory of users of whom one works at a time, such as graphs
@@ -280,6 +290,9 @@ typedef struct cenote_api {
   int64_t (*pause)(const char* region, const char* keep);
   int64_t (*resume)(const char* region);
   void* (*allocate_aligned)(int client, int device, size_t bytes, size_t alignment, void* stream);
+  int (*graph_pool_begin)(int device, uint64_t first, uint64_t second);
+  int (*graph_pool_end)(int device, uint64_t first, uint64_t second);
+  int (*graph_pool_release)(int device, uint64_t first, uint64_t second);
 } cenote_api;
 
 /* The functions of that version of the interface, for the life of the process; null if this library does not have it.

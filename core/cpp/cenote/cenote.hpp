@@ -62,6 +62,7 @@
 #include "cenote/resources/system_memory_resource.hpp"
 #include "cenote/resources/virtual_memory_resource.hpp"
 #include "cenote/surface/block_offer.hpp"
+#include "cenote/surface/captures.hpp"
 #include "cenote/surface/client.hpp"
 #include "cenote/surface/opened_memory_resource.hpp"
 #include "cenote/surface/pause.hpp"

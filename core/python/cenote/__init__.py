@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from cenote.explanation import explain
     from cenote.exports import prometheus
     from cenote.frameworks import InstallReport, graphs_share_pages, install, uninstall
+    from cenote.graph_pool import GraphPool
     from cenote.logs import replay, timeline, trace
     from cenote.pausing import pause, region, resume
     from cenote.pressure import add_pressure_handler, remove_pressure_handler
@@ -68,6 +69,7 @@ __all__ = [
     "CudaStreamPool",
     "DeviceBuffer",
     "DriverUnavailableError",
+    "GraphPool",
     "InstallReport",
     "OutOfMemoryError",
     "Statistics",
@@ -126,6 +128,7 @@ _modules = (
 )
 _names = {
     "Budget": "cenote.budgets",
+    "GraphPool": "cenote.graph_pool",
     "InstallReport": "cenote.frameworks",
     "add_pressure_handler": "cenote.pressure",
     "budget": "cenote.budgets",

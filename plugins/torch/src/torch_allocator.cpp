@@ -73,13 +73,20 @@ CENOTE_API void cenote_torch_empty_cache() {
 }
 
 /// A graph capture, or torch.cuda.use_mem_pool, begins and ends. The two numbers are the pool's id; the last argument
-/// of the first function, a std::function that says which streams take part, is not needed to hold frees back.
-CENOTE_API void cenote_torch_begin_allocate_to_pool(int device, std::uint64_t, std::uint64_t, void*) {
-  require(api().capture_begin(device) == 0);
+/// of the first function, a std::function that says which streams take part, is not needed: a capture is known by its
+/// thread.
+CENOTE_API void cenote_torch_begin_allocate_to_pool(int device, std::uint64_t first, std::uint64_t second, void*) {
+  require(api().graph_pool_begin(device, first, second) == 0);
 }
 
-CENOTE_API void cenote_torch_end_allocate_to_pool(int device, std::uint64_t, std::uint64_t) {
-  require(api().capture_end(device) == 0);
+CENOTE_API void cenote_torch_end_allocate_to_pool(int device, std::uint64_t first, std::uint64_t second) {
+  require(api().graph_pool_end(device, first, second) == 0);
+}
+
+/// A graph is gone, or use_mem_pool has ended. Called by destructors: nothing may be thrown. A pool that is not known
+/// was begun before cenote was asked.
+CENOTE_API void cenote_torch_release_pool(int device, std::uint64_t first, std::uint64_t second) {
+  static_cast<void>(api().graph_pool_release(device, first, second));
 }
 
 }  // extern "C"

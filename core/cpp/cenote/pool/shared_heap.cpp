@@ -176,20 +176,43 @@ void shared_heap::meet(stream_ref stream, stream_id id, section& here) {
   here->meet(id);
 }
 
-/// The capture's memory is its own until the graph is gone; for ever where that cannot be seen.
+bool shared_heap::captured::is_over() const noexcept {
+  return (pool == nullptr || pool->is_released()) &&
+         std::ranges::all_of(graphs, [](const auto& graph) { return graph->is_over(); });
+}
+
+/// The capture's memory is its own until the graph is gone; for ever where that cannot be seen. In a pool of graphs it
+/// begins with what an earlier capture of this stream left.
 void shared_heap::meet_capture(stream_ref stream, stream_id id, section& here) {
   here.unlock();
   auto lifetime = graph_lifetime::of_capture(stream, device_, is_graph_gone_);
+  auto pool = graph_pool::of_capture(device_, id.value, is_graph_gone_);
   here.lock();
   if (here->knows(id)) return;
   if (lifetime == nullptr) return here->meet(id);
-  const auto place = captures_.try_emplace(id, std::move(lifetime)).first;
+  if (const auto earlier = pool != nullptr ? find_earlier(id, *pool) : captures_.end(); earlier != captures_.end()) {
+    std::erase_if(earlier->second.graphs, [](const auto& graph) { return graph->is_over(); });
+    earlier->second.graphs.push_back(std::move(lifetime));
+    here->continue_capture(earlier->first, id);
+    auto moved = captures_.extract(earlier);
+    moved.key() = id;
+    captures_.insert(std::move(moved));
+    return;
+  }
+  captured fresh{{std::move(lifetime)}, std::move(pool)};
+  const auto place = captures_.try_emplace(id, std::move(fresh)).first;
   try {
     here->meet_capture(id);
   } catch (...) {
     captures_.erase(place);
     throw;
   }
+}
+
+/// Of the same stream, into the pool: it has ended, as that stream is in a later one.
+auto shared_heap::find_earlier(stream_id id, const graph_pool& pool) -> captures::iterator {
+  return std::ranges::find_if(
+      captures_, [&](const auto& each) { return each.second.pool.get() == &pool && each.first.branch == id.branch; });
 }
 
 /// What covers all work of this device then covers that of a stream of another one as well.
@@ -235,7 +258,7 @@ void shared_heap::take_back_captured() noexcept {
     {
       const section here(*this);
       std::erase_if(captures_, [&](const auto& each) {
-        if (!each.second->is_over()) return false;
+        if (!each.second.is_over()) return false;
         gone.push_back(each.first);
         here->end_capture(each.first);
         return has_unmarked_orphans_ = true;

@@ -25,6 +25,7 @@
 
 #include "cenote/driver/event.hpp"
 #include "cenote/driver/graph_lifetime.hpp"
+#include "cenote/driver/graph_pool.hpp"
 #include "cenote/ground/mutex.hpp"
 #include "cenote/pool/request.hpp"
 #include "cenote/pool/stream_ordered_heap.hpp"
@@ -171,8 +172,18 @@ class shared_heap {
     shared_heap& heap_;
   };
 
+  /// What the memory of a capture waits for before it is taken back.
+  struct captured {
+    std::vector<std::shared_ptr<const graph_lifetime>> graphs;
+    std::shared_ptr<const graph_pool> pool;  // null: the graph's own memory
+
+    bool is_over() const noexcept;
+  };
+  using captures = std::unordered_map<stream_id, captured>;
+
   bool is_scattered(section& here, stream_id id, std::size_t held);
   void meet_capture(stream_ref stream, stream_id id, section& here);
+  captures::iterator find_earlier(stream_id id, const graph_pool& pool);
   std::optional<int> device_or_report(stream_ref stream) const noexcept;
   void thin_out(stream_id spared) noexcept;
   void* wait_for(request& wanted, stream_ordered_heap::borrowed found);
@@ -183,7 +194,7 @@ class shared_heap {
   const int device_;
   mutable object_mutex mutex_;        // guards what follows, but for the caches
   mutable stream_ordered_heap heap_;  // looking at it frees what was set aside
-  std::unordered_map<stream_id, std::shared_ptr<const graph_lifetime>> captures_;
+  captures captures_;
   bool has_unmarked_orphans_ = false;
   std::atomic<bool> is_closed_{false};
   const std::shared_ptr<std::atomic<bool>> is_graph_gone_ = std::make_shared<std::atomic<bool>>(false);

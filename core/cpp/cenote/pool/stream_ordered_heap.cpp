@@ -362,6 +362,11 @@ void stream_ordered_heap::meet_capture(stream_id id) {
   }
 }
 
+void stream_ordered_heap::continue_capture(stream_id earlier, stream_id id) noexcept {
+  empty_caches(earlier);
+  timelines_.rename(earlier, id, caches_);
+}
+
 void stream_ordered_heap::end_capture(stream_id id) {
   empty_caches(id);
   const stream_timeline& of_nobody = timelines_.meet(orphans, heap_);

@@ -40,6 +40,7 @@ class stream_timeline {
       : id_(id), owner_(owner), open_epoch_(first_epoch) {}
 
   stream_id id() const noexcept { return id_; }
+  void rename(stream_id id) noexcept { id_ = id; }
 
   /// The owner of the blocks freed on this stream, in the pool's heap.
   owner_index owner() const noexcept { return owner_; }

@@ -12,7 +12,6 @@
 #include "cenote/adaptors/statistics_resource_adaptor.hpp"
 #include "cenote/cenote.h"
 #include "cenote/cenote_or_throw.hpp"
-#include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/nvtx.hpp"
 #include "cenote/driver/page_set.hpp"
@@ -21,6 +20,7 @@
 #include "cenote/resources/pool_memory_resource.hpp"
 #include "cenote/surface/allocation_ledger.hpp"
 #include "cenote/surface/blocks_by_address.hpp"
+#include "cenote/surface/captures.hpp"
 #include "cenote/surface/client.hpp"
 #include "cenote/surface/pause.hpp"
 #include "cenote/surface/reclaimer.hpp"
@@ -235,6 +235,9 @@ constexpr cenote_api functions = {
     cenote_pause,
     cenote_resume,
     cenote_allocate_aligned,
+    cenote_graph_pool_begin,
+    cenote_graph_pool_end,
+    cenote_graph_pool_release,
 };
 
 }  // namespace
@@ -429,17 +432,23 @@ int cenote_close_shared(void* pointer, void* stream) {
 }
 
 int cenote_capture_begin(int device) {
-  return guarded_status([=] {
-    cenote::check_device(device);
-    cenote::capture_begins(device);
-  });
+  return guarded_status([=] { cenote::begin_capture(device); });
 }
 
 int cenote_capture_end(int device) {
-  return guarded_status([=] {
-    cenote::check_device(device);
-    if (cenote::capture_ended(device)) cenote::reclaimer::free_pending_on_every_device();
-  });
+  return guarded_status([=] { cenote::end_capture(device); });
+}
+
+int cenote_graph_pool_begin(int device, uint64_t first, uint64_t second) {
+  return guarded_status([=] { cenote::begin_capture_into(device, {first, second}); });
+}
+
+int cenote_graph_pool_end(int device, uint64_t first, uint64_t second) {
+  return guarded_status([=] { cenote::end_capture_into(device, {first, second}); });
+}
+
+int cenote_graph_pool_release(int device, uint64_t first, uint64_t second) {
+  return guarded_status([=] { cenote::release_graph_pool(device, {first, second}); });
 }
 
 cenote_page_set* cenote_make_page_set(int device) {

@@ -627,6 +627,13 @@ cdef extern from "cenote/surface/region.hpp" namespace "cenote" nogil:
     vector[string] region_names() except +raise_python_error
 
 
+cdef extern from "cenote/surface/captures.hpp" namespace "cenote" nogil:
+    cppclass graph_pool_number "cenote::graph_pool::number":
+        graph_pool_number(uint64_t first, uint64_t second)
+    void begin_capture_into(int device, graph_pool_number pool) except +raise_python_error
+    void end_capture_into(int device, graph_pool_number pool) except +raise_python_error
+    void release_graph_pool(int device, graph_pool_number pool) except +raise_python_error
+
 cdef extern from "cenote/surface/pause.hpp" namespace "cenote" nogil:
     size_t pause_resource "cenote::pause"(
         const shared_ptr[memory_resource]& resource, const string& keep) except +raise_python_error

@@ -320,6 +320,9 @@ TEST_F(c_abi, gives_the_same_functions_as_one_struct) {
   EXPECT_SAME(pause);
   EXPECT_SAME(resume);
   EXPECT_SAME(allocate_aligned);
+  EXPECT_SAME(graph_pool_begin);
+  EXPECT_SAME(graph_pool_end);
+  EXPECT_SAME(graph_pool_release);
 #undef EXPECT_SAME
   constexpr std::size_t members = 38;
   EXPECT_EQ(sizeof(cenote_api), 2 * sizeof(std::size_t) + members * sizeof(void*)) << "a member has no line above";

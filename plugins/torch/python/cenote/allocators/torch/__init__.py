@@ -51,6 +51,7 @@ _HOOKS = {
     "set_reset_fn": "cenote_torch_empty_cache",
     "set_begin_allocate_to_pool": "cenote_torch_begin_allocate_to_pool",
     "set_end_allocate_to_pool_fn": "cenote_torch_end_allocate_to_pool",
+    "set_release_pool": "cenote_torch_release_pool",
 }
 
 
