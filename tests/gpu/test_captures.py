@@ -178,7 +178,7 @@ for shared in (True, False):
             launch(graphs, number)
     del graphs
     gc.collect()
-    cenote.driver.synchronize()
+    cenote.driver.synchronize(0)
     resource.trim(wait=True)
     assert resource.state().held <= before, (shared, resource.state().held, before)
 print({shared: nbytes >> 20 for shared, nbytes in held.items()})
