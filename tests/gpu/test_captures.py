@@ -217,7 +217,7 @@ stream.synchronize()
 def capture(count, shared):
     graphs, pool = [], cenote.GraphPool()
     for number in range(count):
-        with pool if shared else contextlib.nullcontext(), stream:
+        with pool.capture(stream) if shared else contextlib.nullcontext(), stream:
             stream.begin_capture()
             cupy.multiply(x + 1.0, x + float(number), out=y)
             graphs.append(stream.end_capture())

@@ -188,13 +188,16 @@ CENOTE_API int cenote_close_shared(void* pointer, void* stream);
 CENOTE_API int cenote_capture_begin(int device);
 CENOTE_API int cenote_capture_end(int device);
 
-/* The same for a capture whose graph shares memory with others of a pool: what one capture has freed serves the later
- * ones on the same stream. Two numbers of the caller's, such as PyTorch's id, name a pool of a device, which takes one
- * capture at a time. Its graphs are launched one at a time, in the order of their captures; a graph's outputs are valid
- * until a later one is launched. Each begin is taken back by a release once its graph is not launched any more. The
- * memory goes back to the device when nobody counts on the pool and its graphs are destroyed. 0, or negative on
- * failure: then nothing has changed. */
-CENOTE_API int cenote_graph_pool_begin(int device, uint64_t first, uint64_t second);
+/* The same for a capture whose graph has memory together with others of a pool: what one capture has freed serves the
+ * later ones on the same stream. Two numbers of the caller's, such as PyTorch's id, name a pool of a device. Its graphs
+ * are launched one at a time; what one leaves in memory that it allocated is valid until another one is launched. The
+ * capture is that which begins on `stream`, or, by the other function, that whose streams `takes` answers with 1;
+ * `drop`, if it is not null, is called when `data` is not needed any more. Each begin is taken back by a release: at
+ * the last, no later capture joins these graphs. The memory goes back with the graphs that use it. 0, or negative on
+ * failure: then nothing has changed, and `data` is the caller's. */
+CENOTE_API int cenote_graph_pool_begin(int device, uint64_t first, uint64_t second, void* stream);
+CENOTE_API int cenote_graph_pool_begin_if(int device, uint64_t first, uint64_t second,
+                                          int (*takes)(void* data, void* stream), void* data, void (*drop)(void* data));
 CENOTE_API int cenote_graph_pool_end(int device, uint64_t first, uint64_t second);
 CENOTE_API int cenote_graph_pool_release(int device, uint64_t first, uint64_t second);
 
@@ -290,9 +293,11 @@ typedef struct cenote_api {
   int64_t (*pause)(const char* region, const char* keep);
   int64_t (*resume)(const char* region);
   void* (*allocate_aligned)(int client, int device, size_t bytes, size_t alignment, void* stream);
-  int (*graph_pool_begin)(int device, uint64_t first, uint64_t second);
+  int (*graph_pool_begin)(int device, uint64_t first, uint64_t second, void* stream);
   int (*graph_pool_end)(int device, uint64_t first, uint64_t second);
   int (*graph_pool_release)(int device, uint64_t first, uint64_t second);
+  int (*graph_pool_begin_if)(int device, uint64_t first, uint64_t second, int (*takes)(void* data, void* stream),
+                             void* data, void (*drop)(void* data));
 } cenote_api;
 
 /* The functions of that version of the interface, for the life of the process; null if this library does not have it.

@@ -7,16 +7,24 @@
 // behind that.
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "cenote/cenote.h"
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/foreign_exception.hpp"
 #include "out_of_memory.hpp"
 
+struct CUstream_st;
+
 namespace {
+
+/// How PyTorch tells a capture's streams.
+using stream_filter = std::function<bool(CUstream_st*)>;
 
 /// cenote's functions; std::runtime_error beside a library that is not the one this was compiled for.
 const cenote_api& api() {
@@ -72,21 +80,25 @@ CENOTE_API void cenote_torch_empty_cache() {
   for (int device = 0; device < api().device_count(); ++device) require(api().trim_to(device, 0, 1) >= 0);
 }
 
-/// A graph capture, or torch.cuda.use_mem_pool, begins and ends. The two numbers are the pool's id; the last argument
-/// of the first function, a std::function that says which streams take part, is not needed: a capture is known by its
-/// thread.
-CENOTE_API void cenote_torch_begin_allocate_to_pool(int device, std::uint64_t first, std::uint64_t second, void*) {
-  require(api().graph_pool_begin(device, first, second) == 0);
+/// A graph capture begins and ends. The two numbers are the pool's id; the filter knows the capture's streams.
+CENOTE_API void cenote_torch_begin_allocate_to_pool(int device, std::uint64_t first, std::uint64_t second,
+                                                    stream_filter takes) {
+  auto kept = std::make_unique<stream_filter>(std::move(takes));
+  const auto ask = [](void* filter, void* stream) -> int {
+    return (*static_cast<stream_filter*>(filter))(static_cast<CUstream_st*>(stream)) ? 1 : 0;
+  };
+  const auto drop = [](void* filter) { delete static_cast<stream_filter*>(filter); };
+  require(api().graph_pool_begin_if(device, first, second, ask, kept.get(), drop) == 0);
+  static_cast<void>(kept.release());  // drop() has it from now on
 }
 
 CENOTE_API void cenote_torch_end_allocate_to_pool(int device, std::uint64_t first, std::uint64_t second) {
   require(api().graph_pool_end(device, first, second) == 0);
 }
 
-/// A graph is gone, or use_mem_pool has ended. Called by destructors: nothing may be thrown. A pool that is not known
-/// was begun before cenote was asked.
-CENOTE_API void cenote_torch_release_pool(int device, std::uint64_t first, std::uint64_t second) {
-  static_cast<void>(api().graph_pool_release(device, first, second));
+/// A graph is gone. Called by destructors. A pool that is not known was begun before cenote was asked.
+CENOTE_API void cenote_torch_release_pool(int device, std::uint64_t first, std::uint64_t second) noexcept {
+  static_cast<void>(api().graph_pool_release(device, first, second));  // begun by api(), which is there
 }
 
 }  // extern "C"

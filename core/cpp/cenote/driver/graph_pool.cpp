@@ -1,12 +1,14 @@
 #include "cenote/driver/graph_pool.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <mutex>
-#include <optional>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
+#include "cenote/driver/stream_id.hpp"
 #include "cenote/ground/immortal.hpp"
 #include "cenote/ground/mutex.hpp"
 #include "cenote/ground/thread_number.hpp"
@@ -26,29 +28,11 @@ struct graph_pool::table {
     int device;
     number which;
     std::uint64_t thread;
-    std::shared_ptr<graph_pool> pool;
-    std::optional<std::uint64_t> capture;  // none before the first that is asked about
+    std::shared_ptr<const graph_pool> pool;
+    std::shared_ptr<const filter> takes;
   };
 
-  auto last_opening(int device, number which) {
-    const auto is_it = [&](const opening& each) { return each.device == device && each.which == which; };
-    return std::ranges::find_if(openings.rbegin(), openings.rend(), is_it);
-  }
-
-  /// Where a capture belongs that nobody has asked about.
-  opening* choose(int device) {
-    opening* only = nullptr;
-    int free = 0;
-    for (auto each = openings.rbegin(); each != openings.rend(); ++each) {
-      if (each->device != device || each->capture) continue;
-      if (each->thread == this_thread_number()) return &*each;
-      only = &*each;
-      ++free;
-    }
-    return free == 1 ? only : nullptr;
-  }
-
-  process_mutex mutex;  // guards all below, and what the pools say
+  process_mutex mutex;  // guards all below, and the pools' counts
   std::map<std::pair<int, number>, std::shared_ptr<graph_pool>> pools;
   std::vector<opening> openings;
 };
@@ -58,7 +42,15 @@ auto graph_pool::all() -> table& {
   return *the_one;
 }
 
-void graph_pool::begin(int device, number which) {
+auto graph_pool::same_capture_as(stream_ref origin, int device) -> filter {
+  return [origin, device](stream_ref stream) {
+    const stream_id its = identify(origin, device);
+    return its.is_capturing() && !its.is_nobody() && its.value == identify(stream, device).value;
+  };
+}
+
+void graph_pool::begin(int device, number which, filter takes) {
+  auto shared = std::make_shared<const filter>(std::move(takes));
   table& known = all();
   const std::lock_guard lock(known.mutex);
   known.openings.reserve(known.openings.size() + 1);
@@ -67,14 +59,19 @@ void graph_pool::begin(int device, number which) {
     found = known.pools.try_emplace({device, which}, std::make_shared<graph_pool>()).first;
   }
   ++found->second->count_;
-  known.openings.push_back({device, which, this_thread_number(), found->second, std::nullopt});
+  known.openings.push_back({device, which, this_thread_number(), found->second, std::move(shared)});
 }
 
 void graph_pool::end(int device, number which) {
   table& known = all();
+  table::opening closed;  // destroyed without the lock: the filter is the caller's
   const std::lock_guard lock(known.mutex);
-  const auto last = known.last_opening(device, which);
+  const auto is_it = [&](const table::opening& each) { return each.device == device && each.which == which; };
+  const auto is_own = [&](const table::opening& each) { return is_it(each) && each.thread == this_thread_number(); };
+  auto last = std::find_if(known.openings.rbegin(), known.openings.rend(), is_own);
+  if (last == known.openings.rend()) last = std::find_if(known.openings.rbegin(), known.openings.rend(), is_it);
   if (last == known.openings.rend()) refuse(which, device, " is not open");
+  closed = std::move(*last);
   known.openings.erase(std::next(last).base());
 }
 
@@ -83,27 +80,19 @@ void graph_pool::release(int device, number which) {
   const std::lock_guard lock(known.mutex);
   const auto found = known.pools.find({device, which});
   if (found == known.pools.end()) refuse(which, device, " is not known, or was released as often as it was begun");
-  graph_pool& pool = *found->second;
-  if (pool.count_ == 1 && known.last_opening(device, which) != known.openings.rend()) refuse(which, device, " is open");
-  if (--pool.count_ != 0) return;
-  pool.is_released_.store(true, std::memory_order_release);
-  for (const auto& each : pool.told_) each->store(true, std::memory_order_release);
-  known.pools.erase(found);
+  if (--found->second->count_ == 0) known.pools.erase(found);
 }
 
-std::shared_ptr<const graph_pool> graph_pool::of_capture(int device, std::uint64_t capture,
-                                                         const std::shared_ptr<std::atomic<bool>>& is_any_over) {
-  table& known = all();
-  const std::lock_guard lock(known.mutex);
-  const auto is_it = [=](const table::opening& each) { return each.device == device && each.capture == capture; };
-  const auto asked = std::ranges::find_if(known.openings, is_it);
-  table::opening* const place = asked != known.openings.end() ? &*asked : known.choose(device);
-  if (place == nullptr) return nullptr;
-  auto& told = place->pool->told_;
-  std::erase_if(told, [](const auto& each) { return each.use_count() == 1; });  // of an allocator that is gone
-  if (std::ranges::find(told, is_any_over) == told.end()) told.push_back(is_any_over);
-  place->capture = capture;
-  return place->pool;
+std::shared_ptr<const graph_pool> graph_pool::of_capture(stream_ref stream, int device) {
+  std::vector<table::opening> open;
+  {
+    table& known = all();
+    const std::lock_guard lock(known.mutex);
+    std::ranges::copy_if(known.openings, std::back_inserter(open),
+                         [=](const auto& each) { return each.device == device; });
+  }
+  const auto last = std::find_if(open.rbegin(), open.rend(), [=](const auto& each) { return (*each.takes)(stream); });
+  return last != open.rend() ? last->pool : nullptr;
 }
 
 }  // namespace cenote::inline v1

@@ -47,7 +47,8 @@
 namespace cenote::inline v1::recorder {
 
 /// A hold is memory that others than the program keep from the pool: a pin of a block, of 1 byte when it is put and of
-/// none when it is taken back; or a graph's, of no address, when the graph is gone.
+/// none when it is taken back; or a graph's, of no address: when the graph is gone, or, with a stream_number for bytes,
+/// when a later capture goes on with its memory.
 enum class event : std::uint8_t { none, allocate, free, failure, growth, trim, relief, hold };
 
 /// What is named in a region: the text of a number.

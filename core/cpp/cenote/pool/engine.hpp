@@ -20,7 +20,7 @@
 // While a stream is being captured into a graph, it takes no step that waits. The graph will use the addresses whenever
 // it is launched, so that such a block belongs to that branch of that capture for ever; if any other stream frees it,
 // it is retired. Over pages its memory comes from pages of the capture's own, and is taken back when the graph is gone
-// (graph_lifetime).
+// (graph_lifetime), or serves later captures of its pool of graphs (graph_pool).
 //
 // Invariants: those of shared_heap and of the backing.
 //

@@ -177,28 +177,20 @@ void shared_heap::meet(stream_ref stream, stream_id id, section& here) {
 }
 
 bool shared_heap::captured::is_over() const noexcept {
-  return (pool == nullptr || pool->is_released()) &&
-         std::ranges::all_of(graphs, [](const auto& graph) { return graph->is_over(); });
+  return std::ranges::all_of(graphs, [](const auto& graph) { return graph->is_over(); });
 }
 
 /// The capture's memory is its own until the graph is gone; for ever where that cannot be seen. In a pool of graphs it
 /// begins with what an earlier capture of this stream left.
 void shared_heap::meet_capture(stream_ref stream, stream_id id, section& here) {
   here.unlock();
+  auto pool = graph_pool::of_capture(stream, device_);
   auto lifetime = graph_lifetime::of_capture(stream, device_, is_graph_gone_);
-  auto pool = graph_pool::of_capture(device_, id.value, is_graph_gone_);
   here.lock();
   if (here->knows(id)) return;
   if (lifetime == nullptr) return here->meet(id);
-  if (const auto earlier = pool != nullptr ? find_earlier(id, *pool) : captures_.end(); earlier != captures_.end()) {
-    std::erase_if(earlier->second.graphs, [](const auto& graph) { return graph->is_over(); });
-    earlier->second.graphs.push_back(std::move(lifetime));
-    here->continue_capture(earlier->first, id);
-    auto moved = captures_.extract(earlier);
-    moved.key() = id;
-    captures_.insert(std::move(moved));
-    return;
-  }
+  const auto earlier = pool != nullptr ? find_earlier(id, *pool) : captures_.end();
+  if (earlier != captures_.end()) return continue_capture(earlier, id, std::move(lifetime), here);
   captured fresh{{std::move(lifetime)}, std::move(pool)};
   const auto place = captures_.try_emplace(id, std::move(fresh)).first;
   try {
@@ -207,6 +199,20 @@ void shared_heap::meet_capture(stream_ref stream, stream_id id, section& here) {
     captures_.erase(place);
     throw;
   }
+}
+
+/// The memory is that of both graphs from now on.
+void shared_heap::continue_capture(captures::iterator earlier, stream_id id,
+                                   std::shared_ptr<const graph_lifetime> lifetime, section& here) {
+  std::erase_if(earlier->second.graphs, [](const auto& graph) { return graph->is_over(); });
+  earlier->second.graphs.push_back(std::move(lifetime));
+  here->continue_capture(earlier->first, id);
+  const auto number = static_cast<std::uint32_t>(recorder::stream_number(id.value, true));
+  recorder::note(recorder::event::hold, device_, nullptr, number,
+                 {.stream = recorder::stream_number(earlier->first.value, true)});
+  auto moved = captures_.extract(earlier);
+  moved.key() = id;
+  captures_.insert(std::move(moved));
 }
 
 /// Of the same stream, into the pool: it has ended, as that stream is in a later one.

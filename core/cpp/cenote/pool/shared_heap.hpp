@@ -177,13 +177,15 @@ class shared_heap {
     std::vector<std::shared_ptr<const graph_lifetime>> graphs;
     std::shared_ptr<const graph_pool> pool;  // null: the graph's own memory
 
-    bool is_over() const noexcept;
+    bool is_over() const noexcept;  // all graphs that use it are gone
   };
   using captures = std::unordered_map<stream_id, captured>;
 
   bool is_scattered(section& here, stream_id id, std::size_t held);
   void meet_capture(stream_ref stream, stream_id id, section& here);
   captures::iterator find_earlier(stream_id id, const graph_pool& pool);
+  void continue_capture(captures::iterator earlier, stream_id id, std::shared_ptr<const graph_lifetime> lifetime,
+                        section& here);
   std::optional<int> device_or_report(stream_ref stream) const noexcept;
   void thin_out(stream_id spared) noexcept;
   void* wait_for(request& wanted, stream_ordered_heap::borrowed found);

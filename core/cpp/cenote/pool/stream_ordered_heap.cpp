@@ -362,9 +362,11 @@ void stream_ordered_heap::meet_capture(stream_id id) {
   }
 }
 
-void stream_ordered_heap::continue_capture(stream_id earlier, stream_id id) noexcept {
-  empty_caches(earlier);
-  timelines_.rename(earlier, id, caches_);
+void stream_ordered_heap::continue_capture(stream_id earlier, stream_id id) {
+  const stream_timeline* const its = timelines_.find(earlier);
+  heap_.take_retired(its->owner(), its->open_epoch());
+  timelines_.rename(earlier, id);
+  if constexpr (check_level >= 2) heap_.check();
 }
 
 void stream_ordered_heap::end_capture(stream_id id) {

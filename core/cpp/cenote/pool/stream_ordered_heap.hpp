@@ -197,8 +197,9 @@ class stream_ordered_heap {
   /// is called for the capture.
   void meet_capture(stream_id id);
 
-  /// A capture goes on with the memory of an earlier one, which is over.
-  void continue_capture(stream_id earlier, stream_id id) noexcept;
+  /// A capture goes on with the memory of an earlier one, which is over: also with what others have freed of it since,
+  /// as who launches the graphs has waited for them.
+  void continue_capture(stream_id earlier, stream_id id);
 
   /// The graph is gone, and its launches are done. But work from before the capture, and of others, may still use what
   /// was freed: that waits for a mark on `orphans`.

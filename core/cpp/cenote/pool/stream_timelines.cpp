@@ -74,14 +74,13 @@ void stream_timelines::drop(stream_id id, block_heap& heap, front_caches& caches
   caches.forget_if([id](stream_id each) { return each == id; });
 }
 
-void stream_timelines::rename(stream_id from, stream_id to, front_caches& caches) noexcept {
+void stream_timelines::rename(stream_id from, stream_id to) noexcept {
   auto renamed = timelines_.extract(from);
   first_epoch_ = std::max(first_epoch_, renamed.mapped().open_epoch() + 1);
   renamed.key() = to;
   renamed.mapped().rename(to);
   timelines_.insert(std::move(renamed));
   recent_ = {};
-  caches.forget_if([from](stream_id each) { return each == from; });
 }
 
 /// While there is one stream, nobody would wait for a mark.

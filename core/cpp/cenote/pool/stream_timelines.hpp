@@ -83,7 +83,7 @@ class stream_timelines {
   void drop(stream_id id, block_heap& heap, front_caches& caches) noexcept;
 
   /// Gives the timeline of a capture to a later one.
-  void rename(stream_id from, stream_id to, front_caches& caches) noexcept;
+  void rename(stream_id from, stream_id to) noexcept;
 
   /// Ends the open epoch if a mark is due in a pool of so many bytes. None ever is while there is one stream.
   std::optional<due_mark> close_if_worth_a_mark(stream_timeline& timeline, std::size_t pool_bytes) noexcept;

@@ -113,6 +113,10 @@ owner_index block_heap::retired_of(owner_index keeper) const noexcept {
   return found == retired_apart_.end() ? retired_ : found->second;
 }
 
+void block_heap::take_retired(owner_index keeper, stamp freed_at) {
+  reown(retired_of(keeper), std::numeric_limits<stamp>::max(), keeper, freed_at);
+}
+
 void block_heap::let_go(owner_index keeper, owner_index to, stamp freed_at) {
   const owner_index retired = retired_of(keeper);
   reown(keeper, std::numeric_limits<stamp>::max(), to, freed_at);

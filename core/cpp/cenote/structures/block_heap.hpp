@@ -54,6 +54,10 @@ class block_heap {
   /// that all share: let_go() finds it there.
   void retire_apart(owner_index keeper);
 
+  /// What the keeper kept and others have freed is the keeper's again, as if freed there at `freed_at`. After
+  /// retire_apart().
+  void take_retired(owner_index keeper, stamp freed_at);
+
   /// The keeper keeps nothing any more: what it has free, and what was retired, goes to `to`, as if freed there at
   /// `freed_at`. After retire_apart().
   void let_go(owner_index keeper, owner_index to, stamp freed_at);

@@ -238,6 +238,7 @@ constexpr cenote_api functions = {
     cenote_graph_pool_begin,
     cenote_graph_pool_end,
     cenote_graph_pool_release,
+    cenote_graph_pool_begin_if,
 };
 
 }  // namespace
@@ -439,8 +440,22 @@ int cenote_capture_end(int device) {
   return guarded_status([=] { cenote::end_capture(device); });
 }
 
-int cenote_graph_pool_begin(int device, uint64_t first, uint64_t second) {
-  return guarded_status([=] { cenote::begin_capture_into(device, {first, second}); });
+int cenote_graph_pool_begin(int device, uint64_t first, uint64_t second, void* stream) {
+  return guarded_status([=] { cenote::begin_capture_into(device, {first, second}, as_stream(stream)); });
+}
+
+int cenote_graph_pool_begin_if(int device, uint64_t first, uint64_t second, int (*takes)(void* data, void* stream),
+                               void* data, void (*drop)(void* data)) {
+  return guarded_status([=] {
+    if (takes == nullptr) throw std::invalid_argument("takes is null");
+    const auto dropped = std::make_shared<bool>(false);  // only once it is begun
+    const std::shared_ptr<void> kept(data, [=](void* gone) {
+      if (*dropped && drop != nullptr) drop(gone);
+    });
+    cenote::begin_capture_into(device, {first, second},
+                               [=](cenote::stream_ref stream) { return takes(kept.get(), stream.value()) != 0; });
+    *dropped = true;
+  });
 }
 
 int cenote_graph_pool_end(int device, uint64_t first, uint64_t second) {

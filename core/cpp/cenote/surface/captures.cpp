@@ -1,5 +1,7 @@
 #include "cenote/surface/captures.hpp"
 
+#include <utility>
+
 #include "cenote/driver/capture.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/surface/reclaimer.hpp"
@@ -16,9 +18,13 @@ void end_capture(int device) {
   if (capture_ended(device)) reclaimer::free_pending_on_every_device();
 }
 
-void begin_capture_into(int device, graph_pool::number pool) {
+void begin_capture_into(int device, graph_pool::number pool, stream_ref stream) {
+  begin_capture_into(device, pool, graph_pool::same_capture_as(stream, device));
+}
+
+void begin_capture_into(int device, graph_pool::number pool, graph_pool::filter takes) {
   check_device(device);
-  graph_pool::begin(device, pool);
+  graph_pool::begin(device, pool, std::move(takes));
   capture_begins(device);
 }
 
@@ -28,9 +34,6 @@ void end_capture_into(int device, graph_pool::number pool) {
   end_capture(device);
 }
 
-void release_graph_pool(int device, graph_pool::number pool) {
-  check_device(device);
-  graph_pool::release(device, pool);
-}
+void release_graph_pool(int device, graph_pool::number pool) { graph_pool::release(device, pool); }
 
 }  // namespace cenote::inline v1

@@ -17,11 +17,13 @@ CENOTE_EXPORT void begin_capture(int device);
 /// Frees what was held back meanwhile, if no other capture is announced.
 CENOTE_EXPORT void end_capture(int device);
 
-/// The same for a capture whose memory is that of a pool of graphs.
-CENOTE_EXPORT void begin_capture_into(int device, graph_pool::number pool);
+/// The same for a capture whose memory is that of a pool of graphs: the capture that begins on a stream, or whose
+/// streams the filter knows.
+CENOTE_EXPORT void begin_capture_into(int device, graph_pool::number pool, stream_ref stream);
+CENOTE_EXPORT void begin_capture_into(int device, graph_pool::number pool, graph_pool::filter takes);
 CENOTE_EXPORT void end_capture_into(int device, graph_pool::number pool);
 
-/// One graph less uses the pool.
+/// One capture less counts on the pool. At the last no later capture joins it. Never throws std::out_of_range.
 CENOTE_EXPORT void release_graph_pool(int device, graph_pool::number pool);
 
 }  // namespace v1

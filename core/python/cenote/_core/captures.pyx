@@ -2,12 +2,14 @@
 from libc.stdint cimport uint64_t
 
 from cenote._core cimport libcenote as lib
+from cenote._core.stream cimport Stream, as_stream
 
 
-def begin_capture_into(int device, uint64_t first, uint64_t second) -> None:
-    """Announce a capture on a device; its memory is the pool's."""
+def begin_capture_into(int device, uint64_t first, uint64_t second, stream not None) -> None:
+    """Announce the capture that begins on a stream; its memory is the pool's. The stream must live until its end."""
+    cdef Stream origin = as_stream(stream)
     with nogil:
-        lib.begin_capture_into(device, lib.graph_pool_number(first, second))
+        lib.begin_capture_into(device, lib.graph_pool_number(first, second), origin._handle)
 
 
 def end_capture_into(int device, uint64_t first, uint64_t second) -> None:
@@ -17,6 +19,5 @@ def end_capture_into(int device, uint64_t first, uint64_t second) -> None:
 
 
 def release_graph_pool(int device, uint64_t first, uint64_t second) -> None:
-    """Take back one beginning."""
-    with nogil:
-        lib.release_graph_pool(device, lib.graph_pool_number(first, second))
+    """Take back one beginning. Legal at any time, also in a forked child."""
+    lib.release_graph_pool(device, lib.graph_pool_number(first, second))

@@ -630,7 +630,7 @@ cdef extern from "cenote/surface/region.hpp" namespace "cenote" nogil:
 cdef extern from "cenote/surface/captures.hpp" namespace "cenote" nogil:
     cppclass graph_pool_number "cenote::graph_pool::number":
         graph_pool_number(uint64_t first, uint64_t second)
-    void begin_capture_into(int device, graph_pool_number pool) except +raise_python_error
+    void begin_capture_into(int device, graph_pool_number pool, stream_ref stream) except +raise_python_error
     void end_capture_into(int device, graph_pool_number pool) except +raise_python_error
     void release_graph_pool(int device, graph_pool_number pool) except +raise_python_error
 

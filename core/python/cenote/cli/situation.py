@@ -189,7 +189,9 @@ def _keep_for_graphs(trace: Trace, recording: Recording, captured_from: int | No
     The one that failed is left as it was: it is a capture in the replay, too.
     """
     holds = recording.events[recording.events["event"] == Event.HOLD]
-    gone = set(holds["stream"][holds["address"] == 0].tolist())
+    of_graphs = holds[holds["address"] == 0]
+    goes_on = dict(of_graphs[["stream", "bytes"]][of_graphs["bytes"] != 0].tolist())
+    gone = set(of_graphs["stream"][of_graphs["bytes"] == 0].tolist())
     is_captured = trace["stream"] >= _FIRST_CAPTURED
     if captured_from is not None:
         is_captured &= trace["stream"] != trace["stream"][captured_from]
@@ -199,7 +201,8 @@ def _keep_for_graphs(trace: Trace, recording: Recording, captured_from: int | No
     live: dict[int, tuple[int, int]] = {}
     for at in captured.tolist():
         _, _, action, pointer, nbytes, stream = trace[at].item()
-        if stream - FIRST_STREAM in gone or nbytes == 0:
+        stream = _last_to_go_on(stream - FIRST_STREAM, goes_on)
+        if stream in gone or nbytes == 0:
             continue
         now = used.setdefault(stream, [0, 0])
         if action == Action.ALLOCATE:
@@ -216,6 +219,15 @@ def _keep_for_graphs(trace: Trace, recording: Recording, captured_from: int | No
             used[its_stream][0] -= its_bytes
             trace["bytes"][at] = 0  # nothing is freed
     return frozenset(kept), sum(1 for _, most in used.values() if most)
+
+
+def _last_to_go_on(stream: int, goes_on: dict[int, int]) -> int:
+    """Find the last of the captures of a pool of graphs that had the memory of this one; itself where there is none."""
+    for _ in goes_on:  # no more steps than there are, whatever a file says
+        if stream not in goes_on:
+            break
+        stream = goes_on[stream]
+    return stream
 
 
 def _pinned_and_freed(recording: Recording, offset: int) -> frozenset[int]:

@@ -63,7 +63,8 @@ class Event(IntEnum):
     """What an event is.
 
     A hold is memory that others than the program keep from the pool: a pin of the block at its address, of 1 byte when
-    it is put and of none when it is taken back; or, of no address, the end of the graph that had its stream's memory.
+    it is put and of none when it is taken back; or, of no address, the end of the graph that had its stream's memory,
+    or, with bytes, a later capture that goes on with that: they are its stream, as events have it.
     """
 
     ALLOCATE = 1
