@@ -168,6 +168,7 @@ import gc, cenote
 cenote.install("pool", frameworks=[FRAMEWORK], torch_mode="pluggable")
 resource = cenote.mr.get_current_device_resource()
 PREPARE
+resource.trim(wait=True)
 before = resource.state().held
 held = {}
 for shared in (True, False):

@@ -9,7 +9,9 @@
 #include "cenote/cenote.h"
 #include "cenote/resources/arena_memory_resource.hpp"
 #include "cenote/resources/binning_memory_resource.hpp"
+#include "cenote/resources/cuda_memory_resource.hpp"
 #include "cenote/resources/fixed_size_memory_resource.hpp"
+#include "cenote/resources/pool_memory_resource.hpp"
 #include "cenote/resources/virtual_memory_resource.hpp"
 #include "cenote/surface/region.hpp"
 #include "support/clients.hpp"
@@ -60,6 +62,26 @@ TEST_F(paused_programs, lay_the_blocks_of_a_region_into_its_own_pool) {
   EXPECT_EQ(held("weights"), 0u);
   resume_region("weights");
   client_deallocate(block, {});
+}
+
+TEST_F(paused_programs, have_fewer_and_larger_pages_in_a_region_also_near_a_limit_no_more_than_it_allows) {
+  const auto pages_of = [](pool_memory_resource& pool, std::size_t bytes) {
+    const auto before = pool.counters().upstream_allocations;
+    void* const block = pool.allocate({}, bytes);
+    pool.deallocate({}, block, bytes);
+    return pool.counters().upstream_allocations - before;
+  };
+  auto& region = dynamic_cast<pool_memory_resource&>(*get_region("weights", 0));
+  pool_memory_resource plain(std::make_shared<virtual_memory_resource>(0));
+  EXPECT_EQ(pages_of(plain, 2 * GiB), 1024u);
+  plain.trim(0, true);
+  EXPECT_EQ(pages_of(region, 2 * GiB), 256u);
+  region.trim(0, true);
+  pool_memory_resource limited(std::make_shared<virtual_memory_resource>(0), std::nullopt, 128 * MiB);
+  limited.expect_pauses();
+  EXPECT_EQ(pages_of(limited, 128 * MiB), 64u);
+  pool_memory_resource over_chunks(std::make_shared<cuda_memory_resource>(0));
+  EXPECT_THROW(over_chunks.expect_pauses(), std::logic_error);
 }
 
 TEST_F(paused_programs, refuse_regions_that_are_wrong) {

@@ -12,7 +12,6 @@ namespace cenote::inline v1::pool {
 namespace {
 
 constexpr std::size_t ranges_per_device = 4;  // addresses for each byte of the device
-constexpr std::size_t pages_per_pool = 1024;
 constexpr std::size_t pages_to_the_limit = 64;
 
 std::shared_ptr<const address_reservation> reserve_range(int device) {
@@ -48,13 +47,10 @@ std::size_t mapped_pages::room(std::size_t bound) const noexcept {
   return most - std::min(most, held());
 }
 
-std::size_t mapped_pages::page_bytes_for(std::size_t held) noexcept {
-  return std::clamp(std::bit_floor(held / pages_per_pool), page_map::slot_bytes, page_map::max_page_bytes);
-}
-
 std::size_t mapped_pages::page_bytes_to_grow(std::size_t bytes) const noexcept {
-  const std::size_t to_the_limit = maximum_ ? room(*maximum_) / pages_to_the_limit * pages_per_pool : max_allocation;
-  return page_bytes_for(std::min(held() + bytes, to_the_limit));
+  const std::size_t by_size = (held() + bytes) / pages_of_a_pool_;
+  const std::size_t by_the_limit = maximum_ ? room(*maximum_) / pages_to_the_limit : max_allocation;
+  return std::clamp(std::bit_floor(std::min(by_size, by_the_limit)), page_map::slot_bytes, page_map::max_page_bytes);
 }
 
 bool mapped_pages::bring(const paged_range::filling& wanted, stream_ref stream) {

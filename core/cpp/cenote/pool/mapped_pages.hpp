@@ -10,8 +10,8 @@
 //   3. retire() says that an address is not used any more, once an event is complete. reap() unmaps what is complete,
 //      and the memory of a page goes back to the device with its last address.
 //   4. New pages are of about a thousandth of what is held with them, between 2 and 32 MiB: then there are about a
-//      thousand pages, and growth costs 2 to 4 ms a GiB. Near the limit they are smaller, so that less is lost at their
-//      edges.
+//      thousand pages, and growth costs 2 to 4 ms a GiB. A pool that is to be paused has a fourth of them. Near the
+//      limit they are smaller, so that less is lost at their edges.
 //
 // Invariant
 //   I1  held() = bytes of all pages, and never passes the maximum but for pages that are retired
@@ -51,8 +51,11 @@ class mapped_pages {
   /// Bytes that new pages may have before held() passes `bound` or the maximum.
   std::size_t room(std::size_t bound) const noexcept;
 
-  /// The size of pages in a pool of so many bytes.
-  static std::size_t page_bytes_for(std::size_t held) noexcept;
+  /// How many pages a pool has that is paused: each costs 0.1 ms to give back and to bring.
+  static constexpr std::size_t pages_of_a_paused_pool = 256;
+
+  /// From now on so few are made.
+  void expect_pauses() noexcept { pages_of_a_pool_ = pages_of_a_paused_pool; }
 
   /// The size of the pages that are made for so many more bytes.
   std::size_t page_bytes_to_grow(std::size_t bytes) const noexcept;
@@ -100,6 +103,7 @@ class mapped_pages {
   mapping_table mappings_;
   std::vector<retired> retired_;
   std::atomic<std::size_t> held_{0};
+  std::size_t pages_of_a_pool_ = 1024;
 };
 
 }  // namespace cenote::inline v1::pool

@@ -266,7 +266,7 @@ void page_backing::begin(std::size_t bytes) {
   asked.bytes = whole;
   asked.alignment = default_alignment;
   asked.may_create = whole;
-  asked.page_bytes = mapped_pages::page_bytes_for(whole);
+  asked.page_bytes = pages_->page_bytes_to_grow(whole);
   std::optional<paged_range::plan> planned;
   {
     const shared_heap::section here(heap_);

@@ -24,6 +24,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -66,6 +67,12 @@ class page_backing final : public backing {
   std::size_t resume();
 
   const page_pause& pausing() const noexcept { return pause_; }
+
+  /// Makes pages larger from now on.
+  void expect_pauses() {
+    const std::lock_guard one_at_a_time(growth());
+    pages_->expect_pauses();
+  }
 
  private:
   /// What pages may be brought for a request, besides new ones up to a bound.

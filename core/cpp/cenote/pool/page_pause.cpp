@@ -219,9 +219,8 @@ void page_pause::map_kept_memory(mapped_pages& pages) {
 
 /// Has pages come again as larger ones.
 void page_pause::merge_pages() {
-  constexpr std::size_t pages_of_a_pool = 256;  // each costs 0.1 ms to give back and to bring
-  const std::size_t largest =
-      std::clamp(std::bit_ceil(bytes() / pages_of_a_pool), page_map::slot_bytes, page_map::max_page_bytes);
+  const std::size_t largest = std::clamp(std::bit_ceil(bytes() / mapped_pages::pages_of_a_paused_pool),
+                                         page_map::slot_bytes, page_map::max_page_bytes);
   const shared_heap::section here(heap_);
   std::vector<parked_page> fewer;
   fewer.reserve(parked_.size());

@@ -149,6 +149,8 @@ std::size_t pool_memory_resource::pause(const std::string& keep) {
 
 std::size_t pool_memory_resource::resume() { return require_pages(engine_->memory()).resume(); }
 
+void pool_memory_resource::expect_pauses() { require_pages(engine_->memory()).expect_pauses(); }
+
 bool pool_memory_resource::can_be_paused() const noexcept {
   return dynamic_cast<const pool::page_backing*>(&engine_->memory()) != nullptr;
 }

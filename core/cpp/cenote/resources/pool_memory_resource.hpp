@@ -96,6 +96,10 @@ class pool_memory_resource final : public memory_resource {
   /// cuda_error.
   std::size_t resume();
 
+  /// The pool is going to be paused: its pages are larger from now on, of a 256th of it instead of a thousandth, so
+  /// that there are fewer to unmap and to map. std::logic_error for a pool that is not over virtual memory.
+  void expect_pauses();
+
   /// Whether the pool is over virtual memory that its device has.
   bool can_be_paused() const noexcept;
   bool is_paused() const noexcept;

@@ -50,8 +50,11 @@ std::string specification_of(const std::string& name, const std::string& asked) 
 
 std::shared_ptr<memory_resource> make_pool_of(const std::string& specification, int device) {
   auto made = make_resource(specification, device);
-  const auto* const pool = dynamic_cast<const pool_memory_resource*>(made.get());
-  if (pool != nullptr && pool->can_be_paused()) return made;
+  auto* const pool = dynamic_cast<pool_memory_resource*>(made.get());
+  if (pool != nullptr && pool->can_be_paused()) {
+    pool->expect_pauses();
+    return made;
+  }
   throw std::invalid_argument("a region is a pool over virtual memory, as 'pool | virtual', not '" + specification +
                               "' on device " + std::to_string(device));
 }
