@@ -12,6 +12,7 @@ import pytest
 
 import cenote
 from cenote import GraphPool, Stream, driver, mr, recorder, sim
+from cenote.cli import situation
 
 SIMULATED_DRIVER = ctypes.CDLL(str(Path(driver.__file__).parent / "lib" / "libcenote_sim.so"))
 TEMPORARY = 4 << 20
@@ -130,3 +131,20 @@ def test_an_explanation_counts_the_memory_of_a_pool_once(pool: mr.PoolMemoryReso
     held_after_trim(pool)
     assert graph_steps()[before + 2 :] == [(third, 0, 0)]
     assert len({first, second, third}) == 3
+
+
+@pytest.mark.parametrize(
+    ("steps", "names", "gone"),
+    [
+        ([(1, 0), (2, 0)], {1: 1, 2: 2}, {1, 2}),
+        ([(1, 2), (2, 3), (3, 0)], {1: 1, 2: 1, 3: 1}, {1}),
+        ([(1, 2), (2, 3)], {1: 1, 2: 1, 3: 1}, set()),
+        ([(1, 2), (1, 3), (3, 0)], {1: 1, 2: 1, 3: 1}, set()),  # a branch goes on in 2, which is there
+        ([(1, 2), (1, 3), (3, 0), (2, 0), (4, 0)], {1: 1, 2: 1, 3: 1, 4: 4}, {1, 4}),
+        ([(1, 2), (2, 1)], {1: 1, 2: 1}, {1}),  # of a damaged file
+    ],
+)
+def test_captures_that_share_memory_are_one(
+    steps: list[tuple[int, int]], names: dict[int, int], gone: set[int]
+) -> None:
+    assert situation._memory_of_graphs(steps) == (names, gone)

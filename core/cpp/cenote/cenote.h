@@ -190,11 +190,15 @@ CENOTE_API int cenote_capture_end(int device);
 
 /* The same for a capture whose graph has memory together with others of a pool: what one capture has freed serves the
  * later ones on the same stream. Two numbers of the caller's, such as PyTorch's id, name a pool of a device. Its graphs
- * are launched one at a time; what one leaves in memory that it allocated is valid until another one is launched. The
- * capture is that which begins on `stream`, or, by the other function, that whose streams `takes` answers with 1;
- * `drop`, if it is not null, is called when `data` is not needed any more. Each begin is taken back by a release: at
- * the last, no later capture joins these graphs. The memory goes back with the graphs that use it. 0, or negative on
- * failure: then nothing has changed, and `data` is the caller's. */
+ * are launched one at a time, each after all work that uses the results of the one before; what one leaves in memory
+ * that it allocated is valid until another one is launched.
+ *
+ * The capture is that which begins on `stream`, or, by the other function, that whose streams `takes` answers with 1.
+ * The streams live until the end. `takes` is asked by any thread until then, by one at a time; it may call CUDA, but
+ * neither wait for another thread nor allocate. `drop`, if it is not null, is called with `data` at the end.
+ *
+ * Each begin is taken back by a release: at the last, no later capture joins these graphs. The memory goes back with
+ * the graphs that use it. 0, or negative on failure: then nothing has changed, and `data` is the caller's. */
 CENOTE_API int cenote_graph_pool_begin(int device, uint64_t first, uint64_t second, void* stream);
 CENOTE_API int cenote_graph_pool_begin_if(int device, uint64_t first, uint64_t second,
                                           int (*takes)(void* data, void* stream), void* data, void (*drop)(void* data));

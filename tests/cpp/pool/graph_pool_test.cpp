@@ -1,11 +1,14 @@
 // Pools of graphs: later captures use what earlier ones have freed, and it all comes back.
 #include <memory>
 #include <stdexcept>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "cenote/cenote.h"
+#include "cenote/driver/after_captures.hpp"
+#include "cenote/driver/capture.hpp"
 #include "cenote/driver/cuda_stream.hpp"
 #include "cenote/driver/event.hpp"
 #include "cenote/surface/captures.hpp"
@@ -186,6 +189,92 @@ TEST_F(graphs_of_a_pool, that_are_abandoned_leave_nothing_behind) {
     end_capture_into(0, ours);
     pool_->deallocate(eager_, block, temporary_bytes);
   }
+  for (int i = 0; i < 3; ++i) release_graph_pool(0, ours);
+  EXPECT_EQ(bytes_after_trim(), 0u);
+}
+
+TEST_F(graphs_of_a_pool, give_no_branch_what_another_one_of_the_same_capture_has_freed) {
+  begin_capture_into(0, ours, captured_);
+  begin();
+  void* const kept = pool_->allocate(captured_, temporary_bytes);
+  const CUgraph first = end();
+  end_capture_into(0, ours);
+  const cuda_stream origin(0, cuda_stream::kind::non_blocking);
+  begin_capture_into(0, ours, origin);
+  ASSERT_EQ(cuStreamBeginCapture(origin.value(), CU_STREAM_CAPTURE_MODE_RELAXED), CUDA_SUCCESS);
+  order_after(captured_, origin, 0);
+  fill_async(kept, 1, temporary_bytes, origin, 0);
+  pool_->deallocate(origin, kept, temporary_bytes);
+  void* const of_the_branch = pool_->allocate(captured_, temporary_bytes);  // which waits for nothing of the origin's
+  EXPECT_NE(of_the_branch, kept);
+  order_after(origin, captured_, 0);
+  CUgraph second = nullptr;
+  ASSERT_EQ(cuStreamEndCapture(origin.value(), &second), CUDA_SUCCESS);
+  end_capture_into(0, ours);
+  begin_capture_into(0, ours, captured_);
+  begin();
+  EXPECT_EQ(pool_->allocate(captured_, temporary_bytes), kept) << "a later graph may";
+  const CUgraph third = end();
+  end_capture_into(0, ours);
+  for (void* const block : {kept, of_the_branch}) pool_->deallocate(eager_, block, temporary_bytes);
+  for (const CUgraph each : {first, second, third}) EXPECT_EQ(cuGraphDestroy(each), CUDA_SUCCESS);
+  for (int i = 0; i < 3; ++i) release_graph_pool(0, ours);
+  EXPECT_EQ(bytes_after_trim(), 0u);
+}
+
+TEST_F(graphs_of_a_pool, take_no_capture_of_another_threads_own_default_stream) {
+  const stream_ref own = per_thread_default_stream();
+  begin_capture_into(0, ours, own);
+  std::vector<CUgraph> graphs;
+  std::thread([&] {
+    const device_scope scope(0);
+    for (int i = 0; i < 2; ++i) {
+      ASSERT_EQ(cuStreamBeginCapture(own.value(), CU_STREAM_CAPTURE_MODE_RELAXED), CUDA_SUCCESS);
+      pool_->deallocate(own, pool_->allocate(own, temporary_bytes), temporary_bytes);
+      ASSERT_EQ(cuStreamEndCapture(own.value(), &graphs.emplace_back()), CUDA_SUCCESS);
+    }
+  }).join();
+  EXPECT_EQ(pool_->pool_size(), 2 * temporary_bytes);
+  end_capture_into(0, ours);
+  release_graph_pool(0, ours);
+  for (const CUgraph each : graphs) EXPECT_EQ(cuGraphDestroy(each), CUDA_SUCCESS);
+  EXPECT_EQ(bytes_after_trim(), 0u);
+}
+
+TEST_F(graphs_of_a_pool, have_memory_of_their_own_where_a_filter_throws) {
+  void* const block = pool_->allocate(eager_, temporary_bytes);
+  synchronize(eager_, 0);
+  {
+    captured_stderr reported;
+    begin_capture_into(0, ours, graph_pool::filter([](stream_ref) -> bool { throw std::runtime_error("no idea"); }));
+    begin();
+    pool_->deallocate(captured_, block, temporary_bytes);
+    EXPECT_EQ(cuGraphDestroy(end()), CUDA_SUCCESS);
+    end_capture_into(0, ours);
+    EXPECT_NE(reported.text().find("a capture has memory of its own"), std::string::npos) << reported.text();
+  }
+  release_graph_pool(0, ours);
+  EXPECT_EQ(bytes_after_trim(), 0u);
+}
+
+TEST_F(graphs_of_a_pool, may_be_closed_and_opened_again_within_a_capture) {
+  begin_capture_into(0, ours, captured_);
+  begin();
+  void* const first = pool_->allocate(captured_, temporary_bytes);
+  EXPECT_TRUE(is_capture_announced(0));
+  end_capture_into(0, ours);
+  EXPECT_FALSE(is_capture_announced(0));
+  begin_capture_into(0, ours, captured_);
+  do_after_captures(0, [] {
+    synchronize_device(0);  // would end the capture
+    return true;
+  });
+  end_capture_into(0, ours);
+  begin_capture_into(0, ours, captured_);
+  const CUgraph graph = end();
+  end_capture_into(0, ours);
+  pool_->deallocate(eager_, first, temporary_bytes);
+  EXPECT_EQ(cuGraphDestroy(graph), CUDA_SUCCESS);
   for (int i = 0; i < 3; ++i) release_graph_pool(0, ours);
   EXPECT_EQ(bytes_after_trim(), 0u);
 }

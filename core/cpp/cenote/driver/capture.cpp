@@ -8,7 +8,7 @@
 #include "cenote/driver/after_captures.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/driver.hpp"
-#include "cenote/driver/stream_ref.hpp"
+#include "cenote/driver/stream_scope.hpp"
 #include "cenote/ground/environment.hpp"
 #include "cenote/ground/error.hpp"
 
@@ -29,19 +29,36 @@ promise promise_of_environment() {
 
 std::atomic<int>& count_of(int device) { return captures_underway.at(static_cast<std::size_t>(device)); }
 
-}  // namespace
-
-void capture_begins(int device) { count_of(device).fetch_add(1, std::memory_order_acq_rel); }
-
-bool capture_ended(int device) {
+/// Returns how many there were.
+int count_one_less(int device) {
   std::atomic<int>& count = count_of(device);
   int underway = count.load(std::memory_order_acquire);
   do {
     if (underway == 0) break;  // it began before cenote was told of any
   } while (!count.compare_exchange_weak(underway, underway - 1, std::memory_order_acq_rel));
-  if (underway > 1) return false;
+  return underway;
+}
+
+}  // namespace
+
+void capture_begins(int device) { count_of(device).fetch_add(1, std::memory_order_acq_rel); }
+
+bool capture_ended(int device) {
+  if (count_one_less(device) > 1) return false;
   do_what_was_put_off(device);
   return true;
+}
+
+void capture_goes_on(int device) { count_one_less(device); }
+
+std::optional<std::uint64_t> capture_of(stream_ref stream, int device) {
+  if (stream.is_legacy_default()) return std::nullopt;  // the driver captures none
+  const stream_scope scope(stream, device);
+  CUstreamCaptureStatus status{};
+  cuuint64_t value = 0;
+  CENOTE_DRIVER_CALL(cuStreamGetCaptureInfo, stream.value(), &status, &value, nullptr, nullptr, nullptr);
+  if (status != CU_STREAM_CAPTURE_STATUS_ACTIVE) return std::nullopt;
+  return value;
 }
 
 bool is_capture_announced(int device) { return count_of(device).load(std::memory_order_acquire) != 0; }

@@ -15,7 +15,10 @@
 #pragma once
 
 #include <atomic>
+#include <cstdint>
+#include <optional>
 
+#include "cenote/driver/stream_ref.hpp"
 #include "cenote/ground/error.hpp"
 #include "cenote/ground/export.hpp"
 
@@ -25,6 +28,13 @@ void capture_begins(int device);
 
 /// True if no other capture was announced that is underway now. Then what was put off is done (after_captures.hpp).
 bool capture_ended(int device);
+
+/// It is not over, but not announced any more: nothing is done yet.
+void capture_goes_on(int device);
+
+/// The id of the capture that a stream is in; none where it is in none, or that was invalidated. Legal at any time. A
+/// per-thread default stream is the calling thread's.
+std::optional<std::uint64_t> capture_of(stream_ref stream, int device);
 
 /// Whether anyone has said that work of `device` is being captured.
 bool is_capture_announced(int device);

@@ -364,7 +364,9 @@ void stream_ordered_heap::meet_capture(stream_id id) {
 
 void stream_ordered_heap::continue_capture(stream_id earlier, stream_id id) {
   const stream_timeline* const its = timelines_.find(earlier);
-  heap_.take_retired(its->owner(), its->open_epoch());
+  const auto is_of_it = [&](const auto& each) { return each.first.is_capturing() && each.first.value == id.value; };
+  const bool is_its_first_branch = std::none_of(timelines_.begin(), timelines_.end(), is_of_it);
+  if (is_its_first_branch) heap_.take_retired(its->owner(), its->open_epoch());
   timelines_.rename(earlier, id);
   if constexpr (check_level >= 2) heap_.check();
 }

@@ -197,8 +197,9 @@ class stream_ordered_heap {
   /// is called for the capture.
   void meet_capture(stream_id id);
 
-  /// A capture goes on with the memory of an earlier one, which is over: also with what others have freed of it since,
-  /// as who launches the graphs has waited for them.
+  /// A capture goes on with the memory of an earlier one, which is over. Its first branch also with what others have
+  /// freed of it since, as who launches the graphs has waited for them; for a later branch another one of this capture
+  /// may have freed it, which it does not wait for.
   void continue_capture(stream_id earlier, stream_id id);
 
   /// The graph is gone, and its launches are done. But work from before the capture, and of others, may still use what

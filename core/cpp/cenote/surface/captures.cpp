@@ -19,7 +19,9 @@ void end_capture(int device) {
 }
 
 void begin_capture_into(int device, graph_pool::number pool, stream_ref stream) {
-  begin_capture_into(device, pool, graph_pool::same_capture_as(stream, device));
+  check_device(device);
+  graph_pool::begin(device, pool, stream);
+  capture_begins(device);
 }
 
 void begin_capture_into(int device, graph_pool::number pool, graph_pool::filter takes) {
@@ -30,7 +32,7 @@ void begin_capture_into(int device, graph_pool::number pool, graph_pool::filter 
 
 void end_capture_into(int device, graph_pool::number pool) {
   check_device(device);
-  graph_pool::end(device, pool);
+  if (graph_pool::end(device, pool)) return capture_goes_on(device);
   end_capture(device);
 }
 

@@ -21,6 +21,7 @@ CENOTE_EXPORT void end_capture(int device);
 /// streams the filter knows.
 CENOTE_EXPORT void begin_capture_into(int device, graph_pool::number pool, stream_ref stream);
 CENOTE_EXPORT void begin_capture_into(int device, graph_pool::number pool, graph_pool::filter takes);
+/// Frees what was held back only where the capture is over, as far as that is known.
 CENOTE_EXPORT void end_capture_into(int device, graph_pool::number pool);
 
 /// One capture less counts on the pool. At the last no later capture joins it. Never throws std::out_of_range.

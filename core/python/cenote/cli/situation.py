@@ -190,8 +190,7 @@ def _keep_for_graphs(trace: Trace, recording: Recording, captured_from: int | No
     """
     holds = recording.events[recording.events["event"] == Event.HOLD]
     of_graphs = holds[holds["address"] == 0]
-    goes_on = dict(of_graphs[["stream", "bytes"]][of_graphs["bytes"] != 0].tolist())
-    gone = set(of_graphs["stream"][of_graphs["bytes"] == 0].tolist())
+    memory_of, gone = _memory_of_graphs(of_graphs[["stream", "bytes"]].tolist())
     is_captured = trace["stream"] >= _FIRST_CAPTURED
     if captured_from is not None:
         is_captured &= trace["stream"] != trace["stream"][captured_from]
@@ -201,11 +200,14 @@ def _keep_for_graphs(trace: Trace, recording: Recording, captured_from: int | No
     live: dict[int, tuple[int, int]] = {}
     for at in captured.tolist():
         _, _, action, pointer, nbytes, stream = trace[at].item()
-        stream = _last_to_go_on(stream - FIRST_STREAM, goes_on)
+        stream = memory_of.get(stream - FIRST_STREAM, stream - FIRST_STREAM)
         if stream in gone or nbytes == 0:
             continue
         now = used.setdefault(stream, [0, 0])
         if action == Action.ALLOCATE:
+            if pointer in live:  # freed outside of a capture
+                its_stream, its_bytes = live.pop(pointer)
+                used[its_stream][0] -= its_bytes
             live[pointer] = (stream, nbytes)
             now[0] += nbytes
             more = max(0, -(-now[0] // _PAGE) * _PAGE - now[1])
@@ -221,13 +223,23 @@ def _keep_for_graphs(trace: Trace, recording: Recording, captured_from: int | No
     return frozenset(kept), sum(1 for _, most in used.values() if most)
 
 
-def _last_to_go_on(stream: int, goes_on: dict[int, int]) -> int:
-    """Find the last of the captures of a pool of graphs that had the memory of this one; itself where there is none."""
-    for _ in goes_on:  # no more steps than there are, whatever a file says
-        if stream not in goes_on:
-            break
-        stream = goes_on[stream]
-    return stream
+def _memory_of_graphs(steps: list[tuple[int, int]]) -> tuple[dict[int, int], set[int]]:
+    """Name the memory of each capture by one of those that share it; and say which is that of no graph any more.
+
+    The steps are a capture and 0 where its graph is gone, or the later one that goes on with the memory of a branch.
+    """
+    ended = {capture for capture, later in steps if not later}
+    groups: dict[int, set[int]] = {capture: {capture} for step in steps for capture in step if capture}
+    has_gone_on = set()
+    for capture, later in steps:
+        if later and groups[later] is not groups[capture]:
+            groups[capture] |= groups[later]
+            for each in groups[later]:
+                groups[each] = groups[capture]
+        if later:
+            has_gone_on.add(capture)
+    memory_of = {capture: min(group) for capture, group in groups.items()}
+    return memory_of, {min(group) for group in groups.values() if group - has_gone_on <= ended}
 
 
 def _pinned_and_freed(recording: Recording, offset: int) -> frozenset[int]:
