@@ -64,6 +64,7 @@ def device_left_as_it_was() -> Iterator[None]:
     gc.collect()
     gc.freeze()  # what is there now outlives the test: its collections need not look at that again
     gc.disable()
+    sim.drain()  # what an earlier test has queued on the default stream holds up new blocking streams
     sim.clear_violations()
     before = {device: mr.get_per_device_resource(device) for device in DEVICES}
     yield
