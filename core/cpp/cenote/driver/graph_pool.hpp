@@ -3,8 +3,8 @@
 //     begin ─ capture A ─ end      begin ─ capture B ─ end      release      release
 //                      └─ what A has freed ─▶ B takes
 //
-// Who captures says so by numbers of his own (PyTorch's are two). An allocator asks of_capture() which pool a capture
-// is in. The memory goes back with the graphs that use it, whoever has released what (graph_lifetime.hpp).
+// A program that captures names the pool by two numbers of its own, as PyTorch does. An allocator asks of_capture()
+// which pool a capture is in. The memory goes back with the graphs that use it, whoever has released what (graph_lifetime.hpp).
 //
 // How it works
 //   1. begin() opens a pool, for the capture that its filter knows: that which a stream is in, or whatever the caller
@@ -32,7 +32,7 @@ namespace cenote::inline v1 {
 
 class graph_pool {
  public:
-  /// Who made the numbers keeps them apart.
+  /// The caller's own: two callers choose different ones.
   using number = std::pair<std::uint64_t, std::uint64_t>;
 
   /// Whether a stream, which is being captured, is in the capture that is meant. One that throws is reported, and knows

@@ -215,7 +215,7 @@ void shared_heap::continue_capture(captures::iterator earlier, stream_id id,
   captures_.insert(std::move(moved));
 }
 
-/// Of the same stream, into the pool: it has ended, as that stream is in a later one.
+/// Finds an earlier capture of the same stream into the pool. It has ended, as its stream is in a later one.
 auto shared_heap::find_earlier(stream_id id, const graph_pool& pool) -> captures::iterator {
   return std::ranges::find_if(
       captures_, [&](const auto& each) { return each.second.pool.get() == &pool && each.first.branch == id.branch; });

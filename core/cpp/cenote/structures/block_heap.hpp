@@ -54,7 +54,7 @@ class block_heap {
   /// that all share: let_go() finds it there.
   void retire_apart(owner_index keeper);
 
-  /// What the keeper kept and others have freed is the keeper's again, as if freed there at `freed_at`. After
+  /// Gives the keeper what it kept and others have freed, as if it had been freed there at `freed_at`. After
   /// retire_apart().
   void take_retired(owner_index keeper, stamp freed_at);
 
