@@ -4,7 +4,8 @@
 //                      └─ what A has freed ─▶ B takes
 //
 // A program that captures names the pool by two numbers of its own, as PyTorch does. An allocator asks of_capture()
-// which pool a capture is in. The memory goes back with the graphs that use it, whoever has released what (graph_lifetime.hpp).
+// which pool a capture is in. The memory goes back with the graphs that use it, whoever has released what
+// (graph_lifetime.hpp).
 //
 // How it works
 //   1. begin() opens a pool, for the capture that its filter knows: that which a stream is in, or whatever the caller
