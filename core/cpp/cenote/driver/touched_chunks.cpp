@@ -15,7 +15,8 @@ namespace {
 constexpr std::size_t huge_page_bytes = std::size_t{2} << 20;
 constexpr std::size_t small_page_bytes = 4096;
 constexpr std::size_t most_threads = 15;
-constexpr std::size_t most_pieces_of_a_chunk = 8;
+constexpr std::size_t least_pieces_of_a_chunk = 8;
+constexpr std::size_t most_pieces_of_a_chunk = 32;
 
 void touch(std::byte* piece) noexcept {
   for (std::size_t at = 0; at < touched_chunks::piece_bytes; at += small_page_bytes) {
@@ -82,8 +83,9 @@ void touched_chunks::touch_ahead() {
 auto touched_chunks::take() -> chunk {
   std::unique_lock lock(mutex_);
   const std::size_t first = taken_;
-  const std::size_t count = std::min(most_pieces_of_a_chunk, pieces_ - first);
-  if (count == 0) return map();
+  const std::size_t left = pieces_ - first;
+  if (left == 0) return map();
+  const std::size_t count = std::min(left, std::clamp(left / 2, least_pieces_of_a_chunk, most_pieces_of_a_chunk));
   for (; taken_ != first + count; ++taken_) {
     if (!threads_.empty()) was_touched_.wait(lock, [this] { return is_touched_[taken_]; });
   }
