@@ -8,14 +8,14 @@
 // a call that maps memory delays threads that touch pages or pin them. Touching and pinning delay each other, too, and
 // most where a virtual machine's host is slow to give its memory. So touching is over soon: by as many threads as there
 // are processors but for the one that pins, and at most 15, which is what was measured. And there are few calls that
-// pin while it goes on, and small ones at the end, behind which little is left to copy: a chunk is half of what is left,
-// but at least 256 MiB, or all, and at most 1 GiB. A process with less processor time than that loses some of it for as
-// long.
+// pin while it goes on, and small ones at the end, behind which little is left to copy: a chunk is half of what is
+// left, but at least 256 MiB, or all, and at most 1 GiB. A process with less processor time than that loses some of it
+// for as long.
 //
 // Threads: it is used by one, and has up to 15 of its own, which end with it or once all pieces are touched.
 // Cost: 2 GiB at 23 to 29 GB/s on memory that the host has at hand, pinning included; 17 where a virtual machine's host
-// gives it first, and 3.0 to 5.6 once that host is slow. In chunks of 256 MiB alone: 28 to 39, 15 to 17, 1.9 to 2.3. All
-// touched by eight threads and then pinned in one call: 14 to 25, 11 to 17, 2.5 to 4.8 (H200, 16 processors, driver
+// gives it first, and 3.0 to 5.6 once that host is slow. In chunks of 256 MiB alone: 28 to 39, 15 to 17, 1.9 to 2.3.
+// All touched by eight threads and then pinned in one call: 14 to 25, 11 to 17, 2.5 to 4.8 (H200, 16 processors, driver
 // 580.159.04).
 #pragma once
 
