@@ -80,6 +80,44 @@ def test_tensors_arrays_buffers_and_a_graph_are_there_again(run) -> None:
     run(SETUP + 'cenote.install("pool", frameworks=["torch", "cupy"], torch_mode="pluggable")\n' + PAUSED)
 
 
+SAVED = """
+from cenote.compat.torch_memory_saver import torch_memory_saver as saver
+warm_up()
+with saver.region("weights", enable_cpu_backup=True):
+    weights = torch.arange(5_000_000, device="cuda", dtype=torch.float32).view(1000, 5000)
+    with saver.disable():
+        outside = torch.full((MIB,), 3, dtype=torch.uint8, device="cuda")
+with saver.region("cache"):
+    cache = torch.zeros(64 * MIB, dtype=torch.uint8, device="cuda")
+static = torch.zeros(1 << 16, device="cuda")
+graph = torch.cuda.CUDAGraph()
+with saver.cuda_graph(graph, tag="graph"):
+    output = (static * 2 + 1) * 3
+copy, half = weights.cpu(), weights[500:].half()
+torch.cuda.synchronize()
+assert saver.get_cpu_backup(weights) is None
+for cycle in range(3):
+    free = held_by_nobody()
+    saver.pause()
+    assert held_by_nobody() >= free + 80 * MIB
+    backup = saver.get_cpu_backup(weights, zero_copy=True)
+    assert (backup.device.type, backup.dtype, backup.shape) == ("cpu", weights.dtype, weights.shape)
+    assert torch.equal(backup, copy) and torch.equal(saver.get_cpu_backup(weights[500:]), copy[500:])
+    assert saver.get_cpu_backup(cache) is None and saver.get_cpu_backup(outside) is None
+    assert bool((outside == 3).all()) and torch.equal(half.float().cpu(), copy[500:].half().float())
+    saver.resume("weights")
+    assert torch.equal(weights.cpu(), copy)
+    saver.resume()
+    static += 1
+    graph.replay()
+    assert bool((output == (2 * (cycle + 1) + 1) * 3).all()), cycle
+"""
+
+
+def test_torch_memory_savers_names_do_what_they_say(run) -> None:
+    run(SETUP + 'cenote.install("pool", frameworks=["torch", "cupy"], torch_mode="pluggable")\n' + SAVED)
+
+
 USES = {
     "a copy of a buffer": "buffer.tobytes()",
     "a copy of a buffer on the device": "outside.copy_from_device(buffer)",

@@ -187,6 +187,26 @@ def test_blocks_may_be_freed_while_they_are_paused() -> None:
     assert kept.tobytes() == content
 
 
+def test_what_is_paused_is_read_and_stays_paused() -> None:
+    with cenote.region("weights") as weights:
+        buffer, content = filled(40 * MIB)
+    part = np.zeros(5 * MIB, np.uint8)
+    assert not weights.read_paused(buffer.ptr, part)
+    cenote.pause("weights")
+    assert weights.read_paused(buffer.ptr + 30 * MIB, part)
+    assert part.tobytes() == content[30 * MIB : 35 * MIB]
+    assert weights.read_paused(buffer.ptr, bytearray())
+    assert not weights.read_paused(buffer.ptr + 40 * MIB, part)
+    assert not cenote.region("never entered").read_paused(buffer.ptr, part)
+    assert weights.is_paused
+    with pytest.raises(TypeError, match="ptr"):
+        weights.read_paused("an address", part)  # type: ignore[arg-type]
+    with pytest.raises((TypeError, ValueError, BufferError), match="buffer"):
+        weights.read_paused(buffer.ptr, b"constant")
+    cenote.resume("weights")
+    assert buffer.tobytes() == content
+
+
 def test_a_region_is_its_threads_and_ends_there() -> None:
     scope = cenote.region("weights")
     seen = []

@@ -74,6 +74,60 @@ def test_a_tag_is_kept_on_disk(tmp_path: Path) -> None:
             pass
 
 
+class Tensor:
+    """What `TorchMemorySaver.get_cpu_backup` asks a tensor of PyTorch."""
+
+    def __init__(self, buffer: cenote.DeviceBuffer | None, *, is_cuda: bool = True, is_contiguous: bool = True) -> None:
+        self.is_cuda, self.is_contiguous = is_cuda, lambda: is_contiguous
+        self.nbytes = buffer.nbytes if buffer else 0
+        self.dtype, self.shape = "its type", "its shape"
+        self.data_ptr = lambda: buffer.ptr if buffer else 0
+
+
+class HostTensor:
+    """What it makes of PyTorch's names."""
+
+    def __init__(self, nbytes: int, dtype: str, device: str) -> None:
+        assert (dtype, device) == ("bytes", "cpu")
+        self.contents = bytearray(nbytes)
+        self.viewed: list[object] = []
+
+    def numpy(self) -> bytearray:
+        return self.contents
+
+    def view(self, as_what: object) -> HostTensor:
+        self.viewed.append(as_what)
+        return self
+
+
+def test_a_backup_is_read_while_its_tensor_is_paused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    torch = ModuleType("torch")
+    torch.empty, torch.uint8 = HostTensor, "bytes"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    saver = TorchMemorySaver()
+    saver.set_disk_backup_dir(tmp_path)
+    with saver.region("weights", enable_cpu_backup=True):
+        weights, content = filled()
+    with saver.region("spilled", enable_disk_backup=True):
+        spilled, _ = filled()
+    with saver.region("kv_cache"):
+        cache, _ = filled()
+    outside, _ = filled()
+    assert saver.get_cpu_backup(Tensor(weights)) is None
+    saver.pause()
+    for buffer in (weights, spilled):
+        backup = saver.get_cpu_backup(Tensor(buffer), zero_copy=True)
+        assert (backup.contents, backup.viewed) == (content, ["its type", "its shape"])
+    assert saver.get_cpu_backup(Tensor(cache)) is None
+    assert saver.get_cpu_backup(Tensor(outside)) is None
+    saver.resume()
+    assert saver.get_cpu_backup(Tensor(weights)) is None
+    assert weights.tobytes() == spilled.tobytes() == content
+    for wrong in (Tensor(None, is_cuda=False), Tensor(None, is_contiguous=False)):
+        with pytest.raises(ValueError, match="contiguous tensor on a device"):
+            saver.get_cpu_backup(wrong)
+
+
 def test_a_tag_whose_region_could_not_be_made_has_nothing_to_pause() -> None:
     saver = TorchMemorySaver()
     with saver.region("weights", enable_cpu_backup=True):
@@ -113,8 +167,6 @@ def test_options_of_the_original_are_taken() -> None:
         pass
     with pytest.raises(ValueError, match="hook_mode must be"):
         saver.hook_mode = "another"
-    with pytest.raises(NotImplementedError):
-        saver.get_cpu_backup(None)
     with pytest.raises(TypeError, match="tag must be a str"), saver.region(7):  # type: ignore[arg-type]
         pass
 

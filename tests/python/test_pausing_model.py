@@ -177,8 +177,13 @@ class Pausing(RuleBasedStateMachine):
     @invariant()
     def contents_are_there(self) -> None:
         for block in self.live:
-            if block.region not in self.paused and block.content is not None:
-                assert block.buffer.tobytes() == block.content
+            if block.region in self.paused:
+                found = bytearray(block.buffer.size)
+                is_kept = self.regions[block.region].read_paused(block.buffer.ptr, found)
+                assert is_kept == (self.paused[block.region] != "nothing")
+            else:
+                found, is_kept = block.buffer.tobytes(), True
+            assert not is_kept or block.content is None or found == block.content
 
     def teardown(self) -> None:
         self.leave_the_device()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from types import TracebackType
+from typing import TYPE_CHECKING, SupportsIndex
 
 from cenote import mr
 from cenote._core import pauses
@@ -17,6 +18,9 @@ from cenote._core.arguments import whole_number
 from cenote._core.pauses import keep_pinned, kept_pinned_nbytes
 from cenote._core.public_names import publish
 from cenote._core.registry import ResourceScope
+
+if TYPE_CHECKING:
+    from cenote._core.device_buffer import _Bytes
 
 __all__ = ["keep_pinned", "kept_pinned_nbytes", "pause", "region", "regions", "resume"]
 
@@ -109,6 +113,29 @@ class region:
     def paused_nbytes(self) -> int:
         """The bytes that resuming takes; 0 while it is not paused."""
         return sum(pauses.paused_nbytes(pool) for pool in self.pools)
+
+    def read_paused(self, ptr: SupportsIndex, buffer: _Bytes) -> bool:
+        """Copy what the paused memory held at an address to the host, and leave it paused.
+
+        Parameters
+        ----------
+        ptr : int
+            An address in device memory, such as that of a tensor in the region.
+        buffer : writable buffer of unsigned bytes
+            Where to; its length says how many bytes are copied.
+
+        Returns
+        -------
+        bool
+            False where the memory is not paused, is not the region's, or is not kept (``keep="nothing"``, or freed
+            before the pause): then the buffer may hold a part. With ``fill``, the bytes are those after resuming.
+
+        Raises
+        ------
+        RuntimeError
+            If a file cannot be read.
+        """
+        return any(pauses.read_paused(pool, ptr, buffer) for pool in self.pools)
 
     def __repr__(self) -> str:
         """Show how it is made."""

@@ -483,6 +483,48 @@ TEST_P(pauses_in, keep_contents_of_many_chunks) {
   }
 }
 
+TEST_P(pauses_in, are_read_without_an_end_to_them) {
+  hold_some();
+  hold(70 * MiB);
+  unsigned char unread = 7;
+  EXPECT_FALSE(pool_->read_paused(held_[0].at, 1, &unread)) << "before a pause";
+  pool_->pause(GetParam());
+  for (int time = 0; time < 2; ++time) {
+    for (const held& each : held_) {
+      std::vector<unsigned char> kept(each.bytes);
+      EXPECT_TRUE(pool_->read_paused(each.at, each.bytes, kept.data()));
+      EXPECT_TRUE(all_are(kept, each.value)) << each.bytes;
+      EXPECT_TRUE(pool_->read_paused(each.at + each.bytes / 2, each.bytes / 4, kept.data()));
+    }
+    std::byte* const last = held_.back().at;
+    std::vector<unsigned char> too_much(71 * MiB);
+    EXPECT_FALSE(pool_->read_paused(last, too_much.size(), too_much.data())) << "beyond what is in use";
+    EXPECT_FALSE(pool_->read_paused(last + GiB, 1, &unread)) << "an address that holds nothing";
+    EXPECT_FALSE(pool_->read_paused(&unread, 1, &unread)) << "memory of the host";
+    EXPECT_TRUE(pool_->is_paused());
+    if (time == 1) break;
+    pool_->resume();
+    expect_contents();
+    pool_->pause(GetParam());
+  }
+  pool_->resume();
+  EXPECT_FALSE(pool_->read_paused(held_[0].at, 1, &unread)) << "after it";
+  EXPECT_EQ(unread, 7);
+  expect_contents();
+}
+
+TEST_F(pauses, that_keep_nothing_are_not_read_and_those_that_fill_are) {
+  hold(3 * MiB);
+  std::vector<unsigned char> kept(3 * MiB);
+  pool_->pause("nothing");
+  EXPECT_FALSE(pool_->read_paused(held_[0].at, kept.size(), kept.data()));
+  pool_->resume();
+  pool_->pause("fill:9");
+  EXPECT_TRUE(pool_->read_paused(held_[0].at, kept.size(), kept.data()));
+  EXPECT_TRUE(all_are(kept, 9));
+  pool_->resume();
+}
+
 TEST_F(pauses, keep_contents_on_several_pages_of_another_device) {
   hold(200 * MiB);
   hold(101 * MiB);

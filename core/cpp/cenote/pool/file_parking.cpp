@@ -109,17 +109,32 @@ void file_parking::write_out(window& filled) {
   filled.part.reset();
 }
 
-void file_parking::load(std::size_t offset, std::byte* to, std::size_t bytes, stream_ref stream) {
+/// Calls `copy(to, from, bytes, window)` for the part in each part of the file, once it lies in a window.
+template <class Copy>
+void file_parking::for_each_part(std::size_t offset, std::byte* to, std::size_t bytes, Copy&& copy) {
   for (std::size_t done = 0; done != bytes;) {
     const std::size_t part = (offset + done) / part_bytes;
     const std::size_t place = (offset + done) % part_bytes;
     const std::size_t count = std::min(bytes - done, part_bytes - place);
     window& wanted = window_of(part);
     if (wanted.part != part) read_in(wanted, part);
-    copy_pages_async(to + done, wanted.memory.at() + place, count, stream, device_);
-    wanted.used = event::record(stream, device_);
+    copy(to + done, wanted.memory.at() + place, count, wanted);
     done += count;
   }
+}
+
+bool file_parking::read(std::size_t offset, std::byte* to, std::size_t bytes) {
+  for_each_part(offset, to, bytes, [](std::byte* at, const std::byte* from, std::size_t count, const window&) {
+    std::memcpy(at, from, count);
+  });
+  return true;
+}
+
+void file_parking::load(std::size_t offset, std::byte* to, std::size_t bytes, stream_ref stream) {
+  for_each_part(offset, to, bytes, [&](std::byte* at, const std::byte* from, std::size_t count, window& wanted) {
+    copy_pages_async(at, from, count, stream, device_);
+    wanted.used = event::record(stream, device_);
+  });
 }
 
 /// Once the device has read what lies there.

@@ -33,6 +33,7 @@ class file_parking final : public parking {
   void make_room(std::size_t bytes) override;
   void save(std::size_t offset, const std::byte* from, std::size_t bytes, stream_ref stream) override;
   void end_saving(stream_ref stream) override;
+  bool read(std::size_t offset, std::byte* to, std::size_t bytes) override;
   void load(std::size_t offset, std::byte* to, std::size_t bytes, stream_ref stream) override;
   void restart_loading() override;
 
@@ -45,6 +46,8 @@ class file_parking final : public parking {
   };
 
   window& window_of(std::size_t part) noexcept { return windows_[part % windows_.size()]; }
+  template <class Copy>
+  void for_each_part(std::size_t offset, std::byte* to, std::size_t bytes, Copy&& copy);
   void write_out(window& filled);
   void read_in(window& wanted, std::size_t part);
   [[noreturn]] void fail(const char* what, int error) const;

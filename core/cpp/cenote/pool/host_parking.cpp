@@ -1,6 +1,7 @@
 #include "cenote/pool/host_parking.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "cenote/driver/paused_addresses.hpp"
@@ -55,14 +56,28 @@ void host_parking::save(std::size_t offset, const std::byte* from, std::size_t b
   }
 }
 
-void host_parking::load(std::size_t offset, std::byte* to, std::size_t bytes, stream_ref stream) {
+/// Calls `copy(to, from, bytes)` for the part in each chunk.
+template <class Copy>
+void host_parking::for_each_part(std::size_t offset, std::byte* to, std::size_t bytes, Copy&& copy) const {
   auto here = std::ranges::upper_bound(places_, offset, {}, &place::end);
   for (std::size_t done = 0; done != bytes; ++here) {
     const std::size_t left = here->end - (offset + done);
     const std::size_t part = std::min(bytes - done, left);
-    copy_pages_async(to + done, here->memory.at() + here->memory.bytes() - left, part, stream, device_);
+    copy(to + done, here->memory.at() + here->memory.bytes() - left, part);
     done += part;
   }
+}
+
+bool host_parking::read(std::size_t offset, std::byte* to, std::size_t bytes) {
+  for_each_part(offset, to, bytes,
+                [](std::byte* at, const std::byte* from, std::size_t part) { std::memcpy(at, from, part); });
+  return true;
+}
+
+void host_parking::load(std::size_t offset, std::byte* to, std::size_t bytes, stream_ref stream) {
+  for_each_part(offset, to, bytes, [&](std::byte* at, const std::byte* from, std::size_t part) {
+    copy_pages_async(at, from, part, stream, device_);
+  });
 }
 
 }  // namespace cenote::inline v1::pool

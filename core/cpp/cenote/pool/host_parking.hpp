@@ -27,6 +27,7 @@ class host_parking final : public parking {
   void save(std::size_t offset, const std::byte* from, std::size_t bytes, stream_ref stream) override;
   void end_saving(stream_ref) override { touched_.reset(); }
   void give_up_saving() noexcept override { touched_.reset(); }
+  bool read(std::size_t offset, std::byte* to, std::size_t bytes) override;
   void load(std::size_t offset, std::byte* to, std::size_t bytes, stream_ref stream) override;
 
  private:
@@ -36,6 +37,8 @@ class host_parking final : public parking {
     pinned_chunks::chunk memory;
   };
 
+  template <class Copy>
+  void for_each_part(std::size_t offset, std::byte* to, std::size_t bytes, Copy&& copy) const;
   std::size_t end() const noexcept;
   void pin_next();
 

@@ -368,6 +368,13 @@ std::size_t page_backing::release() noexcept {
   return given_back;
 }
 
+bool page_backing::read_paused(const void* from, std::size_t bytes, void* to) {
+  const std::lock_guard one_at_a_time(growth());
+  if (!pause_.is_paused()) return false;
+  const relaxed_capture_scope relaxed;
+  return pause_.read(static_cast<const std::byte*>(from), bytes, static_cast<std::byte*>(to));
+}
+
 std::size_t page_backing::resume() {
   const std::lock_guard one_at_a_time(growth());
   if (!pause_.is_paused()) {

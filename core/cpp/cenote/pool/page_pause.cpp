@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <iterator>
 #include <string>
 #include <utility>
 
@@ -146,6 +147,27 @@ void page_pause::be_paused(std::vector<parked_page> parked, std::unique_ptr<park
   parked_ = std::move(parked);
   where_ = std::move(where);
   is_paused_.store(true, std::memory_order_release);
+}
+
+bool page_pause::read(const std::byte* from, std::size_t bytes, std::byte* to) const {
+  const auto begins_behind =
+      std::ranges::upper_bound(parked_, from, {}, [](const parked_page& each) { return each.at.address; });
+  if (begins_behind == parked_.begin()) return bytes == 0;
+  for (auto place = std::prev(begins_behind); bytes != 0; ++place) {
+    if (place == parked_.end() || place->memory != nullptr) return false;
+    for (const extent& part : place->contents) {
+      if (bytes == 0 || from < part.at) break;
+      if (from >= part.at + part.bytes) continue;
+      const auto skipped = static_cast<std::size_t>(from - part.at);
+      const std::size_t count = std::min(bytes, part.bytes - skipped);
+      if (!where_->read(part.offset + skipped, to, count)) return false;
+      from += count;
+      to += count;
+      bytes -= count;
+    }
+    if (bytes != 0 && from != place->at.address + place->at.bytes) return false;
+  }
+  return true;
 }
 
 void page_pause::resume(mapped_pages& pages, const std::function<std::size_t(std::size_t)>& make_room) {

@@ -60,6 +60,10 @@ class page_pause {
   /// After hide(): the memory is the device's again.
   void release(mapped_pages& pages) noexcept;
 
+  /// Copies what the pool held to the host. False where not all of the bytes are kept: some of them were free, or
+  /// contents are not kept at all. Not beside the others.
+  bool read(const std::byte* from, std::size_t bytes, std::byte* to) const;
+
   /// `make_room(bytes)` has others give back memory. If it throws, the pool is paused as before: out_of_memory says how
   /// much is missing.
   void resume(mapped_pages& pages, const std::function<std::size_t(std::size_t bytes)>& make_room);

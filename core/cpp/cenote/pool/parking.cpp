@@ -1,6 +1,7 @@
 #include "cenote/pool/parking.hpp"
 
 #include <charconv>
+#include <cstring>
 #include <optional>
 #include <stdexcept>
 #include <string_view>
@@ -20,6 +21,10 @@ class no_parking final : public parking {
   no_parking(std::optional<unsigned char> fill, int device) noexcept : fill_(fill), device_(device) {}
 
   void save(std::size_t, const std::byte*, std::size_t, stream_ref) override {}
+  bool read(std::size_t, std::byte* to, std::size_t bytes) override {
+    if (fill_) std::memset(to, *fill_, bytes);
+    return fill_.has_value();
+  }
   void load(std::size_t, std::byte* to, std::size_t bytes, stream_ref stream) override {
     if (fill_) fill_pages_async(to, *fill_, bytes, stream, device_);
   }

@@ -42,6 +42,10 @@ class parking {
   /// After the last save(): all is kept as soon as the stream's work is done.
   virtual void end_saving(stream_ref) {}
 
+  /// Copies to memory of the host, and is done when it returns; false where nothing is kept. After the last save(), and
+  /// beside no load().
+  virtual bool read(std::size_t offset, std::byte* to, std::size_t bytes) = 0;
+
   /// Queues a copy back to the device.
   virtual void load(std::size_t offset, std::byte* to, std::size_t bytes, stream_ref stream) = 0;
 

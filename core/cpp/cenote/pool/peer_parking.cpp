@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "cenote/driver/cuda_stream.hpp"
 #include "cenote/driver/device.hpp"
 #include "cenote/driver/paused_addresses.hpp"
 #include "cenote/ground/bytes.hpp"
@@ -58,6 +59,13 @@ void peer_parking::refuse(std::size_t bytes) const {
 void peer_parking::save(std::size_t offset, const std::byte* from, std::size_t bytes, stream_ref stream) {
   make_pages(offset + bytes);
   copy_pages_async(addresses_->base() + offset, from, bytes, stream, device_);
+}
+
+bool peer_parking::read(std::size_t offset, std::byte* to, std::size_t bytes) {
+  const cuda_stream stream(device_, cuda_stream::kind::non_blocking);
+  copy_pages_async(to, addresses_->base() + offset, bytes, stream, device_);
+  stream.synchronize();
+  return true;
 }
 
 void peer_parking::load(std::size_t offset, std::byte* to, std::size_t bytes, stream_ref stream) {

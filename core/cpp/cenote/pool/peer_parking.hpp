@@ -27,6 +27,7 @@ class peer_parking final : public parking {
 
   /// Throws out_of_memory where the other device has no memory left.
   void save(std::size_t offset, const std::byte* from, std::size_t bytes, stream_ref stream) override;
+  bool read(std::size_t offset, std::byte* to, std::size_t bytes) override;
   void load(std::size_t offset, std::byte* to, std::size_t bytes, stream_ref stream) override;
 
  private:

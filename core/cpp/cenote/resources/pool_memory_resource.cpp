@@ -149,6 +149,11 @@ std::size_t pool_memory_resource::pause(const std::string& keep) {
 
 std::size_t pool_memory_resource::resume() { return require_pages(engine_->memory()).resume(); }
 
+bool pool_memory_resource::read_paused(const void* from, std::size_t bytes, void* to) {
+  auto* const pages = dynamic_cast<pool::page_backing*>(&engine_->memory());
+  return pages != nullptr && pages->read_paused(from, bytes, to);
+}
+
 void pool_memory_resource::expect_pauses() { require_pages(engine_->memory()).expect_pauses(); }
 
 bool pool_memory_resource::can_be_paused() const noexcept {

@@ -96,6 +96,11 @@ class pool_memory_resource final : public memory_resource {
   /// cuda_error.
   std::size_t resume();
 
+  /// Copies what a paused pool held at an address to memory of the host. False where the pool is not paused, or where
+  /// some of the bytes are not kept: they were not in use, or `keep` was "nothing". Throws what the place throws where
+  /// they are kept.
+  bool read_paused(const void* from, std::size_t bytes, void* to);
+
   /// The pool is going to be paused: its pages are larger from now on, of a 256th of it instead of a thousandth, so
   /// that there are fewer to unmap and to map. std::logic_error for a pool that is not over virtual memory.
   void expect_pauses();

@@ -188,6 +188,11 @@ std::size_t paused_bytes(const std::shared_ptr<memory_resource>& resource) {
   return pool ? pool->paused_bytes() : 0;
 }
 
+bool read_paused(const std::shared_ptr<memory_resource>& resource, const void* from, std::size_t bytes, void* to) {
+  const auto pool = find_pool(resource);
+  return pool && pool->read_paused(from, bytes, to);
+}
+
 std::size_t keep_pinned_at_most(std::size_t bytes) { return pinned_chunks::get().keep_at_most(bytes); }
 
 std::size_t kept_pinned_bytes() { return pinned_chunks::get().kept_bytes(); }

@@ -648,6 +648,9 @@ cdef extern from "cenote/surface/pause.hpp" namespace "cenote" nogil:
     size_t resume_all() except +raise_python_error
     bool is_paused(const shared_ptr[memory_resource]& resource) except +raise_python_error
     size_t paused_bytes(const shared_ptr[memory_resource]& resource) except +raise_python_error
+    bool read_paused(
+        const shared_ptr[memory_resource]& resource, const void* address, size_t bytes, void* to
+    ) except +raise_python_error
     size_t keep_pinned_at_most(size_t bytes) except +raise_python_error
     size_t kept_pinned_bytes() except +raise_python_error
 

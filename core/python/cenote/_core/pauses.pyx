@@ -1,9 +1,11 @@
 """Regions and pauses. Documented in `cenote.pausing`."""
+from libc.stdint cimport uintptr_t
 from libcpp.memory cimport shared_ptr
 from libcpp.vector cimport vector
 
 from cenote._core cimport libcenote as lib
-from cenote._core.arguments cimport required_size_argument, text_argument
+from cenote._core.arguments cimport address_argument, required_size_argument, text_argument
+from cenote._core.host_memory cimport writable_argument
 from cenote._core.memory_resource cimport DeviceMemoryResource, resource_argument, wrap
 
 
@@ -115,6 +117,19 @@ def paused_nbytes(resource) -> int:
     return lib.paused_bytes(resource_argument("resource", resource))
 
 
+def read_paused(resource, ptr, buffer) -> bool:
+    """Fill a buffer of the host with what the paused pool in the stack of a resource held at an address."""
+    cdef shared_ptr[lib.memory_resource] held = resource_argument("resource", resource)
+    cdef uintptr_t source = address_argument("ptr", ptr)
+    cdef unsigned char[::1] host = writable_argument("buffer", buffer)
+    cdef size_t size = host.shape[0]
+    cdef unsigned char* to = &host[0] if size != 0 else NULL
+    cdef bint is_kept = False
+    with nogil:
+        is_kept = lib.read_paused(held, <const void*> source, size, to)
+    return is_kept
+
+
 def keep_pinned(nbytes) -> int:
     """Bound the pinned host memory that pauses keep for later ones, in bytes; return how many were given back.
 
@@ -124,7 +139,7 @@ def keep_pinned(nbytes) -> int:
     Parameters
     ----------
     nbytes : int or str
-        The most that is kept while no pause uses it; 0 for nothing. Kept are whole chunks, of 32 to 256 MiB.
+        The most that is kept while no pause uses it; 0 for nothing. Kept are whole chunks, of 32 MiB to 1 GiB.
     """
     cdef size_t most = required_size_argument("nbytes", nbytes)
     cdef size_t freed = 0

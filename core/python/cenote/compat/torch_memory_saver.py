@@ -13,7 +13,7 @@ PyTorch must be on cenote (`cenote.install`). A program that imports ``torch_mem
 this with ``sys.modules["torch_memory_saver"] = cenote.compat.torch_memory_saver`` before. No library is preloaded.
 
 What differs: a wrong state is an error that changes nothing, where the original ends the process; regions nest; and
-`TorchMemorySaver.get_cpu_backup` is not there.
+`TorchMemorySaver.get_cpu_backup` gives a copy, also of what is on disk.
 """
 
 from __future__ import annotations
@@ -191,8 +191,34 @@ class TorchMemorySaver:
         self._disk_backup_dir = os.fspath(path)
 
     def get_cpu_backup(self, x: Any, zero_copy: bool = False) -> Any:
-        """Raise: what is paused cannot be read before it is resumed."""
-        raise NotImplementedError("what is paused cannot be read before it is resumed")
+        """Copy what a paused tensor held to a tensor of the host, and leave it paused.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            A contiguous tensor on a device.
+        zero_copy : bool
+            Takes what the original takes; it is a copy in either case.
+
+        Returns
+        -------
+        torch.Tensor or None
+            Of the same shape and type; None where ``x`` is not paused, of no region, or of one without a backup.
+
+        Raises
+        ------
+        ValueError
+            If ``x`` is not on a device, or not contiguous.
+        """
+        if not x.is_cuda or not x.is_contiguous():
+            raise ValueError("a backup is there of a contiguous tensor on a device")
+        torch = importlib.import_module("torch")
+        contents = torch.empty(x.nbytes, dtype=torch.uint8, device="cpu")
+        with self._lock:
+            regions = list(self._regions.values())
+        if not any(region.read_paused(x.data_ptr(), contents.numpy()) for region in regions):
+            return None
+        return contents.view(x.dtype).view(x.shape)
 
     def _outside(self) -> list[mr.DeviceMemoryResource]:
         """Give the resources around the thread's regions, the outermost one first."""
