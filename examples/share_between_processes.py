@@ -19,7 +19,7 @@ def work(handle: cenote.device_buffer.BlockHandle) -> None:
 
 
 if __name__ == "__main__":  # the worker imports this file
-    cenote.install("pool:max=256MiB | virtual:ipc=true", frameworks=())
+    cenote.install("pool:max=256MiB | virtual", frameworks=())
     buffer = cenote.DeviceBuffer.to_device(bytes([21]) * (64 * MIB))
     worker = multiprocessing.get_context("spawn").Process(target=work, args=(buffer.share(),))
     worker.start()

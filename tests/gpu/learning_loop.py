@@ -40,7 +40,7 @@ MOST_IDLE_SHARE = 0.02
 
 
 def install() -> None:
-    report = cenote.install("pool | virtual:ipc=true", frameworks=["torch"], torch_mode="full")
+    report = cenote.install("pool | virtual", frameworks=["torch"], torch_mode="full")
     assert report, report
     # The workspace of cuBLAS comes with the first product: it is to lie outside of what is paused.
     torch.mm(*torch.zeros(2, 64, 64, device="cuda"))

@@ -26,7 +26,7 @@ OWNER = f"""
 import sys
 import cenote
 from cenote import mr
-pool = mr.from_spec("pool | virtual:ipc=true", 0)
+pool = mr.from_spec("pool | virtual", 0)
 blocks = []
 for i in range({BLOCKS}):
     blocks.append(cenote.DeviceBuffer(size={BYTES}, mr=pool))

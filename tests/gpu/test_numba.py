@@ -112,7 +112,7 @@ def read(handle, raw):
 if __name__ == "__main__":
     import cenote
     from numba import cuda
-    cenote.install("pool | virtual:ipc=true", frameworks="numba")
+    cenote.install("pool | virtual", frameworks="numba")
     array = cuda.to_device(np.arange(1000, dtype="i4"))
     context = cuda.current_context()
     handle = context.get_ipc_handle(array.gpu_data)
@@ -155,6 +155,6 @@ def test_numbas_own_tests_pass_on_cenote(run, tmp_path, part):
         assert finished.returncode == 0, finished.stderr[-4000:]
         """,
         NUMBA_CUDA_MEMORY_MANAGER="cenote.allocators.numba",
-        CENOTE_RESOURCE="pool | virtual:ipc=true",
+        CENOTE_RESOURCE="pool | virtual",
         PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
     )

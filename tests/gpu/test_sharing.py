@@ -42,7 +42,7 @@ def tell(child, seed, handle):
     child.stdin.flush()
     return child.stdout.readline().strip()
 
-pool = mr.from_spec("pool | virtual:ipc=true")
+pool = mr.from_spec("pool | virtual")
 stream = cenote.Stream(flags=cenote.CudaStreamFlags.NON_BLOCKING)
 chance = random.Random(16)
 child = start()
@@ -87,11 +87,11 @@ def test_plain_memory_is_refused_with_what_to_do(run: Callable[..., str]) -> Non
     run("""
         import cenote
         from cenote import mr
-        for resource in (mr.CudaMemoryResource(), mr.from_spec("pool | virtual")):
+        for resource in (mr.CudaMemoryResource(), mr.from_spec("pool | virtual:ipc=false")):
             try:
                 cenote.DeviceBuffer(size=1 << 20, mr=resource).share()
             except RuntimeError as error:
-                assert "pool | virtual:ipc=true" in str(error), error
+                assert "pool | virtual" in str(error), error
             else:
                 raise SystemExit("nothing was raised")
     """)

@@ -40,7 +40,7 @@ def install(allocator: str) -> None:
     if allocator == "cenote":
         import cenote
 
-        report = cenote.install("pool | virtual:ipc=true", frameworks="torch", torch_mode="full")
+        report = cenote.install("pool | virtual", frameworks="torch", torch_mode="full")
         assert report, report
 
 

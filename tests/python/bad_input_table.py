@@ -616,6 +616,10 @@ TABLE: dict[str, dict[str, tuple[Any, Refused]]] = {
         "device": (None, but(NOT_AN_INT, None) + refuse(IndexError, -1, 64, 2**31, 2**64, 10**30)),
         "resource": (None, refuse(TypeError, 7, 1.5, b"", object(), [])),
     },
+    "pausing.region.read_paused": {
+        "ptr": (BLOCK, COUNT),
+        "buffer": (HOST, READABLE + refuse(BufferError, b"read only")),
+    },
     "pausing.pause": {
         "region": (
             Later(lambda: mr.from_spec("pool")),

@@ -126,7 +126,7 @@ def make_block(seed: int, size: int, name: str = "block") -> Any:
     from cenote import mr
 
     if "pool" not in _opened:
-        _opened["pool"] = mr.from_spec("pool | virtual:ipc=true")
+        _opened["pool"] = mr.from_spec("pool | virtual")
     _opened[name] = cenote.DeviceBuffer(size=size, mr=_opened["pool"])
     _opened[name].copy_from_host(pattern(seed, size))
     return _opened[name].share()

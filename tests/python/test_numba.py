@@ -168,7 +168,7 @@ def test_array_of_a_stream_is_freed_in_the_order_of_the_stream(run: RunFresh) ->
 def test_another_process_opens_an_array_or_a_slice_and_the_owner_keeps_it_meanwhile(run: RunFresh) -> None:
     run("""
         import pickle, subprocess, sys
-        use("pool | virtual:ipc=true")
+        use("pool | virtual")
         padding, array = cuda.device_array(7), cuda.to_device(np.arange(1000, dtype="i4"))
         for part, expected in ((array, "[0, 1, 2]"), (array[100:], "[100, 101, 102]")):
             handle = cuda.current_context().get_ipc_handle(part.gpu_data)
@@ -185,11 +185,11 @@ def test_another_process_opens_an_array_or_a_slice_and_the_owner_keeps_it_meanwh
         another = cuda.device_array(10, dtype="u1")  # an allocation looks at what has come back
         assert held() == padding.nbytes + 10
 
-        use("pool | virtual")
+        use("pool | virtual:ipc=false")
         try:
             cuda.to_device(np.ones(3)).get_ipc_handle()
         except RuntimeError as error:
-            assert "pool | virtual:ipc=true" in str(error), error
+            assert "make 'pool | virtual' or 'pool | cuda' current" in str(error), error
         else:
             raise SystemExit("no RuntimeError")
     """)
@@ -238,7 +238,7 @@ def test_numbas_own_tests_without_kernels_pass_on_cenote(run_fresh: RunFresh, tm
         LD_LIBRARY_PATH=str(tmp_path),
         CENOTE_SIM="devices=2,memory=512MiB",
         NUMBA_CUDA_MEMORY_MANAGER="cenote.allocators.numba",
-        CENOTE_RESOURCE="pool | virtual:ipc=true",
+        CENOTE_RESOURCE="pool | virtual",
     )
     failed = set(re.findall(r"^(?:ERROR|FAIL): (\w+)", done.stdout, re.MULTILINE))
     assert "Ran " in done.stdout and failed <= known, done.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import importlib
 import importlib.util
+import random
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +20,7 @@ MIB = 1 << 20
 
 
 def filled() -> tuple[cenote.DeviceBuffer, bytes]:
-    content = bytes(range(256)) * 4096
+    content = random.randbytes(MIB)
     return cenote.DeviceBuffer.to_device(content), content
 
 

@@ -18,7 +18,7 @@ from cenote import CudaStreamFlags, DeviceBuffer, Stream, mr
 from sharing_peer import Footprint, Peer, footprint, pattern
 
 MIB = 1 << 20
-SHAREABLE = "pool | virtual:ipc=true"
+SHAREABLE = "pool | virtual"
 
 
 @pytest.fixture(scope="module")
@@ -148,8 +148,10 @@ def test_what_cannot_be_opened_says_why(pool: mr.PoolMemoryResource, peer: Peer)
 
 
 def test_what_cannot_be_shared_says_what_to_do(pool: mr.PoolMemoryResource) -> None:
-    for resource in (mr.CudaMemoryResource(), mr.CudaAsyncMemoryResource(), mr.from_spec("pool | virtual")):
-        with pytest.raises(RuntimeError, match=r"take the block from the resource .pool \| virtual:ipc=true"):
+    for resource in (mr.CudaMemoryResource(), mr.CudaAsyncMemoryResource(), mr.from_spec("pool | virtual:ipc=false")):
+        with pytest.raises(
+            RuntimeError, match=r"Take the block from the resource .pool \| virtual., without ipc=false"
+        ):
             DeviceBuffer(size=MIB, mr=resource).share()
     with pytest.raises(ValueError, match="an empty buffer"):
         DeviceBuffer(mr=pool).share()

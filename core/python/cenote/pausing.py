@@ -127,15 +127,22 @@ class region:
         Returns
         -------
         bool
-            False where the memory is not paused, is not the region's, or is not kept (``keep="nothing"``, or freed
-            before the pause): then the buffer may hold a part. With ``fill``, the bytes are those after resuming.
+            False where the memory is not paused, is not the region's, or some of it is not kept, as with
+            ``keep="nothing"``: then the buffer may hold a part. What was free at the pause may be kept or not. With
+            ``fill``, the bytes are those after resuming.
 
         Raises
         ------
+        TypeError
+            An address or a buffer of another type.
+        OverflowError
+            An address outside of 64 bits.
+        BufferError
+            A buffer that cannot be written, or is not contiguous.
         RuntimeError
-            If a file cannot be read.
+            If a file cannot be read, or, as `CudaError`, another device.
         """
-        return any(pauses.read_paused(pool, ptr, buffer) for pool in self.pools)
+        return pauses.read_paused(list(self.pools), ptr, buffer)
 
     def __repr__(self) -> str:
         """Show how it is made."""

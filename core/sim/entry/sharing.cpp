@@ -39,8 +39,7 @@ CUresult cuMemExportToShareableHandle(void* shareable, CUmemGenericAllocationHan
   return call(entry_id::cuMemExportToShareableHandle, [&] {
     require(shareable != nullptr && flags == 0 && type == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
     const auto physical = find_live(live_pieces(), handle, CUDA_ERROR_INVALID_VALUE);
-    require(physical->exportable);
-    *static_cast<int*>(shareable) = physical->file->new_descriptor();
+    *static_cast<int*>(shareable) = physical->export_file();
   });
 }
 

@@ -2,8 +2,8 @@
 //
 // One sparse file (backing_file.hpp) stands for the memory of all cards; a piece of physical memory is a range of its
 // offsets. Mapping a piece maps that range of the file, so that two addresses of one piece are one memory, and a whole
-// card in pieces of 2 MiB needs one file descriptor. Pieces for other processes have files of their own, as who gets a
-// descriptor gets the file (device/physical_piece.hpp).
+// card in pieces of 2 MiB needs one file descriptor. A piece that other processes get has a file of its own, as who
+// gets a descriptor gets the file (device/physical_piece.hpp).
 //
 // Threads: guarded by driver_mutex().
 #pragma once

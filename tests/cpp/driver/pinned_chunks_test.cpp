@@ -49,7 +49,10 @@ TEST_F(pinned_memory, serves_with_what_is_kept_as_much_as_it_says) {
     chunks().keep_at_most(std::size_t{64} << 30);
     keep_256_and_32_mib();
   }
-  EXPECT_EQ(chunks().kept_bytes_for(64 * MiB), 32 * MiB) << "256 MiB are too much for 64";
+  EXPECT_EQ(chunks().kept_bytes_for(64 * MiB), 64 * MiB) << "256 MiB serve 64, four times less";
+  EXPECT_EQ(chunks().kept_bytes_for(32 * MiB), 32 * MiB);
+  const pinned_chunks::chunk small = chunks().take(0, 1);
+  EXPECT_EQ(chunks().kept_bytes_for(32 * MiB), 0U) << "256 MiB are too much for 32";
 }
 
 }  // namespace

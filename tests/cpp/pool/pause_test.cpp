@@ -1,5 +1,9 @@
 // Pauses: the device has its memory back, and every address and byte is there again afterwards, whatever fails.
+#include <algorithm>
 #include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <numeric>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -69,6 +73,14 @@ class pauses : public simulated_device {
 
   void expect_contents() const {
     for (const held& each : held_) EXPECT_TRUE(all_are(read(each.at, each.bytes, {}), each.value)) << each.bytes;
+  }
+
+  void expect_kept() const {
+    for (const held& each : held_) {
+      std::vector<unsigned char> kept(each.bytes);
+      EXPECT_TRUE(pool_->read_paused(kept.data(), each.at, each.bytes)) << each.bytes;
+      EXPECT_TRUE(all_are(kept, each.value)) << each.bytes;
+    }
   }
 
   std::size_t mapped_bytes() const { return live_objects().device_bytes - unpooled_; }
@@ -460,6 +472,7 @@ TEST_P(pauses_in, stay_as_they_are_whichever_call_of_resuming_fails) {
         EXPECT_EQ(pool_->pool_size(), 0u) << where;
       }
       ASSERT_TRUE(pool_->is_paused()) << where;
+      expect_kept();
       pool_->check();
       ASSERT_FALSE(HasFailure()) << where;
     }
@@ -485,42 +498,43 @@ TEST_P(pauses_in, keep_contents_of_many_chunks) {
 
 TEST_P(pauses_in, are_read_without_an_end_to_them) {
   hold_some();
-  hold(70 * MiB);
+  for (int i = 0; i < 5; ++i) hold(11 * MiB + 300);
+  std::vector<std::uint32_t> numbers(70 * MiB / sizeof(std::uint32_t));
+  std::iota(numbers.begin(), numbers.end(), 1U);
+  auto* const block = static_cast<std::byte*>(pool_->allocate({}, 70 * MiB));
+  copy_async(block, numbers.data(), 70 * MiB, {}, 0);
   unsigned char unread = 7;
-  EXPECT_FALSE(pool_->read_paused(held_[0].at, 1, &unread)) << "before a pause";
-  pool_->pause(GetParam());
+  EXPECT_FALSE(pool_->read_paused(&unread, block, 1)) << "before a pause";
   for (int time = 0; time < 2; ++time) {
-    for (const held& each : held_) {
-      std::vector<unsigned char> kept(each.bytes);
-      EXPECT_TRUE(pool_->read_paused(each.at, each.bytes, kept.data()));
-      EXPECT_TRUE(all_are(kept, each.value)) << each.bytes;
-      EXPECT_TRUE(pool_->read_paused(each.at + each.bytes / 2, each.bytes / 4, kept.data()));
+    pool_->pause(GetParam());
+    expect_kept();
+    const auto* const bytes = reinterpret_cast<const unsigned char*>(numbers.data());
+    for (const std::size_t from : {0UL, 1UL, 2 * MiB - 1, 31 * MiB + 5, 69 * MiB}) {
+      std::vector<unsigned char> kept(std::min(33 * MiB + 3, 70 * MiB - from));
+      EXPECT_TRUE(pool_->read_paused(kept.data(), block + from, kept.size()));
+      EXPECT_EQ(std::memcmp(kept.data(), bytes + from, kept.size()), 0) << from;
     }
-    std::byte* const last = held_.back().at;
     std::vector<unsigned char> too_much(71 * MiB);
-    EXPECT_FALSE(pool_->read_paused(last, too_much.size(), too_much.data())) << "beyond what is in use";
-    EXPECT_FALSE(pool_->read_paused(last + GiB, 1, &unread)) << "an address that holds nothing";
-    EXPECT_FALSE(pool_->read_paused(&unread, 1, &unread)) << "memory of the host";
+    EXPECT_FALSE(pool_->read_paused(too_much.data(), block, too_much.size())) << "beyond what is in use";
+    EXPECT_FALSE(pool_->read_paused(&unread, block + GiB, 1)) << "an address that holds nothing";
+    EXPECT_FALSE(pool_->read_paused(&unread, &unread, 1)) << "memory of the host";
     EXPECT_TRUE(pool_->is_paused());
-    if (time == 1) break;
     pool_->resume();
     expect_contents();
-    pool_->pause(GetParam());
   }
-  pool_->resume();
-  EXPECT_FALSE(pool_->read_paused(held_[0].at, 1, &unread)) << "after it";
+  EXPECT_FALSE(pool_->read_paused(&unread, block, 1)) << "after it";
   EXPECT_EQ(unread, 7);
-  expect_contents();
+  pool_->deallocate({}, block, 70 * MiB);
 }
 
 TEST_F(pauses, that_keep_nothing_are_not_read_and_those_that_fill_are) {
   hold(3 * MiB);
   std::vector<unsigned char> kept(3 * MiB);
   pool_->pause("nothing");
-  EXPECT_FALSE(pool_->read_paused(held_[0].at, kept.size(), kept.data()));
+  EXPECT_FALSE(pool_->read_paused(kept.data(), held_[0].at, kept.size()));
   pool_->resume();
   pool_->pause("fill:9");
-  EXPECT_TRUE(pool_->read_paused(held_[0].at, kept.size(), kept.data()));
+  EXPECT_TRUE(pool_->read_paused(kept.data(), held_[0].at, kept.size()));
   EXPECT_TRUE(all_are(kept, 9));
   pool_->resume();
 }

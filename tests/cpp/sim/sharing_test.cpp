@@ -2,6 +2,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <cstring>
+
 #include "support/sim_fixture.hpp"
 
 namespace cenote::sim_test {
@@ -63,6 +65,40 @@ TEST_F(SimSharing, imported_memory_is_the_exported_one_and_outlives_it) {
   EXPECT_OK(cuMemcpyDtoH(&seen, here + step - 1, 1));
   EXPECT_EQ(7, seen);
   hide(here);
+}
+
+TEST_F(SimSharing, memory_that_is_exported_stays_where_it_is_mapped) {
+  const auto made = create(CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
+  const CUdeviceptr first = show(made);
+  const CUdeviceptr second = show(made);
+  EXPECT_OK(cuMemsetD8Async(first, 7, step, nullptr));
+  EXPECT_OK(cuMemsetD8Async(first + 1, 8, 1, nullptr));
+  EXPECT_OK(cuCtxSynchronize());
+  int descriptor = -1;
+  ASSERT_OK(export_to(descriptor, made));
+  unsigned char seen[4] = {};
+  EXPECT_OK(cuMemcpyDtoH(seen, second, 3));
+  EXPECT_OK(cuMemcpyDtoH(seen + 3, second + step - 1, 1));
+  EXPECT_EQ(std::memcmp(seen, "\7\10\7\7", 4), 0);
+  EXPECT_OK(cuMemsetD8(second + 2, 9, 1));
+  EXPECT_OK(cuMemcpyDtoH(seen, first + 2, 1));
+  EXPECT_EQ(9, seen[0]) << "two addresses are one memory still";
+  const CUdeviceptr third = show(made);
+  EXPECT_OK(cuMemcpyDtoH(seen, third + 2, 1));
+  EXPECT_EQ(9, seen[0]);
+  int again = -1;
+  ASSERT_OK(export_to(again, made));
+  CUmemGenericAllocationHandle imported = 0;
+  ASSERT_OK(import_from(again, imported));
+  const CUdeviceptr here = show(imported);
+  EXPECT_OK(cuMemcpyDtoH(seen, here + 2, 1));
+  EXPECT_EQ(9, seen[0]) << "the same file";
+  close(descriptor);
+  close(again);
+  for (const CUdeviceptr each : {first, second, third, here}) hide(each);
+  EXPECT_OK(cuMemRelease(imported));
+  EXPECT_OK(cuMemRelease(made));
+  EXPECT_EQ(card_bytes, free_bytes());
 }
 
 TEST_F(SimSharing, handle_of_mapped_memory_is_one_more_and_must_be_released) {

@@ -23,7 +23,8 @@ std::string refusal(const char* text) {
 }
 
 TEST_F(specification, a_stack_is_described_as_it_was_specified) {
-  for (const char* text : {"cuda", "managed", "pinned", "async", "async:initial=4MiB,release_threshold=1GiB,ipc=true",
+  for (const char* text : {"cuda", "managed", "pinned", "virtual", "virtual:ipc=true", "virtual:ipc=false",
+                           "virtual:rdma=true", "async", "async:initial=4MiB,release_threshold=1GiB,ipc=true",
                            "pool:initial=1MiB,max=8MiB | cuda", "statistics | pool:initial=1MiB | async",
                            "statistics | statistics | pool:initial=1000KiB | pool:initial=0 | managed"}) {
     EXPECT_EQ(describe(*make_resource(text, 0)), text);

@@ -23,12 +23,6 @@ FRESH: set[str] = set()
 OF_CENOTE: set[str] = set()
 """Those that PyTorch's own allocator does not have."""
 
-RESOURCES = {
-    "share_with_another_process": "pool | virtual:ipc=true",
-    "a_tensor_is_on_offer_to_others_while_it_lives": "pool | virtual:ipc=true",
-}
-"""Where another resource than a pool is needed."""
-
 
 def feature(function: Callable[[], Any]) -> Callable[[], Any]:
     FEATURES[function.__name__] = function
@@ -71,10 +65,10 @@ def device_free() -> int:
     return torch.cuda.mem_get_info()[0]
 
 
-def install(allocator: str, name: str = "") -> None:
+def install(allocator: str) -> None:
     if allocator == "cenote":
         import cenote
 
-        report = cenote.install(RESOURCES.get(name, "pool"), frameworks="torch")
+        report = cenote.install("pool", frameworks="torch")
         assert report, report
         assert "full allocator" in str(report) or "on cenote already" in str(report), report

@@ -36,7 +36,7 @@ def run_here(allocator: str, name: str) -> None:
     """Run a feature in this process, and print what it returned."""
     os.environ["TORCH_FEATURES_ALLOCATOR"] = allocator
     if name not in INSTALL_THEMSELVES:
-        install(allocator, name)
+        install(allocator)
     print("RESULT", repr(FEATURES[name]()))
 
 

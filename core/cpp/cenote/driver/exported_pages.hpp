@@ -3,7 +3,7 @@
 //        block             [ ............................ ]
 //        pages        [          ][          ][          ]      sent whole: the block begins somewhere in the first
 //
-// Only pages that were made for it can be exported (page_properties::handles): `pool | virtual:ipc=true`.
+// Only pages that were made for it can be exported (page_properties::handles), as those of `pool | virtual` are.
 //
 // Threads: any. Cost: not measured.
 #pragma once

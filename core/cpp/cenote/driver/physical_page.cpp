@@ -36,6 +36,11 @@ bool has_virtual_memory(int device) {
   return device_attribute(device, CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED) != 0;
 }
 
+bool has_page_descriptors(int device) {
+  return has_virtual_memory(device) &&
+         device_attribute(device, CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED) != 0;
+}
+
 std::size_t virtual_memory_granularity(int device) {
   check_device(device);
   const CUmemAllocationProp properties = memory_of(device);

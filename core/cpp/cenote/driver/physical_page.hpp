@@ -25,6 +25,9 @@ namespace cenote::inline v1 {
 /// Whether the device has virtual memory: a vGPU may have none.
 bool has_virtual_memory(int device);
 
+/// Whether other processes can map pages of the device, by file descriptors.
+bool has_page_descriptors(int device);
+
 /// Bytes of which sizes of pages and reservations, and addresses of mappings, are multiples.
 std::size_t virtual_memory_granularity(int device);
 

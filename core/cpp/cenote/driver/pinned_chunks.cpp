@@ -75,7 +75,7 @@ auto pinned_chunks::take(int device, std::size_t bytes, touched_chunks* touched)
 
 /// Returns the place of the one that suits best, or their number where none does.
 std::size_t pinned_chunks::choose(const std::vector<pinned>& among, std::size_t bytes) noexcept {
-  const std::size_t most = 2 * align_up(std::max(bytes, std::size_t{1}), least_bytes);
+  const std::size_t most = 4 * align_up(std::max(bytes, std::size_t{1}), least_bytes);
   std::size_t best = among.size();
   for (std::size_t each = 0; each != among.size(); ++each) {
     const std::size_t size = among[each].memory.bytes;

@@ -6,7 +6,7 @@
 //   1. A chunk is memory of the host's own in huge pages, where the host has them, and is registered with the driver.
 //      Its size is 32 MiB, or up to 1 GiB where threads have the host find much memory ahead (touched_chunks).
 //   2. A chunk that nobody uses any more is kept whole, as long as the bound allows it. take() chooses the smallest
-//      that is enough, or else the largest, but none of more than twice the bytes that are wanted.
+//      that is enough, or else the largest, but none of more than four times the bytes that are wanted.
 //   3. forget(): the driver that knew the chunks is gone, and none of them is used again.
 //
 // Threads: any; `mutex_` guards the list, and no driver call is made under it. The object is never destroyed.

@@ -7,16 +7,20 @@
 // Each thread touches a piece at a time, in the order of their addresses, until all are. All is mapped at once, because
 // a call that maps memory delays threads that touch pages or pin them. Touching and pinning delay each other, too, and
 // most where a virtual machine's host is slow to give its memory. So touching is over soon: by as many threads as there
-// are processors but for the one that pins, and at most 15, which is what was measured. And there are few calls that
-// pin while it goes on, and small ones at the end, behind which little is left to copy: a chunk is half of what is
-// left, but at least 256 MiB, or all, and at most 1 GiB. A process with less processor time than that loses some of it
-// for as long.
+// are processors but for the one that pins, and at most 15, which is what was measured; a process that may use fewer
+// processors loses their time for as long. And few calls pin while it goes on: a chunk is half of what is left, but at
+// least 256 MiB, or all, and at most 1 GiB. So chunks get smaller towards the end, and little is left to copy once the
+// last one is pinned.
 //
 // Threads: it is used by one, and has up to 15 of its own, which end with it or once all pieces are touched.
-// Cost: 2 GiB at 23 to 29 GB/s on memory that the host has at hand, pinning included; 17 where a virtual machine's host
-// gives it first, and 3.0 to 5.6 once that host is slow. In chunks of 256 MiB alone: 28 to 39, 15 to 17, 1.9 to 2.3.
-// All touched by eight threads and then pinned in one call: 14 to 25, 11 to 17, 2.5 to 4.8 (H200, 16 processors, driver
-// 580.159.04).
+// Cost, for 2 GiB, pinning included, in GB/s (H200, 16 processors, driver 580.159.04). The memory is at hand, or a
+// virtual machine's host gives it first, and is slow after some ten GiB. Where it is at hand chunks of 256 MiB would be
+// faster; where the host is slow they take twice the time.
+//
+//                                                        at hand     given first   by a slow host
+//     by halves                                          23 to 29    17            3.0 to 5.6
+//     in chunks of 256 MiB                               28 to 39    15 to 17      1.9 to 2.3
+//     touched by eight threads, then pinned by one call  14 to 25    11 to 17      2.5 to 4.8
 #pragma once
 
 #include <condition_variable>

@@ -109,7 +109,7 @@ void file_parking::write_out(window& filled) {
   filled.part.reset();
 }
 
-/// Calls `copy(to, from, bytes, window)` for the part in each part of the file, once it lies in a window.
+/// Calls `copy(to, from, bytes, window)` for each stretch that lies in one window, once the file was read into it.
 template <class Copy>
 void file_parking::for_each_part(std::size_t offset, std::byte* to, std::size_t bytes, Copy&& copy) {
   for (std::size_t done = 0; done != bytes;) {

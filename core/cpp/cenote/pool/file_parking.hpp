@@ -7,7 +7,7 @@
 //   1. The file takes its room on the disk before anything is copied, so that a full disk is known then.
 //   2. It is written and read past the host's cache where the file system can do that (O_DIRECT): in parts of 32
 //      MiB, at multiples of that size.
-//   3. What is loaded is read part by part, in the order in which it was saved.
+//   3. What is loaded is read part by part, in the order in which it was saved; other reads take the same two chunks.
 //
 // Threads: as parking. Cost: that of the disk; the host waits for it.
 #pragma once

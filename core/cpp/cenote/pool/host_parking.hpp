@@ -1,6 +1,6 @@
 // Contents of paused memory in pinned memory of the host.
 //
-//     offset   0 ........ 256 MiB ...... 288 MiB …      chunk by chunk, in the order in which it is saved
+//     offset   0 ........ 1 GiB ...... 1.5 GiB …      chunk by chunk, in the order in which it is saved
 //
 // A chunk is pinned when the first byte for it is saved, so that pinning one runs beside the copies into those before,
 // and beside threads that find the memory of those behind.

@@ -368,11 +368,14 @@ std::size_t page_backing::release() noexcept {
   return given_back;
 }
 
-bool page_backing::read_paused(const void* from, std::size_t bytes, void* to) {
+bool page_backing::read_paused(void* to, const void* from, std::size_t bytes) {
+  const auto* const first = static_cast<const std::byte*>(from);
+  const bool is_of_it = first >= pages_->base() && first < pages_->base() + pages_->range_bytes();
+  if (!is_of_it || !pause_.is_paused()) return false;  // without waiting for whoever holds the lock
   const std::lock_guard one_at_a_time(growth());
   if (!pause_.is_paused()) return false;
   const relaxed_capture_scope relaxed;
-  return pause_.read(static_cast<const std::byte*>(from), bytes, static_cast<std::byte*>(to));
+  return pause_.read(static_cast<std::byte*>(to), first, bytes);
 }
 
 std::size_t page_backing::resume() {

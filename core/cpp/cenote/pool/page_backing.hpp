@@ -62,8 +62,8 @@ class page_backing final : public backing {
   std::size_t hide(const std::string& keep);
   std::size_t release() noexcept;
 
-  /// Copies what the paused pool held to the host; false where it is not paused, or not all of the bytes are kept.
-  bool read_paused(const void* from, std::size_t bytes, void* to);
+  /// Copies what the paused pool held to the host; false where it is not paused, or some of the bytes are not kept.
+  bool read_paused(void* to, const void* from, std::size_t bytes);
 
   /// Brings the pages back to the same addresses. std::runtime_error, with nothing changed, if the pool is not paused;
   /// out_of_memory, and it is paused as before, where the device has not enough. Returns the bytes.

@@ -149,7 +149,7 @@ void page_pause::be_paused(std::vector<parked_page> parked, std::unique_ptr<park
   is_paused_.store(true, std::memory_order_release);
 }
 
-bool page_pause::read(const std::byte* from, std::size_t bytes, std::byte* to) const {
+bool page_pause::read(std::byte* to, const std::byte* from, std::size_t bytes) const {
   const auto begins_behind =
       std::ranges::upper_bound(parked_, from, {}, [](const parked_page& each) { return each.at.address; });
   if (begins_behind == parked_.begin()) return bytes == 0;

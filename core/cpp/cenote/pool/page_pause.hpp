@@ -16,8 +16,9 @@
 //   3. Resuming makes page after page, and queues the copies into it meanwhile. A failure takes all new pages back;
 //      the copies are kept until the last one is there. Those that the driver refuses to unmap, twice, stay mapped
 //      for the next attempt, which only copies into them.
-//   4. A page that became wholly free while it was paused does not come again.
-//   5. Small pages that lie in a row come again as large ones, of about a 256th of the pool: there are fewer of them
+//   4. Meanwhile the host can read what is kept, where it is kept.
+//   5. A page that became wholly free while it was paused does not come again.
+//   6. Small pages that lie in a row come again as large ones, of about a 256th of the pool: there are fewer of them
 //      to unmap and release the next time.
 //
 // Invariants
@@ -60,9 +61,9 @@ class page_pause {
   /// After hide(): the memory is the device's again.
   void release(mapped_pages& pages) noexcept;
 
-  /// Copies what the pool held to the host. False where not all of the bytes are kept: some of them were free, or
-  /// contents are not kept at all. Not beside the others.
-  bool read(const std::byte* from, std::size_t bytes, std::byte* to) const;
+  /// Copies what the paused pool held to the host. False where some of the bytes are not kept; bytes that were free may
+  /// be kept or not. Not while hide(), release() or resume() runs.
+  bool read(std::byte* to, const std::byte* from, std::size_t bytes) const;
 
   /// `make_room(bytes)` has others give back memory. If it throws, the pool is paused as before: out_of_memory says how
   /// much is missing.

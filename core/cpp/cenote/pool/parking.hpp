@@ -1,6 +1,7 @@
 // Where the contents of paused memory are kept until it is resumed.
 //
 //     pool's pages  ──save(offset, …)──▶  parking  ──load(offset, …)──▶  new pages at the same addresses
+//                                            └─────read(offset, …)──▶  the host, at any time in between
 //
 //     "host"       pinned memory of the host, in chunks that are kept for the next pause     host_parking
 //     "file:PATH"  a file without a name in the folder PATH, which is gone with the process  file_parking
@@ -9,7 +10,7 @@
 //     "fill:B"     nowhere: each byte is B after resuming
 //
 // Offsets count the bytes that are saved, from 0 on; each is saved once, in rising order, and loaded at most once at a
-// time. Copies are queued on a stream of the pause, which waits for it on the host.
+// time. Copies from and to the device are queued on a stream of the pause, which waits for it on the host.
 //
 // Threads: one pause at a time uses it. It ends after the pause's last copy.
 #pragma once

@@ -36,7 +36,7 @@ std::unique_ptr<pool::backing> make_backing(pool::shared_heap& heap, std::shared
     return std::make_unique<pool::chunk_backing>(heap, std::move(upstream), maximum);
   }
   const auto& settings = pages->settings();
-  const page_properties properties{heap.device(), settings.handles, settings.for_rdma};
+  const page_properties properties{heap.device(), pages->handles(), settings.for_rdma};
   return std::make_unique<pool::page_backing>(heap, std::move(upstream), maximum, properties, settings.peers,
                                               is_sparing);
 }
@@ -149,9 +149,9 @@ std::size_t pool_memory_resource::pause(const std::string& keep) {
 
 std::size_t pool_memory_resource::resume() { return require_pages(engine_->memory()).resume(); }
 
-bool pool_memory_resource::read_paused(const void* from, std::size_t bytes, void* to) {
+bool pool_memory_resource::read_paused(void* to, const void* from, std::size_t bytes) {
   auto* const pages = dynamic_cast<pool::page_backing*>(&engine_->memory());
-  return pages != nullptr && pages->read_paused(from, bytes, to);
+  return pages != nullptr && pages->read_paused(to, from, bytes);
 }
 
 void pool_memory_resource::expect_pauses() { require_pages(engine_->memory()).expect_pauses(); }

@@ -96,10 +96,10 @@ class pool_memory_resource final : public memory_resource {
   /// cuda_error.
   std::size_t resume();
 
-  /// Copies what a paused pool held at an address to memory of the host. False where the pool is not paused, or where
-  /// some of the bytes are not kept: they were not in use, or `keep` was "nothing". Throws what the place throws where
-  /// they are kept.
-  bool read_paused(const void* from, std::size_t bytes, void* to);
+  /// Copies what a paused pool held at an address to memory of the host. False, and a part may have been copied, where
+  /// the pool is not paused, or some of the bytes are not kept: those of no block, or all with "nothing". Bytes that
+  /// were free at the pause may be kept or not. Throws std::runtime_error where a file cannot be read, and cuda_error.
+  bool read_paused(void* to, const void* from, std::size_t bytes);
 
   /// The pool is going to be paused: its pages are larger from now on, of a 256th of it instead of a thousandth, so
   /// that there are fewer to unmap and to map. std::logic_error for a pool that is not over virtual memory.

@@ -25,10 +25,10 @@ virtual_memory_resource::virtual_memory_resource(int device, const options& want
     : driver_memory_resource(device), options_(wanted) {
   if (has_virtual_memory(device)) {
     mapped_.reset(new mappings{{device, wanted.peers}});
+    has_descriptors_ = wanted.ipc.value_or(!wanted.fabric && has_page_descriptors(device));
     return;
   }
-  const bool is_shared = wanted.handles.posix_file_descriptor || wanted.handles.fabric;
-  if (!is_shared) return;
+  if (!wanted.ipc.value_or(false) && !wanted.fabric) return;
   throw std::runtime_error(
       "device " + std::to_string(device) + ", " + device_name(device) +
       ", has no virtual memory, so that no memory of it can be exported: leave ipc and fabric out");
@@ -40,16 +40,16 @@ virtual_memory_resource::~virtual_memory_resource() {
 
 std::string virtual_memory_resource::specification() const {
   const std::string peers = spell_peers(options_.peers);
-  return spell_specification(
-      kind(), {options_.handles.posix_file_descriptor ? "ipc=true" : "", options_.handles.fabric ? "fabric=true" : "",
-               options_.for_rdma ? "rdma=true" : "", peers.empty() ? "" : "peers=" + peers});
+  const char* const ipc = !options_.ipc ? "" : *options_.ipc ? "ipc=true" : "ipc=false";
+  return spell_specification(kind(), {ipc, options_.fabric ? "fabric=true" : "", options_.for_rdma ? "rdma=true" : "",
+                                      peers.empty() ? "" : "peers=" + peers});
 }
 
 void* virtual_memory_resource::take(stream_ref stream, std::size_t bytes) {
   if (!has_pages()) return budgeted_allocate(device(), bytes, stream);
   const std::size_t whole = align_up(bytes, virtual_memory_granularity(device()));
   if (whole > max_allocation) return nullptr;
-  auto page = physical_page::create({device(), options_.handles, options_.for_rdma}, whole, stream);
+  auto page = physical_page::create({device(), handles(), options_.for_rdma}, whole, stream);
   auto addresses = page == nullptr ? nullptr : address_reservation::reserve(device(), whole);
   if (addresses == nullptr) return nullptr;
   std::byte* const base = addresses->base();

@@ -13,6 +13,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "cenote/driver/memory_pool.hpp"
@@ -26,9 +27,11 @@ inline namespace v1 {
 class virtual_memory_resource final : public driver_memory_resource {
  public:
   struct options {
-    export_handles handles{};  ///< how pages may be shared with other processes
-    bool for_rdma = false;     ///< a network card will read and write them, where the device can be told so
-    peer_devices peers{};      ///< other devices that may use the memory
+    std::optional<bool> ipc{};  ///< other processes can map pages, by file descriptors; if not given, so it is where
+                                ///< the device has them, unless there are fabric handles
+    bool fabric = false;        ///< the same by fabric handles
+    bool for_rdma = false;      ///< a network card will read and write them, where the device can be told so
+    peer_devices peers{};       ///< other devices that may use the memory
   };
 
   /// On the current device, or on `device`. Throws std::runtime_error where handles are wanted of a device that has no
@@ -50,6 +53,9 @@ class virtual_memory_resource final : public driver_memory_resource {
   /// The properties that a pool over this resource gives its own pages.
   const options& settings() const noexcept { return options_; }
 
+  /// How its pages, and those of a pool over it, can be shared.
+  export_handles handles() const noexcept { return {has_descriptors_, options_.fabric}; }
+
  private:
   struct mappings;
 
@@ -57,6 +63,7 @@ class virtual_memory_resource final : public driver_memory_resource {
   void give(stream_ref stream, void* pointer, std::size_t bytes) noexcept override;
 
   options options_;
+  bool has_descriptors_ = false;
   std::unique_ptr<mappings> mapped_;  // null without virtual memory
 };
 

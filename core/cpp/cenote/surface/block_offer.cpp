@@ -23,9 +23,8 @@ namespace cenote::inline v1 {
 namespace {
 
 constexpr char how_to_share[] =
-    "this memory cannot be mapped by another process. Pages can that were made for it: take the block from the "
-    "resource "
-    "\"pool | virtual:ipc=true\"";
+    "this memory cannot be mapped by another process. Take the block from the resource \"pool | virtual\", without "
+    "ipc=false, on a device with virtual memory";
 
 /// Keeps the pool from moving the block, where it is one of a pool's.
 class exported_pin {

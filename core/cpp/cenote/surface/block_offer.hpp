@@ -6,9 +6,9 @@
 //                    └──► an event, and a descriptor of each page under the block ─► mapped in a row
 //
 // How it works
-//   1. Nothing is exported until somebody asks. The memory must be pages that were made for it:
-//      `pool | virtual:ipc=true`. What is sent are the pages under the block, whole: what else lies in the first and
-//      the last of them can be read there, too, by the same user.
+//   1. Nothing is exported until somebody asks. The memory must be pages that were made for it,
+//      as those of `pool | virtual` are. What is sent are the pages under the block, whole: what else lies in the first
+//      and the last of them can be read there, too, by the same user.
 //   2. While another process has the block open, the owner keeps it: the offer holds what `hold` returned, and the pool
 //      pins the block as `exported`. That ends when the other process closes it or ends, in whatever way. If the owner
 //      ends first, the memory stays for those that have it.

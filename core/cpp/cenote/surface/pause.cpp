@@ -188,9 +188,9 @@ std::size_t paused_bytes(const std::shared_ptr<memory_resource>& resource) {
   return pool ? pool->paused_bytes() : 0;
 }
 
-bool read_paused(const std::shared_ptr<memory_resource>& resource, const void* from, std::size_t bytes, void* to) {
+bool read_paused(const std::shared_ptr<memory_resource>& resource, void* to, const void* from, std::size_t bytes) {
   const auto pool = find_pool(resource);
-  return pool && pool->read_paused(from, bytes, to);
+  return pool && pool->read_paused(to, from, bytes);
 }
 
 std::size_t keep_pinned_at_most(std::size_t bytes) { return pinned_chunks::get().keep_at_most(bytes); }

@@ -52,10 +52,10 @@ CENOTE_EXPORT bool is_paused(const std::shared_ptr<memory_resource>& resource);
 /// The bytes that the pool in the stack needs to be resumed; 0 where it is not paused.
 CENOTE_EXPORT std::size_t paused_bytes(const std::shared_ptr<memory_resource>& resource);
 
-/// Copies what the paused pool in the stack held at an address to memory of the host; false where there is no such
-/// pool, where it is not paused, or where some of the bytes are not kept.
-CENOTE_EXPORT bool read_paused(const std::shared_ptr<memory_resource>& resource, const void* from, std::size_t bytes,
-                               void* to);
+/// Copies what the paused pool in the stack held at an address to memory of the host, as pool_memory_resource does;
+/// false also where there is no such pool.
+CENOTE_EXPORT bool read_paused(const std::shared_ptr<memory_resource>& resource, void* to, const void* from,
+                               std::size_t bytes);
 
 /// Pinned memory of the host that pauses keep for later ones: at most so many bytes from now on. At first it is half of
 /// the host's memory. Returns how many bytes were given back.

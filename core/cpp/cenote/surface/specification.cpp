@@ -167,11 +167,11 @@ class parameters {
     return found == values_.end() ? peer_devices{} : read_peers(name, found->second);
   }
 
-  /// False if it is not given.
-  bool flag(const std::string& name) const {
+  std::optional<bool> given_flag(const std::string& name) const {
     const auto found = values_.find(name);
-    return found != values_.end() && read_flag(name, found->second);
+    return found == values_.end() ? std::nullopt : std::optional(read_flag(name, found->second));
   }
+  bool flag(const std::string& name) const { return given_flag(name).value_or(false); }
 
  private:
   int device_;
@@ -220,8 +220,8 @@ resource_ptr make_async(const parameters& given, resource_ptr) {
 
 resource_ptr make_virtual(const parameters& given, resource_ptr) {
   return std::make_shared<virtual_memory_resource>(
-      given.device(), virtual_memory_resource::options{
-                          {given.flag("ipc"), given.flag("fabric")}, given.flag("rdma"), given.peers("peers")});
+      given.device(), virtual_memory_resource::options{given.given_flag("ipc"), given.flag("fabric"),
+                                                       given.flag("rdma"), given.peers("peers")});
 }
 
 /// A pool's sizes are multiples of 256; "7.6GiB" means the nearest one below.

@@ -15,7 +15,7 @@ class PinnedHostMemoryResource(DeviceMemoryResource):
 class VirtualMemoryResource(DeviceMemoryResource):
     def __init__(
         self,
-        enable_ipc: bool = False,
+        enable_ipc: bool | None = None,
         enable_fabric: bool = False,
         for_rdma: bool = False,
         peers: Iterable[SupportsIndex] | str | None = None,

@@ -2,6 +2,7 @@
 from collections.abc import Iterable
 
 from libc.stdint cimport uint64_t, uintptr_t
+from libcpp cimport bool as cbool
 from libcpp.memory cimport shared_ptr, static_pointer_cast
 
 from cenote._core cimport libcenote as lib
@@ -61,8 +62,9 @@ cdef class VirtualMemoryResource(DeviceMemoryResource):
 
     Parameters
     ----------
-    enable_ipc : bool
-        Pages can be shared with other processes by file descriptors.
+    enable_ipc : bool, optional
+        Pages can be shared with other processes by file descriptors. If not given, they can where the device has
+        those, unless there are fabric handles.
     enable_fabric : bool
         Pages can be shared by fabric handles.
     for_rdma : bool
@@ -81,11 +83,12 @@ cdef class VirtualMemoryResource(DeviceMemoryResource):
         If a device that `peers` names cannot reach this one.
     """
 
-    def __init__(self, bint enable_ipc=False, bint enable_fabric=False, bint for_rdma=False, peers=None):
+    def __init__(self, enable_ipc=None, bint enable_fabric=False, bint for_rdma=False, peers=None):
         cdef shared_ptr[lib.memory_resource] fresh
         cdef lib.virtual_options options
-        options.handles.posix_file_descriptor = enable_ipc
-        options.handles.fabric = enable_fabric
+        if enable_ipc is not None:
+            options.ipc = <cbool> enable_ipc
+        options.fabric = enable_fabric
         options.for_rdma = for_rdma
         options.peers = peers_argument(peers)
         with nogil:

@@ -313,7 +313,8 @@ cdef extern from "cenote/resources/cuda_async_memory_resource.hpp" namespace "ce
 
 cdef extern from "cenote/resources/virtual_memory_resource.hpp" namespace "cenote" nogil:
     cdef cppclass virtual_options "cenote::virtual_memory_resource::options":
-        export_handles handles
+        optional[bool] ipc
+        bint fabric
         bint for_rdma
         peer_devices peers
     cdef cppclass virtual_memory_resource(memory_resource):
@@ -649,7 +650,7 @@ cdef extern from "cenote/surface/pause.hpp" namespace "cenote" nogil:
     bool is_paused(const shared_ptr[memory_resource]& resource) except +raise_python_error
     size_t paused_bytes(const shared_ptr[memory_resource]& resource) except +raise_python_error
     bool read_paused(
-        const shared_ptr[memory_resource]& resource, const void* address, size_t bytes, void* to
+        const shared_ptr[memory_resource]& resource, void* to, const void* address, size_t bytes
     ) except +raise_python_error
     size_t keep_pinned_at_most(size_t bytes) except +raise_python_error
     size_t kept_pinned_bytes() except +raise_python_error

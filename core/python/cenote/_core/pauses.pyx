@@ -117,17 +117,21 @@ def paused_nbytes(resource) -> int:
     return lib.paused_bytes(resource_argument("resource", resource))
 
 
-def read_paused(resource, ptr, buffer) -> bool:
-    """Fill a buffer of the host with what the paused pool in the stack of a resource held at an address."""
-    cdef shared_ptr[lib.memory_resource] held = resource_argument("resource", resource)
+def read_paused(list resources not None, ptr, buffer) -> bool:
+    """Fill a buffer of the host with what a paused pool of these resources held at an address."""
     cdef uintptr_t source = address_argument("ptr", ptr)
     cdef unsigned char[::1] host = writable_argument("buffer", buffer)
     cdef size_t size = host.shape[0]
     cdef unsigned char* to = &host[0] if size != 0 else NULL
+    cdef shared_ptr[lib.memory_resource] held
     cdef bint is_kept = False
-    with nogil:
-        is_kept = lib.read_paused(held, <const void*> source, size, to)
-    return is_kept
+    for resource in resources:
+        held = resource_argument("resource", resource)
+        with nogil:
+            is_kept = lib.read_paused(held, to, <const void*> source, size)
+        if is_kept:
+            return True
+    return False
 
 
 def keep_pinned(nbytes) -> int:

@@ -209,6 +209,8 @@ class TorchMemorySaver:
         ------
         ValueError
             If ``x`` is not on a device, or not contiguous.
+        RuntimeError
+            If a backup on disk cannot be read.
         """
         if not x.is_cuda or not x.is_contiguous():
             raise ValueError("a backup is there of a contiguous tensor on a device")

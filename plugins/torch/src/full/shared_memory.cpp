@@ -24,8 +24,7 @@ constexpr std::string_view of_driver = "cenote driver ";
 constexpr std::size_t longest_handle = 512;
 
 constexpr char how_to_share[] =
-    "this memory cannot be mapped by another process. Pages can, if that is asked for when they are made: "
-    "cenote.install(\"pool | virtual:ipc=true\")";
+    "this memory cannot be mapped by another process. Pages can: cenote.install(\"pool | virtual\"), without ipc=false";
 
 /// Where the driver's allocation under the pointer begins. PyTorch's plugin links no driver, which is loaded already.
 CUdeviceptr base_of(void* pointer) {

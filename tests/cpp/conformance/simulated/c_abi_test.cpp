@@ -251,7 +251,7 @@ TEST_F(c_abi, installs_a_resource_on_every_device) {
 }
 
 TEST_F(c_abi, shares_what_other_processes_can_map_and_says_why_where_they_cannot) {
-  ASSERT_EQ(cenote_set_device_resource(0, "pool | virtual:ipc=true"), 0);
+  ASSERT_EQ(cenote_set_device_resource(0, "pool | virtual"), 0);
   void* const block = cenote_allocate(client_, 0, 1000, nullptr);
   char handle[256];
   const auto length = cenote_share(0, block, 1000, nullptr, handle, sizeof handle);
@@ -269,7 +269,7 @@ TEST_F(c_abi, shares_what_other_processes_can_map_and_says_why_where_they_cannot
   ASSERT_EQ(cenote_set_device_resource(0, "cuda"), 0);
   void* const plain = cenote_allocate(client_, 0, 1000, nullptr);
   EXPECT_EQ(cenote_share(0, plain, 1000, nullptr, handle, sizeof handle), CENOTE_FAILURE);
-  expect_failure(CENOTE_FAILURE, "virtual:ipc=true");
+  expect_failure(CENOTE_FAILURE, "pool | virtual");
   EXPECT_EQ(cenote_deallocate(plain, nullptr), 0);
   EXPECT_EQ(cenote_reset_device_resource(0), 0);
 }

@@ -212,7 +212,7 @@ class CenoteNumbaManager(cuda.HostOnlyCUDAMemoryManager):
         Returns
         -------
         numba.cuda.IpcHandle
-            Of memory that cenote shares (``virtual:ipc=true``) it is for the block, which an array begins. Of other
+            Of memory that cenote shares (``pool | virtual``) it is for the block, which an array begins. Of other
             memory it is the driver's, for the allocation under the block. The handle's ``offset`` says where in it.
 
         Raises
@@ -237,7 +237,7 @@ class CenoteNumbaManager(cuda.HostOnlyCUDAMemoryManager):
             current = cenote.mr.get_per_device_resource(self.context.device.id).specification
             raise RuntimeError(
                 f"other processes cannot open this memory: {why}; and the driver gives no handle of it "
-                f"(cuIpcGetMemHandle: {error}). The current resource is '{current}'; make 'pool | virtual:ipc=true' "
+                f"(cuIpcGetMemHandle: {error}). The current resource is '{current}'; make 'pool | virtual' "
                 "or 'pool | cuda' current before the array is made"
             ) from error
         return IpcHandle(memory, raw, memory.size, source, offset=address - begin)
