@@ -19,8 +19,7 @@ from cenote.compat.torch_memory_saver import TorchMemorySaver, configure_subproc
 MIB = 1 << 20
 
 
-def filled() -> tuple[cenote.DeviceBuffer, bytes]:
-    content = random.randbytes(MIB)
+def filled(content: bytes = bytes(range(256)) * 4096) -> tuple[cenote.DeviceBuffer, bytes]:
     return cenote.DeviceBuffer.to_device(content), content
 
 
@@ -108,22 +107,22 @@ def test_a_backup_is_read_while_its_tensor_is_paused(monkeypatch: pytest.MonkeyP
     saver = TorchMemorySaver()
     saver.set_disk_backup_dir(tmp_path)
     with saver.region("weights", enable_cpu_backup=True):
-        weights, content = filled()
+        weights, content = filled(random.randbytes(MIB))
     with saver.region("spilled", enable_disk_backup=True):
-        spilled, _ = filled()
+        spilled, other_content = filled(random.randbytes(MIB))
     with saver.region("kv_cache"):
         cache, _ = filled()
     outside, _ = filled()
     assert saver.get_cpu_backup(Tensor(weights)) is None
     saver.pause()
-    for buffer in (weights, spilled):
+    for buffer, expected in ((weights, content), (spilled, other_content)):
         backup = saver.get_cpu_backup(Tensor(buffer), zero_copy=True)
-        assert (backup.contents, backup.viewed) == (content, ["its type", "its shape"])
+        assert (backup.contents, backup.viewed) == (expected, ["its type", "its shape"])
     assert saver.get_cpu_backup(Tensor(cache)) is None
     assert saver.get_cpu_backup(Tensor(outside)) is None
     saver.resume()
     assert saver.get_cpu_backup(Tensor(weights)) is None
-    assert weights.tobytes() == spilled.tobytes() == content
+    assert (weights.tobytes(), spilled.tobytes()) == (content, other_content)
     for wrong in (Tensor(None, is_cuda=False), Tensor(None, is_contiguous=False)):
         with pytest.raises(ValueError, match="contiguous tensor on a device"):
             saver.get_cpu_backup(wrong)
