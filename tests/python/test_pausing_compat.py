@@ -107,9 +107,9 @@ def test_a_backup_is_read_while_its_tensor_is_paused(monkeypatch: pytest.MonkeyP
     saver = TorchMemorySaver()
     saver.set_disk_backup_dir(tmp_path)
     with saver.region("weights", enable_cpu_backup=True):
-        weights, content = filled(random.randbytes(MIB))
+        weights, content = filled(random.randbytes(10_000))
     with saver.region("spilled", enable_disk_backup=True):
-        spilled, other_content = filled(random.randbytes(MIB))
+        spilled, other_content = filled(random.randbytes(10_000))
     with saver.region("kv_cache"):
         cache, _ = filled()
     outside, _ = filled()
