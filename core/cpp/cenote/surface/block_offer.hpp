@@ -6,15 +6,14 @@
 //                    └──► an event, and a descriptor of each page under the block ─► mapped in a row
 //
 // How it works
-//   1. Nothing is exported until somebody asks. The memory must be pages that were made for it,
-//      as those of `pool | virtual` are. What is sent are the pages under the block, whole: what else lies in the first
-//      and the last of them can be read there, too, by the same user.
+//   1. Nothing is exported until somebody asks. The memory must be pages that were made for it, as those of
+//      `pool | virtual` are. What is sent are the pages under the block, whole: what else lies in the first and the
+//      last of them can be read there, too, by the same user.
 //   2. While another process has the block open, the owner keeps it: the offer holds what `hold` returned, and the pool
 //      pins the block as `exported`. That ends when the other process closes it or ends, in whatever way. If the owner
 //      ends first, the memory stays for those that have it.
 //   3. Order: work that the opener queues on its stream comes after what the owner had queued on `stream` when it
-//   shared
-//      the block last. The opener's work is done when it lets go: its host waits for that.
+//      shared the block last. The opener's work is done when it lets go: its host waits for that.
 //   4. The opener gets a resource that has just this block to give, once. So whatever holds memory of a resource can
 //      hold it, and frees it in stream order.
 //
