@@ -122,7 +122,7 @@ def draw(
     axes.step(times, values, where="post", color=WATER, linewidth=0.8, label="in use")
     if held is not None:
         axes.step(*scaled(held), where="post", color=STONE, linewidth=1.6, label="held by the pool")
-    _mark_peak(axes, times, values, unit_bytes)
+    _mark_peak(axes, times, values, most / unit_bytes, unit_bytes)
     dress(axes, x_label, f"memory [{unit}]", title, subtitle)
     axes.legend(loc="upper right", bbox_to_anchor=(1.01, 1.14), ncols=2, frameon=False, labelcolor=INK, fontsize=9)
     axes.set_xlim(0, max((end - start) / tick_us, 1e-3))
@@ -138,14 +138,16 @@ def _on_event_clock(in_use: Steps, held: Steps | None) -> tuple[Steps, Steps | N
     return Steps(count, in_use.nbytes), held
 
 
-def _mark_peak(axes: Axes, times: npt.NDArray[Any], values: npt.NDArray[Any], unit_bytes: int) -> None:
+def _mark_peak(axes: Axes, times: npt.NDArray[Any], values: npt.NDArray[Any], most: float, unit_bytes: int) -> None:
+    """Mark it by a point and a label, which hides no line: above the highest one where that is near."""
     at = int(values.argmax())
+    is_near = most < 1.25 * values[at]
     late = times[at] > 0.75 * max(times[-1], 1e-3)
     axes.plot(times[at], values[at], "o", color=WATER, markersize=5, markeredgecolor="white", zorder=5)
     axes.annotate(
         f"peak {format_bytes(round(values[at] * unit_bytes))}",
-        (times[at], values[at]),
-        xytext=(-8 if late else 8, 7),
+        (times[at], most if is_near else values[at]),
+        xytext=(-8 if late else 8, 5),
         textcoords="offset points",
         ha="right" if late else "left",
         color=INK,
