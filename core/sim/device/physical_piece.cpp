@@ -76,7 +76,7 @@ int physical_piece::export_file() {
   return file->new_descriptor();
 }
 
-/// Nobody uses the memory meanwhile: all work on it runs under the driver's lock.
+/// Nothing touches the memory meanwhile, because all work on it runs under the driver's lock.
 void physical_piece::move_to_own_file() {
   const auto own = backing_file::make(bytes + page_bytes);
   std::vector<unsigned char> part(std::min(bytes, physical_memory::granularity));

@@ -1,9 +1,5 @@
 // Pauses: the device has its memory back, and every address and byte is there again afterwards, whatever fails.
-#include <algorithm>
 #include <atomic>
-#include <cstdint>
-#include <cstring>
-#include <numeric>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -16,7 +12,7 @@
 #include "cenote/resources/cuda_memory_resource.hpp"
 #include "cenote/resources/pool_memory_resource.hpp"
 #include "cenote/resources/virtual_memory_resource.hpp"
-#include "support/simulated.hpp"
+#include "support/paused_pool.hpp"
 
 namespace cenote::test {
 namespace {
@@ -27,68 +23,6 @@ constexpr const char* calls_of_a_pause[] = {
     "cuStreamCreate",     "cuCtxRecordEvent", "cuCtxSynchronize",  "cuEventCreate",       "cuEventRecord",
     "cuEventSynchronize", "cuMemcpyAsync",    "cuMemHostRegister", "cuStreamSynchronize", "cuMemUnmap",
     "cuMemCreate",        "cuMemMap",         "cuMemSetAccess",    "cuEventQuery",        "cuMemRelease"};
-
-class pauses : public simulated_device {
- protected:
-  void SetUp() override {
-    simulated_device::SetUp();
-    unpooled_ = live_objects().device_bytes;
-    pool_ = make_pool();
-  }
-
-  void TearDown() override {
-    for (const held& each : held_) pool_->deallocate({}, each.at, each.bytes);
-    pool_.reset();
-    pinned_chunks::get().keep_at_most(0);
-    pinned_chunks::get().keep_at_most(max_allocation);
-    simulated_device::TearDown();
-  }
-
-  struct held {
-    std::byte* at;
-    std::size_t bytes;
-    unsigned char value;
-  };
-
-  static std::shared_ptr<pool_memory_resource> make_pool() {
-    return std::make_shared<pool_memory_resource>(std::make_shared<virtual_memory_resource>(0));
-  }
-
-  void hold(std::size_t bytes, stream_ref stream = {}) {
-    const auto value = static_cast<unsigned char>(held_.size() + 1);
-    auto* const at = static_cast<std::byte*>(pool_->allocate(stream, bytes));
-    fill_async(at, value, bytes, stream, 0);
-    held_.push_back({at, bytes, value});
-  }
-
-  /// Blocks over several pages, with free ones of all sizes between them.
-  void hold_some() {
-    std::vector<std::pair<void*, std::size_t>> between;
-    for (const std::size_t bytes : {300ul, 3 * MiB, 512ul, 80 * KiB, 5 * MiB, 256ul, 2 * MiB, 90 * KiB, 700 * KiB}) {
-      hold(bytes);
-      between.emplace_back(pool_->allocate({}, bytes), bytes);
-    }
-    for (const auto& [block, bytes] : between) pool_->deallocate({}, block, bytes);
-  }
-
-  void expect_contents() const {
-    for (const held& each : held_) EXPECT_TRUE(all_are(read(each.at, each.bytes, {}), each.value)) << each.bytes;
-  }
-
-  void expect_kept() const {
-    for (const held& each : held_) {
-      std::vector<unsigned char> kept(each.bytes);
-      EXPECT_TRUE(pool_->read_paused(kept.data(), each.at, each.bytes)) << each.bytes;
-      EXPECT_TRUE(all_are(kept, each.value)) << each.bytes;
-    }
-  }
-
-  std::size_t mapped_bytes() const { return live_objects().device_bytes - unpooled_; }
-
-  std::size_t unpooled_ = 0;
-  std::shared_ptr<pool_memory_resource> pool_;
-  std::vector<held> held_;
-};
 
 TEST_F(pauses, give_all_memory_back_and_keep_addresses_and_contents) {
   hold_some();
@@ -410,15 +344,6 @@ TEST_F(pauses, have_waited_for_all_work_however_captures_begin_beside_them) {
   EXPECT_GT(paused, 0);
 }
 
-/// Where contents go.
-class pauses_in : public pauses, public testing::WithParamInterface<std::string> {
- protected:
-  void hold_some() {
-    if (GetParam() == "host") return pauses::hold_some();
-    for (const std::size_t bytes : {300ul, 3 * MiB, 80 * KiB}) hold(bytes);
-  }
-};
-
 INSTANTIATE_TEST_SUITE_P(each, pauses_in, testing::Values("host", "peer:1", "file:" + testing::TempDir()),
                          [](const auto& tested) { return tested.param.substr(0, 4); });
 
@@ -494,49 +419,6 @@ TEST_P(pauses_in, keep_contents_of_many_chunks) {
     expect_contents();
     hold(80 * MiB);
   }
-}
-
-TEST_P(pauses_in, are_read_without_an_end_to_them) {
-  hold_some();
-  for (int i = 0; i < 5; ++i) hold(11 * MiB + 300);
-  std::vector<std::uint32_t> numbers(70 * MiB / sizeof(std::uint32_t));
-  std::iota(numbers.begin(), numbers.end(), 1U);
-  auto* const block = static_cast<std::byte*>(pool_->allocate({}, 70 * MiB));
-  copy_async(block, numbers.data(), 70 * MiB, {}, 0);
-  unsigned char unread = 7;
-  EXPECT_FALSE(pool_->read_paused(&unread, block, 1)) << "before a pause";
-  for (int time = 0; time < 2; ++time) {
-    pool_->pause(GetParam());
-    expect_kept();
-    const auto* const bytes = reinterpret_cast<const unsigned char*>(numbers.data());
-    for (const std::size_t from : {0UL, 1UL, 2 * MiB - 1, 31 * MiB + 5, 69 * MiB}) {
-      std::vector<unsigned char> kept(std::min(33 * MiB + 3, 70 * MiB - from));
-      EXPECT_TRUE(pool_->read_paused(kept.data(), block + from, kept.size()));
-      EXPECT_EQ(std::memcmp(kept.data(), bytes + from, kept.size()), 0) << from;
-    }
-    std::vector<unsigned char> too_much(71 * MiB);
-    EXPECT_FALSE(pool_->read_paused(too_much.data(), block, too_much.size())) << "beyond what is in use";
-    EXPECT_FALSE(pool_->read_paused(&unread, block + GiB, 1)) << "an address that holds nothing";
-    EXPECT_FALSE(pool_->read_paused(&unread, &unread, 1)) << "memory of the host";
-    EXPECT_TRUE(pool_->is_paused());
-    pool_->resume();
-    expect_contents();
-  }
-  EXPECT_FALSE(pool_->read_paused(&unread, block, 1)) << "after it";
-  EXPECT_EQ(unread, 7);
-  pool_->deallocate({}, block, 70 * MiB);
-}
-
-TEST_F(pauses, that_keep_nothing_are_not_read_and_those_that_fill_are) {
-  hold(3 * MiB);
-  std::vector<unsigned char> kept(3 * MiB);
-  pool_->pause("nothing");
-  EXPECT_FALSE(pool_->read_paused(kept.data(), held_[0].at, kept.size()));
-  pool_->resume();
-  pool_->pause("fill:9");
-  EXPECT_TRUE(pool_->read_paused(kept.data(), held_[0].at, kept.size()));
-  EXPECT_TRUE(all_are(kept, 9));
-  pool_->resume();
 }
 
 TEST_F(pauses, keep_contents_on_several_pages_of_another_device) {

@@ -54,7 +54,7 @@ class graph_pool::opening {
     return false;
   }
 
-  /// Nobody asks the filter any more. Returns whether a stream that it took is still being captured.
+  /// The filter is not asked again. Returns whether a stream that it took is still being captured.
   bool close() {
     const std::lock_guard lock(mutex_);
     takes_ = nullptr;

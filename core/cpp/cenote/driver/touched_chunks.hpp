@@ -14,8 +14,8 @@
 //
 // Threads: it is used by one, and has up to 15 of its own, which end with it or once all pieces are touched.
 // Cost, for 2 GiB, pinning included, in GB/s (H200, 16 processors, driver 580.159.04). The memory is at hand, or a
-// virtual machine's host gives it first, and is slow after some ten GiB. Where it is at hand chunks of 256 MiB would be
-// faster; where the host is slow they take twice the time.
+// virtual machine's host gives it first, which is slow once it has given some tens of GiB. Where it is at hand chunks
+// of 256 MiB would be faster; where the host is slow they take twice the time.
 //
 //                                                        at hand     given first   by a slow host
 //     by halves                                          23 to 29    17            3.0 to 5.6

@@ -203,7 +203,7 @@ class TorchMemorySaver:
         Returns
         -------
         torch.Tensor or None
-            Of the same shape and type; None where ``x`` is not paused, of no region, or of one without a backup.
+            A tensor of the same shape and type; None if ``x`` is not paused, or its region has no backup.
 
         Raises
         ------
